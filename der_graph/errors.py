@@ -1,0 +1,88 @@
+"""Everything that can go wrong by a user's doing, as one small family.
+
+    DERError
+    ├── PoolError                 a pool file or a list of experts that cannot be used
+    │   └── UnknownExpertError    a name that is not in the pool
+    ├── AgentError                an agent folder that cannot be used
+    │   └── AgentPoolMismatchError   an agent trained for other experts
+    ├── DataError                 a data file of another layout, or without rows
+    ├── QuestionError             an empty question, or one longer than any expert can read
+    ├── BudgetError               a budget that not even the cheapest expert fits
+    ├── ExpertError               one expert failed; the graph goes on with another
+    │   └── AllExpertsFailedError    every expert that could be asked failed
+    └── MissingDependencyError    an optional package is needed; says the exact command
+
+A message says what was given, what is allowed and what to do. The command line prints the message alone,
+without a traceback. Knows nothing of the rest of the package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class DERError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class PoolError(DERError, ValueError):
+    """A pool file, or a list of experts, that cannot be used."""
+
+
+class UnknownExpertError(PoolError):
+    """An expert was named that is not in the pool."""
+
+
+class AgentError(DERError, ValueError):
+    """An agent folder that cannot be read, or does not hold an agent."""
+
+
+class AgentPoolMismatchError(AgentError):
+    """The agent was trained for other experts than those of the pool."""
+
+
+class DataError(DERError, ValueError):
+    """A data file of another layout, with missing values, or without rows."""
+
+
+class QuestionError(DERError, ValueError):
+    """A question that cannot be answered: empty, or too long for every expert."""
+
+
+class BudgetError(DERError, ValueError):
+    """A budget below the price of the cheapest expert."""
+
+
+class ExpertError(DERError, RuntimeError):
+    """An expert could not answer."""
+
+
+class AllExpertsFailedError(ExpertError):
+    """Every expert that could be asked failed, so there is no answer to give."""
+
+
+class MissingDependencyError(DERError, ImportError):
+    """An optional package is not installed."""
+
+
+def require(module: str, *, extra: str, why: str) -> ModuleType:
+    """Import an optional module, or say how to install it.
+
+    Args:
+        module: Import name, such as `stable_baselines3`.
+        extra: The extra of this package that brings it.
+        why: What the module is needed for, to finish the sentence "… is needed for".
+
+    Raises:
+        MissingDependencyError: If the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise  # the module is there; something that it imports is not
+        raise MissingDependencyError(
+            f"'{module}' is needed for {why} and is not installed. "
+            f"Install it with: pip install 'der-graph[{extra}]'"
+        ) from error

@@ -1,0 +1,103 @@
+"""The part of an answer that counts: a number, a choice letter, or a short phrase.
+
+Used to see whether two experts agree, and by the quality metrics. The order of the rules: `\\boxed{}`, a
+marked answer (`#### 42`, `the answer is 42`), an arithmetic expression that was left uncomputed (which is
+itself, never one of its numbers), the last number, a choice letter, a short phrase. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import re
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+"""A number in running text: sign, dollar sign, thousands separators, decimals, or a fraction such as 3/4."""
+
+_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+_MARKED = re.compile(r"(?:####|\banswer(?:\s+is)?\s*[:=]|\banswer\s+is|\bfinal\s+answer\b\s*[:=]?)\s*(.+)", re.I)
+_EXPRESSION = re.compile(r"^[\s\d.,()$%]*\d[\s\d.,()$%]*(?:\s[-+*/x×÷]\s[\s\d.,()$%]*\d[\s\d.,()$%]*)+$")  # noqa: RUF001
+_CHOICE = re.compile(r"^\(?([A-Ha-h])\)?(?:[.:)]|\s*$)")
+_LONGEST_PHRASE = 6  # words; longer texts are sentences, and two of them never agree literally
+
+
+def extract_value(text: str) -> str | None:
+    """Find the part of an answer that counts.
+
+    Args:
+        text: What an expert said.
+
+    Returns:
+        A normalised string that is equal for answers that agree, or None where nothing short counts.
+
+    Examples:
+        >>> extract_value("She has 1,200 apples left.")
+        '1200'
+        >>> extract_value("So 3 * 4 = 12. The answer is 12.00")
+        '12'
+        >>> extract_value("( 5 + 3 ) * 2")
+        '(5+3)*2'
+        >>> extract_value("Paris.")
+        'paris'
+    """
+    text = text.strip()
+    if not text:
+        return None
+    boxed = _BOXED.findall(text)
+    if boxed:
+        return normalize_value(boxed[-1])
+    marked = _MARKED.findall(text)
+    if marked and marked[-1].strip():
+        text = marked[-1].strip()
+    if _EXPRESSION.match(text):
+        return re.sub(r"\s+", "", text)
+    numbers = NUMBER.findall(text)
+    if numbers:
+        return normalize_value(numbers[-1])
+    choice = _CHOICE.match(text)
+    if choice:
+        return choice.group(1).upper()
+    phrase = normalize_text(text)
+    return phrase if phrase and len(phrase.split()) <= _LONGEST_PHRASE else None
+
+
+def parse_number(text: str | None) -> float | None:
+    """Read one number, or None if the text is not exactly one.
+
+    Examples:
+        >>> parse_number("$1,200.50")
+        1200.5
+        >>> parse_number("3/4")
+        0.75
+        >>> parse_number("12 - 3") is None
+        True
+    """
+    if text is None:
+        return None
+    cleaned = text.strip().replace(",", "").replace("$", "").rstrip(".%").strip()
+    try:
+        if re.fullmatch(r"[-+]?\d+(?:\.\d+)?/\d+", cleaned):
+            top, bottom = cleaned.split("/")
+            return float(top) / float(bottom) if float(bottom) else None
+        if re.fullmatch(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?", cleaned, re.I):
+            return float(cleaned)
+    except (ValueError, OverflowError):
+        return None
+    return None
+
+
+def normalize_value(text: str) -> str:
+    """Write a number in one way; leave other text normalised."""
+    number = parse_number(text)
+    if number is None:
+        return normalize_text(text)
+    return format(round(number, 6), ".10g")
+
+
+def normalize_text(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces.
+
+    Examples:
+        >>> normalize_text("The  Red-Fox!")
+        'red fox'
+    """
+    words = re.sub(r"[^\w\s]", " ", text.casefold()).split()
+    return " ".join(word for word in words if word not in {"a", "an", "the"})

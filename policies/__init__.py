@@ -1,0 +1,1 @@
+"""The agent that routes: serving, training, baselines, evaluation."""
