@@ -6,6 +6,8 @@
     ├── AgentError                an agent folder that cannot be used
     │   └── AgentPoolMismatchError   an agent trained for other experts
     ├── DataError                 a data file of another layout, or without rows
+    ├── MetricError               a quality metric or reward that is unknown, or cannot give a number
+    ├── CacheError                an answer cache that cannot be read or written
     ├── QuestionError             an empty question, or one longer than any expert can read
     ├── BudgetError               a budget that not even the cheapest expert fits
     ├── ExpertError               one expert failed; the graph goes on with another
@@ -44,6 +46,14 @@ class AgentPoolMismatchError(AgentError):
 
 class DataError(DERError, ValueError):
     """A data file of another layout, with missing values, or without rows."""
+
+
+class MetricError(DERError, ValueError):
+    """A quality metric or reward that is unknown, has wrong settings, or cannot give a number."""
+
+
+class CacheError(DERError, RuntimeError):
+    """An answer cache that cannot be read or written."""
 
 
 class QuestionError(DERError, ValueError):

@@ -10,6 +10,7 @@ inside another one. Knows nothing of models or policies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -87,7 +88,7 @@ class DERState(MessagesState):
     route: list[RouteStep]
     """The route so far. The hub empties it; experts and answer write; everyone reads."""
     knowledge: str
-    """The earlier answers in the form of the Knowledge Transfer Prompt; empty before the first. Hub writes."""
+    """The earlier answers as the Knowledge Transfer Prompt has them; empty before the first. Hub writes."""
     answer: str
     """The final answer. Answer node writes; empty while the route is open."""
     cost: float
@@ -176,6 +177,6 @@ def as_context(context: Any) -> DERContext:
     if isinstance(context, DERContext):
         return context
     names = DERContext.__dataclass_fields__
-    if isinstance(context, dict):
+    if isinstance(context, Mapping):
         return DERContext(**{name: context.get(name) for name in names})
     return DERContext(**{name: getattr(context, name, None) for name in names})

@@ -141,10 +141,11 @@ class Expert:
         tokens_in, tokens_out = int(usage.get("input_tokens", 0)), int(usage.get("output_tokens", 0))
         cost = self.charge(tokens_in, tokens_out)
         error = None if text else "returned an empty answer"
+        known = message.response_metadata.get("der_value")  # recorded experts know what counts
         return Answer(
             expert=self.name,
             text=text,
-            value=extract_value(text),
+            value=extract_value(text) if known is None else str(known),
             cost=cost,
             input_tokens=tokens_in,
             output_tokens=tokens_out,

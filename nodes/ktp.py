@@ -61,13 +61,21 @@ def check_fields(text: str, allowed: frozenset[str], where: str) -> None:
         PoolError: If it uses a field that is not allowed, or braces that do not match.
     """
     try:
-        used = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        used = [field for field in string.Formatter().parse(text) if field[1] is not None]
     except ValueError as error:
-        raise PoolError(f"{where}: {error} in {text!r}; write literal braces as {{{{ and }}}}") from None
-    unknown = used - allowed
-    if unknown:
-        fields = ", ".join(f"{{{name}}}" for name in sorted(allowed))
-        raise PoolError(f"{where}: unknown field {{{sorted(unknown)[0]}}}; allowed: {fields}")
+        raise PoolError(
+            f"{where}: {error} in {text!r}; write literal braces as {{{{ and }}}}"
+        ) from None
+    fields = ", ".join(f"{{{name}}}" for name in sorted(allowed))
+    for _, name, layout, conversion in used:
+        if name not in allowed:
+            raise PoolError(f"{where}: unknown field {{{name}}}; allowed: {fields}")
+        if layout or conversion:
+            extra = (f"!{conversion}" if conversion else "") + (f":{layout}" if layout else "")
+            raise PoolError(
+                f"{where}: {{{name}{extra}}} is more than a name; write {{{name}}}, "
+                "and literal braces as {{ and }}"
+            )
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,8 @@ def ktp_template(given: str | KTPTemplate | None) -> KTPTemplate:
     try:
         return TEMPLATES[given or "default"]
     except KeyError:
-        raise PoolError(f"ktp '{given}' is unknown; choose one of: {', '.join(TEMPLATES)}") from None
+        known = ", ".join(TEMPLATES)
+        raise PoolError(f"ktp '{given}' is unknown; choose one of: {known}") from None
 
 
 def ktp_text(
@@ -180,10 +189,13 @@ def estimate_tokens(text: str) -> int:
 
 def quote(text: str, max_tokens: int, count_tokens: Callable[[str], int] = estimate_tokens) -> str:
     """Make model output safe to put into a prompt: control tokens broken up, length bounded."""
-    return shorten_middle(neutralize(text.strip()), max_tokens, count_tokens)
+    short = shorten_middle(neutralize(text.strip()), max_tokens, count_tokens)
+    return neutralize(short)  # the cut may have brought the two ends of something together
 
 
-def shorten_middle(text: str, max_tokens: int, count_tokens: Callable[[str], int] = estimate_tokens) -> str:
+def shorten_middle(
+    text: str, max_tokens: int, count_tokens: Callable[[str], int] = estimate_tokens
+) -> str:
     """Cut out the middle until the rest has at most `max_tokens` tokens (the mark of the cut not counted).
 
     Both ends are kept, because answers open with what they are about and close with the result.
@@ -205,7 +217,8 @@ def shorten_middle(text: str, max_tokens: int, count_tokens: Callable[[str], int
 _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,40}\|>"  # ChatML, Llama 3, Phi, Qwen, Command-R
     r"|<\uff5c[^<>\uff5c\n]{1,40}\uff5c>"  # DeepSeek's full-width bars
-    r"|</?(?:start_of_turn|end_of_turn|s|bos|eos|pad|unk|mask|sys|SYS|think|earlier_answer|tool_call|im_start|im_end)>"
+    r"|</?(?:start_of_turn|end_of_turn|s|bos|eos|pad|unk|mask|sys|SYS|think|tool_call|im_start|im_end)>"
+    r"|<\s*/?\s*(?i:earlier_answer)\s*/?\s*>"  # our own marks, and what a model might take for them
     r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
 )
 

@@ -100,7 +100,7 @@ def split(rng: random.Random, value: int, depth: int) -> Node:
         op = "+"
         left = rng.randint(0 if rng.random() < 0.05 else min(1, value), value)
         pair = (left, value - left)
-    return Op(op, *(leaf(rng, part, depth - 1) for part in pair), True)
+    return Op(op, leaf(rng, pair[0], depth - 1), leaf(rng, pair[1], depth - 1), True)
 
 
 def leaf(rng: random.Random, value: int, depth: int) -> Node:
@@ -228,10 +228,10 @@ def wrapped(rng: random.Random) -> tuple[str, str]:
     else:
         node = tree(rng, 1 if roll < 0.75 else 2) if roll < 0.95 else decimal_tree(rng)
         expression = text = spell(rng, node, loose=True)
-        simple = isinstance(node.left, Fraction) and isinstance(node.right, Fraction)
-        if simple and rng.random() < 0.62:
+        left, right = node.left, node.right
+        if isinstance(left, Fraction) and isinstance(right, Fraction) and rng.random() < 0.62:
             word = rng.choice(_WORDS[node.op])
-            text = f"{format_number(node.left)} {word} {format_number(node.right)}"
+            text = f"{format_number(left)} {word} {format_number(right)}"
             if rng.random() < 0.06 and len(word) == 1:
                 text = text.replace(" ", "")
     opening, ending = rng.choice(_OPENINGS), rng.choice(_ENDINGS)

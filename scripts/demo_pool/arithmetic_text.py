@@ -92,7 +92,9 @@ def _fill(rng: random.Random, template: str) -> str:
 
 
 def _story(rng: random.Random) -> str:
-    clauses = [_fill(rng, rng.choice(_CLAUSES)) for _ in range(rng.choices((1, 2, 3), (45, 40, 15))[0])]
+    clauses = [
+        _fill(rng, rng.choice(_CLAUSES)) for _ in range(rng.choices((1, 2, 3), (45, 40, 15))[0])
+    ]
     text = rng.choice((". ", ". ", ", ", " and ")).join(clauses)
     question = _fill(rng, rng.choice(_QUESTIONS))
     return f"{text}. {question}".strip() if rng.random() < 0.85 else f"{text} {question.lower()}"

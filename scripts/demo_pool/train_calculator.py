@@ -39,7 +39,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core.decoder = decoders.Fuse()
     # Not "special": serving code reads the tags in the decoded text to cut the reasoning out.
     core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in (OPEN, CLOSE)])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token="<pad>",
         eos_token="<eos>",
@@ -76,7 +76,8 @@ class Encoder:
 
 def collate(rows: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Pads on the right, where the causal mask hides the padding by itself."""
-    width = max(len(ids) for ids, _ in rows)
+    # Few different widths: the matrix library keeps memory for every shape it has met.
+    width = -(-max(len(ids) for ids, _ in rows) // 16) * 16
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORE)
     for row, (tokens, targets) in enumerate(rows):
@@ -144,6 +145,27 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Pat
     tokenizer.save_pretrained(out)
 
 
+class Average:
+    """A moving average of the weights: a usable model while the learning rate is still high."""
+
+    def __init__(self, model: LlamaForCausalLM, decay: float = 0.995) -> None:
+        self._model = model
+        self._decay = decay
+        self.weights = [p.detach().clone() for p in model.parameters()]
+
+    def update(self) -> None:
+        """Takes in the model's weights after a step."""
+        current = [p.detach() for p in self._model.parameters()]
+        torch._foreach_lerp_(self.weights, current, 1.0 - self._decay)
+
+    def swap(self) -> None:
+        """Exchanges the model's weights and the average."""
+        for mine, parameter in zip(self.weights, self._model.parameters(), strict=True):
+            kept = parameter.detach().clone()
+            parameter.data.copy_(mine)
+            mine.copy_(kept)
+
+
 def main() -> None:
     """Trains, reports and exports."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
@@ -153,13 +175,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch-tokens", type=int, default=6144)
+    parser.add_argument("--batch-tokens", type=int, default=3072)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=160)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--heads", type=int, default=5)
     parser.add_argument("--inner", type=int, default=416)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--export-every", type=int, default=0, help="steps; 0: at the end only")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
@@ -180,6 +202,9 @@ def main() -> None:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
+    # On a CPU and at these lengths plain matrix products train 1.5 times as fast as the fused
+    # attention; the choice is not saved with the model.
+    model.set_attn_implementation("eager")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05
     )
@@ -196,7 +221,9 @@ def main() -> None:
         torch.set_rng_state(state["torch_rng"])
     step, elapsed, budget = state["step"], state["elapsed"], args.minutes * 60
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    run = torch.compile(loss_of, dynamic=True) if args.compile else loss_of
+    average = Average(model)
+    if args.resume:
+        average.weights = state["average"]
 
     def save() -> None:
         temporary = args.checkpoint.with_suffix(".tmp")
@@ -206,6 +233,7 @@ def main() -> None:
                 "optimizer": optimizer.state_dict(),
                 "rng": rng.getstate(),
                 "torch_rng": torch.get_rng_state(),
+                "average": average.weights,
                 "step": step,
                 "elapsed": elapsed,
             },
@@ -219,11 +247,12 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate_factor(step, elapsed / budget)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = run(model, ids, labels)
-        loss.backward()
+            loss = loss_of(model, ids, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        average.update()
         step += 1
         seen += ids.numel()
         losses += float(loss.detach())
@@ -242,6 +271,12 @@ def main() -> None:
             rates = exact_rates(model, encode, held_out)
             print("exact", {kind: round(rate, 3) for kind, rate in rates.items()}, flush=True)
             save()
+            if args.export_every and step % args.export_every == 0 and not done:
+                average.swap()
+                export(model, tokenizer, args.out)
+                rates = exact_rates(model, encode, held_out)
+                print("average", {k: round(rate, 3) for k, rate in rates.items()}, flush=True)
+                average.swap()
             elapsed += time.monotonic() - began
         if done:
             break

@@ -1,0 +1,280 @@
+"""Many calls, one batch: threads that each run LangChain's own `invoke` meet where the model is called.
+
+    batch([a, b, c])  ─┬─ invoke(a) ─┐
+                       ├─ invoke(b) ─┼─ Gathering: the last to arrive answers for all, in one `generate`
+                       └─ invoke(c) ─┘
+
+So each input keeps everything that `invoke` does for it (its own run in every tracer, its own callbacks,
+tags and metadata, caches, errors), and none of that is copied here. A call that never gets to the model (a
+cache hit, a failing callback) leaves, and the others do not wait for it. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AnswerAll = Callable[[Sequence[Any], threading.Event], Sequence[Any]]
+"""Answers all items in one go; a result that is an exception belongs to its item alone."""
+
+
+@dataclass
+class Gathering(Generic[Item, Result]):
+    """A table for a known number of calls.
+
+    Attributes:
+        owner: The model that the calls are for; calls of another model made meanwhile are not mixed in.
+        seats: How many calls are awaited.
+        answer_all: Answers the items of all who came.
+        cancel: Set it to stop the answering within one token.
+    """
+
+    owner: object
+    seats: int
+    answer_all: AnswerAll
+    cancel: threading.Event = field(default_factory=threading.Event)
+    _items: list[Any] = field(default_factory=list)
+    _futures: list[Future[Any]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def arrive(self, item: Item) -> tuple[Future[Result], bool]:
+        """Take a seat. Gives the future result, and whether this is the last, who must call `answer`."""
+        with self._lock:
+            future: Future[Result] = Future()
+            future.set_running_or_notify_cancel()  # from here on a caller that gives up does not disturb it
+            self._items.append(item)
+            self._futures.append(future)
+            return future, len(self._items) == self.seats
+
+    def leave(self) -> bool:
+        """Give a seat up. Gives whether all others have arrived, so that the caller must call `answer`."""
+        with self._lock:
+            self.seats -= 1
+            return self.seats > 0 and len(self._items) == self.seats
+
+    def answer(self) -> None:
+        """Answer all who came. Never raises: errors go to those who wait."""
+        try:
+            results = self.answer_all(self._items, self.cancel)
+        except BaseException as error:
+            for future in self._futures:
+                future.set_exception(error)
+            return
+        for future, result in zip(self._futures, results, strict=True):
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+
+@dataclass
+class Seat:
+    """One call's place at a gathering; the first call of the model in this context takes it."""
+
+    gathering: Gathering[Any, Any]
+    taken: bool = False
+
+    def free_for(self, owner: object) -> bool:
+        """Can a call of this model sit down here?"""
+        return not self.taken and self.gathering.owner is owner
+
+    def arrive(self, item: Any) -> tuple[Future[Any], bool]:
+        """Sit down; see `Gathering.arrive`."""
+        self.taken = True
+        return self.gathering.arrive(item)
+
+    def leave(self) -> bool:
+        """The call is over; gives whether `answer` must be called, as it never arrived."""
+        if self.taken:
+            return False
+        self.taken = True
+        return self.gathering.leave()
+
+
+SEAT: ContextVar[Seat | None] = ContextVar("der_graph_seat", default=None)
+"""The seat of the call that runs in this context."""
+
+
+def seat_for(owner: object) -> Seat | None:
+    """The free seat of this context, if it is for this model."""
+    seat = SEAT.get()
+    return seat if seat is not None and seat.free_for(owner) else None
+
+
+def in_thread(work: Callable[[], Result]) -> Future[Result]:
+    """Run something in a thread of its own, which does not keep the program from ending.
+
+    Not in the event loop's executor: it has few threads, and a model that is busy would occupy them all.
+    """
+    future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="der-graph-model", daemon=True).start()
+    return future
+
+
+class BatchedChatModel(BaseChatModel):
+    """A chat model whose `batch`, `abatch`, `generate` and `agenerate` reach the model as one call.
+
+    A subclass has `answer_all` and `max_batch_size`, and lets `_generate` take a seat where there is one.
+    """
+
+    max_batch_size: int = 32
+
+    def answer_all(self, requests: Sequence[Any], cancel: threading.Event | None) -> Sequence[Any]:
+        """Answer several requests in one go; a result that is an exception belongs to its request alone."""
+        raise NotImplementedError
+
+    def batch(  # type: ignore[override]
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Answer many inputs, each with its own config and run; see `Runnable.batch`.
+
+        `max_concurrency` of the config bounds the size of a batch, as `max_batch_size` does.
+        """
+        if not inputs:
+            return []
+        configs = get_config_list(config, len(inputs))
+        calls = [partial(self.invoke, each, its, **kwargs) for each, its in zip(inputs, configs, strict=True)]
+        return _given(self._together(calls, configs[0].get("max_concurrency")), return_exceptions)
+
+    async def abatch(  # type: ignore[override]
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Answer many inputs without blocking the event loop; see `batch`."""
+        if not inputs:
+            return []
+        configs = get_config_list(config, len(inputs))
+        calls = [partial(self.ainvoke, each, its, **kwargs) for each, its in zip(inputs, configs, strict=True)]
+        return _given(await self._atogether(calls, configs[0].get("max_concurrency")), return_exceptions)
+
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        run_id: uuid.UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Answer many conversations as one batch, each as its own run; see `BaseChatModel.generate`."""
+        one = partial(super().generate, stop=stop, callbacks=callbacks, **kwargs)
+        if len(messages) < 2:
+            return one(messages, run_id=run_id)
+        calls = [partial(one, [each], run_id=None if i else run_id) for i, each in enumerate(messages)]
+        return _joined(_given(self._together(calls), False))
+
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        run_id: uuid.UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Answer many conversations without blocking the event loop; see `generate`."""
+        one = partial(super().agenerate, stop=stop, callbacks=callbacks, **kwargs)
+        if len(messages) < 2:
+            return await one(messages, run_id=run_id)
+        calls = [partial(one, [each], run_id=None if i else run_id) for i, each in enumerate(messages)]
+        return _joined(_given(await self._atogether(calls), False))
+
+    def _together(self, calls: Sequence[Callable[[], Any]], at_most: int | None = None) -> list[Any]:
+        """Run calls of this model so that they meet; gives results and exceptions in order."""
+        results: list[Any] = []
+        for part in _parts(calls, self.max_batch_size, at_most):
+            gathering: Gathering[Any, Any] = Gathering(self, len(part), self.answer_all)
+            with ThreadPoolExecutor(len(part), thread_name_prefix="der-graph-batch") as pool:
+                futures = [pool.submit(copy_context().run, _seated, Seat(gathering), call) for call in part]
+                try:
+                    results += [future.result() for future in futures]
+                except BaseException:
+                    gathering.cancel.set()
+                    raise
+        return results
+
+    async def _atogether(
+        self, calls: Sequence[Callable[[], Awaitable[Any]]], at_most: int | None = None
+    ) -> list[Any]:
+        results: list[Any] = []
+        for part in _parts(calls, self.max_batch_size, at_most):
+            gathering: Gathering[Any, Any] = Gathering(self, len(part), self.answer_all)
+            # Each becomes a task with a context, and so a seat, of its own.
+            results += await asyncio.gather(*(_aseated(Seat(gathering), call) for call in part))
+        return results
+
+
+def _seated(seat: Seat, call: Callable[[], Any]) -> Any:
+    SEAT.set(seat)
+    try:
+        return call()
+    except Exception as error:
+        return error
+    finally:
+        if seat.leave():
+            seat.gathering.answer()
+
+
+async def _aseated(seat: Seat, call: Callable[[], Awaitable[Any]]) -> Any:
+    SEAT.set(seat)
+    try:
+        return await call()
+    except Exception as error:
+        return error
+    finally:
+        if seat.leave():
+            in_thread(seat.gathering.answer)
+
+
+def _parts(calls: Sequence[Any], size: int, at_most: int | None) -> list[Sequence[Any]]:
+    size = size if at_most is None else max(1, min(size, at_most))
+    return [calls[start : start + size] for start in range(0, len(calls), size)]
+
+
+def _given(results: list[Any], return_exceptions: bool) -> list[Any]:
+    if not return_exceptions:
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+    return results
+
+
+def _joined(results: Sequence[LLMResult]) -> LLMResult:
+    runs = [run for result in results for run in result.run or []]
+    return LLMResult(
+        generations=[each for result in results for each in result.generations], llm_output={}, run=runs or None
+    )

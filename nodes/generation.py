@@ -1,0 +1,292 @@
+"""One `generate` call of transformers for one or many prompts, watched token by token.
+
+    prompts ──left-padded──> model.generate ──each token──> Watch ──> Row (ids, text, log-probability, finish)
+
+A stopping criterion sees every new token of every row, so it does what four pieces of transformers do
+apart: it reads the text, ends rows at stop strings, adds up log-probabilities without keeping the scores of
+all steps, and lets another thread stop the call within one token. Knows nothing of LangChain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from der_graph.errors import PoolError, require
+from der_graph.nodes.loading import LoadedModel
+from der_graph.nodes.prompts import Prompt
+from der_graph.nodes.reading import AnswerReader, TokenReader
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How answers are generated. Greedy unless a temperature above 0 or `do_sample` says otherwise."""
+
+    max_new_tokens: int = 256
+    """Longest answer, in tokens, thought included; shortened where the context has less room."""
+    do_sample: bool | None = None
+    """Draw tokens instead of taking the likeliest; None: yes if `temperature` is above 0."""
+    temperature: float | None = None
+    """Sharpness of the draw; 0 is greedy."""
+    top_p: float | None = None
+    """Draw from the likeliest tokens that have this share of the probability."""
+    top_k: int | None = None
+    """Draw from this many likeliest tokens; 0 for all."""
+    min_p: float | None = None
+    """Draw from tokens at least this likely, relative to the likeliest."""
+    repetition_penalty: float | None = None
+    """Above 1: tokens that occurred become less likely."""
+    no_repeat_ngram_size: int | None = None
+    """No sequence of this many tokens occurs twice; 0 for no limit."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer and are not part of it."""
+    seed: int | None = None
+    """Makes draws repeatable: one seed for one call, a batch being one call."""
+    max_time: float | None = None
+    """Seconds after which the answer is cut."""
+
+    @property
+    def sampling(self) -> bool:
+        """Are tokens drawn?"""
+        return bool(self.temperature) if self.do_sample is None else self.do_sample
+
+    def updated(self, given: Mapping[str, Any], where: str) -> GenerationSettings:
+        """Change some settings.
+
+        Args:
+            given: Settings by name; None leaves a setting as it is. `max_tokens` is LangChain's word for
+                `max_new_tokens` and is understood.
+            where: Named in errors.
+
+        Raises:
+            PoolError: For an unknown setting or a value that it cannot have.
+        """
+        values = {_ALIASES.get(name, name): value for name, value in given.items() if value is not None}
+        for name, value in values.items():
+            values[name] = _check(name, value, where)
+        settings = dataclasses.replace(self, **values)
+        if "temperature" in values and "do_sample" not in values:
+            settings = dataclasses.replace(settings, do_sample=None)  # the newer word counts
+        if settings.do_sample and settings.temperature == 0:
+            raise PoolError(f"{where}: temperature is 0 and do_sample is on; leave one of them out")
+        return settings
+
+
+_ALIASES = {"max_tokens": "max_new_tokens", "stop_strings": "stop"}
+
+# Smallest and largest value; None for no bound.
+_BOUNDS: dict[str, tuple[type, float | None, float | None]] = {
+    "max_new_tokens": (int, 1, None),
+    "temperature": (float, 0, None),
+    "top_p": (float, 0, 1),
+    "top_k": (int, 0, None),
+    "min_p": (float, 0, 1),
+    "repetition_penalty": (float, 0.01, None),
+    "no_repeat_ngram_size": (int, 0, None),
+    "seed": (int, 0, None),
+    "max_time": (float, 0, None),
+}
+
+
+def _check(name: str, value: Any, where: str) -> Any:
+    names = [each.name for each in dataclasses.fields(GenerationSettings)]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise PoolError(f"{where}: unknown generation setting '{name}'; {hint}allowed: {', '.join(names)}")
+    if name == "stop":
+        texts = (value,) if isinstance(value, str) else tuple(value)
+        if not all(isinstance(text, str) and text for text in texts):
+            raise PoolError(f"{where}: stop is {value!r}; it must be a list of texts that are not empty")
+        return texts
+    if name == "do_sample":
+        if not isinstance(value, bool):
+            raise PoolError(f"{where}: do_sample is {value!r}; it must be true or false")
+        return value
+    kind, low, high = _BOUNDS[name]
+    fits = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    if not fits or (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"from {low:g} to {high:g}" if high is not None else f"of at least {low:g}"
+        kind_name = "a number" if kind is float else "a whole number"
+        raise PoolError(f"{where}: {name} is {value!r}; it must be {kind_name} {bounds}")
+    return value
+
+
+@dataclass
+class Row:
+    """One prompt and what came of it.
+
+    Attributes:
+        prompt: The prompt.
+        tokens: Reads the ids.
+        reader: Splits the text.
+        count: Tokens generated, the end token included.
+        logprob: Sum of their log-probabilities, in nats.
+        finish: `stop`, `length` (cut by `max_new_tokens`, the context or `max_time`), or None while open.
+    """
+
+    prompt: Prompt
+    tokens: TokenReader
+    reader: AnswerReader
+    count: int = 0
+    logprob: float = 0.0
+    finish: str | None = None
+
+
+@dataclass
+class Watch:
+    """Sees every step of a `generate` call. Used as its stopping criterion and as a logits processor.
+
+    Attributes:
+        rows: One per sequence of the batch.
+        ends: Ids that end a row.
+        logprobs: Add up log-probabilities? Costs one pass over the vocabulary per token.
+        deadline: `time.monotonic()` at which everything ends, or None.
+        cancel: Ends everything once set.
+        show: Gets each piece of an answer as soon as it is known; for streams, which have one row.
+    """
+
+    rows: Sequence[Row]
+    ends: frozenset[int]
+    logprobs: bool = True
+    deadline: float | None = None
+    cancel: threading.Event | None = None
+    show: Callable[[str], None] | None = None
+    _logits: Any = field(default=None, repr=False)
+
+    def note_scores(self, input_ids: Any, scores: Any) -> Any:
+        """Logits processor: remember this step's scores (batch, vocabulary); changes nothing."""
+        self._logits = scores
+        return scores
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        """Stopping criterion: read the newest token of each row; gives which rows are done, (batch,) bool."""
+        newest = input_ids[:, -1]
+        tokens = newest.tolist()
+        added = self._added(newest)
+        over = self.deadline is not None and time.monotonic() >= self.deadline
+        over = over or (self.cancel is not None and self.cancel.is_set())
+        for row, token, logprob in zip(self.rows, tokens, added, strict=True):
+            if row.finish is None:
+                self._read(row, token, logprob)
+                if over and row.finish is None:
+                    row.finish = "length"
+        done = [row.finish is not None for row in self.rows]
+        return newest.new_tensor(done).bool()
+
+    def _added(self, newest: Any) -> list[float]:
+        if not self.logprobs or self._logits is None:
+            return [0.0] * len(self.rows)
+        chosen = self._logits.gather(1, newest[:, None])[:, 0] - self._logits.logsumexp(-1)
+        self._logits = None
+        return [float(value) for value in chosen.tolist()]
+
+    def _read(self, row: Row, token: int, logprob: float) -> None:
+        row.count += 1
+        row.logprob += logprob
+        if token in self.ends:
+            row.finish = "stop"
+            return
+        self._show(row.reader.feed(row.tokens.feed(token)))
+        if row.reader.stopped:
+            row.finish = "stop"
+
+    def finish(self) -> None:
+        """Close all rows; those still open have used up their tokens."""
+        for row in self.rows:
+            row.finish = row.finish or "length"
+            self._show(row.reader.feed(row.tokens.close()))
+            self._show(row.reader.close())
+
+    def _show(self, text: str) -> None:
+        if self.show is not None and text:
+            self.show(text)
+
+
+def new_row(loaded: LoadedModel, prompt: Prompt, settings: GenerationSettings, tags: tuple[str, str] | None) -> Row:
+    """Open the row of a prompt."""
+    reader = AnswerReader(tags, settings.stop, thinking=prompt.thinking)
+    return Row(prompt, TokenReader(loaded.tokenizer, keep=tags or ()), reader)
+
+
+def generate_rows(
+    loaded: LoadedModel,
+    rows: Sequence[Row],
+    settings: GenerationSettings,
+    *,
+    max_new_tokens: int,
+    logprobs: bool = True,
+    cancel: threading.Event | None = None,
+    show: Callable[[str], None] | None = None,
+) -> None:
+    """Fill rows by one `generate` call. Returns early, with what there is, once `cancel` is set.
+
+    Args:
+        loaded: The model.
+        rows: Open rows; they are filled in place.
+        settings: How to generate.
+        max_new_tokens: Longest answer of these rows; the caller has looked at the room in the context.
+        logprobs: Add up log-probabilities?
+        cancel: Stops the call within one token.
+        show: Gets pieces of the answer of a single row.
+    """
+    torch = require("torch", extra="huggingface", why="experts that run with transformers")
+    transformers = require("transformers", extra="huggingface", why="experts that run with transformers")
+    deadline = None if settings.max_time is None else time.monotonic() + settings.max_time
+    watch = Watch(rows, frozenset(loaded.end_tokens), logprobs, deadline, cancel, show)
+    pad = loaded.tokenizer.pad_token_id or 0
+    width = max(len(row.prompt.ids) for row in rows)
+    padded = [[pad] * (width - len(row.prompt.ids)) + row.prompt.ids for row in rows]
+    mask = [[0] * (width - len(row.prompt.ids)) + [1] * len(row.prompt.ids) for row in rows]
+    with loaded.held(cancel) as held:
+        if held and not (cancel is not None and cancel.is_set()):
+            device = loaded.model.device
+            with torch.inference_mode(), _seeded(torch, settings, device):
+                loaded.model.generate(
+                    input_ids=torch.tensor(padded, device=device),
+                    attention_mask=torch.tensor(mask, device=device),
+                    generation_config=_config(transformers, loaded, settings, max_new_tokens),
+                    logits_processor=transformers.LogitsProcessorList([watch.note_scores]),
+                    stopping_criteria=transformers.StoppingCriteriaList([watch]),
+                )
+    watch.finish()
+
+
+def _config(transformers: Any, loaded: LoadedModel, settings: GenerationSettings, max_new_tokens: int) -> Any:
+    # Everything is spelt out: what is None here is taken from the checkpoint, whose makers often sample.
+    values: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": settings.sampling,
+        "num_beams": 1,
+        "pad_token_id": loaded.tokenizer.pad_token_id or 0,
+        "eos_token_id": loaded.end_tokens or None,
+        "repetition_penalty": settings.repetition_penalty or 1.0,
+        "no_repeat_ngram_size": settings.no_repeat_ngram_size or 0,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 50,
+        "use_cache": True,
+    }
+    if settings.sampling:
+        values["temperature"] = 1.0 if settings.temperature is None else settings.temperature
+        values["top_p"] = 1.0 if settings.top_p is None else settings.top_p
+        values["top_k"] = 0 if settings.top_k is None else settings.top_k
+        values["min_p"] = settings.min_p
+    return transformers.GenerationConfig(**values)
+
+
+@contextmanager
+def _seeded(torch: Any, settings: GenerationSettings, device: Any) -> Iterator[None]:
+    """Seed the draws of one call, and leave the program's own random numbers as they were."""
+    if settings.seed is None or not settings.sampling:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(settings.seed)
+        yield

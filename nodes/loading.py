@@ -1,0 +1,218 @@
+"""A model in memory: weights, tokenizer, device, and the lock that keeps its calls apart.
+
+    LoadSpec ──load──> LoadedModel (a transformers text-generation pipeline, and what we need to know of it)
+
+Experts that name the same weights in the same way share one copy. Everything heavy is imported here and only
+when a model is loaded. Knows nothing of prompts or LangChain.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from der_graph.errors import ExpertError, PoolError, require
+from der_graph.nodes.weights import Weights, weights_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Quantization = Literal["4bit", "8bit"]
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+_WHY = "experts that run with transformers"
+_NO_LIMIT = 1_000_000  # tokenizers that know no limit report 1e30
+_POLL = 0.05  # seconds between looks at the stop signal while another call holds the model
+
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """How to load a model.
+
+    Attributes:
+        weights: Where from.
+        adapter: Folder of a LoRA adapter, merged into the weights, or None.
+        device: `auto` (CUDA where available, else the CPU), `cpu`, `cuda`, `cuda:0` ..., `mps`.
+        dtype: One of `DTYPES`; `auto` is float32 on the CPU and the checkpoint's own type elsewhere.
+        quantization: `4bit` or `8bit` by bitsandbytes, or None.
+    """
+
+    weights: Weights
+    adapter: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    quantization: Quantization | None = None
+
+
+@dataclass(eq=False)
+class LoadedModel:
+    """A model that is ready to generate.
+
+    Attributes:
+        pipeline: The transformers text-generation pipeline; its model and tokenizer are used.
+        lock: Held while the model generates: a pipeline keeps state and is not safe under two threads.
+    """
+
+    pipeline: Any
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        set_pad_token(self.tokenizer)
+        self.model.eval()
+
+    @property
+    def model(self) -> Any:
+        """The causal language model."""
+        return self.pipeline.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        return self.pipeline.tokenizer
+
+    @functools.cached_property
+    def context_length(self) -> int | None:
+        """Most tokens that prompt and answer may have together; None for models without a limit."""
+        return context_length(self.model.config, self.tokenizer)
+
+    @functools.cached_property
+    def parameters_b(self) -> float:
+        """Billions of parameters; quantised ones are counted one by one, as stored before packing."""
+        return float(self.model.num_parameters()) / 1e9
+
+    @functools.cached_property
+    def end_tokens(self) -> list[int]:
+        """Ids that end an answer: those of the checkpoint, the tokenizer's, and the template's end of turn."""
+        given = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = {*(given if isinstance(given, list) else [given]), self.tokenizer.eos_token_id}
+        template = self.tokenizer.chat_template
+        if isinstance(template, str):
+            # Converted checkpoints often lose these, and then talk on in the user's name.
+            vocabulary = self.tokenizer.get_vocab()
+            for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"):
+                if token in template and token in vocabulary:
+                    ends.add(vocabulary[token])
+        return sorted(int(token) for token in ends if token is not None)
+
+    @contextmanager
+    def held(self, cancel: threading.Event | None = None) -> Iterator[bool]:
+        """Hold the model; gives False, without holding it, if `cancel` is set while waiting."""
+        while not self.lock.acquire(timeout=_POLL if cancel is not None else -1):
+            if cancel is not None and cancel.is_set():
+                yield False
+                return
+        try:
+            yield True
+        finally:
+            self.lock.release()
+
+
+def context_length(config: Any, tokenizer: Any) -> int | None:
+    """The longest sequence that a model reads, or None where neither config nor tokenizer says."""
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limits = [getattr(text_config, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length")]
+    limits.append(getattr(tokenizer, "model_max_length", None))
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT * 100]
+    return min(known) if known else None
+
+
+def set_pad_token(tokenizer: Any) -> None:
+    """Give a tokenizer without padding token the end token for it; the attention mask hides padding anyway."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+
+
+_SHARED: weakref.WeakValueDictionary[LoadSpec, LoadedModel] = weakref.WeakValueDictionary()
+_SHARED_LOCK = threading.Lock()
+
+
+def load(spec: LoadSpec) -> LoadedModel:
+    """Load a model, or share the copy that is in memory.
+
+    Raises:
+        PoolError: If device, dtype or quantization cannot be used here.
+        ExpertError: If the weights cannot be had or read.
+        MissingDependencyError: If an optional package is missing.
+    """
+    with _SHARED_LOCK:
+        loaded = _SHARED.get(spec)
+        if loaded is None:
+            loaded = _SHARED[spec] = _load(spec)
+        return loaded
+
+
+def load_tokenizer(weights: Weights) -> Any:
+    """Load the tokenizer alone, which is cheap, to count tokens before any model is in memory."""
+    transformers = require("transformers", extra="huggingface", why=_WHY)
+    folder = weights_folder(weights)
+    return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def _load(spec: LoadSpec) -> LoadedModel:
+    torch = require("torch", extra="huggingface", why=_WHY)
+    transformers = require("transformers", extra="huggingface", why=_WHY)
+    device = pick_device(torch, spec.device)
+    settings = _placement(torch, transformers, spec, device)
+    folder = weights_folder(spec.weights)
+    try:
+        # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, **settings)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ExpertError(
+            f"model '{spec.weights.name}' could not be loaded from {folder}: {type(error).__name__}: {error}"
+        ) from error
+    if spec.adapter is not None:
+        model = _merge_adapter(model, spec.adapter)
+    if spec.quantization is None:
+        model.to(device)
+    return LoadedModel(transformers.pipeline("text-generation", model=model, tokenizer=tokenizer))
+
+
+def pick_device(torch: Any, wanted: str) -> Any:
+    """The torch device that a pool file means.
+
+    Raises:
+        PoolError: If there is no such device here.
+    """
+    cuda = torch.cuda.is_available()
+    if wanted == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise PoolError(f"device '{wanted}' is unknown; use auto, cpu, cuda or cuda:<number>") from None
+    count = torch.cuda.device_count() if cuda else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise PoolError(f"device '{wanted}': this machine has {count} CUDA devices; use 'auto' or 'cpu'")
+    return device
+
+
+def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> dict[str, Any]:
+    """What `from_pretrained` is told about type and place."""
+    if spec.dtype not in DTYPES:
+        raise PoolError(f"dtype '{spec.dtype}' is unknown; use one of: {', '.join(DTYPES)}")
+    dtype: Any = "auto" if spec.dtype == "auto" else getattr(torch, spec.dtype)
+    if spec.dtype == "auto" and device.type == "cpu":
+        dtype = torch.float32  # half precision is slow on CPUs, and batches then differ from single calls
+    if spec.quantization is None:
+        return {"dtype": dtype}
+    require("bitsandbytes", extra="quantization", why=f"quantization: {spec.quantization}")
+    flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[spec.quantization]
+    config = transformers.BitsAndBytesConfig(**{flag: True})
+    return {"dtype": dtype, "quantization_config": config, "device_map": {"": device}}
+
+
+def _merge_adapter(model: Any, adapter: str) -> Any:
+    peft = require("peft", extra="lora", why="experts with a LoRA adapter")
+    try:
+        adapted = peft.PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ExpertError(
+            f"adapter '{adapter}' does not fit the model or cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    return adapted.merge_and_unload()  # as fast as the base model from here on

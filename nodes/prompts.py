@@ -1,0 +1,180 @@
+"""Messages become the token ids that a model reads.
+
+    messages ──control tokens broken up──> chat template  or  plain format  ──tokenised once──> ids
+
+What people and other experts write is data: a special token of this tokenizer inside a message is broken up
+before the template is applied, so no message can open a turn of its own. A chat template brings its own
+beginning-of-sequence token; a plain format gets the tokenizer's; neither gets two. Knows nothing of
+generation.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from der_graph.errors import ExpertError
+
+FORMAT_FIELDS = frozenset({"text", "system", "history"})
+"""What a plain format may use: the last human message, the system text, the turns before."""
+
+DEFAULT_FORMAT = "Question: {text}\nAnswer:"
+"""For models without a chat template."""
+
+DEFAULT_STOP = ("\nQuestion:",)
+"""Where an answer in the default format ends: base models go on with a question of their own."""
+
+
+class Prompt(NamedTuple):
+    """A prompt as the model reads it.
+
+    Attributes:
+        text: Rendered, for messages about it.
+        ids: Token ids.
+        thinking: Does the prompt end inside an opened thought?
+    """
+
+    text: str
+    ids: list[int]
+    thinking: bool
+
+
+@dataclass(frozen=True)
+class PromptWriter:
+    """Writes prompts for one tokenizer.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        prompt_format: A plain format; None for the chat template, or the default format without one.
+        tags: The marks of a thought, or None.
+        template_settings: Passed on to the chat template, such as `{"enable_thinking": False}`.
+    """
+
+    tokenizer: Any
+    prompt_format: str | None = None
+    tags: tuple[str, str] | None = None
+    template_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def plain(self) -> str | None:
+        """The plain format that is used, or None where the chat template is."""
+        if self.prompt_format is None and not self.tokenizer.chat_template:
+            return DEFAULT_FORMAT
+        return self.prompt_format
+
+    def __call__(self, messages: Sequence[BaseMessage]) -> Prompt:
+        """Write the prompt of a conversation.
+
+        Raises:
+            ExpertError: If there is nothing to answer, or a message holds something other than text.
+        """
+        turns = merge_turns([(role_of(message), self.quote(text_of(message))) for message in messages])
+        if not any(role == "user" for role, _ in turns):
+            raise ExpertError("the prompt has no human message, so there is nothing to answer")
+        plain = self.plain
+        text = self._render(turns) if plain is None else fill_format(plain, turns)
+        ids = self._encode(text, templated=plain is None)
+        thinking = self.tags is not None and text.rstrip().endswith(self.tags[0])
+        return Prompt(text, ids, thinking)
+
+    def quote(self, text: str) -> str:
+        """Break up this tokenizer's special tokens: a space after the first character."""
+        pattern = self._special
+        while True:
+            # Again until nothing is left: breaking one token must not put another one together.
+            broken = pattern.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
+            if broken == text:
+                return text
+            text = broken
+
+    @functools.cached_property
+    def _special(self) -> re.Pattern[str]:
+        added = self.tokenizer.added_tokens_decoder.values()
+        tokens = {*self.tokenizer.all_special_tokens, *(t.content for t in added if t.special), *(self.tags or ())}
+        # One character cannot be broken up, and is no turn of a template either.
+        long = sorted((token for token in tokens if len(token.strip()) > 1), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, long)) or r"(?!)")
+
+    def _encode(self, text: str, *, templated: bool) -> list[int]:
+        start = self.tokenizer.bos_token
+        own_start = templated or bool(start and text.startswith(start))
+        ids = list(self.tokenizer(text, add_special_tokens=not own_start)["input_ids"])
+        # Some tokenizers also close what they encode; a prompt is to be continued.
+        if not own_start and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:
+            ids.pop()
+        return ids
+
+    def _render(self, turns: list[tuple[str, str]]) -> str:
+        chat = [{"role": role, "content": text} for role, text in turns]
+        try:
+            return self._apply(chat)
+        except Exception as error:
+            if turns[0][0] != "system" or len(turns) < 2:
+                raise ExpertError(f"the chat template refuses this conversation: {error}") from error
+        # Templates without a system role (Gemma's) refuse it; the first human turn takes it instead.
+        chat[1]["content"] = f"{turns[0][1]}\n\n{chat[1]['content']}"
+        try:
+            return self._apply(chat[1:])
+        except Exception as error:
+            raise ExpertError(f"the chat template refuses this conversation: {error}") from error
+
+    def _apply(self, chat: list[dict[str, str]]) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True, **self.template_settings
+            )
+        )
+
+
+def fill_format(plain: str, turns: Sequence[tuple[str, str]]) -> str:
+    """Fill a plain format: `{text}` is the last human turn, `{system}` and `{history}` what came before."""
+    last = max(index for index, (role, _) in enumerate(turns) if role == "user")
+    system = "\n\n".join(text for role, text in turns[:last] if role == "system")
+    labels = {"user": "User", "assistant": "Assistant"}
+    history = "\n".join(f"{labels[role]}: {text}" for role, text in turns[:last] if role in labels)
+    return plain.format(text=turns[last][1], system=system, history=history)
+
+
+def merge_turns(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Join neighbours of one role: many templates demand that roles alternate."""
+    merged: list[tuple[str, str]] = []
+    for role, text in turns:
+        if merged and merged[-1][0] == role:
+            merged[-1] = (role, f"{merged[-1][1]}\n\n{text}")
+        else:
+            merged.append((role, text))
+    return merged
+
+
+def role_of(message: BaseMessage) -> str:
+    """The role of a message in chat templates.
+
+    Raises:
+        ExpertError: For messages that templates have no common role for, such as results of tools.
+    """
+    for kind, role in ((HumanMessage, "user"), (AIMessage, "assistant"), (SystemMessage, "system")):
+        if isinstance(message, kind):
+            return role
+    role = getattr(message, "role", message.type)
+    if role in ("user", "assistant", "system"):
+        return str(role)
+    raise ExpertError(f"a '{message.type}' message cannot be given to a local model; use human, ai and system")
+
+
+def text_of(message: BaseMessage) -> str:
+    """The text of a message.
+
+    Raises:
+        ExpertError: If it holds anything else, such as an image.
+    """
+    if isinstance(message.content, list):
+        for block in message.content:
+            kind = block.get("type", "?") if isinstance(block, dict) else "text"
+            if kind not in ("text", "reasoning", "thinking"):
+                raise ExpertError(f"this expert reads text only, and a message holds a block of type '{kind}'")
+    return str(message.text)

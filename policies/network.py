@@ -1,0 +1,128 @@
+"""The actor and critic of the agent: one score per expert, one for END, one value.
+
+    context (C) ──> h ──┬─ with each expert's features (F) ──> e_1 ... e_N ──> one score each
+                        └─ with the mean of e_1 ... e_N ─────> score of END
+
+Every expert is scored by the same weights from its own features, so the pool's order and size are not built
+into the network; an agent for a fixed pool has the expert's index among those features. The critic is a
+second trunk of the same form: actor and critic share nothing, as in the paper. Layers are tanh, as there.
+Knows nothing of texts or experts: numbers in, numbers out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class Shape(NamedTuple):
+    """Sizes of a network.
+
+    Attributes:
+        experts: Number of experts N.
+        context: Context features C.
+        expert: Features of one expert F.
+        hidden: Width of the hidden layers.
+    """
+
+    experts: int
+    context: int
+    expert: int
+    hidden: int
+
+    @property
+    def observation(self) -> int:
+        """Length of the flat observation: C + N * F."""
+        return self.context + self.experts * self.expert
+
+
+class Trunk(nn.Module):
+    """Context and experts in, one hidden vector per expert and one for the whole pool out.
+
+    Args:
+        shape: Sizes of the network.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.context = nn.Linear(shape.context, shape.hidden)
+        self.expert = nn.Linear(shape.hidden + shape.expert, shape.hidden)
+        self.pool = nn.Linear(2 * shape.hidden, shape.hidden)
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read flat observations.
+
+        Args:
+            observation: float32, (batch, C + N * F).
+
+        Returns:
+            (batch, N, hidden) and (batch, hidden).
+        """
+        shape = self.shape
+        context = torch.tanh(self.context(observation[:, : shape.context]))
+        experts = observation[:, shape.context :].reshape(-1, shape.experts, shape.expert)
+        spread = context.unsqueeze(1).expand(-1, shape.experts, -1)
+        each = torch.tanh(self.expert(torch.cat([spread, experts], dim=2)))
+        # The mean, so that the number of experts does not change the scale.
+        pool = torch.tanh(self.pool(torch.cat([context, each.mean(dim=1)], dim=1)))
+        return each, pool
+
+
+class RoutingNetwork(nn.Module):
+    """Scores the choices of a situation.
+
+    Args:
+        shape: Its sizes.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.actor = Trunk(shape)
+        self.critic = Trunk(shape)
+        self.score_expert = nn.Linear(shape.hidden, 1)
+        self.score_end = nn.Linear(shape.hidden, 1)
+        self.value = nn.Linear(shape.hidden, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight, gain=2**0.5)
+                nn.init.zeros_(layer.bias)
+        # Small last layers: the first policy is close to uniform, as PPO wants it.
+        nn.init.orthogonal_(self.score_expert.weight, gain=0.01)
+        nn.init.orthogonal_(self.score_end.weight, gain=0.01)
+        nn.init.orthogonal_(self.value.weight, gain=1.0)
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score all choices.
+
+        Args:
+            observation: float32, (batch, C + N * F).
+
+        Returns:
+            Scores (batch, N + 1), END last, before any mask; values (batch,).
+        """
+        each, pool = self.actor(observation)
+        scores = torch.cat([self.score_expert(each).squeeze(2), self.score_end(pool)], dim=1)
+        value = self.value(self.critic(observation)[1]).squeeze(1)
+        return scores, value
+
+
+def masked_probabilities(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Softmax over the allowed choices only.
+
+    Args:
+        scores: (batch, choices).
+        mask: bool, (batch, choices); True where allowed, at least one in each row.
+
+    Returns:
+        (batch, choices), rows sum to 1, exactly 0 where not allowed.
+
+    Raises:
+        ValueError: If a row allows nothing; a softmax would then spread over what is forbidden.
+    """
+    if not bool(mask.any(dim=1).all()):
+        raise ValueError("a situation allows no choice at all; the rules always leave an expert or END")
+    return torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=1)

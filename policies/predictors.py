@@ -1,0 +1,193 @@
+"""What the routers that learn have inside: from a question's vector to every expert's quality.
+
+Nearest neighbours, logistic regression, a small network, clusters (all by scikit-learn), and matrix
+factorisation, the design of RouteLLM (Ong et al. 2024, arXiv 2406.18665). Knows nothing of costs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from der_graph.errors import require
+
+Array = NDArray[np.float64]
+
+
+class Predictor(Protocol):
+    """Predicts the quality of every expert from the vector of a question."""
+
+    def fit(self, vectors: Array, qualities: Array) -> None:
+        """Learn from (n, dimensions) vectors and (n, experts) qualities in [0, 1]."""
+
+    def predict(self, vectors: Array) -> Array:
+        """Predict for (m, dimensions) vectors: (m, experts) qualities."""
+
+
+class Neighbours:
+    """Mean quality of the most similar training questions, by cosine.
+
+    Args:
+        k: How many.
+    """
+
+    def __init__(self, k: int = 20) -> None:
+        self._k = k
+
+    def fit(self, vectors: Array, qualities: Array) -> None:
+        """Remember the questions."""
+        package = _sklearn("sklearn.neighbors")
+        k = min(self._k, len(vectors))
+        self._model: Any = package.KNeighborsRegressor(n_neighbors=k, metric="cosine")
+        self._model.fit(vectors, qualities)
+
+    def predict(self, vectors: Array) -> Array:
+        """Average over the neighbours."""
+        return np.asarray(self._model.predict(vectors), dtype=np.float64)
+
+
+class Logistic:
+    """One logistic regression per expert; a quality between 0 and 1 counts as that much of a success.
+
+    Args:
+        c: Inverse strength of the L2 penalty.
+    """
+
+    def __init__(self, c: float = 1.0) -> None:
+        self._c = c
+
+    def fit(self, vectors: Array, qualities: Array) -> None:
+        """Fit every expert's regression."""
+        package = _sklearn("sklearn.linear_model")
+        twice = np.concatenate([vectors, vectors])
+        labels = np.repeat([1, 0], len(vectors))
+        self._models: list[Any] = []
+        for quality in qualities.T:
+            weights = np.concatenate([quality, 1 - quality])
+            if quality.min() == quality.max() and quality[0] in (0.0, 1.0):
+                self._models.append(float(quality[0]))  # always right, or never: nothing to fit
+                continue
+            model = package.LogisticRegression(C=self._c, max_iter=1000)
+            self._models.append(model.fit(twice, labels, sample_weight=weights))
+
+    def predict(self, vectors: Array) -> Array:
+        """Probability of success, by expert."""
+        columns = [
+            np.full(len(vectors), model)
+            if isinstance(model, float)
+            else model.predict_proba(vectors)[:, 1]
+            for model in self._models
+        ]
+        return np.stack(columns, axis=1).astype(np.float64)
+
+
+class Network:
+    """A network with one hidden layer, for all experts together.
+
+    Args:
+        hidden: Its width.
+        penalty: Strength of the L2 penalty.
+        seed: Of the first weights and the batches.
+    """
+
+    def __init__(self, hidden: int = 64, penalty: float = 1e-3, seed: int = 0) -> None:
+        self._hidden, self._penalty, self._seed = hidden, penalty, seed
+
+    def fit(self, vectors: Array, qualities: Array) -> None:
+        """Fit, with early stopping on a tenth of the questions where there are enough of them."""
+        package = _sklearn("sklearn.neural_network")
+        self._model: Any = package.MLPRegressor(
+            hidden_layer_sizes=(self._hidden,),
+            alpha=self._penalty,
+            early_stopping=len(vectors) >= 50,
+            max_iter=500,
+            tol=1e-5,
+            random_state=self._seed,
+        )
+        self._model.fit(vectors, qualities)
+        self._experts = qualities.shape[1]
+
+    def predict(self, vectors: Array) -> Array:
+        """Predict, with one column per expert."""
+        return np.asarray(self._model.predict(vectors)).reshape(len(vectors), self._experts)
+
+
+class Clusters:
+    """Questions in groups by k-means; the mean quality in the group of the question.
+
+    Args:
+        k: Number of groups.
+        seed: Of the first centres.
+    """
+
+    def __init__(self, k: int = 20, seed: int = 0) -> None:
+        self._k, self._seed = k, seed
+
+    def fit(self, vectors: Array, qualities: Array) -> None:
+        """Find the groups."""
+        package = _sklearn("sklearn.cluster")
+        different = len(np.unique(vectors, axis=0))  # no more groups than that exist
+        self._model: Any = package.KMeans(
+            min(self._k, different), n_init=4, random_state=self._seed
+        ).fit(vectors)
+        labels = self._model.labels_
+        groups = range(labels.max() + 1)
+        self._means = np.stack([qualities[labels == group].mean(axis=0) for group in groups])
+
+    def predict(self, vectors: Array) -> Array:
+        """Look the group's means up."""
+        means: Array = self._means[self._model.predict(vectors)]
+        return means
+
+
+class Factorization:
+    """Matrix factorisation: an expert and a question each become a short vector; their product counts.
+
+    quality = sigmoid(W x . v_expert + b_expert), fitted by cross-entropy.
+
+    Args:
+        rank: Length of the short vectors.
+        penalty: Strength of the L2 penalty.
+        steps: Steps of Adam, each on all questions.
+        seed: Of the first vectors.
+    """
+
+    def __init__(
+        self, rank: int = 16, penalty: float = 1e-4, steps: int = 300, seed: int = 0
+    ) -> None:
+        self._rank, self._penalty, self._steps, self._seed = rank, penalty, steps, seed
+
+    def fit(self, vectors: Array, qualities: Array) -> None:
+        """Fit by full-batch Adam."""
+        torch = require("torch", extra="baselines", why="the matrix factorisation router")
+        rng = np.random.default_rng(self._seed)
+        size, experts = vectors.shape[1], qualities.shape[1]
+        start = (
+            rng.normal(0, size**-0.5, (size, self._rank)),
+            rng.normal(0, self._rank**-0.5, (self._rank, experts)),
+            np.zeros(experts),
+        )
+        weights = [torch.tensor(part, dtype=torch.float32, requires_grad=True) for part in start]
+        given = torch.tensor(vectors, dtype=torch.float32)
+        wanted = torch.tensor(qualities, dtype=torch.float32)
+        optimizer = torch.optim.Adam(weights, lr=0.02)
+        for _ in range(self._steps):
+            optimizer.zero_grad()
+            logits = given @ weights[0] @ weights[1] + weights[2]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+            penalty = sum((part**2).sum() for part in weights[:2])
+            (loss + self._penalty * penalty).backward()
+            optimizer.step()
+        self._weights: list[Array] = [part.detach().double().numpy() for part in weights]
+
+    def predict(self, vectors: Array) -> Array:
+        """Multiply the factors."""
+        to_short, experts, bias = self._weights
+        quality: Array = 1 / (1 + np.exp(-(vectors @ to_short @ experts + bias)))
+        return quality
+
+
+def _sklearn(module: str) -> Any:
+    return require(module, extra="baselines", why="routers that learn")

@@ -1,0 +1,145 @@
+"""Right or wrong: `match`, `numeric`, `exact` and `choice`, each 1 or 0.
+
+`match` is the default metric: a reference that is a number is compared as a number, any other must
+stand in the first line of the answer. All of them ignore case, punctuation and articles (the
+normalisation of SQuAD's evaluation script, Rajpurkar et al., 2016) and know thousands separators.
+"""
+
+from __future__ import annotations
+
+import re
+
+from der_graph.data import Example
+from der_graph.errors import DataError
+from der_graph.nodes.extraction import normalize_text, normalize_value, parse_number
+from der_graph.policies.quality.metric import references
+from der_graph.state import Answer
+
+TOLERANCE = 1e-4
+"""Largest difference between equal numbers: of the reference, or absolute where that is below 1."""
+
+LONGEST_FIRST_LINE = 30
+"""Words. A first line that is longer names too many things for the right one among them to
+count."""
+
+_CHOICE_FIRST = re.compile(r"^\W*([A-Ja-j])\s*(?:[.:)\]*]|$)")
+_CHOICE_MARKED = re.compile(
+    r"\b(?:answer|option|choice)\s*(?:is|:|=)?\s*:?\s*[(\[*\"']*([A-J])\b(?!')|\\boxed\{\W*([A-J])\b"
+)
+_CHOICE_IN_BRACKETS = re.compile(r"[(\[]([A-J])[)\]]")
+
+
+def numeric(answer: Answer, example: Example) -> float:
+    """1 if the number that the answer gives is the reference's, up to `TOLERANCE`.
+
+    Raises:
+        DataError: If the reference is not a number.
+    """
+    numbers = [number_of(reference) for reference in references(example)]
+    if None in numbers:
+        raise DataError(
+            f"question {example.id!r}: the metric 'numeric' needs a number as reference, found "
+            f"{example.reference[:80]!r}; use 'match' for data that mixes numbers and text"
+        )
+    given = parse_number(answer["value"])
+    return float(any(_same_number(given, number) for number in numbers))
+
+
+def match(answer: Answer, example: Example) -> float:
+    """1 if the answer gives the reference: as a number, or as whole words of its first line."""
+    line = first_line(answer["text"])
+    given = parse_number(answer["value"])
+    for reference in references(example):
+        number = number_of(reference)
+        if number is not None:
+            right = _same_number(given, number)
+        else:
+            right = len(line.split()) <= LONGEST_FIRST_LINE and contains(line, reference)
+        if right:
+            return 1.0
+    return 0.0
+
+
+def exact(answer: Answer, example: Example) -> float:
+    """1 if the whole answer, or the part of it that counts, is the reference."""
+    given = {_canonical(answer["text"]), _canonical(answer["value"] or "")}
+    return float(any(_canonical(reference) in given for reference in references(example)))
+
+
+def choice(answer: Answer, example: Example) -> float:
+    """1 if the answer chooses the reference's letter (A to J), as in multiple choice tests.
+
+    Raises:
+        DataError: If the reference does not begin with a letter.
+    """
+    wanted = []
+    for reference in references(example):
+        letter = _CHOICE_FIRST.match(reference)
+        if letter is None:
+            raise DataError(
+                f"question {example.id!r}: the metric 'choice' needs a letter from A to J as "
+                f"reference, such as 'B' or '(B) Paris'; found {example.reference[:80]!r}"
+            )
+        wanted.append(letter.group(1).upper())
+    return float(chosen_letter(answer["text"]) in wanted)
+
+
+def chosen_letter(text: str) -> str | None:
+    """The letter that an answer to a multiple choice question chooses, or None.
+
+    A letter after "answer", "option" or "choice", or boxed, counts most (the last of them); then
+    one that the answer begins with; then the last one in brackets.
+
+    Examples:
+        >>> chosen_letter("B. 42 apples")
+        'B'
+        >>> chosen_letter("Not (A), because ... The answer is (C).")
+        'C'
+        >>> chosen_letter("A dog") is None
+        True
+    """
+    marked: list[tuple[str, str]] = _CHOICE_MARKED.findall(text)
+    if marked:
+        return marked[-1][0] or marked[-1][1]
+    first = _CHOICE_FIRST.match(text)
+    if first:
+        return first.group(1).upper()
+    bracketed: list[str] = _CHOICE_IN_BRACKETS.findall(text)
+    return bracketed[-1] if bracketed else None
+
+
+def number_of(reference: str) -> float | None:
+    """The number that a reference is, or None; the marks of GSM8K (`#### 42`) are left out."""
+    return parse_number(reference.lstrip("# "))
+
+
+def first_line(text: str) -> str:
+    """The first line with anything in it."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def contains(text: str, phrase: str) -> bool:
+    """Whether a text contains a phrase as whole words, after normalisation.
+
+    Examples:
+        >>> contains("The capital of France is Paris.", "paris")
+        True
+        >>> contains("Parisian", "paris")
+        False
+    """
+    wanted = normalize_text(phrase)
+    if (
+        not wanted
+    ):  # only punctuation or articles, such as "+" or "A": nothing to find in a sentence
+        return text.strip().casefold() == phrase.casefold()
+    return f" {wanted} " in f" {normalize_text(text)} "
+
+
+def _canonical(text: str) -> str:
+    return normalize_value(text) or text.strip().casefold()
+
+
+def _same_number(given: float | None, wanted: float | None) -> bool:
+    if given is None or wanted is None:
+        return False
+    return abs(given - wanted) <= TOLERANCE * max(1.0, abs(wanted))

@@ -1,0 +1,108 @@
+"""What a quality metric is: answers and examples in, one number from 0 to 1 for each out.
+
+A failed or empty answer is worth 0 under every metric, without being looked at. Where a reference
+has several spellings, separated by " | ", the best one counts. Knows no particular metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from der_graph.data import ALIAS_SEPARATOR, Example
+from der_graph.errors import MetricError
+from der_graph.state import Answer
+
+
+@runtime_checkable
+class QualityMetric(Protocol):
+    """Judges answers, many at once."""
+
+    @property
+    def name(self) -> str:
+        """The name that `get_metric` knows it by."""
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        """Judge each answer by the example at its position.
+
+        Args:
+            answers: (n,) answers, failed ones included.
+            examples: (n,) the questions that they answer.
+
+        Returns:
+            (n,) qualities, each in [0, 1].
+        """
+
+
+@dataclass(frozen=True)
+class PairMetric:
+    """A metric that looks at one answer and one reference at a time.
+
+    Attributes:
+        name: Name of the metric.
+        compare: Gives the quality, in [0, 1], of an answer for a whole example.
+    """
+
+    name: str
+    compare: Callable[[Answer, Example], float]
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        """Judge each answer by the example at its position; see `QualityMetric`."""
+        pairs = zip(answers, examples, strict=True)
+        return [
+            self.compare(answer, example) if is_answered(answer) else 0.0
+            for answer, example in pairs
+        ]
+
+
+def is_answered(answer: Answer) -> bool:
+    """Whether there is anything to judge."""
+    return answer["error"] is None and bool(answer["text"].strip())
+
+
+def references(example: Example) -> list[str]:
+    """The accepted spellings of the right answer, at least one."""
+    return [part.strip() for part in example.reference.split(ALIAS_SEPARATOR)]
+
+
+def score_text_pairs(
+    answers: Sequence[Answer],
+    examples: Sequence[Example],
+    compare: Callable[[list[str], list[str]], list[float]],
+) -> list[float]:
+    """Judge by a function of many texts at once, as batched models need it.
+
+    Args:
+        answers: (n,) answers.
+        examples: (n,) examples.
+        compare: Takes m answer texts and m references, gives m numbers; called once, with every
+            spelling of every reference, and not at all if no answer can be judged.
+
+    Returns:
+        (n,) the best number over the spellings, clipped to [0, 1]; 0 for failed answers.
+
+    Raises:
+        MetricError: If a number is NaN.
+    """
+    owners: list[int] = []
+    texts: list[str] = []
+    targets: list[str] = []
+    for position, (answer, example) in enumerate(zip(answers, examples, strict=True)):
+        if is_answered(answer):
+            for reference in references(example):
+                owners.append(position)
+                texts.append(answer["text"].strip())
+                targets.append(reference)
+    best = [0.0] * len(answers)
+    values = compare(texts, targets) if texts else []
+    for position, value in zip(owners, values, strict=True):
+        if math.isnan(value):
+            example = examples[position]
+            raise MetricError(
+                f"question {example.id!r}: the metric gave NaN for an answer of "
+                f"'{answers[position]['expert']}'; does the checkpoint fit the metric?"
+            )
+        best[position] = max(best[position], min(1.0, value))
+    return best

@@ -1,0 +1,245 @@
+"""Likeness to the reference, judged by a neural network: BERTScore, BARTScore, BLEURT.
+
+Each takes a checkpoint by hub id or local folder through transformers, works in batches on the GPU
+if there is one, and maps the model's own scale to [0, 1] by a formula that its docstring gives.
+torch and transformers are imported when a metric is made. An empty reference is likened to nothing:
+quality 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from der_graph.data import Example
+from der_graph.errors import MetricError, require
+from der_graph.policies.quality.checkpoint import (
+    EXTRA,
+    Network,
+    loading,
+    longest_input,
+    pick_device,
+)
+from der_graph.policies.quality.metric import score_text_pairs
+from der_graph.state import Answer
+
+
+class BERTScore:
+    """BERTScore F1, the quality of the DER paper.
+
+    Zhang et al., ICLR 2020, computed by their bert-score package.
+
+    quality = clip((F1 - low) / (1 - low), 0, 1). With `low=0` it is F1 itself, as in the paper,
+    whose p0 of 0.73 is on that scale; `low` near 0.8 spreads the narrow range that large models
+    use.
+
+    Args:
+        checkpoint: Hub id or folder of an encoder.
+        layer: Layer whose vectors are compared, from 1; None for the one that bert-score recommends
+            for this checkpoint, or the last where it knows none.
+        low: F1 that is worth 0, in [0, 1).
+        device: `auto`, `cpu`, `cuda:0` ...
+        batch_size: Texts per forward pass.
+
+    Raises:
+        MetricError: If the checkpoint or a setting cannot be used.
+        MissingDependencyError: If a package is not installed.
+    """
+
+    name = "bertscore"
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str = "roberta-large",
+        layer: int | None = None,
+        low: float = 0.0,
+        device: str = "auto",
+        batch_size: int = 32,
+    ) -> None:
+        if not 0 <= low < 1:
+            raise MetricError(f"bertscore: low={low}; it must be in [0, 1)")
+        transformers = require("transformers", extra=EXTRA, why="BERTScore")
+        package = require("bert_score", extra=EXTRA, why="BERTScore")
+        self._low = low
+        with loading(self.name, checkpoint):
+            config = transformers.AutoConfig.from_pretrained(checkpoint)
+            known = package.utils.model2layers
+            layers = layer or known.get(checkpoint) or config.num_hidden_layers
+            self._scorer: Any = package.BERTScorer(
+                model_type=checkpoint,
+                num_layers=layers,
+                batch_size=batch_size,
+                device=pick_device(device),
+            )
+        # Tokenizers saved without a limit would feed more positions than the encoder has.
+        tokenizer = self._scorer._tokenizer
+        tokenizer.model_max_length = longest_input(tokenizer, config)
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        """Judge each answer by the example at its position; see `QualityMetric`."""
+        return score_text_pairs(answers, examples, self._compare)
+
+    def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
+        return _skip_empty(texts, targets, self._score_texts)
+
+    def _score_texts(self, texts: list[str], targets: list[str]) -> list[float]:
+        f1 = self._scorer.score(texts, targets)[2].tolist()
+        return [(value - self._low) / (1 - self._low) for value in f1]
+
+
+class BARTScore:
+    """BARTScore: how likely a seq2seq model finds one text given the other.
+
+    Yuan et al., NeurIPS 2021.
+
+    quality = exp(mean log-likelihood per token), the inverse of the perplexity, in (0, 1].
+
+    Args:
+        checkpoint: Hub id or folder of an encoder-decoder; the paper's own is BART large fine-tuned
+            on CNN/DailyMail.
+        direction: `precision` (reference -> answer), `recall` (answer -> reference), or `f`, which
+            averages the two log-likelihoods.
+        device: `auto`, `cpu`, `cuda:0` ...
+        batch_size: Pairs per forward pass.
+        max_length: Tokens after which a text is cut off.
+
+    Raises:
+        MetricError: If the checkpoint or a setting cannot be used.
+        MissingDependencyError: If a package is not installed.
+    """
+
+    name = "bartscore"
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str = "facebook/bart-large-cnn",
+        direction: str = "f",
+        device: str = "auto",
+        batch_size: int = 4,
+        max_length: int = 512,
+    ) -> None:
+        if direction not in {"precision", "recall", "f"}:
+            raise MetricError(
+                f"bartscore: direction={direction!r}; choose one of: precision, recall, f"
+            )
+        self._direction = direction
+        self._network = Network(
+            self.name, checkpoint, "AutoModelForSeq2SeqLM", device, batch_size, max_length
+        )
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        """Judge each answer by the example at its position; see `QualityMetric`."""
+        return score_text_pairs(answers, examples, self._compare)
+
+    def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
+        return _skip_empty(texts, targets, self._score_texts)
+
+    def _score_texts(self, texts: list[str], targets: list[str]) -> list[float]:
+        likelihoods = []
+        if self._direction in {"precision", "f"}:
+            likelihoods.append(self._log_likelihoods(targets, texts))
+        if self._direction in {"recall", "f"}:
+            likelihoods.append(self._log_likelihoods(texts, targets))
+        return [math.exp(sum(values) / len(values)) for values in zip(*likelihoods, strict=True)]
+
+    def _log_likelihoods(self, sources: list[str], targets: list[str]) -> list[float]:
+        """Mean log-likelihood of each target's tokens given its source, in nats, <= 0."""
+        network, torch = self._network, self._network.torch
+        found: list[float] = []
+        for start in range(0, len(sources), network.batch_size):
+            batch = slice(start, start + network.batch_size)
+            given = network.encode(sources[batch])
+            wanted = network.encode(targets[batch])
+            labels = wanted["input_ids"]
+            padding = wanted["attention_mask"] == 0
+            with torch.inference_mode():
+                # The model shifts the labels into the decoder's input; -100 keeps padding out of
+                # it.
+                logits = network.model(**given, labels=labels.masked_fill(padding, -100)).logits
+                losses = torch.nn.functional.cross_entropy(
+                    logits.float().transpose(1, 2), labels, reduction="none"
+                ).masked_fill(padding, 0.0)
+            found += (-losses.sum(dim=1) / (~padding).sum(dim=1)).tolist()
+        return found
+
+
+class BLEURT:
+    """BLEURT (Sellam et al., ACL 2020): a regression head trained on people's ratings.
+
+    quality = clip((output - low) / (high - low), 0, 1). BLEURT-20 puts out about 0 to 1 by itself;
+    the first BLEURT about -1.5 to 1.
+
+    Args:
+        checkpoint: Hub id or folder of a sequence classifier with one output, fed with the
+            reference and the answer, in this order.
+        low: Output that is worth 0.
+        high: Output that is worth 1.
+        device: `auto`, `cpu`, `cuda:0` ...
+        batch_size: Pairs per forward pass.
+        max_length: Tokens after which a pair is cut off.
+
+    Raises:
+        MetricError: If the checkpoint or a setting cannot be used.
+        MissingDependencyError: If a package is not installed.
+    """
+
+    name = "bleurt"
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str = "Elron/bleurt-base-512",
+        low: float = -1.5,
+        high: float = 1.0,
+        device: str = "auto",
+        batch_size: int = 32,
+        max_length: int = 512,
+    ) -> None:
+        if not low < high:
+            raise MetricError(f"bleurt: low={low} must be below high={high}")
+        self._low, self._high = low, high
+        self._network = Network(
+            self.name,
+            checkpoint,
+            "AutoModelForSequenceClassification",
+            device,
+            batch_size,
+            max_length,
+        )
+        outputs = self._network.model.config.num_labels
+        if outputs != 1:
+            raise MetricError(
+                f"bleurt: the checkpoint '{checkpoint}' has {outputs} outputs; a BLEURT has one, "
+                "a regression"
+            )
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        """Judge each answer by the example at its position; see `QualityMetric`."""
+        return score_text_pairs(answers, examples, self._compare)
+
+    def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
+        return _skip_empty(texts, targets, self._score_texts)
+
+    def _score_texts(self, texts: list[str], targets: list[str]) -> list[float]:
+        network = self._network
+        outputs: list[float] = []
+        for start in range(0, len(texts), network.batch_size):
+            batch = slice(start, start + network.batch_size)
+            with network.torch.inference_mode():
+                logits = network.model(**network.encode(targets[batch], texts[batch])).logits
+            outputs += logits.float().squeeze(-1).tolist()
+        return [(output - self._low) / (self._high - self._low) for output in outputs]
+
+
+def _skip_empty(texts: list[str], targets: list[str], compare: Any) -> list[float]:
+    """Compare the pairs that have a reference; the others are worth 0."""
+    filled = [index for index, target in enumerate(targets) if target]
+    values = [0.0] * len(targets)
+    if filled:
+        found = compare([texts[i] for i in filled], [targets[i] for i in filled])
+        for index, value in zip(filled, found, strict=True):
+            values[index] = value
+    return values

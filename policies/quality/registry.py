@@ -1,0 +1,84 @@
+"""Metrics by name, with their settings: `get_metric("match")`, `get_metric("recorded:accuracy")`.
+
+Every metric takes its packages and models in when it is made, not when this file is imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from der_graph.errors import MetricError
+from der_graph.policies.quality.judge import Judge
+from der_graph.policies.quality.match import choice, exact, match, numeric
+from der_graph.policies.quality.metric import PairMetric, QualityMetric
+from der_graph.policies.quality.neural import BLEURT, BARTScore, BERTScore
+from der_graph.policies.quality.overlap import RougeL, token_f1
+from der_graph.policies.quality.recorded import RecordedScore
+from der_graph.policies.quality.symbolic import MathVerify
+
+DEFAULT_METRIC = "match"
+
+_PAIRS = {
+    "match": match,
+    "numeric": numeric,
+    "exact": exact,
+    "choice": choice,
+    "token_f1": token_f1,
+}
+
+_CLASSES: dict[str, Callable[..., QualityMetric]] = {
+    "rouge_l": RougeL,
+    "math": MathVerify,
+    "bertscore": BERTScore,
+    "bartscore": BARTScore,
+    "bleurt": BLEURT,
+    "judge": Judge,
+}
+
+_RECORDED = "recorded:"
+
+
+def metric_names() -> list[str]:
+    """The names that `get_metric` knows; the last stands for any recorded score."""
+    return [*_PAIRS, *_CLASSES, f"{_RECORDED}<score name>"]
+
+
+def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
+    """Make a quality metric.
+
+    Args:
+        name: One of `metric_names()`.
+        **settings: The metric's own settings, such as `checkpoint` for `bertscore`.
+
+    Raises:
+        MetricError: If the name is unknown, or the settings are not the metric's.
+        MissingDependencyError: If a package that the metric needs is not installed.
+
+    Examples:
+        >>> get_metric("match").name
+        'match'
+    """
+    name = name.strip()
+    if name.startswith(_RECORDED) and len(name) > len(_RECORDED):
+        return _make(name, RecordedScore, {"score_name": name.removeprefix(_RECORDED), **settings})
+    if name in _PAIRS:
+        if settings:
+            raise MetricError(f"metric '{name}' has no settings, given: {', '.join(settings)}")
+        return PairMetric(name, _PAIRS[name])
+    if name in _CLASSES:
+        return _make(name, _CLASSES[name], settings)
+    raise MetricError(f"metric '{name}' is unknown; choose one of: {', '.join(metric_names())}")
+
+
+def _make(
+    name: str, factory: Callable[..., QualityMetric], settings: dict[str, Any]
+) -> QualityMetric:
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**settings)
+    except TypeError as error:
+        allowed = ", ".join(key for key in signature.parameters if key != "score_name")
+        raise MetricError(f"metric '{name}': {error}; its settings are: {allowed}") from None
+    return factory(**settings)

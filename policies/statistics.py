@@ -1,0 +1,176 @@
+"""How sure a number is: intervals of means and proportions, and tests of paired differences.
+
+Everything is seeded and vectorised; nothing here assumes a normal distribution of the values. Intervals
+are for the questions drawn: they say how much another draw of questions would change the number, not how
+much another training run would.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 10_000
+_CHUNK = 2_000_000  # random numbers held at once: 16 MB
+
+
+class Interval(NamedTuple):
+    """An estimate with its interval.
+
+    Attributes:
+        estimate: The number itself.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of a mean (Efron & Tibshirani, 1993, chapter 13).
+
+    Args:
+        values: (n,) one number per question.
+        confidence: Share of draws that the interval covers.
+        resamples: Number of draws.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If there are no values, or one is not finite.
+    """
+    data = _checked(values)
+    means = _resampled_means(data, resamples, seed)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(data.mean()), float(low), float(high))
+
+
+def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion (1927): right also near 0 and 1, and for few trials.
+
+    Raises:
+        ValueError: If there are no trials, or more successes than trials.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes in {trials} trials")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials)
+    half *= math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of the mean of `first - second`, question by question.
+
+    Args:
+        first: (n,) numbers of one method.
+        second: (n,) numbers of the other on the same questions.
+        confidence: Share of draws that the interval covers.
+        resamples: Number of draws.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If the shapes differ, there are no values, or one is not finite.
+    """
+    difference = _difference(first, second)
+    return bootstrap_interval(difference, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def permutation_p(
+    first: ArrayLike, second: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
+) -> float:
+    """Two-sided p-value of a paired difference in means, by flipping signs (Fisher, 1935).
+
+    All sign patterns are counted where there are at most `resamples` of them; else so many are drawn,
+    and the one observed counts as drawn too, so p is never 0 (Phipson & Smyth, 2010).
+
+    Returns:
+        The p-value, in (0, 1]; 1 if no question differs.
+    """
+    difference = _difference(first, second)
+    difference = difference[difference != 0]  # a flip of 0 changes nothing
+    n = len(difference)
+    if n == 0:
+        return 1.0
+    observed = abs(difference.sum())
+    tolerance = 1e-12 * np.abs(difference).sum()  # sums in another order round differently
+    if 2**n <= resamples:
+        patterns = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        sums = np.abs((1 - 2 * patterns) @ difference)
+        return float(np.mean(sums >= observed - tolerance))
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for size in _chunks(resamples, n):
+        signs = 1 - 2 * rng.integers(2, size=(size, n), dtype=np.int8)
+        extreme += int(np.sum(np.abs(signs @ difference) >= observed - tolerance))
+    return (extreme + 1) / (resamples + 1)
+
+
+def mcnemar_p(first: ArrayLike, second: ArrayLike) -> float:
+    """Exact McNemar test: do two methods differ in how often they are right?
+
+    Args:
+        first: (n,) bool, was one method right?
+        second: (n,) bool, was the other, on the same questions?
+
+    Returns:
+        Two-sided p-value from the binomial distribution of the questions where they differ; 1 if none.
+    """
+    a, b = np.asarray(first), np.asarray(second)
+    if a.shape != b.shape or not np.isin(a, (0, 1)).all() or not np.isin(b, (0, 1)).all():
+        raise ValueError("McNemar's test needs two arrays of right (1) and wrong (0), equally long")
+    only_first = int(np.sum((a == 1) & (b == 0)))
+    only_second = int(np.sum((a == 0) & (b == 1)))
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    # Whole numbers throughout: 2**n is beyond floating point from n = 1,024 on.
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / (1 << n))
+
+
+def _resampled_means(data: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    parts = [
+        data[rng.integers(len(data), size=(size, len(data)))].mean(axis=1)
+        for size in _chunks(resamples, len(data))
+    ]
+    return np.concatenate(parts)
+
+
+def _chunks(resamples: int, n: int) -> list[int]:
+    """How many draws of n to take at a time."""
+    most = max(1, _CHUNK // n)
+    return [min(most, resamples - start) for start in range(0, resamples, most)]
+
+
+def _difference(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    a, b = _checked(first), _checked(second)
+    if a.shape != b.shape:
+        raise ValueError(f"paired values of different number: {len(a)} and {len(b)}")
+    return a - b
+
+
+def _checked(values: ArrayLike) -> NDArray[np.float64]:
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or not data.size or not np.isfinite(data).all():
+        raise ValueError(f"expected finite numbers, one per question; got shape {data.shape}")
+    return data

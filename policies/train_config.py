@@ -1,0 +1,89 @@
+"""The settings of a training run, each with its meaning, its unit and where its default is from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from der_graph.errors import AgentError
+from der_graph.policies.observation import ObservationConfig
+from der_graph.policies.reward import PRESETS, RewardConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run; `preset("default")` or `preset("paper")` make one."""
+
+    preset: str = "default"
+    """`default`, or `paper` for the reward and the PPO settings of the authors' code."""
+    steps: int = 300_000
+    """Environment steps: decisions taken over all routes."""
+    seed: int = 0
+    """Of the weights, the order of the questions, the requests and the sampling."""
+    envs: int = 256
+    """Routes in lockstep. More make larger batches for the experts."""
+    rollout: int = 8
+    """Steps of each route between two updates; `envs * rollout` decisions make one update."""
+    batch: int = 512
+    """Decisions in one minibatch."""
+    epochs: int = 4
+    """Passes over the decisions of an update."""
+    learning_rate: float = 1e-3
+    """Of Adam at the beginning; falls linearly to zero."""
+    weight_decay: float = 0.0
+    """Of the weights (AdamW). Larger values keep the policy closer to one for all questions."""
+    gamma: float = 1.0
+    """Discount. 1 because the default reward telescopes to the final quality minus the cost."""
+    gae_lambda: float = 0.95
+    """Of the advantage estimate; 1 trusts the sampled route alone, 0 the critic alone."""
+    clip: float = 0.2
+    """How far one update may move a probability ratio."""
+    entropy: float = 0.01
+    """Weight of the entropy bonus. Larger values explore longer."""
+    hidden: int = 64
+    """Width of the hidden layers."""
+    cost_weight: float = 0.2
+    """The price of cost where a request names none: quality given up for the cost of asking everyone."""
+    cost_weight_range: tuple[float, float] = (0.02, 2.0)
+    """Prices drawn in training, log-uniformly; one agent serves all of them."""
+    budget_share: float = 0.1
+    """Share of the training routes with a hard budget."""
+    evaluations: int = 15
+    """How often the agent is evaluated on the dev questions; the best one is kept."""
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    """What the agent sees."""
+    reward: RewardConfig = field(default_factory=lambda: PRESETS["default"])
+    """What it is paid for."""
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for a config file."""
+        return asdict(self)
+
+
+def preset(name: str, **changes: Any) -> TrainConfig:
+    """Make the settings of a preset, with changes.
+
+    Args:
+        name: `default` or `paper`.
+        **changes: Fields of `TrainConfig`.
+
+    Raises:
+        AgentError: If there is no such preset.
+    """
+    if name == "default":
+        return replace(TrainConfig(), **changes)
+    if name == "paper":
+        # Authors' code at commit 67fc87a: gamma 0.95, clip 0.3, one price of cost (in the reward). Their
+        # learning rates (1e-5 and 1e-6) belong to a 125M encoder trained end to end; the small network here
+        # would not move with them, so it keeps its own (D7).
+        paper = TrainConfig(
+            preset="paper",
+            gamma=0.95,
+            clip=0.3,
+            reward=PRESETS["paper"],
+            cost_weight=1.0,
+            cost_weight_range=(1.0, 1.0),
+            budget_share=0.0,
+        )
+        return replace(paper, **changes)
+    raise AgentError(f"preset '{name}' is unknown; choose one of: default, paper")

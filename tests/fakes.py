@@ -1,0 +1,92 @@
+"""Scripted experts and agents, for tests of everything around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableLambda
+
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.hub import Choice
+from der_graph.state import END_CHOICE, Answer, Situation
+
+
+class ScriptedModel:
+    """Gives its answers in turn, the last one for ever; an exception among them is raised."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.prompts: list[list[BaseMessage]] = []
+
+    def __call__(self, messages: list[BaseMessage]) -> Any:
+        answer = self.answers[min(len(self.prompts), len(self.answers) - 1)]
+        self.prompts.append(messages)
+        if isinstance(answer, Exception):
+            raise answer
+        return AIMessage(answer) if isinstance(answer, str) else answer
+
+
+def scripted_expert(name: str, *answers: Any, cost: float = 1.0, **more: Any) -> tuple[Expert, ScriptedModel]:
+    """An expert and the model behind it, which remembers its prompts."""
+    model = ScriptedModel(*answers)
+    return Expert(name, RunnableLambda(model, name=f"model-{name}"), cost=cost, **more), model
+
+
+def chat_expert(name: str, *answers: str, cost: float = 1.0) -> Expert:
+    """An expert on a real chat model class, which streams word by word."""
+
+    def replies() -> Iterator[AIMessage]:
+        yield from (AIMessage(answer) for answer in answers)
+
+    return Expert(name, GenericFakeChatModel(messages=replies()), cost=cost)
+
+
+class ScriptedAgent:
+    """Follows a list of experts' names, by step, and ends after it.
+
+    Where the script cannot be followed because the mask forbids it, the first choice allowed is taken.
+    """
+
+    def __init__(self, *script: str) -> None:
+        self.script = script
+        self.names: list[str] = []
+        self.seen: list[Situation] = []
+
+    def check_pool(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+
+    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
+        self.seen.extend(situations)
+        return [self._choose(situation) for situation in situations]
+
+    def _choose(self, situation: Situation) -> Choice:
+        choices = [*self.names, END_CHOICE]
+        step = len(situation.answers)
+        wanted = self.script[step] if step < len(self.script) else END_CHOICE
+        index = choices.index(wanted)
+        if not situation.mask[index]:
+            index = situation.mask.index(True)
+        return Choice(index, [float(i == index) for i in range(len(choices))], value=0.5)
+
+
+def an_answer(expert: str = "a", text: str = "42", *, error: str | None = None, cost: float = 1.0) -> Answer:
+    """An answer with everything filled in."""
+    return Answer(
+        expert=expert,
+        text="" if error else text,
+        value=None,
+        cost=cost,
+        input_tokens=0,
+        output_tokens=0,
+        seconds=0.0,
+        logprob=None,
+        error=error,
+    )
+
+
+def a_human(text: str) -> dict[str, Any]:
+    """The usual input of the graph."""
+    return {"messages": [("user", text)]}

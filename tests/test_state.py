@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, get_type_hints
+
+import pytest
+from fakes import an_answer
+
+from der_graph import state
+from der_graph.state import (
+    DERContext,
+    DEROutput,
+    DERState,
+    RouteStep,
+    answers_of,
+    as_context,
+    good_answers,
+)
+
+SET = DERContext(max_cost=3.0, max_steps=2, cost_weight=0.1)
+
+
+@dataclass
+class ParentContext:
+    """The context of somebody else's graph."""
+
+    user: str
+    max_cost: float
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, DERContext()),
+        (SET, SET),
+        ({}, DERContext()),
+        ({"max_cost": 3.0, "user": "ann"}, DERContext(max_cost=3.0)),
+        (MappingProxyType({"max_steps": 2}), DERContext(max_steps=2)),
+        (ParentContext("ann", 3.0), DERContext(max_cost=3.0)),
+        (SimpleNamespace(cost_weight=0.1), DERContext(cost_weight=0.1)),
+        (object(), DERContext()),
+    ],
+)
+def test_as_context_reads_what_is_there(given: Any, expected: DERContext) -> None:
+    assert as_context(given) == expected
+
+
+def test_a_context_object_is_handed_through() -> None:
+    assert as_context(SET) is SET
+
+
+def _step(answer: state.Answer | None) -> RouteStep:
+    return RouteStep(
+        step=0,
+        choice="a",
+        probabilities={},
+        value=None,
+        mask={},
+        reason="agent",
+        cost_weight=None,
+        spent=0.0,
+        seconds=0.0,
+        answer=answer,
+    )
+
+
+def test_answers_of_a_route_leave_the_end_out_and_failures_in() -> None:
+    good, bad = an_answer("a"), an_answer("b", error="boom")
+    assert answers_of([_step(good), _step(bad), _step(None)]) == [good, bad]
+    assert good_answers([good, bad]) == [good]
+    assert answers_of([]) == good_answers([]) == []
+
+
+def test_the_output_is_the_state_without_what_is_internal() -> None:
+    assert set(get_type_hints(DERState)) - set(get_type_hints(DEROutput)) == {"question_id"}
+
+
+def test_every_field_of_the_state_says_who_writes_it() -> None:
+    import inspect
+
+    source = inspect.getsource(DERState)
+    for name in DERState.__annotations__:
+        if name != "messages":
+            after = source.split(f"\n    {name}: ", 1)[1].split("\n", 2)[1]
+            assert after.strip().startswith('"""'), f"{name} has no description"
+            assert "rites" in after or "Hub only" in after or "writes" in source, name

@@ -1,0 +1,75 @@
+"""Tiny random language models for tests: real transformers checkpoints that load in milliseconds."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
+
+
+def tiny_tokenizer(*, template: str | None = TEMPLATE, pad: bool = True, bos: bool = False) -> Any:
+    """One token per character, and a few special ones.
+
+    Args:
+        template: Chat template, or None.
+        pad: Give it a padding token?
+        bos: Does it put `<s>` before what it encodes?
+    """
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *sorted(string.printable)))}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    core.decoder = decoders.Fuse()
+    core.add_special_tokens(list(SPECIAL))
+    if bos:
+        from tokenizers.processors import TemplateProcessing
+
+        core.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>" if pad else None,
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def tiny_model(*, seed: int = 0, context: int = 256, vocabulary: int = 105) -> LlamaForCausalLM:
+    """Two layers of random weights, large enough that answers depend on the whole prompt."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=context,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.5,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def save_tiny(folder: Path, **options: Any) -> Path:
+    """Save a tiny model with its tokenizer; options go to the one that knows them."""
+    of_tokenizer = {key: options.pop(key) for key in ("template", "pad", "bos") if key in options}
+    tokenizer = tiny_tokenizer(**of_tokenizer)
+    tiny_model(vocabulary=len(tokenizer), **options).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
