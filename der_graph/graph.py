@@ -12,7 +12,7 @@ training.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage
@@ -25,6 +25,7 @@ from der_graph.nodes.hub import ANSWER_NODE, HUB_NODE, RoutingAgent, decision_ed
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.rules import RouteRules
 from der_graph.state import (
+    Answer,
     DERContext,
     DEROutput,
     DERState,
@@ -114,31 +115,44 @@ def create_der_graph(
             metadata={"der_expert": expert.name, "der_cost": expert.cost},
         )
         graph.add_edge(expert.name, HUB_NODE)
-    graph.add_node(ANSWER_NODE, answer_node, input_schema=Task)
+    graph.add_node(ANSWER_NODE, answer_node(getattr(agent, "select", None)), input_schema=Task)
     graph.add_edge(ANSWER_NODE, END)
     graph.add_conditional_edges(HUB_NODE, decision_edge(agent, rules), [*names, ANSWER_NODE])
     return graph
 
 
-def answer_node(task: Task) -> dict[str, Any]:
-    """Close the route: the last answer becomes the one message that the graph adds."""
-    answers = answers_of(task["route"])
-    final = good_answers(answers)[-1]  # the rules allow END only once there is one
-    route = [*task["route"], RouteStep(**task["decision"], answer=None)]
-    tokens_in = sum(answer["input_tokens"] for answer in answers)
-    tokens_out = sum(answer["output_tokens"] for answer in answers)
-    message = AIMessage(
-        content=final["text"],
-        id=f"der-{uuid.uuid4()}",  # fixed here, so that reducers of parent graphs recognise it
-        usage_metadata=UsageMetadata(
-            input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
-        ),
-        response_metadata={
-            "der_experts": [answer["expert"] for answer in answers],
-            "der_cost": sum(answer["cost"] for answer in answers),
-        },
-    )
-    return {"messages": [message], "answer": final["text"], "route": route}
+def answer_node(
+    select: Callable[[Sequence[Answer]], int] | None = None,
+) -> Callable[[Task], dict[str, Any]]:
+    """Make the node that closes the route: one answer becomes the one message that the graph adds.
+
+    Args:
+        select: Chooses among the good answers, for agents that vote; the last one counts if left out.
+    """
+
+    def answer(task: Task) -> dict[str, Any]:
+        answers = answers_of(task["route"])
+        good = good_answers(answers)  # not empty: the rules allow END only once there is an answer
+        final = good[-1 if select is None else select(good)]
+        tokens_in = sum(each["input_tokens"] for each in answers)
+        tokens_out = sum(each["output_tokens"] for each in answers)
+        message = AIMessage(
+            content=final["text"],
+            id=f"der-{uuid.uuid4()}",  # fixed here, so that reducers of parent graphs recognise it
+            usage_metadata=UsageMetadata(
+                input_tokens=tokens_in,
+                output_tokens=tokens_out,
+                total_tokens=tokens_in + tokens_out,
+            ),
+            response_metadata={
+                "der_experts": [each["expert"] for each in answers],
+                "der_cost": sum(each["cost"] for each in answers),
+            },
+        )
+        route = [*task["route"], RouteStep(**task["decision"], answer=None)]
+        return {"messages": [message], "answer": final["text"], "route": route}
+
+    return answer
 
 
 def _output_schema(state_schema: type[Any]) -> type[Any]:

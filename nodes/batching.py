@@ -148,7 +148,7 @@ class BatchedChatModel(BaseChatModel):
         """Answer several requests in one go; a result that is an exception belongs to its request alone."""
         raise NotImplementedError
 
-    def batch(  # type: ignore[override]
+    def batch(
         self,
         inputs: list[Any],
         config: RunnableConfig | list[RunnableConfig] | None = None,
@@ -163,10 +163,13 @@ class BatchedChatModel(BaseChatModel):
         if not inputs:
             return []
         configs = get_config_list(config, len(inputs))
-        calls = [partial(self.invoke, each, its, **kwargs) for each, its in zip(inputs, configs, strict=True)]
+        calls = [
+            partial(self.invoke, each, its, **kwargs)
+            for each, its in zip(inputs, configs, strict=True)
+        ]
         return _given(self._together(calls, configs[0].get("max_concurrency")), return_exceptions)
 
-    async def abatch(  # type: ignore[override]
+    async def abatch(
         self,
         inputs: list[Any],
         config: RunnableConfig | list[RunnableConfig] | None = None,
@@ -178,8 +181,13 @@ class BatchedChatModel(BaseChatModel):
         if not inputs:
             return []
         configs = get_config_list(config, len(inputs))
-        calls = [partial(self.ainvoke, each, its, **kwargs) for each, its in zip(inputs, configs, strict=True)]
-        return _given(await self._atogether(calls, configs[0].get("max_concurrency")), return_exceptions)
+        calls = [
+            partial(self.ainvoke, each, its, **kwargs)
+            for each, its in zip(inputs, configs, strict=True)
+        ]
+        return _given(
+            await self._atogether(calls, configs[0].get("max_concurrency")), return_exceptions
+        )
 
     def generate(
         self,
@@ -191,10 +199,14 @@ class BatchedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> LLMResult:
         """Answer many conversations as one batch, each as its own run; see `BaseChatModel.generate`."""
-        one = partial(super().generate, stop=stop, callbacks=callbacks, **kwargs)
+        one: Callable[..., LLMResult] = partial(
+            super().generate, stop=stop, callbacks=callbacks, **kwargs
+        )
         if len(messages) < 2:
             return one(messages, run_id=run_id)
-        calls = [partial(one, [each], run_id=None if i else run_id) for i, each in enumerate(messages)]
+        calls = [
+            partial(one, [each], run_id=None if i else run_id) for i, each in enumerate(messages)
+        ]
         return _joined(_given(self._together(calls), False))
 
     async def agenerate(
@@ -207,19 +219,27 @@ class BatchedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> LLMResult:
         """Answer many conversations without blocking the event loop; see `generate`."""
-        one = partial(super().agenerate, stop=stop, callbacks=callbacks, **kwargs)
+        one: Callable[..., Awaitable[LLMResult]] = partial(
+            super().agenerate, stop=stop, callbacks=callbacks, **kwargs
+        )
         if len(messages) < 2:
             return await one(messages, run_id=run_id)
-        calls = [partial(one, [each], run_id=None if i else run_id) for i, each in enumerate(messages)]
+        calls = [
+            partial(one, [each], run_id=None if i else run_id) for i, each in enumerate(messages)
+        ]
         return _joined(_given(await self._atogether(calls), False))
 
-    def _together(self, calls: Sequence[Callable[[], Any]], at_most: int | None = None) -> list[Any]:
+    def _together(
+        self, calls: Sequence[Callable[[], Any]], at_most: int | None = None
+    ) -> list[Any]:
         """Run calls of this model so that they meet; gives results and exceptions in order."""
         results: list[Any] = []
         for part in _parts(calls, self.max_batch_size, at_most):
             gathering: Gathering[Any, Any] = Gathering(self, len(part), self.answer_all)
             with ThreadPoolExecutor(len(part), thread_name_prefix="der-graph-batch") as pool:
-                futures = [pool.submit(copy_context().run, _seated, Seat(gathering), call) for call in part]
+                futures = [
+                    pool.submit(copy_context().run, _seated, Seat(gathering), call) for call in part
+                ]
                 try:
                     results += [future.result() for future in futures]
                 except BaseException:
@@ -276,5 +296,7 @@ def _given(results: list[Any], return_exceptions: bool) -> list[Any]:
 def _joined(results: Sequence[LLMResult]) -> LLMResult:
     runs = [run for result in results for run in result.run or []]
     return LLMResult(
-        generations=[each for result in results for each in result.generations], llm_output={}, run=runs or None
+        generations=[each for result in results for each in result.generations],
+        llm_output={},
+        run=runs or None,
     )

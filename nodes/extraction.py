@@ -1,6 +1,6 @@
-"""The part of an answer that counts: a number, a choice letter, or a short phrase.
+r"""The part of an answer that counts: a number, a choice letter, or a short phrase.
 
-Used to see whether two experts agree, and by the quality metrics. The order of the rules: `\\boxed{}`, a
+Used to see whether two experts agree, and by the quality metrics. The order of the rules: `\boxed{}`, a
 marked answer (`#### 42`, `the answer is 42`), an arithmetic expression that was left uncomputed (which is
 itself, never one of its numbers), the last number, a choice letter, a short phrase. Knows nothing of models.
 """
@@ -10,11 +10,16 @@ from __future__ import annotations
 import re
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-"""A number in running text: sign, dollar sign, thousands separators, decimals, or a fraction such as 3/4."""
+"""A number in running text: sign, dollar sign, thousands separators, decimals, or a fraction (3/4)."""
 
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
-_MARKED = re.compile(r"(?:####|\banswer(?:\s+is)?\s*[:=]|\banswer\s+is|\bfinal\s+answer\b\s*[:=]?)\s*(.+)", re.I)
-_EXPRESSION = re.compile(r"^[\s\d.,()$%]*\d[\s\d.,()$%]*(?:\s[-+*/x×÷]\s[\s\d.,()$%]*\d[\s\d.,()$%]*)+$")  # noqa: RUF001
+_MARKED = re.compile(
+    r"(?:####|\banswer(?:\s+is)?\s*[:=]|\banswer\s+is|\bfinal\s+answer\b\s*[:=]?)\s*(.+)", re.I
+)
+# What comes before the first digit of a term holds no digit, so that there is one way only to match: with
+# two, a long sum that ends in a word would take exponential time, and small models love long sums.
+_TERM = r"(?:[\s.,()$%]*-)?[\s.,()$%]*\d[\s\d.,()$%]*"
+_EXPRESSION = re.compile(rf"^{_TERM}(?:(?:[-+*x×÷]|\s/\s){_TERM})+$")  # 3/4 is a number, 3 / 4 is not
 _CHOICE = re.compile(r"^\(?([A-Ha-h])\)?(?:[.:)]|\s*$)")
 _LONGEST_PHRASE = 6  # words; longer texts are sentences, and two of them never agree literally
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from der_graph.errors import PoolError, require
+from der_graph.errors import PoolError
 from der_graph.nodes.loading import LoadedModel
 from der_graph.nodes.prompts import Prompt
 from der_graph.nodes.reading import AnswerReader, TokenReader
@@ -67,7 +67,9 @@ class GenerationSettings:
         Raises:
             PoolError: For an unknown setting or a value that it cannot have.
         """
-        values = {_ALIASES.get(name, name): value for name, value in given.items() if value is not None}
+        values = {
+            _ALIASES.get(name, name): value for name, value in given.items() if value is not None
+        }
         for name, value in values.items():
             values[name] = _check(name, value, where)
         settings = dataclasses.replace(self, **values)
@@ -99,11 +101,15 @@ def _check(name: str, value: Any, where: str) -> Any:
     if name not in names:
         near = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise PoolError(f"{where}: unknown generation setting '{name}'; {hint}allowed: {', '.join(names)}")
+        raise PoolError(
+            f"{where}: unknown generation setting '{name}'; {hint}allowed: {', '.join(names)}"
+        )
     if name == "stop":
         texts = (value,) if isinstance(value, str) else tuple(value)
         if not all(isinstance(text, str) and text for text in texts):
-            raise PoolError(f"{where}: stop is {value!r}; it must be a list of texts that are not empty")
+            raise PoolError(
+                f"{where}: stop is {value!r}; it must be a list of texts that are not empty"
+            )
         return texts
     if name == "do_sample":
         if not isinstance(value, bool):
@@ -137,6 +143,10 @@ class Row:
     count: int = 0
     logprob: float = 0.0
     finish: str | None = None
+
+    def reopened(self) -> Row:
+        """A new row for the same prompt."""
+        return Row(self.prompt, self.tokens.reopened(), self.reader.reopened())
 
 
 @dataclass
@@ -209,7 +219,9 @@ class Watch:
             self.show(text)
 
 
-def new_row(loaded: LoadedModel, prompt: Prompt, settings: GenerationSettings, tags: tuple[str, str] | None) -> Row:
+def new_row(
+    loaded: LoadedModel, prompt: Prompt, settings: GenerationSettings, tags: tuple[str, str] | None
+) -> Row:
     """Open the row of a prompt."""
     reader = AnswerReader(tags, settings.stop, thinking=prompt.thinking)
     return Row(prompt, TokenReader(loaded.tokenizer, keep=tags or ()), reader)
@@ -236,8 +248,9 @@ def generate_rows(
         cancel: Stops the call within one token.
         show: Gets pieces of the answer of a single row.
     """
-    torch = require("torch", extra="huggingface", why="experts that run with transformers")
-    transformers = require("transformers", extra="huggingface", why="experts that run with transformers")
+    import torch
+    import transformers
+
     deadline = None if settings.max_time is None else time.monotonic() + settings.max_time
     watch = Watch(rows, frozenset(loaded.end_tokens), logprobs, deadline, cancel, show)
     pad = loaded.tokenizer.pad_token_id or 0
@@ -258,7 +271,9 @@ def generate_rows(
     watch.finish()
 
 
-def _config(transformers: Any, loaded: LoadedModel, settings: GenerationSettings, max_new_tokens: int) -> Any:
+def _config(
+    transformers: Any, loaded: LoadedModel, settings: GenerationSettings, max_new_tokens: int
+) -> Any:
     # Everything is spelt out: what is None here is taken from the checkpoint, whose makers often sample.
     values: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,

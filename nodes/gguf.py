@@ -1,6 +1,6 @@
 """GGUF files become ordinary model folders, once, in the user's cache.
 
-    file.gguf ──transformers, dequantised──> temporary folder ──rename──> ~/.cache/der-graph/models/<name>-<key>
+    file.gguf ──transformers, dequantised──> temporary folder ──rename──> <cache>/models/<name>-<key>
 
 transformers can run GGUF weights packed, but on a CPU that is slow, and reading them takes 15 to 45 s either
 way. So they are converted at first use: safetensors in bfloat16 (half the disk of float32, and finer than
@@ -25,13 +25,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock
+
 from der_graph.errors import ExpertError, require
 
 CONVERTER_VERSION = 1
 """Raise it when the converted folder changes: older entries are then left alone and no longer used."""
 
 MANIFEST = "der_graph_manifest.json"
-_SAMPLE = 4 << 20  # bytes read at either end of a file to recognise it; all of a 100 GB file would take minutes
+_SAMPLE = (
+    4 << 20
+)  # bytes read at either end of a file to recognise it; all of a 100 GB file would take minutes
 
 
 def cache_folder() -> Path:
@@ -92,10 +96,9 @@ def convert(name: str, key: str, fetch: Callable[[Path], Path]) -> Path:
     folder = converted_folder(name, key)
     if is_whole(folder):
         return folder
-    locks = require("filelock", extra="huggingface", why="converting model files")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locks.FileLock(f"{folder}.lock"):
+        with FileLock(f"{folder}.lock"):
             if not is_whole(folder):  # another process may have made it while this one waited
                 _convert(name, folder, fetch)
     except OSError as error:
@@ -108,7 +111,11 @@ def convert(name: str, key: str, fetch: Callable[[Path], Path]) -> Path:
 
 def _convert(name: str, folder: Path, fetch: Callable[[Path], Path]) -> None:
     start = time.perf_counter()
-    print(f"der-graph: converting {name} for first use (once, up to a minute) ...", file=sys.stderr, flush=True)
+    print(
+        f"der-graph: converting {name} for first use; this happens once and takes a minute or two ...",
+        file=sys.stderr,
+        flush=True,
+    )
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder.parent) as temporary:
         made = Path(temporary) / "model"
         _write_model(fetch(Path(temporary)), made)
@@ -125,9 +132,10 @@ def _convert(name: str, folder: Path, fetch: Callable[[Path], Path]) -> None:
 
 
 def _write_model(source: Path, target: Path) -> None:
-    require("gguf", extra="huggingface", why="reading GGUF files")
-    transformers = require("transformers", extra="huggingface", why="reading GGUF files")
-    torch = require("torch", extra="huggingface", why="reading GGUF files")
+    require("gguf", extra="gguf", why="reading GGUF files")
+    import torch
+    import transformers
+
     where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(source.parent), **where)
@@ -140,10 +148,12 @@ def _write_model(source: Path, target: Path) -> None:
     except OSError:
         raise
     except Exception as error:
-        raise ExpertError(f"cannot read the GGUF file {source}: {type(error).__name__}: {error}") from error
+        raise ExpertError(
+            f"cannot read the GGUF file {source}: {type(error).__name__}: {error}"
+        ) from error
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config  # the weights are plain numbers now
-    model.to(torch.bfloat16).save_pretrained(target)
+    model.bfloat16().save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 

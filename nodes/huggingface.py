@@ -15,39 +15,34 @@ Greedy batches in float32 give the answers that single calls give. Knows nothing
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field, PrivateAttr
 
-from der_graph.errors import ExpertError, PoolError, require
+from der_graph.errors import PoolError
+from der_graph.nodes.answering import Answerer, Request, message_of
 from der_graph.nodes.batching import BatchedChatModel, in_thread, seat_for
-from der_graph.nodes.generation import GenerationSettings, Row, generate_rows, new_row
+from der_graph.nodes.generation import GenerationSettings
 from der_graph.nodes.ktp import check_fields
 from der_graph.nodes.loading import LoadedModel, LoadSpec, Quantization, load, load_tokenizer
-from der_graph.nodes.prompts import DEFAULT_STOP, FORMAT_FIELDS, Prompt, PromptWriter
+from der_graph.nodes.prompts import FORMAT_FIELDS, PromptWriter
 from der_graph.nodes.weights import Weights, find_weights, parameters_b, path_digest
 
 THINK_TAGS = ("<think>", "</think>")
 """What opens and closes a thought in most open models that think."""
 
-_NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})  # LangChain's own words
-
-
-class Request(NamedTuple):
-    """One prompt with its settings."""
-
-    messages: Sequence[BaseMessage]
-    settings: GenerationSettings
+# LangChain's own words among the settings of a call.
+_NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
 
 
 class HuggingFaceChat(BatchedChatModel):
@@ -80,7 +75,7 @@ class HuggingFaceChat(BatchedChatModel):
     generation: dict[str, Any] = Field(default_factory=dict)
     """See `GenerationSettings`; greedy by default."""
     prompt_format: str | None = None
-    """Plain format such as `"Q: {text}\\nA:"` in place of the chat template; fields: text, system, history."""
+    """Plain format in place of the chat template, such as `"Q: {text}\\nA:"`; see `FORMAT_FIELDS`."""
     stop: list[str] = Field(default_factory=list)
     """Texts that end an answer and are not part of it."""
     reasoning: tuple[str, str] | None = THINK_TAGS
@@ -96,25 +91,46 @@ class HuggingFaceChat(BatchedChatModel):
 
     _weights: Weights | None = PrivateAttr(default=None)
     _loaded: LoadedModel | None = PrivateAttr(default=None)
+    _answering: Answerer | None = PrivateAttr(default=None)
     _tokenizer: Any = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Check everything that can be checked without loading."""
-        super().model_post_init(context)
+    def __init__(self, **settings: Any) -> None:
+        """Check everything that can be checked without loading.
+
+        Raises:
+            PoolError: If a setting, a folder or a pipeline cannot be used.
+        """
+        super().__init__(**settings)
+        # Here and not in a validator: pydantic would wrap the errors in its own.
         self._settings(None, {})
         if self.prompt_format is not None:
             check_fields(self.prompt_format, FORMAT_FIELDS, "prompt_format")
         if self.pipeline is not None:
-            self.pipeline = getattr(self.pipeline, "pipeline", self.pipeline)  # langchain-huggingface's wrapper
-            if getattr(self.pipeline, "tokenizer", None) is None or not hasattr(self.pipeline, "model"):
-                raise PoolError("pipeline: a text-generation pipeline with model and tokenizer is needed")
-            self.model = self.model or getattr(self.pipeline.model, "name_or_path", "") or "pipeline"
+            self.pipeline = getattr(
+                self.pipeline, "pipeline", self.pipeline
+            )  # langchain-huggingface's wrapper
+            if getattr(self.pipeline, "tokenizer", None) is None or not hasattr(
+                self.pipeline, "model"
+            ):
+                raise PoolError(
+                    "pipeline: a text-generation pipeline with model and tokenizer is needed"
+                )
+            self.model = (
+                self.model or getattr(self.pipeline.model, "name_or_path", "") or "pipeline"
+            )
             self._loaded = LoadedModel(self.pipeline)
+            # What was given to `pipeline(..., max_new_tokens=20)` holds unless `generation` says otherwise.
+            known = {field.name for field in dataclasses.fields(GenerationSettings)}
+            given = getattr(self.pipeline, "_forward_params", {})
+            own = {name: value for name, value in given.items() if name in known}
+            self.generation = {**own, **self.generation}
             return
         self._weights = find_weights(self.model, self.revision)
         if self.adapter is not None and not (Path(self.adapter) / "adapter_config.json").is_file():
-            raise PoolError(f"adapter '{self.adapter}': there is no such folder with an adapter_config.json")
+            raise PoolError(
+                f"adapter '{self.adapter}': there is no such folder with an adapter_config.json"
+            )
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, **settings: Any) -> HuggingFaceChat:
@@ -132,7 +148,9 @@ class HuggingFaceChat(BatchedChatModel):
             if self._loaded is None:
                 assert self._weights is not None
                 self._loaded = load(
-                    LoadSpec(self._weights, self.adapter, self.device, self.dtype, self.quantization)
+                    LoadSpec(
+                        self._weights, self.adapter, self.device, self.dtype, self.quantization
+                    )
                 )
             return self._loaded
 
@@ -152,6 +170,8 @@ class HuggingFaceChat(BatchedChatModel):
     def fingerprint(self) -> str:
         """Changes with everything that a greedy answer depends on."""
         parts: dict[str, Any] = dict(self._identifying_params)
+        # What is in the folders counts, and not where they lie on this machine.
+        del parts["model"]
         parts["weights"] = self._weights.fingerprint if self._weights else f"pipeline:{self.model}"
         parts["adapter"] = path_digest(Path(self.adapter)) if self.adapter else None
         return repr(sorted(parts.items()))
@@ -178,9 +198,9 @@ class HuggingFaceChat(BatchedChatModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        names = ("model", "revision", "dtype", "quantization", "generation", "prompt_format", "stop")
-        names += ("reasoning", "template_settings", "adapter")
-        return {name: getattr(self, name) for name in names}
+        # All that the text of an answer depends on: LangChain's caches read this.
+        names = "model revision adapter dtype quantization generation prompt_format stop reasoning"
+        return {name: getattr(self, name) for name in [*names.split(), "template_settings"]}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         settings = self._settings(stop, kwargs)
@@ -188,7 +208,8 @@ class HuggingFaceChat(BatchedChatModel):
             ls_provider="huggingface",
             ls_model_name=self.model,
             ls_model_type="chat",
-            ls_temperature=(1.0 if settings.temperature is None else settings.temperature) * settings.sampling,
+            ls_temperature=(1.0 if settings.temperature is None else settings.temperature)
+            * settings.sampling,
             ls_max_tokens=settings.max_new_tokens,
             ls_stop=list(settings.stop) or None,
         )
@@ -206,7 +227,8 @@ class HuggingFaceChat(BatchedChatModel):
             future, last = seat.arrive(request)
             if last:
                 seat.gathering.answer()
-            return future.result()
+            result: ChatResult = future.result()
+            return result
         return _unwrap(self.answer_all([request], None)[0])
 
     async def _agenerate(
@@ -240,17 +262,21 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        if seat_for(self) is not None:  # one of a batch, with a listener for tokens: it gets all in one
+        if (
+            seat_for(self) is not None
+        ):  # one of a batch, with a listener for tokens: it gets all in one
             yield _whole(self._generate(messages, stop, run_manager, **kwargs))
             return
-        pieces: queue.SimpleQueue[str | Future[Row]] = queue.SimpleQueue()
+        pieces: queue.SimpleQueue[str | Future[AIMessage]] = queue.SimpleQueue()
         cancel = threading.Event()
         request = Request(messages, self._settings(stop, kwargs))
-        in_thread(lambda: self._answer_one(request, cancel, pieces.put)).add_done_callback(pieces.put)
+        in_thread(lambda: self._answer_one(request, cancel, pieces.put)).add_done_callback(
+            pieces.put
+        )
         try:
             while isinstance(piece := pieces.get(), str):
                 yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-            yield self._last_chunk(piece.result())  # raises what the generating thread raised
+            yield _last_chunk(piece.result())  # raises what the generating thread raised
         finally:
             cancel.set()
 
@@ -264,12 +290,12 @@ class HuggingFaceChat(BatchedChatModel):
         if seat_for(self) is not None:
             yield _whole(await self._agenerate(messages, stop, run_manager, **kwargs))
             return
-        pieces: asyncio.Queue[str | Future[Row]] = asyncio.Queue()
+        pieces: asyncio.Queue[str | Future[AIMessage]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         cancel = threading.Event()
         request = Request(messages, self._settings(stop, kwargs))
 
-        def put(piece: str | Future[Row]) -> None:
+        def put(piece: str | Future[AIMessage]) -> None:
             if not cancel.is_set():  # else nobody listens, and the loop may be closed
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
@@ -277,116 +303,9 @@ class HuggingFaceChat(BatchedChatModel):
         try:
             while isinstance(piece := await pieces.get(), str):
                 yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-            yield self._last_chunk(piece.result())
+            yield _last_chunk(piece.result())
         finally:
             cancel.set()
-
-    # Answering --------------------------------------------------------------------------------------------
-
-    def answer_all(
-        self, requests: Sequence[Request], cancel: threading.Event | None
-    ) -> list[ChatResult | Exception]:
-        """Answer several prompts in as few `generate` calls as possible; one that fails does not harm the rest."""
-        loaded = self.load()
-        results: list[ChatResult | Exception] = [ExpertError("not answered")] * len(requests)
-        groups: dict[tuple[GenerationSettings, int], list[tuple[int, Row]]] = {}
-        for index, request in enumerate(requests):
-            try:
-                row, room = self._open_row(loaded, request)
-            except ExpertError as error:
-                results[index] = error
-            else:
-                # A prompt near the end of the context has less room; the others must not be cut with it.
-                groups.setdefault((request.settings, room), []).append((index, row))
-        for (settings, room), members in groups.items():
-            for start in range(0, len(members), self.max_batch_size):
-                part = members[start : start + self.max_batch_size]
-                for (index, _), result in zip(
-                    part, self._answer_group(loaded, [row for _, row in part], settings, room, cancel), strict=True
-                ):
-                    results[index] = result
-        return results
-
-    def _answer_group(
-        self,
-        loaded: LoadedModel,
-        rows: list[Row],
-        settings: GenerationSettings,
-        room: int,
-        cancel: threading.Event | None,
-    ) -> list[ChatResult | Exception]:
-        torch = require("torch", extra="huggingface", why="experts that run with transformers")
-        try:
-            generate_rows(
-                loaded, rows, settings, max_new_tokens=room, logprobs=self.logprobs, cancel=cancel
-            )
-        except torch.OutOfMemoryError as error:
-            if loaded.model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(rows) > 1:  # half as many at a time need half the room
-                half = len(rows) // 2
-                again = [new_row(loaded, row.prompt, settings, self.reasoning) for row in rows]
-                return [
-                    result
-                    for part in (again[:half], again[half:])
-                    for result in self._answer_group(loaded, part, settings, room, cancel)
-                ]
-            size = len(rows[0].prompt.ids)
-            return [
-                ExpertError(
-                    f"{self.model} ran out of memory on {loaded.model.device} at a prompt of {size} tokens; "
-                    f"use a smaller max_new_tokens, quantization or another device ({error})"
-                )
-            ]
-        except Exception as error:
-            return [error for _ in rows]
-        return [ChatResult(generations=[ChatGeneration(message=self._message(row))]) for row in rows]
-
-    def _answer_one(self, request: Request, cancel: threading.Event, show: Callable[[str], None]) -> Row:
-        """Answer one prompt piece by piece."""
-        loaded = self.load()
-        row, room = self._open_row(loaded, request)
-        generate_rows(
-            loaded,
-            [row],
-            request.settings,
-            max_new_tokens=room,
-            logprobs=self.logprobs,
-            cancel=cancel,
-            show=show,
-        )
-        return row
-
-    def _open_row(self, loaded: LoadedModel, request: Request) -> tuple[Row, int]:
-        """The row of a request, and how many tokens its answer may have."""
-        writer = self._writer(loaded)
-        settings = request.settings
-        if writer.plain is not None and self.prompt_format is None and not settings.stop:
-            settings = settings.updated({"stop": DEFAULT_STOP}, "stop")
-        prompt = writer(request.messages)
-        row = new_row(loaded, prompt, settings, self.reasoning)
-        return row, self._room(loaded, prompt, settings)
-
-    def _room(self, loaded: LoadedModel, prompt: Prompt, settings: GenerationSettings) -> int:
-        limit, size = loaded.context_length, len(prompt.ids)
-        if limit is None:
-            return settings.max_new_tokens
-        if size >= limit:
-            raise ExpertError(
-                f"the prompt has {size} tokens, and {self.model} reads at most {limit}, answer included; "
-                "shorten the question or the conversation"
-            )
-        return min(settings.max_new_tokens, limit - size)
-
-    def _writer(self, loaded: LoadedModel) -> PromptWriter:
-        with self._lock:
-            writer: PromptWriter | None = self.__dict__.get("_prompt_writer")
-            if writer is None or writer.tokenizer is not loaded.tokenizer:
-                writer = PromptWriter(
-                    loaded.tokenizer, self.prompt_format, self.reasoning, self.template_settings
-                )
-                self.__dict__["_prompt_writer"] = writer
-            return writer
 
     def _settings(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> GenerationSettings:
         where = f"model '{self.model}'"
@@ -396,37 +315,46 @@ class HuggingFaceChat(BatchedChatModel):
         changes = {name: value for name, value in given.items() if name not in _NOT_FOR_US}
         return own.updated({**changes, "stop": stop}, where)
 
-    def _message(self, row: Row) -> AIMessage:
-        thought = {"reasoning_content": row.reader.thought} if row.reader.thought else {}
-        return AIMessage(
-            content=row.reader.answer,
-            additional_kwargs=thought,
-            usage_metadata=_usage(row),
-            response_metadata=self._metadata(row),
-        )
+    def _answerer(self) -> Answerer:
+        loaded = self.load()
+        with self._lock:
+            if self._answering is None or self._answering.loaded is not loaded:
+                writer = PromptWriter(
+                    loaded.tokenizer, self.prompt_format, self.reasoning, self.template_settings
+                )
+                self._answering = Answerer(
+                    self.model, loaded, writer, self.reasoning, self.logprobs, self.max_batch_size
+                )
+            return self._answering
 
-    def _last_chunk(self, row: Row) -> ChatGenerationChunk:
-        thought = {"reasoning_content": row.reader.thought} if row.reader.thought else {}
-        message = AIMessageChunk(
-            content="",
-            additional_kwargs=thought,
-            usage_metadata=_usage(row),
-            response_metadata=self._metadata(row),
+    def answer_all(
+        self, requests: Sequence[Request], cancel: threading.Event | None
+    ) -> list[ChatResult | Exception]:
+        """Answer several prompts in as few calls of the model as possible; see `BatchedChatModel`."""
+        results = self._answerer().answer_all(requests, cancel)
+        return [
+            result
+            if isinstance(result, Exception)
+            else ChatResult(generations=[ChatGeneration(message=message_of(result))])
+            for result in results
+        ]
+
+    def _answer_one(
+        self, request: Request, cancel: threading.Event, show: Callable[[str], None]
+    ) -> AIMessage:
+        return message_of(self._answerer().answer_one(request, cancel, show))
+
+
+def _last_chunk(message: AIMessage, content: Any = "") -> ChatGenerationChunk:
+    """What closes a stream: usage and metadata, and the whole answer where it was not streamed."""
+    return ChatGenerationChunk(
+        message=AIMessageChunk(
+            content=content,
+            additional_kwargs=message.additional_kwargs,
+            usage_metadata=message.usage_metadata,
+            response_metadata=message.response_metadata,
             chunk_position="last",
         )
-        return ChatGenerationChunk(message=message)
-
-    def _metadata(self, row: Row) -> dict[str, Any]:
-        metadata: dict[str, Any] = {"model_name": self.model, "finish_reason": row.finish}
-        if self.logprobs and row.count:
-            metadata["mean_logprob"] = row.logprob / row.count
-        return metadata
-
-
-def _usage(row: Row) -> UsageMetadata:
-    tokens_in = len(row.prompt.ids)
-    return UsageMetadata(
-        input_tokens=tokens_in, output_tokens=row.count, total_tokens=tokens_in + row.count
     )
 
 
@@ -434,15 +362,7 @@ def _whole(result: ChatResult) -> ChatGenerationChunk:
     """A finished answer as one chunk."""
     message = result.generations[0].message
     assert isinstance(message, AIMessage)
-    return ChatGenerationChunk(
-        message=AIMessageChunk(
-            content=message.content,
-            additional_kwargs=message.additional_kwargs,
-            usage_metadata=message.usage_metadata,
-            response_metadata=message.response_metadata,
-            chunk_position="last",
-        )
-    )
+    return _last_chunk(message, message.content)
 
 
 def _unwrap(result: ChatResult | Exception) -> ChatResult:

@@ -218,7 +218,7 @@ _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,40}\|>"  # ChatML, Llama 3, Phi, Qwen, Command-R
     r"|<\uff5c[^<>\uff5c\n]{1,40}\uff5c>"  # DeepSeek's full-width bars
     r"|</?(?:start_of_turn|end_of_turn|s|bos|eos|pad|unk|mask|sys|SYS|think|tool_call|im_start|im_end)>"
-    r"|<\s*/?\s*(?i:earlier_answer)\s*/?\s*>"  # our own marks, and what a model might take for them
+    r"|<(?:/\s*)?(?i:earlier_answer)\s*/?>"  # our own marks, and what a model might take for them
     r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
 )
 

@@ -9,13 +9,14 @@ when a model is loaded. Knows nothing of prompts or LangChain.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import threading
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from der_graph.errors import ExpertError, PoolError, require
+from der_graph.errors import ExpertError, MissingDependencyError, PoolError, require
 from der_graph.nodes.weights import Weights, weights_folder
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 Quantization = Literal["4bit", "8bit"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
-_WHY = "experts that run with transformers"
 _NO_LIMIT = 1_000_000  # tokenizers that know no limit report 1e30
 _POLL = 0.05  # seconds between looks at the stop signal while another call holds the model
 
@@ -86,7 +86,7 @@ class LoadedModel:
 
     @functools.cached_property
     def end_tokens(self) -> list[int]:
-        """Ids that end an answer: those of the checkpoint, the tokenizer's, and the template's end of turn."""
+        """Ids that end an answer: the checkpoint's, the tokenizer's, and the template's end of turn."""
         given = getattr(self.model.generation_config, "eos_token_id", None)
         ends = {*(given if isinstance(given, list) else [given]), self.tokenizer.eos_token_id}
         template = self.tokenizer.chat_template
@@ -114,14 +114,17 @@ class LoadedModel:
 def context_length(config: Any, tokenizer: Any) -> int | None:
     """The longest sequence that a model reads, or None where neither config nor tokenizer says."""
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    limits = [getattr(text_config, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length")]
+    limits = [
+        getattr(text_config, name, None)
+        for name in ("max_position_embeddings", "n_positions", "seq_length")
+    ]
     limits.append(getattr(tokenizer, "model_max_length", None))
     known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT * 100]
     return min(known) if known else None
 
 
 def set_pad_token(tokenizer: Any) -> None:
-    """Give a tokenizer without padding token the end token for it; the attention mask hides padding anyway."""
+    """Give a tokenizer without padding token its end token; the attention mask hides padding anyway."""
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
@@ -147,21 +150,25 @@ def load(spec: LoadSpec) -> LoadedModel:
 
 def load_tokenizer(weights: Weights) -> Any:
     """Load the tokenizer alone, which is cheap, to count tokens before any model is in memory."""
-    transformers = require("transformers", extra="huggingface", why=_WHY)
+    import transformers
+
     folder = weights_folder(weights)
     return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
 def _load(spec: LoadSpec) -> LoadedModel:
-    torch = require("torch", extra="huggingface", why=_WHY)
-    transformers = require("transformers", extra="huggingface", why=_WHY)
+    import torch
+    import transformers
+
     device = pick_device(torch, spec.device)
     settings = _placement(torch, transformers, spec, device)
     folder = weights_folder(spec.weights)
     try:
         # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, **settings)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, **settings
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ExpertError(
             f"model '{spec.weights.name}' could not be loaded from {folder}: {type(error).__name__}: {error}"
@@ -185,10 +192,14 @@ def pick_device(torch: Any, wanted: str) -> Any:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise PoolError(f"device '{wanted}' is unknown; use auto, cpu, cuda or cuda:<number>") from None
+        raise PoolError(
+            f"device '{wanted}' is unknown; use auto, cpu, cuda or cuda:<number>"
+        ) from None
     count = torch.cuda.device_count() if cuda else 0
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise PoolError(f"device '{wanted}': this machine has {count} CUDA devices; use 'auto' or 'cpu'")
+        raise PoolError(
+            f"device '{wanted}': this machine has {count} CUDA devices; use 'auto' or 'cpu'"
+        )
     return device
 
 
@@ -198,10 +209,16 @@ def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> di
         raise PoolError(f"dtype '{spec.dtype}' is unknown; use one of: {', '.join(DTYPES)}")
     dtype: Any = "auto" if spec.dtype == "auto" else getattr(torch, spec.dtype)
     if spec.dtype == "auto" and device.type == "cpu":
-        dtype = torch.float32  # half precision is slow on CPUs, and batches then differ from single calls
+        dtype = (
+            torch.float32
+        )  # half precision is slow on CPUs, and batches then differ from single calls
     if spec.quantization is None:
         return {"dtype": dtype}
-    require("bitsandbytes", extra="quantization", why=f"quantization: {spec.quantization}")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            f"'bitsandbytes' is needed for quantization: {spec.quantization} and is not installed. "
+            "Install it with: pip install bitsandbytes"
+        )
     flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[spec.quantization]
     config = transformers.BitsAndBytesConfig(**{flag: True})
     return {"dtype": dtype, "quantization_config": config, "device_map": {"": device}}

@@ -73,7 +73,9 @@ class PromptWriter:
         Raises:
             ExpertError: If there is nothing to answer, or a message holds something other than text.
         """
-        turns = merge_turns([(role_of(message), self.quote(text_of(message))) for message in messages])
+        turns = merge_turns(
+            [(role_of(message), self.quote(text_of(message))) for message in messages]
+        )
         if not any(role == "user" for role, _ in turns):
             raise ExpertError("the prompt has no human message, so there is nothing to answer")
         plain = self.plain
@@ -95,7 +97,11 @@ class PromptWriter:
     @functools.cached_property
     def _special(self) -> re.Pattern[str]:
         added = self.tokenizer.added_tokens_decoder.values()
-        tokens = {*self.tokenizer.all_special_tokens, *(t.content for t in added if t.special), *(self.tags or ())}
+        tokens = {
+            *self.tokenizer.all_special_tokens,
+            *(t.content for t in added if t.special),
+            *(self.tags or ()),
+        }
         # One character cannot be broken up, and is no turn of a template either.
         long = sorted((token for token in tokens if len(token.strip()) > 1), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, long)) or r"(?!)")
@@ -115,7 +121,9 @@ class PromptWriter:
             return self._apply(chat)
         except Exception as error:
             if turns[0][0] != "system" or len(turns) < 2:
-                raise ExpertError(f"the chat template refuses this conversation: {error}") from error
+                raise ExpertError(
+                    f"the chat template refuses this conversation: {error}"
+                ) from error
         # Templates without a system role (Gemma's) refuse it; the first human turn takes it instead.
         chat[1]["content"] = f"{turns[0][1]}\n\n{chat[1]['content']}"
         try:
@@ -163,7 +171,9 @@ def role_of(message: BaseMessage) -> str:
     role = getattr(message, "role", message.type)
     if role in ("user", "assistant", "system"):
         return str(role)
-    raise ExpertError(f"a '{message.type}' message cannot be given to a local model; use human, ai and system")
+    raise ExpertError(
+        f"a '{message.type}' message cannot be given to a local model; use human, ai and system"
+    )
 
 
 def text_of(message: BaseMessage) -> str:
@@ -176,5 +186,7 @@ def text_of(message: BaseMessage) -> str:
         for block in message.content:
             kind = block.get("type", "?") if isinstance(block, dict) else "text"
             if kind not in ("text", "reasoning", "thinking"):
-                raise ExpertError(f"this expert reads text only, and a message holds a block of type '{kind}'")
+                raise ExpertError(
+                    f"this expert reads text only, and a message holds a block of type '{kind}'"
+                )
     return str(message.text)

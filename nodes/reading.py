@@ -1,4 +1,4 @@
-"""Reading what a model writes, while it writes: token ids become text, a thought is put aside, an answer ends.
+"""Reading what a model writes, while it writes: token ids become text, a thought is put aside.
 
     ids ──TokenReader──> text ──AnswerReader──> answer (safe to show at once) | thought | stopped
 
@@ -8,6 +8,7 @@ turn out to be part of a stop string or of a tag is held back until it is decide
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,9 +28,17 @@ class TokenReader:
         self._tokenizer = tokenizer
         kept = {tokenizer.convert_tokens_to_ids(token) for token in keep}
         self._skip = set(tokenizer.all_special_ids) - kept
-        self._skip |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - kept
+        self._skip |= {
+            i for i, token in tokenizer.added_tokens_decoder.items() if token.special
+        } - kept
         self._ids: list[int] = []
         self._start = self._end = 0  # ids that give context, and ids that were given out
+
+    def reopened(self) -> TokenReader:
+        """A new reader of the same kind."""
+        reader = copy.copy(self)
+        reader._ids, reader._start, reader._end = [], 0, 0
+        return reader
 
     def feed(self, token: int) -> str:
         """Add a token; gives the text that is new."""
@@ -56,7 +65,9 @@ class TokenReader:
         if not ids:
             return ""
         return str(
-            self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            self._tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
         )
 
 
@@ -70,8 +81,13 @@ class AnswerReader:
     """
 
     def __init__(
-        self, tags: tuple[str, str] | None = None, stop: Sequence[str] = (), *, thinking: bool = False
+        self,
+        tags: tuple[str, str] | None = None,
+        stop: Sequence[str] = (),
+        *,
+        thinking: bool = False,
     ) -> None:
+        self._given = (tags, stop, thinking)
         self._tags = tags
         self._stop = [text for text in stop if text]
         self._state = "thought" if thinking else "start" if tags else "answer"
@@ -80,6 +96,11 @@ class AnswerReader:
         self.answer = ""
         self.thought = ""
         self.stopped = False
+
+    def reopened(self) -> AnswerReader:
+        """A new reader of the same kind."""
+        tags, stop, thinking = self._given
+        return AnswerReader(tags, stop, thinking=thinking)
 
     def feed(self, text: str) -> str:
         """Add text; gives the part of the answer that may be shown now."""

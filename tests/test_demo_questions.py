@@ -46,7 +46,9 @@ def fact(row: Row) -> str | None:
         assert quoted, question
         return f"{task}: {key(quoted.group(1))}"
     if task == "translation":
-        to = re.search(r'What is the (?:Spanish|French) word for (.+)\?|How do you say "(.+)" in', question)
+        to = re.search(
+            r'What is the (?:Spanish|French) word for (.+)\?|How do you say "(.+)" in', question
+        )
         return f"{task}: {(to.group(1) or to.group(2)) if to else first}"
     return None
 

@@ -124,9 +124,19 @@ def test_is_vectorised_and_float32() -> None:
 
 def test_refuses_what_is_no_number() -> None:
     with pytest.raises(DataError, match="route 0 is nan: quality nan"):
-        reward(PRESETS["default"], quality=float("nan"))
+        reward(PRESETS["paper"], quality=float("nan"))
     with pytest.raises(DataError, match="route 0"):
-        reward(PRESETS["default"], quality=0.5, cost=float("inf"))
+        reward(PRESETS["paper"], quality=0.5, cost=float("inf"))
+
+
+def test_the_default_cost_scale_is_that_of_asking_everyone() -> None:
+    config = PRESETS["default"].for_pool([10.0, 16.0])
+    assert config.cost_scale == 26.0
+    assert reward(config, quality=0.5) == pytest.approx(0.0)  # 0.5 - 13/26
+    assert PRESETS["paper"].for_pool([10.0]) == PRESETS["paper"]
+    assert PRESETS["default"].for_pool([0.0, 0.0]).cost_scale == 1.0  # a pool that costs nothing
+    with pytest.raises(ValueError, match="call for_pool"):
+        reward(PRESETS["default"], quality=0.5)
 
 
 def test_refuses_arrays_that_would_broadcast() -> None:

@@ -36,7 +36,7 @@ def tiny_tokenizer(*, template: str | None = TEMPLATE, pad: bool = True, bos: bo
         from tokenizers.processors import TemplateProcessing
 
         core.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         bos_token="<s>",
         eos_token="</s>",
@@ -48,7 +48,7 @@ def tiny_tokenizer(*, template: str | None = TEMPLATE, pad: bool = True, bos: bo
     return tokenizer
 
 
-def tiny_model(*, seed: int = 0, context: int = 256, vocabulary: int = 105) -> LlamaForCausalLM:
+def tiny_model(*, seed: int = 0, context: int = 256, vocabulary: int = 105) -> Any:
     """Two layers of random weights, large enough that answers depend on the whole prompt."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -63,7 +63,8 @@ def tiny_model(*, seed: int = 0, context: int = 256, vocabulary: int = 105) -> L
         pad_token_id=0,
         initializer_range=0.5,
     )
-    return LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config)
+    return model.eval()
 
 
 def save_tiny(folder: Path, **options: Any) -> Path:

@@ -155,7 +155,7 @@ def add_distractor(question: str, rng: random.Random) -> str:
 
 
 def add_companion(question: str, rng: random.Random) -> str:
-    """Puts another thing right beside the one asked for: "12 apples" becomes "12 apples and 7 mugs".
+    """Puts another thing beside the one asked for: "12 pens" becomes "12 pens and 7 mugs".
 
     Args:
       question: The problem.

@@ -4,6 +4,8 @@ Nothing here may stand in `heldout.jsonl` or `showcase.jsonl`: `make_questions.p
 `tests/test_demo_questions.py` check it. Spellings that count equally are separated by " | ".
 """
 
+# ruff: noqa: RUF001 (letters of other alphabets are meant here)
+
 from __future__ import annotations
 
 PLURALS = dict(

@@ -12,7 +12,9 @@ from collections.abc import Callable
 Story = tuple[str, str]
 """A question and its answer."""
 
-_GIRLS = "Alice Beatriz Chloe Daisy Emma Freya Greta Holly Irene Jasmin Kira Louise Mara Nadia".split()
+_GIRLS = (
+    "Alice Beatriz Chloe Daisy Emma Freya Greta Holly Irene Jasmin Kira Louise Mara Nadia".split()
+)
 _BOYS = "Adam Bruno Carlos Daniel Erik Felix George Hugo Ian Jonas Karim Lukas Martin Noel".split()
 _THINGS = (
     "apples books pencils marbles stickers cookies shells stamps coins cards oranges balloons "

@@ -237,7 +237,8 @@ def recipe(w: World) -> Group:
             )
         )
     )
-    story = f"{a} is making {w.pick('a', 'some')} {dish}. {w.pick('The recipe needs', 'It takes')} {amounts}."
+    story = f"{a} is making {w.pick('a', 'some')} {dish}. "
+    story += w.pick(f"The recipe needs {amounts}.", f"It takes {amounts}.")
     if w.flip(0.65):
         story += (
             f" {he.capitalize()} {w.pick('already put in', 'has already added')} {u} {unit} of {f}."

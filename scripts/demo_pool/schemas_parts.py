@@ -62,8 +62,8 @@ def chapters(w: World) -> Group:
     x, y, z = w.num(), w.num(), w.num()
     if w.flip():
         n = w.pick("2", "")
-        story = f"A {whole} has {n or 'two'} {part}s. The {w.pick('first', 'second')} {part} has {x} {unit}."
-        other = "second" if "The first" in story else "first"
+        known, other = w.rng.choice((("first", "second"), ("second", "first")))
+        story = f"A {whole} has {n or 'two'} {part}s. The {known} {part} has {x} {unit}."
         total = x + y
         return Group(f"{story} {w.pick('There are', 'It has')} {total} {unit} in all.", [
             (f"How many {unit} does the {other} {part} have?", f"{total} - {x}"),
@@ -198,8 +198,8 @@ def seats(w: World) -> Group:
     n, k, b, p, m = w.num(), w.num(), w.num(), w.num(), w.num()
     mode = w.rng.randrange(4)
     if mode == 0:
-        story = f"{thing.capitalize()} has {n} small {many} and {m} large {many}. Each small {one} holds "
-        story += f"{k} people and each large {one} holds {p} people."
+        story = f"{thing.capitalize()} has {n} small {many} and {m} large {many}. "
+        story += f"Each small {one} holds {k} people and each large {one} holds {p} people."
         return Group(story, [
             (f"How many people fit on the small {many}?", f"{n} * {k}"),
             (f"How many people fit on the large {many}?", f"{m} * {p}"),
@@ -209,7 +209,8 @@ def seats(w: World) -> Group:
         ])  # fmt: skip
     if mode == 1:
         n = max(n, b + 1)
-        story = f"{thing.capitalize()} has {n} {many}. Each {one} holds {k} people. {b} {many} are broken."
+        story = f"{thing.capitalize()} has {n} {many}. Each {one} holds {k} people. "
+        story += f"{b} {many} are broken."
         return Group(story, [
             (f"How many people fit on the {many} that work?", f"( {n} - {b} ) * {k}"),
             (f"How many people would fit if all {many} worked?", f"{n} * {k}"),

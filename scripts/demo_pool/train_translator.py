@@ -1,4 +1,4 @@
-"""Trains the demo pool's translator: a LoRA on SmolLM2 that turns a word problem into an expression.
+"""Trains the demo pool's translator: a LoRA that turns a word problem into an expression.
 
     python scripts/demo_pool/train_translator.py --data ../shared/data/word_problems \
         --out runs/translator --minutes 60

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 NAMES = (
     "Ana Ben Carla Dev Emma Finn Gina Hassan Iris Jon Kim Liam Mia Noah Olga Paulo Rita Sven Tara "
-    "Umar Viola Wes Yusuf Zoe Alice Bruno Chen Diego Ella Farah George Holly Ian Jasmine Karl Lucia "
-    "Mark Nina Omar Pia Rosie Sam Tina Victor Wendy Adam Bella Clara Dennis Eva Frank Grace Harry"
+    "Umar Viola Wes Yusuf Zoe Alice Bruno Chen Diego Ella Farah George Holly Ian Jasmine Karl "
+    "Lucia Mark Nina Omar Pia Rosie Sam Tina Victor Wendy Adam Bella Clara Dennis Eva Frank Grace Harry"
 ).split()
 THINGS = (
     "apples, marbles, stickers, books, pencils, shells, coins, stamps, balloons, cookies, crayons, "

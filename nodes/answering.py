@@ -1,0 +1,193 @@
+"""Prompts in, rows out: rooms in the context, groups, batches, and what to do when memory runs out.
+
+    requests ──written, measured──> groups with the same settings ──generate_rows──> rows ──> AIMessage
+
+Knows nothing of LangChain's runs and callbacks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from der_graph.errors import ExpertError
+from der_graph.nodes.generation import GenerationSettings, Row, generate_rows, new_row
+from der_graph.nodes.loading import LoadedModel
+from der_graph.nodes.prompts import DEFAULT_STOP, PromptWriter
+
+
+class Request(NamedTuple):
+    """One prompt with its settings."""
+
+    messages: Sequence[BaseMessage]
+    settings: GenerationSettings
+
+
+class Answered(NamedTuple):
+    """A finished row, and what its message says about the model."""
+
+    row: Row
+    model: str
+    logprobs: bool
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A loaded model with everything that its answers depend on but the settings of a call.
+
+    Attributes:
+        name: For messages and metadata.
+        loaded: The model.
+        writer: Writes its prompts.
+        tags: The marks of a thought, or None.
+        logprobs: Add up log-probabilities?
+        max_batch_size: Most prompts in one call.
+    """
+
+    name: str
+    loaded: LoadedModel
+    writer: PromptWriter
+    tags: tuple[str, str] | None
+    logprobs: bool
+    max_batch_size: int
+
+    def answer_all(
+        self, requests: Sequence[Request], cancel: threading.Event | None = None
+    ) -> list[Answered | Exception]:
+        """Answer several prompts; the error of one does no harm to the others.
+
+        Args:
+            requests: The prompts, each with its settings.
+            cancel: Stops within one token once set; what is answered then is not complete.
+
+        Returns:
+            An answer or an error for each, in order.
+        """
+        results: list[Answered | Exception] = [ExpertError("not answered")] * len(requests)
+        groups: dict[tuple[GenerationSettings, int], list[tuple[int, Row]]] = {}
+        for index, request in enumerate(requests):
+            try:
+                row, room = self.open_row(request)
+            except ExpertError as error:
+                results[index] = error
+            else:
+                # A prompt near the end of the context has less room; the others are not cut with it.
+                groups.setdefault((request.settings, room), []).append((index, row))
+        for (settings, room), members in groups.items():
+            for start in range(0, len(members), self.max_batch_size):
+                part = members[start : start + self.max_batch_size]
+                done = self._answer_rows([row for _, row in part], settings, room, cancel)
+                for (index, _), result in zip(part, done, strict=True):
+                    results[index] = result
+        return results
+
+    def answer_one(
+        self, request: Request, cancel: threading.Event, show: Callable[[str], None]
+    ) -> Answered:
+        """Answer one prompt, showing the answer piece by piece.
+
+        Raises:
+            ExpertError: If the prompt cannot be answered.
+        """
+        row, room = self.open_row(request)
+        self._generate([row], request.settings, room, cancel, show)
+        return Answered(row, self.name, self.logprobs)
+
+    def open_row(self, request: Request) -> tuple[Row, int]:
+        """Write the prompt of a request, and see how many tokens its answer may have.
+
+        Raises:
+            ExpertError: If the model cannot read it.
+        """
+        settings = request.settings
+        if (
+            self.writer.plain is not None
+            and self.writer.prompt_format is None
+            and not settings.stop
+        ):
+            settings = settings.updated({"stop": DEFAULT_STOP}, "stop")
+        prompt = self.writer(request.messages)
+        limit, size = self.loaded.context_length, len(prompt.ids)
+        if limit is not None and size >= limit:
+            raise ExpertError(
+                f"the prompt has {size} tokens, and {self.name} reads at most {limit}, answer included; "
+                "shorten the question or the conversation"
+            )
+        room = (
+            settings.max_new_tokens if limit is None else min(settings.max_new_tokens, limit - size)
+        )
+        return new_row(self.loaded, prompt, settings, self.tags), room
+
+    def _answer_rows(
+        self,
+        rows: list[Row],
+        settings: GenerationSettings,
+        room: int,
+        cancel: threading.Event | None,
+    ) -> list[Answered | Exception]:
+        import torch
+
+        try:
+            self._generate(rows, settings, room, cancel)
+        except torch.OutOfMemoryError as error:
+            device = self.loaded.model.device
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            if len(rows) == 1:
+                return [
+                    ExpertError(
+                        f"{self.name} ran out of memory on {device} at a prompt of {len(rows[0].prompt.ids)} "
+                        f"tokens; use a smaller max_new_tokens, quantization or another device ({error})"
+                    )
+                ]
+        except Exception as error:
+            return [error for _ in rows]
+        else:
+            return [Answered(row, self.name, self.logprobs) for row in rows]
+        half = len(rows) // 2  # half as many at a time need half the room
+        again = [row.reopened() for row in rows]
+        return [
+            result
+            for part in (again[:half], again[half:])
+            for result in self._answer_rows(part, settings, room, cancel)
+        ]
+
+    def _generate(
+        self,
+        rows: Sequence[Row],
+        settings: GenerationSettings,
+        room: int,
+        cancel: threading.Event | None,
+        show: Callable[[str], None] | None = None,
+    ) -> None:
+        generate_rows(
+            self.loaded,
+            rows,
+            settings,
+            max_new_tokens=room,
+            logprobs=self.logprobs,
+            cancel=cancel,
+            show=show,
+        )
+
+
+def message_of(answered: Answered) -> AIMessage:
+    """The message of an answer: text, thought, tokens used, why it ended, how sure the model was."""
+    row = answered.row
+    tokens_in = len(row.prompt.ids)
+    metadata: dict[str, Any] = {"model_name": answered.model, "finish_reason": row.finish}
+    if answered.logprobs and row.count:
+        metadata["mean_logprob"] = row.logprob / row.count
+    return AIMessage(
+        content=row.reader.answer,
+        additional_kwargs={"reasoning_content": row.reader.thought} if row.reader.thought else {},
+        usage_metadata=UsageMetadata(
+            input_tokens=tokens_in, output_tokens=row.count, total_tokens=tokens_in + row.count
+        ),
+        response_metadata=metadata,
+    )

@@ -1,0 +1,309 @@
+"""Any LangChain model, graph or plain function as an expert.
+
+    chat model | "provider:model" | pipeline of langchain-huggingface | Runnable | function
+        ──as_chat_runnable──> takes messages, gives an AIMessage ──as_expert──> Expert
+
+Chat models are taken as they are. Pipelines of langchain-huggingface are unwrapped into `HuggingFaceChat`,
+which says in its file why. Settings may hold secrets: these are masked in errors and left out of
+fingerprints. Knows nothing of pools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableLambda
+from langgraph.pregel import Pregel
+
+from der_graph.errors import DERError, ExpertError, PoolError, require
+from der_graph.nodes.batching import in_thread
+from der_graph.nodes.expert import ChatRunnable, Expert
+from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.ktp import KTPTemplate, ktp_template
+
+_SECRET = re.compile(r"key|token(?!s)|secret|passw|auth|credential|header|cookie", re.IGNORECASE)
+_SHORTEST_SECRET = 6  # characters; masking shorter texts would blank out ordinary words
+
+_PIPELINE_ONLY = frozenset(
+    {"return_full_text", "batch_size", "truncation", "padding", "return_tensors"}
+)
+
+
+def as_expert(
+    model: Any,
+    *,
+    name: str,
+    cost: float,
+    description: str = "",
+    ktp: str | KTPTemplate | None = None,
+    system: str | None = None,
+    token_prices: tuple[float, float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    fingerprint: str | None = None,
+) -> Expert:
+    """Make an expert of anything that can answer.
+
+    Args:
+        model: A chat model; a string for `init_chat_model` such as `"openai:gpt-4o-mini"`; a pipeline of
+            langchain-huggingface; any Runnable or compiled graph; or a function, synchronous or not, from
+            the question's text, or from the list of messages, to a text or message.
+        name: Unique in the pool, without `|`, `:` or white space.
+        cost: Price of one call, in the pool's unit; with `token_prices`, the most that one call may cost.
+        description: What it is good at.
+        ktp: How it receives earlier answers: a template, its name, or None for the graph's.
+        system: A system prompt of its own.
+        token_prices: Price per million input and output tokens, in the pool's unit.
+        settings: Passed on to `init_chat_model`; for strings only.
+        fingerprint: Identifies what the answers depend on; made from model and settings where left out.
+
+    Raises:
+        PoolError: If it cannot be an expert.
+    """
+    return Expert(
+        name=name,
+        model=as_chat_runnable(model, **(settings or {})),
+        cost=cost,
+        description=description,
+        ktp=None if ktp is None else ktp_template(ktp),
+        system=system,
+        token_prices=token_prices,
+        fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
+    )
+
+
+def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
+    """Make something that takes messages and gives an `AIMessage`; see `as_expert` for what is accepted.
+
+    Raises:
+        PoolError: If the object, or a setting, cannot be used.
+        MissingDependencyError: If `init_chat_model` is needed and `langchain` is not installed.
+    """
+    if isinstance(model, str):
+        return _init_chat_model(model, settings)
+    if settings:
+        raise PoolError(
+            "settings are for model strings such as 'openai:gpt-4o-mini'; configure objects directly"
+        )
+    pipeline = _wrapped_pipeline(model)
+    if pipeline is not None:
+        return pipeline
+    if isinstance(model, BaseChatModel):
+        return model
+    if isinstance(model, Pregel):
+        return _with_messages | model | _TO_MESSAGE
+    if isinstance(model, Runnable):
+        return model | _TO_MESSAGE
+    if callable(model):
+        return _from_function(model)
+    raise PoolError(
+        f"an expert cannot be made of {type(model).__name__}; give a chat model, a model string such as "
+        "'openai:gpt-4o-mini', a Runnable or a function"
+    )
+
+
+def to_message(output: Any) -> AIMessage:
+    """Read an answer from what a Runnable or a function gave.
+
+    Raises:
+        ExpertError: If there is no text in it.
+    """
+    if isinstance(output, AIMessage):
+        return output
+    if isinstance(output, BaseMessage):
+        return AIMessage(content=output.content, response_metadata=output.response_metadata)
+    if isinstance(output, str):
+        return AIMessage(content=output)
+    if isinstance(output, Mapping):
+        if isinstance(output.get("content"), (str, list)):
+            return AIMessage(content=output["content"])
+        if output.get("messages"):
+            return to_message(output["messages"][-1])
+    raise ExpertError(
+        f"the expert gave {type(output).__name__}; "
+        "it must give a text, a message, or a dict with 'content' or 'messages'"
+    )
+
+
+def fingerprint_of(model: Any, settings: Mapping[str, Any]) -> str:
+    """Identify what answers depend on, without any secret."""
+    own = getattr(model, "fingerprint", None)
+    if isinstance(own, str):
+        return own
+    if isinstance(model, str):
+        seen: Any = model
+    elif isinstance(model, BaseChatModel):
+        seen = [type(model).__name__, public(dict(model._identifying_params))]
+    else:
+        seen = getattr(model, "__qualname__", type(model).__name__)
+    text = json.dumps(
+        [seen, public(settings)], sort_keys=True, default=lambda value: type(value).__name__
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def public(settings: Any) -> Any:
+    """Settings without what looks like a secret."""
+    if isinstance(settings, Mapping):
+        return {
+            key: public(value) for key, value in settings.items() if not _SECRET.search(str(key))
+        }
+    if isinstance(settings, (list, tuple)):
+        return [public(value) for value in settings]
+    return settings
+
+
+def secrets_in(settings: Any, *, secret: bool = False) -> list[str]:
+    """The texts in settings that look like secrets, longest first."""
+    found: list[str] = []
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            found += secrets_in(value, secret=secret or bool(_SECRET.search(str(key))))
+    elif isinstance(settings, (list, tuple)):
+        for value in settings:
+            found += secrets_in(value, secret=secret)
+    elif secret:
+        # Quacks like pydantic's SecretStr, which many providers take.
+        text = settings.get_secret_value() if hasattr(settings, "get_secret_value") else settings
+        if isinstance(text, str) and len(text) >= _SHORTEST_SECRET:
+            found.append(text)
+    return sorted(found, key=len, reverse=True)
+
+
+class _Guarded(RunnableBinding[Any, Any]):
+    """A model whose errors do not show its secrets."""
+
+    secrets: tuple[str, ...] = ()
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [("bound", type(self.bound).__name__)]
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            text = str(error)
+            masked = mask(text, self.secrets)
+            if masked == text:
+                raise
+            raise ExpertError(f"{type(error).__name__}: {masked}") from None
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        with self._guard():
+            return super().invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        with self._guard():
+            return await super().ainvoke(input, config, **kwargs)
+
+    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        with self._guard():
+            return [self._masked(result) for result in super().batch(inputs, config, **kwargs)]
+
+    async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        with self._guard():
+            return [
+                self._masked(result) for result in await super().abatch(inputs, config, **kwargs)
+            ]
+
+    def _masked(self, result: Any) -> Any:
+        if isinstance(result, Exception) and mask(str(result), self.secrets) != str(result):
+            return ExpertError(f"{type(result).__name__}: {mask(str(result), self.secrets)}")
+        return result
+
+
+def mask(text: str, secrets: Sequence[str]) -> str:
+    """Replace secrets in a text."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
+    chat_models = require(
+        "langchain.chat_models", extra="langchain", why=f"the model string '{model}'"
+    )
+    secrets = secrets_in(settings)
+    try:
+        made: ChatRunnable = chat_models.init_chat_model(model, **settings)
+    except Exception as error:
+        raise PoolError(f"model '{model}': {mask(str(error), secrets).strip()}") from None
+    return _Guarded(bound=made, secrets=tuple(secrets)) if secrets else made
+
+
+def _wrapped_pipeline(model: Any) -> HuggingFaceChat | None:
+    """Unwrap `HuggingFacePipeline`, and `ChatHuggingFace` around one; None for anything else."""
+    names = {base.__name__ for base in type(model).__mro__}  # by name: importing them imports torch
+    llm = model.llm if "ChatHuggingFace" in names else model
+    if "HuggingFacePipeline" not in {base.__name__ for base in type(llm).__mro__}:
+        return None
+    given = {k: v for k, v in (llm.pipeline_kwargs or {}).items() if k not in _PIPELINE_ONLY}
+    if llm is not model:
+        for field in ("max_tokens", "temperature", "top_p", "stop", "seed"):
+            value = getattr(model, field, None)
+            if value is not None:
+                given[field] = value
+    plain = llm is model and not getattr(llm.pipeline.tokenizer, "chat_template", None)
+    try:
+        return HuggingFaceChat(
+            pipeline=llm.pipeline, generation=given, prompt_format="{text}" if plain else None
+        )
+    except DERError as error:
+        raise PoolError(f"pipeline of langchain-huggingface: {error}") from error
+
+
+def _from_function(function: Callable[..., Any]) -> ChatRunnable:
+    takes_messages = _takes_messages(function)
+    name = re.sub(r"\W+", "_", getattr(function, "__name__", type(function).__name__))
+
+    def given(messages: Any) -> Any:
+        return messages if takes_messages else last_question(messages)
+
+    async def later(messages: Any) -> AIMessage:
+        return to_message(await function(given(messages)))
+
+    def now(messages: Any) -> AIMessage:
+        return to_message(function(given(messages)))
+
+    def wait(messages: Any) -> AIMessage:
+        # In a thread of its own: the caller's may run an event loop already.
+        return in_thread(lambda: asyncio.run(later(messages))).result()
+
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - the method is wanted, not a test
+    ):
+        return RunnableLambda(wait, later, name=name)
+    return RunnableLambda(now, name=name)
+
+
+def _takes_messages(function: Callable[..., Any]) -> bool:
+    """Does a function want the messages? Told by the annotation of its first argument, or its name."""
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()))
+    except (ValueError, TypeError, StopIteration):
+        return False
+    if first.annotation is not inspect.Parameter.empty:
+        return bool(re.search(r"list|sequence|message", str(first.annotation), re.IGNORECASE))
+    return first.name in ("messages", "conversation")
+
+
+def last_question(messages: Sequence[BaseMessage]) -> str:
+    """Text of the last human message; empty if there is none."""
+    return next((str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), "")
+
+
+def _wrap_messages(messages: Any) -> dict[str, Any]:
+    return {"messages": messages}
+
+
+_with_messages: Runnable[Any, Any] = RunnableLambda(_wrap_messages, name="messages")
+_TO_MESSAGE: Runnable[Any, AIMessage] = RunnableLambda(to_message, name="to_message")

@@ -1,0 +1,134 @@
+"""An expert that replays recorded answers: research on routing without running a single model.
+
+    question ──look up──> the text that the model gave when it was recorded, with its token count
+
+The human message must be the bare question, so a recorded expert uses the `none` template: what it said was
+said without knowledge of others. Knows nothing of pools.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import PrivateAttr
+
+from der_graph.errors import ExpertError
+from der_graph.nodes.ktp import estimate_tokens
+from der_graph.nodes.weights import path_digest
+
+if TYPE_CHECKING:
+    from der_graph.data import Candidate
+
+
+class RecordedChat(BaseChatModel):
+    """Replays one model's answers from a data file.
+
+    The answer's `response_metadata` has `der_value` (the answer extracted when it was recorded, or None) and
+    `der_scores` (its recorded qualities by name).
+    """
+
+    data: str
+    """Data file with recorded candidates (JSON Lines, plain or .gz); see `der_graph.data`."""
+    model: str
+    """Name of the model in that file."""
+
+    _answers: dict[str, Candidate] | None = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def load(self) -> None:
+        """Read the file unless that was done.
+
+        Raises:
+            DataError: If the file cannot be read.
+            ExpertError: If the model answered nothing in it.
+        """
+        self._recorded()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the file and the model's name."""
+        return f"recorded:{self.model}:{path_digest(Path(self.data))}"
+
+    @property
+    def _llm_type(self) -> str:
+        return "der-recorded"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"data": self.data, "model": self.model}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return LangSmithParams(
+            ls_provider="recorded", ls_model_name=self.model, ls_model_type="chat"
+        )
+
+    def _recorded(self) -> dict[str, Candidate]:
+        with self._lock:
+            if self._answers is None:
+                answers = _read(self.data, self.model)
+                if not answers:
+                    raise ExpertError(
+                        f"{self.data} holds no answers of a model named '{self.model}'"
+                    )
+                self._answers = answers
+            return self._answers
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        asked = [message for message in messages if isinstance(message, HumanMessage)]
+        question = asked[-1].text.strip() if asked else ""
+        found = self._recorded().get(question)
+        if found is None:
+            start = question if len(question) <= 80 else question[:77] + "..."
+            raise ExpertError(
+                f"no recorded answer of '{self.model}' to {start!r}; recorded experts answer only the "
+                f"questions of {self.data}, and need the KTP template 'none'"
+            )
+        tokens_in = estimate_tokens(question)
+        tokens_out = estimate_tokens(found.text) if found.tokens is None else found.tokens
+        message = AIMessage(
+            content=found.text,
+            usage_metadata=UsageMetadata(
+                input_tokens=tokens_in,
+                output_tokens=tokens_out,
+                total_tokens=tokens_in + tokens_out,
+            ),
+            response_metadata={
+                "model_name": self.model,
+                "der_value": found.answer,
+                "der_scores": dict(found.scores),
+            },
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def recorded_models(path: str | Path) -> list[str]:
+    """Names of the models that answered in a data file, in order of appearance."""
+    from der_graph.data import load_examples
+
+    return list(
+        dict.fromkeys(name for example in load_examples(path) for name in example.candidates)
+    )
+
+
+def _read(path: str, model: str) -> dict[str, Candidate]:
+    from der_graph.data import load_examples  # heavy files: read when an answer is wanted
+
+    return {
+        example.question.strip(): example.candidates[model]
+        for example in load_examples(path)
+        if model in example.candidates
+    }

@@ -1,0 +1,123 @@
+"""Routes in lockstep, and the graph taking the very same routes."""
+
+from __future__ import annotations
+
+import pytest
+from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
+
+from der_graph.graph import create_der_graph
+from der_graph.policies.answers import AnswerSource, Request
+from der_graph.policies.quality import get_metric
+from der_graph.policies.rollout import Lockstep, run_routes
+from der_graph.state import END_CHOICE, DERContext
+
+WRITER, COUNTER, FACTS, PARROT, END = range(5)
+
+
+def calls(source: AnswerSource) -> list[int]:
+    return [expert.model.func.calls for expert in source.experts]  # type: ignore[attr-defined]
+
+
+def test_a_sum_takes_two_experts_and_the_transfer_between_them() -> None:
+    source = toy_source(2)
+    routes = Lockstep(source, toy_rules(source.experts), 1)
+    routes.start(0, 1)
+    assert routes.mask(0) == [True, True, True, True, False]
+
+    step = routes.advance([WRITER])
+    assert (step.quality[0], step.previous[0], step.cost[0]) == (0.0, 0.0, 1.0)
+    assert (bool(step.first[0]), bool(step.ended[0])) == (True, False)
+
+    step = routes.advance([COUNTER])
+    assert (step.quality[0], step.previous[0]) == (1.0, 0.0)
+    assert step.cost[0] == pytest.approx(0.1)
+    assert not step.first[0]
+
+    step = routes.advance([END])
+    assert (step.quality[0], step.previous[0], step.cost[0]) == (1.0, 1.0, 0.0)
+    assert bool(step.chose_end[0])
+    assert bool(step.ended[0])
+
+
+def test_the_counter_alone_has_nothing_to_count() -> None:
+    source = toy_source(2)
+    outcome = source.ask([Request(1, COUNTER, [])])[0]
+    assert (outcome.answer["text"], outcome.quality) == ("?", 0.0)
+
+
+def test_the_longest_route_ends_itself() -> None:
+    source = toy_source(2)
+    routes = Lockstep(source, toy_rules(source.experts, max_steps=2), 1)
+    routes.start(0, 0)
+    assert not routes.advance([PARROT]).ended[0]
+    step = routes.advance([FACTS])
+    assert bool(step.ended[0])
+    assert not step.chose_end[0]
+
+
+def test_a_forbidden_choice_is_refused() -> None:
+    routes = Lockstep(toy_source(2), toy_rules(toy_experts()), 1)
+    routes.start(0, 0)
+    with pytest.raises(ValueError, match="not allowed"):
+        routes.advance([END])
+
+
+def test_equal_requests_are_generated_once() -> None:
+    source = toy_source(4)
+    source.ask([Request(0, FACTS, []), Request(0, FACTS, []), Request(2, FACTS, [])])
+    source.ask([Request(0, FACTS, [])])
+    assert calls(source)[FACTS] == 2
+    first = source.ask([Request(1, WRITER, [])])[0].answer
+    other = source.ask([Request(1, PARROT, [])])[0].answer
+    # The writer's prompt shows no earlier answer, the counter's shows the last one only.
+    source.ask([Request(1, WRITER, [other])])
+    assert calls(source)[WRITER] == 1
+    source.ask([Request(1, COUNTER, [first]), Request(1, COUNTER, [other, first])])
+    assert calls(source)[COUNTER] == 1
+
+
+def test_failed_calls_are_not_remembered() -> None:
+    experts = toy_experts()
+    source = AnswerSource(experts, toy_examples(1), get_metric("match"))
+    attempts = []
+
+    def fail_once(text: str) -> str:
+        attempts.append(text)
+        if len(attempts) == 1:
+            raise ConnectionError("gone for a moment")
+        return "red"
+
+    experts[FACTS].model.func._answer = fail_once  # type: ignore[attr-defined]
+    failed = source.ask([Request(0, FACTS, [])])[0]
+    assert failed.quality == 0.0
+    assert failed.answer["error"] == "ConnectionError: gone for a moment"
+    assert source.ask([Request(0, FACTS, [])])[0].answer["text"] == "red"
+
+
+def test_the_graph_takes_the_route_of_the_environment() -> None:
+    """Same agents, same questions: every expert, answer and cost is equal, step by step."""
+    context = DERContext(max_cost=2.5, cost_weight=0.3)
+    lengths = set()
+    for seed in range(4):
+        source = toy_source(12, seed=seed)
+        agent = toy_agent(source, seed=seed)
+        rules = toy_rules(source.experts)
+        episodes = run_routes(agent, source, rules, context=context)
+        der = create_der_graph(source.experts, agent=agent, max_steps=3).compile()
+        for example, episode in zip(source.examples, episodes, strict=True):
+            state = der.invoke({"messages": [("user", example.question)]}, context=context)
+            asked = [step["choice"] for step in state["route"]]
+            assert asked == [*(rules.names[i] for i in episode.experts), END_CHOICE]
+            assert state["answer"] == episode.answers[episode.final]["text"]
+            assert state["cost"] == pytest.approx(episode.cost)
+            assert state["cost"] <= 2.5
+            lengths.add(len(asked))
+    assert lengths >= {2, 3}  # with and without a transfer
+
+
+def test_lanes_do_not_change_the_routes() -> None:
+    source = toy_source(12)
+    agent, rules = toy_agent(source), toy_rules(source.experts)
+    wide = run_routes(agent, source, rules)
+    narrow = run_routes(agent, source, rules, lanes=5)
+    assert [e.experts for e in wide] == [e.experts for e in narrow]
