@@ -156,16 +156,17 @@ def answer_node(
 
 
 def _output_schema(state_schema: type[Any]) -> type[Any]:
-    """A user's own fields come out as well; the graph's internal ones do not."""
+    """A user's own state comes out whole; of `DERState` what is internal stays inside."""
     return DEROutput if state_schema is DERState else state_schema
 
 
 def _check_state_schema(schema: type[Any]) -> None:
-    fields: set[str] = set()
-    for base in reversed(schema.__mro__):
-        fields |= set(getattr(base, "__annotations__", {}))
-    fields |= set(getattr(schema, "__annotations__", {}))
-    missing = sorted(set(DERState.__annotations__) - fields)
+    if dict not in schema.__mro__:  # the nodes read the state by key
+        raise PoolError(
+            f"state_schema {schema.__name__} is not a TypedDict; "
+            "extend der_graph.DERState: class MyState(DERState): ..."
+        )
+    missing = sorted(set(DERState.__annotations__) - set(schema.__annotations__))
     if missing:
         raise PoolError(
             f"state_schema {schema.__name__} has no field '{missing[0]}'; "

@@ -70,7 +70,11 @@ class Expert:
             raise PoolError(f"expert '{self.name}': cost is {self.cost}; it must be a number >= 0")
 
     def prompt(
-        self, history: Sequence[BaseMessage], question: str, answers: Sequence[Answer], ktp: KTPTemplate
+        self,
+        history: Sequence[BaseMessage],
+        question: str,
+        answers: Sequence[Answer],
+        ktp: KTPTemplate,
     ) -> list[BaseMessage]:
         """The messages that the expert gets for a question and the answers so far.
 
@@ -135,10 +139,13 @@ class Expert:
         """Turn a model's result, or the exception that it raised, into an `Answer`."""
         if isinstance(result, Exception):
             return self._failed(describe_error(result), seconds)
+        if result is None:  # a user's own function that forgot to return
+            return self._failed("returned nothing", seconds)
         message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
         text = message.text.strip()
         usage = getattr(message, "usage_metadata", None) or {}
-        tokens_in, tokens_out = int(usage.get("input_tokens", 0)), int(usage.get("output_tokens", 0))
+        tokens_in = int(usage.get("input_tokens", 0))
+        tokens_out = int(usage.get("output_tokens", 0))
         cost = self.charge(tokens_in, tokens_out)
         error = None if text else "returned an empty answer"
         known = message.response_metadata.get("der_value")  # recorded experts know what counts
@@ -178,7 +185,8 @@ def expert_node(
         expert: The expert.
         ktp: The graph's template.
         on_error: `continue` records a failure in the route and lets the agent choose again; `raise` raises
-            `ExpertError`, for graphs whose owner prefers LangGraph's own retries.
+            `ExpertError`, for graphs whose owner prefers LangGraph's own retries (by default those leave
+            out errors of this kind: `RetryPolicy(retry_on=ExpertError)`).
 
     Returns:
         A runnable from the edge's `Task` to a state update, synchronous and asynchronous.

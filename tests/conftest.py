@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before anything is imported, because these are read on import.
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"  # state that a later LangGraph would refuse fails now
@@ -17,6 +18,10 @@ os.environ.pop("DER_LOG", None)
 if "DER_CACHE" not in os.environ:  # the Makefile names a folder that is kept: converting weights takes a while
     _cache = tempfile.TemporaryDirectory(prefix="der-graph-tests-", ignore_cleanup_errors=True)
     os.environ["DER_CACHE"] = _cache.name
+
+# The same examples every time, so that a change is what makes a test fail; a busy machine is no failure.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 ROOT = Path(__file__).resolve().parent.parent
 

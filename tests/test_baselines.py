@@ -252,7 +252,9 @@ def test_no_agent_breaks_the_mask(mask: list[bool], asked: list[str], failed: bo
         assert isinstance(agent, RoutingAgent)
         choice = agent.decide([seen])[0]
         assert mask[choice.index]
-        assert all(free or share == 0 for free, share in zip(mask, choice.probabilities, strict=True))
+        assert all(
+            free or share == 0 for free, share in zip(mask, choice.probabilities, strict=True)
+        )
 
 
 def test_a_mask_that_allows_nothing_is_refused() -> None:

@@ -34,7 +34,9 @@ def fill(path: str, writer: int) -> None:
     """What each of several processes does."""
     with open_cache(path) as cache:
         for item in range(40):
-            cache.put_many({f"{writer}-{item}": answer(text=f"{writer}-{item}"), "shared": answer()})
+            cache.put_many(
+                {f"{writer}-{item}": answer(text=f"{writer}-{item}"), "shared": answer()}
+            )
             assert f"{writer}-{item}" in cache.get_many([f"{writer}-{item}"])
 
 
@@ -150,7 +152,9 @@ def spoil_a_value(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [overwrite_start, overwrite_middle, spoil_a_value])
-def test_a_damaged_file_is_reported_and_kept(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_file_is_reported_and_kept(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     path = tmp_path / "c"
     with open_cache(path) as cache:
         cache.put_many({f"{i}": answer(text="x" * 500) for i in range(200)})
@@ -206,7 +210,10 @@ def test_waiting_for_a_writer_ends(tmp_path: Path) -> None:
     open_cache(path).close()
     writer = sqlite3.connect(path)
     writer.execute("BEGIN IMMEDIATE")
-    with AnswerCache(path, timeout=0.05) as cache, pytest.raises(CacheError, match="another process"):
+    with (
+        AnswerCache(path, timeout=0.05) as cache,
+        pytest.raises(CacheError, match="another process"),
+    ):
         cache.put_many({"k": answer()})
     writer.close()
 

@@ -95,7 +95,7 @@ def test_limit_stops_early(tmp_path: Path) -> None:
         ("[", "one object a line"),
         ([1], "found a JSON list"),
         ({"prompt": "?"}, "another layout, with the fields 'prompt'; a line is"),
-        ({"question": "?"}, 'the field "answer" is missing; found \'question\''),
+        ({"question": "?"}, "the field \"answer\" is missing; found 'question'"),
         ({"question": "?", "answer": " "}, '"answer" is empty'),
         ({"question": "?", "answer": []}, '"answer" is .*must be text'),
         ('{"question": "?", "answer": NaN}', '"answer" is .*NaN'),
@@ -153,7 +153,9 @@ def test_refuses_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_check_candidates_names_question_and_model(tmp_path: Path) -> None:
     examples = load_examples(written(tmp_path, mix()))
     check_candidates(examples, ["org/vicuna-13b"])
-    with pytest.raises(DataError, match=r"'unified_chip2/1': no recorded answer of 'b'; there are: org"):
+    with pytest.raises(
+        DataError, match=r"'unified_chip2/1': no recorded answer of 'b'; there are: org"
+    ):
         check_candidates(examples, ["org/vicuna-13b", "b"])
 
 

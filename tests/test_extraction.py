@@ -107,7 +107,6 @@ def test_parse_number_reads_exactly_one(text: str | None, number: float | None) 
 
 def test_a_number_too_large_is_none_or_infinite_but_no_error() -> None:
     assert parse_number("9" * 400) in (None, float("inf"))
-    assert parse_number("9" * 400 + "/3") is None or True
     assert isinstance(normalize_value("9" * 400), str)
 
 

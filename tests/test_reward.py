@@ -70,7 +70,9 @@ def test_default_by_hand() -> None:
     config = reward_config("default", cost_scale=20.0)
     assert reward(config, quality=0.6, is_first=True) == pytest.approx(0.6 - 13 / 20)
     # What stood before the first answer is not read.
-    assert reward(config, quality=0.6, previous_quality=9.0, is_first=True, cost=0) == pytest.approx(0.6)
+    assert reward(
+        config, quality=0.6, previous_quality=9.0, is_first=True, cost=0
+    ) == pytest.approx(0.6)
     assert reward(config, quality=0.5, previous_quality=0.6, cost_weight=2.0) == pytest.approx(-1.4)
     assert reward(config, quality=0.5, previous_quality=0.5, ends=True) == 0.0
     last = reward(config, quality=0.5, previous_quality=0.6, reached_max_steps=True, cost=0)
@@ -78,9 +80,7 @@ def test_default_by_hand() -> None:
 
 
 @given(
-    route=st.lists(
-        st.tuples(st.floats(0, 1), st.floats(0, 100)), min_size=1, max_size=6
-    ),
+    route=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 100)), min_size=1, max_size=6),
     cost_weight=st.floats(0, 3),
     ends=st.booleans(),
 )
@@ -148,7 +148,9 @@ def test_refuses_arrays_that_would_broadcast() -> None:
 
 
 def test_weights_are_checked() -> None:
-    assert reward_config("paper", gain=1.0) == RewardConfig(1.0, 1.0, False, 2.0, 0.73, 1000.0, 0.95)
+    assert reward_config("paper", gain=1.0) == RewardConfig(
+        1.0, 1.0, False, 2.0, 0.73, 1000.0, 0.95
+    )
     with pytest.raises(MetricError, match="choose one of: default, paper"):
         reward_config("papers")
     with pytest.raises(MetricError, match="'beta' is unknown; weights are: level, gain"):

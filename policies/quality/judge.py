@@ -37,7 +37,7 @@ PROMPT = (
     f"Mark from 0 to {BEST_MARK}:"
 )
 
-_MARK = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*10\b)?(?![\w,])", re.I)
+_MARK = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*10\b)?(?![\w,]|\.\d)", re.I)
 _QUOTATION = re.compile(r"<(\s*/?\s*graded_answer\b)", re.I)
 _LOG = logging.getLogger(__name__)
 

@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--adapter", default="der_graph/demo/experts/translator")
     parser.add_argument("--base", default=None, help="base weights: folder or hub id")
     parser.add_argument("--limit", type=int, default=0, help="only the first rows of each set")
+    parser.add_argument("--only", default="", help="measure the sets whose name contains this")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--errors", default=None, help="write the wrong outputs to this file")
@@ -123,6 +124,8 @@ def main() -> None:
     known = {template(r["question"]) for r in train if not data.is_held_out(r)}
     wrong = []
     for name, rows in sets.items():
+        if args.only not in name:
+            continue
         rows = rows[: args.limit] if args.limit else rows
         _, outputs = measure(name, rows, ask)
         pairs = list(zip(rows, outputs, strict=True))

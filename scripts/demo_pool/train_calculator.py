@@ -11,7 +11,6 @@ stopped goes on with ``--resume``. The trained model is an ordinary Llama model:
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import string
 import time
@@ -129,11 +128,9 @@ def exact_rates(
     return rates
 
 
-def rate_factor(step: int, progress: float, warmup: int = 150, decay_from: float = 0.55) -> float:
+def rate_factor(step: int, progress: float, warmup: int = 150, decay_from: float = 0.7) -> float:
     """Gives the learning rate's factor: warm-up by steps, then constant and decay by time."""
-    cooling = 1.0
-    if progress > decay_from:
-        cooling = 1.0 - math.sqrt(min(1.0, (progress - decay_from) / (1.0 - decay_from)))
+    cooling = min(1.0, (1.0 - progress) / (1.0 - decay_from))
     return min(1.0, (step + 1) / warmup) * max(cooling, 0.005)
 
 

@@ -1,0 +1,43 @@
+"""The examples run and do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_source
+
+
+def load(root: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", root / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_embedded_as_a_subgraph(repo_root: Path) -> None:
+    from der_graph.pool import pool_from
+
+    app = load(repo_root, "embed_as_subgraph").build_app(
+        pool_from(toy_experts(), max_steps=3), toy_agent(toy_source(8))
+    )
+    greeted = app.invoke({"messages": [("user", "hello")]})["messages"]
+    assert [message.type for message in greeted] == ["human", "ai"]
+    assert "Hello" in greeted[-1].text
+    question = toy_examples(2)[1].question
+    answered = app.invoke({"messages": [("user", question)]})["messages"]
+    assert [message.type for message in answered] == ["human", "ai"]
+    assert answered[-1].response_metadata["der_experts"]
+
+
+@pytest.mark.slow
+def test_a_pool_of_your_own(repo_root: Path) -> None:
+    pytest.importorskip("stable_baselines3")
+    route = load(repo_root, "own_pool").main(steps=12_000, encoder=WordEncoder())
+    assert route == ["price-list", "till", "END"]

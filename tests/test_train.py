@@ -1,0 +1,191 @@
+"""Training: it learns routes whose best is known, is repeatable, and goes on after a kill as if never stopped."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import WordEncoder, toy_examples, toy_experts, toy_rules
+
+pytest.importorskip("stable_baselines3")
+
+from der_graph.data import Example
+from der_graph.errors import AgentError, DataError
+from der_graph.policies.agent import DERAgent
+from der_graph.policies.answers import AnswerSource
+from der_graph.policies.baselines import Random, Single
+from der_graph.policies.cache import open_cache
+from der_graph.policies.observation import ObservationConfig
+from der_graph.policies.quality import get_metric
+from der_graph.policies.rollout import Episode, run_routes
+from der_graph.policies.train import split_dev, train_agent
+from der_graph.policies.train_config import TrainConfig, preset
+from der_graph.state import DERContext
+
+SMALL = TrainConfig(
+    steps=12_000,
+    envs=64,
+    rollout=8,
+    batch=128,
+    epochs=6,
+    learning_rate=3e-3,
+    evaluations=4,
+    cost_weight=0.1,
+    cost_weight_range=(0.05, 5.0),
+    observation=ObservationConfig(question_dims=4, answer_dims=3),
+)
+
+
+def train(out: Path, config: TrainConfig = SMALL, **more: Any) -> DERAgent:
+    experts = toy_experts()
+    return train_agent(
+        experts,
+        toy_examples(60, seed=1),
+        toy_examples(20, seed=2),
+        out,
+        config,
+        rules=toy_rules(experts),
+        encoder=WordEncoder(),
+        progress=False,
+        **more,
+    )
+
+
+def evaluate(agent: Any, examples: list[Example], **context: Any) -> list[Episode]:
+    experts = toy_experts()
+    source = AnswerSource(experts, examples, get_metric("match"))
+    return run_routes(agent, source, toy_rules(experts), context=DERContext(**context))
+
+
+def quality(episodes: list[Episode]) -> float:
+    return float(np.mean([episode.quality for episode in episodes]))
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    """The rows of progress.csv without the wall clock."""
+    with (folder / "progress.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "time/seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DERAgent, Path]:
+    folder = tmp_path_factory.mktemp("run")
+    return train(folder), folder
+
+
+def test_it_learns_the_best_routes(trained: tuple[DERAgent, Path]) -> None:
+    """On questions never seen: right everywhere, by the cheapest route to it, far above every baseline."""
+    agent, _ = trained
+    fresh = toy_examples(40, seed=3)
+    episodes = evaluate(agent, fresh)
+    assert quality(episodes) >= 0.95
+    sums = [e for e in episodes if fresh[e.example].task == "sum"]
+    assert np.mean([e.experts == [0, 1] for e in sums]) >= 0.9  # writer, then counter, then END
+    facts = [e for e in episodes if fresh[e.example].task == "fact"]
+    assert np.mean([e.experts == [2] for e in facts]) >= 0.9
+    names, costs = agent.names, agent.observer.costs.tolist()
+    singles = [quality(evaluate(Single(names, costs, name), fresh)) for name in names]
+    assert max(singles) == pytest.approx(0.5)
+    assert quality(evaluate(Random(names, costs, seed=0), fresh)) < 0.7
+
+
+def test_one_agent_serves_every_price_and_budget(trained: tuple[DERAgent, Path]) -> None:
+    """A fact costs 2 of the 3.6 of asking everyone, a sum 1.1: worth it at a price of 0.1, not at 5."""
+    agent, _ = trained
+    fresh = toy_examples(40, seed=3)
+    dear = evaluate(agent, fresh, cost_weight=5.0)
+    cheap = evaluate(agent, fresh, cost_weight=0.1)
+    assert np.mean([e.cost for e in dear]) < np.mean([e.cost for e in cheap])
+    assert quality(cheap) > quality(dear)
+    for budget in (0.1, 0.6, 1.2):
+        assert all(e.cost <= budget + 1e-9 for e in evaluate(agent, fresh, max_cost=budget))
+
+
+def test_what_is_written(trained: tuple[DERAgent, Path]) -> None:
+    agent, folder = trained
+    assert {"agent.safetensors", "config.json", "progress.csv", "checkpoint.pt"} <= {
+        path.name for path in folder.iterdir()
+    }
+    rows = curve(folder)
+    assert float(rows[-1]["rollout/quality"]) > float(rows[0]["rollout/quality"])
+    assert sum(1 for row in rows if row["dev/utility"]) >= 3
+    assert agent.metadata["training"]["seed"] == 0
+    assert agent.metadata["results"]["dev"]["dev/quality"] >= 0.9
+
+
+def test_the_same_seed_gives_the_same_curve(tmp_path: Path) -> None:
+    short = replace(SMALL, steps=2048)
+    train(tmp_path / "a", short)
+    train(tmp_path / "b", short)
+    train(tmp_path / "c", replace(short, seed=1))
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+    assert curve(tmp_path / "a") != curve(tmp_path / "c")
+
+
+def test_a_killed_run_goes_on_as_if_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from der_graph.policies.progress import TrainingProgress
+
+    config = replace(SMALL, steps=4096, evaluations=8)
+    whole = train(tmp_path / "whole", config)
+
+    original = TrainingProgress._on_step
+
+    def killed(self: TrainingProgress) -> bool:
+        if self.model.num_timesteps > 2500:
+            raise KeyboardInterrupt
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "_on_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", config)
+    resumed = train(tmp_path / "killed", config, resume=True)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    for name, tensor in whole.network.state_dict().items():
+        assert tensor.equal(resumed.network.state_dict()[name]), name
+
+
+def test_resuming_what_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="nothing to resume"):
+        train(tmp_path, replace(SMALL, steps=1024), resume=True)
+    train(tmp_path, replace(SMALL, steps=1024))
+    with pytest.raises(AgentError, match="seed was 0, is 5"):
+        train(tmp_path, replace(SMALL, steps=1024, seed=5), resume=True)
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
+    with pytest.raises(AgentError, match="damaged"):
+        train(tmp_path, replace(SMALL, steps=1024), resume=True)
+
+
+def test_a_second_run_generates_nothing(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "answers.db") as cache:
+        experts = toy_experts()
+        for _ in range(2):
+            source = AnswerSource(experts, toy_examples(10), get_metric("match"), cache=cache)
+            source.first_answers()
+        assert source.generated == 0
+
+
+def test_no_questions(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no dev questions"):
+        train_agent(toy_experts(), toy_examples(4), [], tmp_path)
+
+
+def test_split_dev_is_disjoint_and_seeded() -> None:
+    examples = toy_examples(50)
+    kept, aside = split_dev(examples, share=0.2, seed=4)
+    assert len(aside) == 10
+    assert {e.id for e in kept}.isdisjoint(e.id for e in aside)
+    assert split_dev(examples, share=0.2, seed=4)[1] == aside
+
+
+def test_presets() -> None:
+    paper = preset("paper", steps=5)
+    assert (paper.gamma, paper.clip, paper.reward.gain, paper.steps) == (0.95, 0.3, 5.0, 5)
+    with pytest.raises(AgentError, match="choose one of: default, paper"):
+        preset("papper")
