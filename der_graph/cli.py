@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-
+from typing import Any
 
 import der_graph
 from der_graph.errors import DERError
@@ -61,28 +61,51 @@ def _parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="answer one question, showing the route")
     ask.add_argument("question", help="the question; - reads it from standard input")
     _pool_and_agent(ask)
-    ask.add_argument("--max-cost", type=_cost, metavar="X", help="hard budget, in the pool's cost unit")
+    ask.add_argument(
+        "--max-cost", type=_cost, metavar="X", help="hard budget, in the pool's cost unit"
+    )
     ask.add_argument("--max-steps", type=int, metavar="N", help="longest route, in calls")
     ask.add_argument(
-        "--cost-weight", type=_cost, metavar="W", help="price of cost: 0 buys quality, larger is thriftier"
+        "--cost-weight",
+        type=_cost,
+        metavar="W",
+        help="price of cost: 0 buys quality, larger is thriftier",
     )
-    ask.add_argument("--json", action="store_true", help="print the final state's route as JSON instead")
+    ask.add_argument(
+        "--json", action="store_true", help="print the final state's route as JSON instead"
+    )
     ask.set_defaults(run=_ask)
 
     train = commands.add_parser("train", help="train an agent for a pool")
     train.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
-    train.add_argument("--data", required=True, metavar="FILE", help="training questions (JSON Lines)")
     train.add_argument(
-        "--dev", metavar="FILE", help="questions for choosing the best agent (default: a tenth of --data)"
+        "--data", required=True, metavar="FILE", help="training questions (JSON Lines)"
+    )
+    train.add_argument(
+        "--dev",
+        metavar="FILE",
+        help="questions for choosing the best agent (default: a tenth of --data)",
     )
     train.add_argument("--out", required=True, metavar="FOLDER", help="folder of the agent")
-    train.add_argument("--preset", default="default", choices=["default", "paper"], help="settings (default)")
-    train.add_argument("--steps", type=int, metavar="N", help="decisions to train on (default 300,000)")
+    train.add_argument(
+        "--preset", default="default", choices=["default", "paper"], help="settings (default)"
+    )
+    train.add_argument(
+        "--steps", type=int, metavar="N", help="decisions to train on (default 300,000)"
+    )
     train.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (0)")
-    train.add_argument("--metric", default="match", metavar="NAME", help="what a good answer is (match)")
-    train.add_argument("--cost-weight", type=_cost, metavar="W", help="default price of cost of the agent")
-    train.add_argument("--question-dims", type=int, metavar="K", help="dimensions of the question (16)")
-    train.add_argument("--cache", metavar="FILE", help="answer cache (default: in the user's cache folder)")
+    train.add_argument(
+        "--metric", default="match", metavar="NAME", help="what a good answer is (match)"
+    )
+    train.add_argument(
+        "--cost-weight", type=_cost, metavar="W", help="default price of cost of the agent"
+    )
+    train.add_argument(
+        "--question-dims", type=int, metavar="K", help="dimensions of the question (16)"
+    )
+    train.add_argument(
+        "--cache", metavar="FILE", help="answer cache (default: in the user's cache folder)"
+    )
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     train.set_defaults(run=_train)
 
@@ -108,8 +131,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pool_and_agent(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pool", default="demo", metavar="FILE", help="pool file (default: the demo pool)")
-    parser.add_argument("--agent", default="demo", metavar="FOLDER", help="agent folder (default: demo)")
+    parser.add_argument(
+        "--pool", default="demo", metavar="FILE", help="pool file (default: the demo pool)"
+    )
+    parser.add_argument(
+        "--agent", default="demo", metavar="FOLDER", help="agent folder (default: demo)"
+    )
 
 
 def _cost(text: str) -> float:
@@ -142,8 +169,9 @@ def _ask(args: argparse.Namespace) -> int:
         print(json.dumps(shown, ensure_ascii=False, indent=2))
         return 0
     display = Display(unit=pool.settings.cost_unit)
-    final = {}
-    for mode, part in der.stream(inputs, context=context, stream_mode=["custom", "values"]):
+    final: Any = {}
+    parts: Any = der.stream(inputs, context=context, stream_mode=["custom", "values"])
+    for mode, part in parts:
         if mode == "custom":
             display.event(part)
         else:
@@ -174,11 +202,15 @@ def _train(args: argparse.Namespace) -> int:
         "steps": args.steps,
         "cost_weight": args.cost_weight,
         "observation": (
-            None if args.question_dims is None else ObservationConfig(question_dims=args.question_dims)
+            None
+            if args.question_dims is None
+            else ObservationConfig(question_dims=args.question_dims)
         ),
     }
     config = preset(
-        args.preset, seed=args.seed, **{key: value for key, value in changes.items() if value is not None}
+        args.preset,
+        seed=args.seed,
+        **{key: value for key, value in changes.items() if value is not None},
     )
     with open_cache(args.cache) as cache:
         train_agent(
@@ -235,5 +267,3 @@ def _quiet_libraries() -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-

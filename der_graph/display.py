@@ -61,7 +61,9 @@ class Display:
         arrow = "stop" if choice == END_CHOICE else f"ask {choice}"
         self.line(
             f"   {self.styled('agent', 'dim')}  {self.styled(arrow, 'cyan')}{why}   "
-            + self.styled(f"[{', '.join(shown)}{value}, {decision['seconds'] * 1000:.0f} ms]", "dim")
+            + self.styled(
+                f"[{', '.join(shown)}{value}, {decision['seconds'] * 1000:.0f} ms]", "dim"
+            )
         )
 
     def _answer(self, answer: Mapping[str, Any]) -> None:

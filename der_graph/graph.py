@@ -1,8 +1,8 @@
 """The graph.
 
-    START ──> der_agent (hub) ──conditional edge: the agent picks──> expert_1 | ... | expert_N | answer ──> END
-                  ^                                                       |
-                  +──────────────── every expert returns here ────────────+
+    START ──> der_agent (hub) ──edge: the agent picks──> expert_1 | ... | expert_N | answer ──> END
+                  ^                                           |
+                  +────────── every expert returns here ──────+
 
 Returned uncompiled, as LangGraph's own prebuilt pieces are, so that the user chooses checkpointer, store,
 cache and name. The longest route is enforced by the rules, not by the recursion limit. Knows nothing of
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.graph import END, START, StateGraph
 
 from der_graph.errors import PoolError
 from der_graph.nodes.expert import Expert, expert_node
-from der_graph.nodes.hub import ANSWER_NODE, HUB_NODE, RoutingAgent, decision_edge, hub_node
+from der_graph.nodes.hub import ANSWER_NODE, HUB_NODE, RoutingAgent, decision_edge, der_agent
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.rules import RouteRules
 from der_graph.state import (
@@ -105,7 +106,7 @@ def create_der_graph(
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )
-    graph.add_node(HUB_NODE, hub_node(template))
+    graph.add_node(HUB_NODE, der_agent)
     graph.add_edge(START, HUB_NODE)
     for expert in members:
         graph.add_node(
@@ -123,7 +124,7 @@ def create_der_graph(
 
 def answer_node(
     select: Callable[[Sequence[Answer]], int] | None = None,
-) -> Callable[[Task], dict[str, Any]]:
+) -> Runnable[Task, dict[str, Any]]:
     """Make the node that closes the route: one answer becomes the one message that the graph adds.
 
     Args:
@@ -152,7 +153,7 @@ def answer_node(
         route = [*task["route"], RouteStep(**task["decision"], answer=None)]
         return {"messages": [message], "answer": final["text"], "route": route}
 
-    return answer
+    return RunnableLambda(answer, name=ANSWER_NODE)
 
 
 def _output_schema(state_schema: type[Any]) -> type[Any]:

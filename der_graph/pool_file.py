@@ -198,9 +198,9 @@ def _explain(error: ValidationError, content: dict[str, Any]) -> str:
         return f"{where}unknown field '{field}'{hint} (allowed: {', '.join(allowed)})"
     if kind == "missing":
         return f"{where}field '{field}' is missing"
+    if kind in ("model_attributes_type", "model_type", "dict_type") and not field:
+        return f"{where}an expert is a mapping with 'name', 'backend' and 'model', not {given}"
     if kind == "union_tag_not_found":
-        if not isinstance(fault["input"], dict):
-            return f"{where}an expert is a mapping with 'name', 'backend' and 'model', not {given}"
         return f"{where}field 'backend' is missing; allowed: {', '.join(BACKENDS)}"
     if kind == "union_tag_invalid":
         tag = str(fault["input"].get("backend"))

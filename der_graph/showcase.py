@@ -31,7 +31,9 @@ from der_graph.policies.voting import RunAll
 from der_graph.pool import Pool, load_pool
 from der_graph.state import Answer, answers_of
 
-_CHUNK = 12  # questions evaluated at once: batches for the experts, and the grain of the time budget
+_CHUNK = (
+    12  # questions evaluated at once: batches for the experts, and the grain of the time budget
+)
 
 
 def run_demo(*, full: bool = False, seconds: float = 40.0, display: Display | None = None) -> None:
@@ -44,7 +46,9 @@ def run_demo(*, full: bool = False, seconds: float = 40.0, display: Display | No
     """
     show = display or Display()
     started = time.perf_counter()
-    show.line("Loading the encoder and four experts (the first time, their weights are converted) ...")
+    show.line(
+        "Loading the encoder and four experts (the first time, their weights are converted) ..."
+    )
     pool, agent = load_pool("demo"), load_agent("demo")
     agent.observer.encoder.encode(["warm up"])
     pool.preload()
@@ -65,19 +69,20 @@ def show_routes(pool: Pool, agent: DERAgent, examples: Sequence[Example], show: 
     metric = get_metric("match")
     for number, example in enumerate(examples, 1):
         show.line(show.styled(f"{number}. {shortened(example.question, 200)}", "bold"))
-        final: dict[str, Any] = {}
+        final: Any = {}
         inputs = {"messages": [("user", example.question)]}
-        for mode, part in der.stream(inputs, stream_mode=["custom", "values"]):
+        parts: Any = der.stream(inputs, stream_mode=["custom", "values"])
+        for mode, part in parts:
             if mode == "custom":
                 show.event(part)
             else:
                 final = part
         answers: list[Answer] = answers_of(final["route"])
         good = metric.score([answers[-1]], [example])[0] >= 0.5
-        mark = show.styled("right", "green") if good else show.styled(f"wrong, it is {example.reference}", "red")
-        show.line(
-            f"   => {show.styled(shortened(final['answer']), 'bold')}   ({mark}; {show.cost(final['cost'])})\n"
-        )
+        wrong = f"wrong, it is {example.reference}"
+        mark = show.styled("right", "green") if good else show.styled(wrong, "red")
+        answer = show.styled(shortened(final["answer"]), "bold")
+        show.line(f"   => {answer}   ({mark}; {show.cost(final['cost'])})\n")
 
 
 def closing_table(pool: Pool, agent: DERAgent, show: Display, *, budget: float | None) -> None:
@@ -105,7 +110,9 @@ def closing_table(pool: Pool, agent: DERAgent, show: Display, *, budget: float |
     found: dict[str, list[Episode]] = {name: [] for name in methods}
     started = time.perf_counter()
     done = 0
-    with tqdm(total=len(examples), desc="held-out questions", unit="q", file=sys.stderr, leave=False) as bar:
+    with tqdm(
+        total=len(examples), desc="held-out questions", unit="q", file=sys.stderr, leave=False
+    ) as bar:
         while done < len(examples):
             used = time.perf_counter() - started
             # Stop where another chunk would most likely run over.
@@ -119,7 +126,8 @@ def closing_table(pool: Pool, agent: DERAgent, show: Display, *, budget: float |
     seconds = time.perf_counter() - started
     show.line(
         show.styled(
-            f"Live on {done} of {len(examples)} held-out questions of all kinds ({seconds:.0f} s):", "bold"
+            f"Live on {done} of {len(examples)} held-out questions of all kinds ({seconds:.0f} s):",
+            "bold",
         )
     )
     total = sum(rules.costs)
@@ -173,4 +181,6 @@ def _by_kind(
             routes[route] = routes.get(route, 0) + 1
         usual = max(routes, key=routes.__getitem__)
         quality = float(np.mean([episode.quality for episode in mine]))
-        show.line(f"    {kind:<16} {quality:.2f} on {len(mine):>2}, mostly {usual} ({routes[usual]})")
+        show.line(
+            f"    {kind:<16} {quality:.2f} on {len(mine):>2}, mostly {usual} ({routes[usual]})"
+        )

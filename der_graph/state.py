@@ -82,15 +82,15 @@ class DERState(MessagesState):
     """
 
     question: str
-    """The last human message. Hub writes; edge, experts and answer read."""
+    """The last human message. Experts write; callers read."""
     question_id: str
-    """Id of that message, so that a new turn on the same thread starts a new route. Hub only."""
+    """Id of that message: another one starts a new route on the same thread. Experts write; edge reads."""
     route: list[RouteStep]
-    """The route so far. The hub empties it; experts and answer write; everyone reads."""
+    """The route so far. Experts and answer write; edge and callers read."""
     knowledge: str
-    """The earlier answers as the Knowledge Transfer Prompt has them; empty before the first. Hub writes."""
+    """The earlier answers as a Knowledge Transfer Prompt; empty if there are none. Experts write."""
     answer: str
-    """The final answer. Answer node writes; empty while the route is open."""
+    """The final answer. Answer node writes; experts empty it while the route is open."""
     cost: float
     """Cost of the route so far, in the pool's unit. Experts write."""
 
@@ -112,6 +112,7 @@ class Task(TypedDict):
     messages: list[AnyMessage]
     """The conversation before the question (system prompt and earlier turns)."""
     question: str
+    question_id: str
     route: list[RouteStep]
     decision: Decision
 

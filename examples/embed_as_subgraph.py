@@ -22,7 +22,9 @@ def build_app(pool: Pool | None = None, agent: RoutingAgent | None = None) -> An
         pool: The experts; the shipped pool if left out.
         agent: Picks the experts; the shipped agent if left out.
     """
-    der = create_der_graph(pool or load_pool("demo"), agent=agent or load_agent("demo")).compile(name="der")
+    der = create_der_graph(pool or load_pool("demo"), agent=agent or load_agent("demo")).compile(
+        name="der"
+    )
 
     def is_small_talk(state: MessagesState) -> str:
         return "greet" if state["messages"][-1].text.strip().lower() in {"hi", "hello"} else "der"

@@ -1,6 +1,6 @@
 """A pool of your own: any chat model, Runnable or plain function is an expert; then an agent trained on it.
 
-Run it with `python examples/own_pool.py`; it takes a minute, needs no GPU, no key and no downloaded chat model.
+Run it with `python examples/own_pool.py`; it takes a minute, and needs no GPU and no key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ PRICES = {"tea": 3, "coffee": 4, "cake": 5, "soup": 7}
 
 def price_list(question: str) -> str:
     """Knows prices, cannot calculate."""
-    found = [f"{n} * {PRICES[item]}" for n, item in re.findall(r"(\d+) (tea|coffee|cake|soup)", question)]
+    found = [
+        f"{n} * {PRICES[item]}" for n, item in re.findall(r"(\d+) (tea|coffee|cake|soup)", question)
+    ]
     return " + ".join(found) or "I do not sell that."
 
 
@@ -42,7 +44,9 @@ def waiter(question: str) -> str:
 def build_pool() -> Pool:
     """Three experts. The till gets what the expert before it said, and nothing else."""
     experts: list[Expert] = [
-        as_expert(price_list, name="price-list", cost=1.0, ktp=KTPTemplate("question", "{question}")),
+        as_expert(
+            price_list, name="price-list", cost=1.0, ktp=KTPTemplate("question", "{question}")
+        ),
         as_expert(till, name="till", cost=0.2, ktp=KTPTemplate("hand-over", "{answer}")),
         as_expert(waiter, name="waiter", cost=5.0),
     ]

@@ -18,12 +18,13 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import set_config_context
 from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
 from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.extraction import extract_value
-from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_messages
+from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages
 from der_graph.state import END_CHOICE, Answer, RouteStep, Task, answers_of
 
 ChatRunnable = Runnable[Any, Any]
@@ -201,13 +202,22 @@ def expert_node(
             raise ExpertError(f"expert '{expert.name}': {answer['error']}")
         step = RouteStep(**task["decision"], answer=answer)
         write({"type": "der.answer", "step": step["step"], **answer})
-        return {"route": [*task["route"], step], "cost": step["spent"] + answer["cost"]}
+        route = [*task["route"], step]
+        return {
+            "question": task["question"],
+            "question_id": task["question_id"],
+            "route": route,
+            "knowledge": knowledge_text(task["question"], answers_of(route), ktp),
+            "cost": step["spent"] + answer["cost"],
+            "answer": "",
+        }
 
     def call(task: Task, config: RunnableConfig) -> dict[str, Any]:
         return after(task, expert.ask([before(task)], config)[0], get_stream_writer())
 
     async def acall(task: Task, config: RunnableConfig) -> dict[str, Any]:
-        write = get_stream_writer()
+        with set_config_context(config) as context:  # Python 3.10 hands none on to coroutines
+            write = context.run(get_stream_writer)
         return after(task, await expert.aask(before(task), config), write)
 
     return RunnableLambda(call, acall, name=expert.name)

@@ -19,7 +19,9 @@ _MARKED = re.compile(
 # What comes before the first digit of a term holds no digit, so that there is one way only to match: with
 # two, a long sum that ends in a word would take exponential time, and small models love long sums.
 _TERM = r"(?:[\s.,()$%]*-)?[\s.,()$%]*\d[\s\d.,()$%]*"
-_EXPRESSION = re.compile(rf"^{_TERM}(?:(?:[-+*x×÷]|\s/\s){_TERM})+$")  # 3/4 is a number, 3 / 4 is not
+_EXPRESSION = re.compile(
+    rf"^{_TERM}(?:(?:[-+*x×÷]|\s/\s){_TERM})+$"
+)  # 3/4 is a number, 3 / 4 is not
 _CHOICE = re.compile(r"^\(?([A-Ha-h])\)?(?:[.:)]|\s*$)")
 _LONGEST_PHRASE = 6  # words; longer texts are sentences, and two of them never agree literally
 

@@ -252,22 +252,27 @@ def generate_rows(
     import transformers
 
     deadline = None if settings.max_time is None else time.monotonic() + settings.max_time
+    cancel = cancel or threading.Event()
     watch = Watch(rows, frozenset(loaded.end_tokens), logprobs, deadline, cancel, show)
     pad = loaded.tokenizer.pad_token_id or 0
     width = max(len(row.prompt.ids) for row in rows)
     padded = [[pad] * (width - len(row.prompt.ids)) + row.prompt.ids for row in rows]
     mask = [[0] * (width - len(row.prompt.ids)) + [1] * len(row.prompt.ids) for row in rows]
-    with loaded.held(cancel) as held:
-        if held and not (cancel is not None and cancel.is_set()):
-            device = loaded.model.device
-            with torch.inference_mode(), _seeded(torch, settings, device):
-                loaded.model.generate(
-                    input_ids=torch.tensor(padded, device=device),
-                    attention_mask=torch.tensor(mask, device=device),
-                    generation_config=_config(transformers, loaded, settings, max_new_tokens),
-                    logits_processor=transformers.LogitsProcessorList([watch.note_scores]),
-                    stopping_criteria=transformers.StoppingCriteriaList([watch]),
-                )
+
+    def work() -> None:
+        if cancel.is_set():
+            return  # given up while others had their turn
+        device = loaded.model.device
+        with torch.inference_mode(), _seeded(torch, settings, device):
+            loaded.model.generate(
+                input_ids=torch.tensor(padded, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                generation_config=_config(transformers, loaded, settings, max_new_tokens),
+                logits_processor=transformers.LogitsProcessorList([watch.note_scores]),
+                stopping_criteria=transformers.StoppingCriteriaList([watch]),
+            )
+
+    loaded.run(work, cancel)
     watch.finish()
 
 

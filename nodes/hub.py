@@ -1,43 +1,44 @@
-"""The hub and the edge out of it: the hub prepares, the edge asks the agent, `Send` carries the decision.
+"""The hub and the edge out of it: the edge asks the agent, and `Send` carries the decision.
 
-The hub writes the question and the knowledge (KTP) and has no side effects; the conditional edge calls the
-agent. A policy error, an interrupt, a retry or a cache hit therefore never re-runs an expert and never
-replays an old decision. An edge cannot write state, so the decision travels with the task to the chosen
-node, which records it in the route together with the answer.
+The conditional edge runs in the hub's task and not in an expert's, so a policy error, an interrupt, a retry
+or a cache hit never re-runs an expert and never replays an old decision. The hub itself writes nothing: where
+an edge raises, LangGraph keeps what its node wrote and takes the node for finished, and a resumed run would
+then end without having chosen. An edge cannot write state either, so question and decision travel with the
+task to the chosen node, which records them together with the answer.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
-from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
 from langgraph.types import Send
 
-from der_graph.errors import QuestionError
-from der_graph.nodes.ktp import KTPTemplate, ktp_text
+from der_graph.errors import AgentError, QuestionError
 from der_graph.nodes.rules import RouteRules
 from der_graph.state import (
     END_CHOICE,
     Decision,
     DERContext,
     DERState,
+    RouteStep,
     Situation,
     Task,
     answers_of,
     as_context,
-    good_answers,
 )
 
 ANSWER_NODE = "answer"
 HUB_NODE = "der_agent"
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """What an agent answers.
 
     Attributes:
@@ -82,23 +83,8 @@ def find_question(messages: Sequence[AnyMessage]) -> tuple[list[AnyMessage], Hum
     )
 
 
-def hub_node(ktp: KTPTemplate) -> Callable[[DERState], dict[str, Any]]:
-    """Make the hub: reads the question, opens a new route when it is a new one, writes the knowledge."""
-
-    def der_agent(state: DERState) -> dict[str, Any]:
-        _, message = find_question(state["messages"])
-        question, question_id = message.text.strip(), message.id or ""
-        route = state.get("route") or []
-        update: dict[str, Any] = {}
-        # Threads keep their state: another message, or a route that has ended, means a new question.
-        if state.get("question_id") != question_id or (route and route[-1]["choice"] == END_CHOICE):
-            route = []
-            update = {"route": [], "cost": 0.0, "answer": "", "question_id": question_id}
-        answers = answers_of(route)
-        knowledge = ktp_text(question, answers, ktp) if good_answers(answers) else ""
-        return {**update, "question": question, "knowledge": knowledge}
-
-    return der_agent
+def der_agent(state: DERState) -> None:
+    """The hub: every route passes here between two experts, and the edge out of it asks the agent."""
 
 
 def decision_edge(
@@ -106,23 +92,43 @@ def decision_edge(
 ) -> Callable[[DERState, RunnableConfig, Runtime[DERContext]], Send]:
     """Make the conditional edge: calls the agent and sends the task to the node that it chose."""
     # A runnable, so that every decision is a run of its own in every tracer, not in LangSmith alone.
-    choose = RunnableLambda(lambda situation: decide(agent, rules, situation), name="der_decision")
+    choose: RunnableLambda[dict[str, Any], Decision] = RunnableLambda(
+        lambda situation: decide(agent, rules, situation), name="der_decision"
+    )
 
     def next_expert(state: DERState, config: RunnableConfig, runtime: Runtime[DERContext]) -> Send:
-        history, _ = find_question(state["messages"])
-        route = state.get("route") or []
+        history, message = find_question(state["messages"])
+        question, question_id = message.text.strip(), message.id or ""
+        route, spent = open_route(state, question_id)
         situation = {
-            "question": state["question"],
+            "question": question,
             "answers": answers_of(route),
-            "spent": float(state.get("cost") or 0.0),
+            "spent": spent,
             "context": as_context(runtime.context),
         }
         decision = choose.invoke(situation, config)
-        get_stream_writer()({"type": "der.decision", **decision})
-        task = Task(messages=history, question=state["question"], route=route, decision=decision)
+        runtime.stream_writer({"type": "der.decision", **decision})
+        task = Task(
+            messages=history,
+            question=question,
+            question_id=question_id,
+            route=route,
+            decision=decision,
+        )
         return Send(ANSWER_NODE if decision["choice"] == END_CHOICE else decision["choice"], task)
 
     return next_expert
+
+
+def open_route(state: DERState, question_id: str) -> tuple[list[RouteStep], float]:
+    """The route so far and what it cost: an empty one for a new question.
+
+    Threads keep their state: another message, or a route that has ended, means a new question.
+    """
+    route = state.get("route") or []
+    if state.get("question_id") != question_id or (route and route[-1]["choice"] == END_CHOICE):
+        return [], 0.0
+    return route, float(state.get("cost") or 0.0)
 
 
 def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) -> Decision:
@@ -146,6 +152,7 @@ def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) ->
             cost_weight=context.cost_weight,
         )
         choice = agent.decide([seen])[0]
+        _check_choice(choice, choices, mask)
     return Decision(
         step=len(answers),
         choice=choices[choice.index],
@@ -157,3 +164,17 @@ def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) ->
         spent=spent,
         seconds=time.perf_counter() - start,
     )
+
+
+def _check_choice(choice: Choice, choices: Sequence[str], mask: Sequence[bool]) -> None:
+    """The rules bind agents of any make: a budget holds even if the agent has not heard of it."""
+    if not 0 <= choice.index < len(choices) or len(choice.probabilities) != len(choices):
+        raise AgentError(
+            f"the agent chose {choice.index} of {len(choice.probabilities)} choices, "
+            f"but there are {len(choices)}: {', '.join(choices)}"
+        )
+    if not mask[choice.index]:
+        allowed = ", ".join(name for name, free in zip(choices, mask, strict=True) if free)
+        raise AgentError(
+            f"the agent chose '{choices[choice.index]}', which is not allowed now; allowed: {allowed}"
+        )

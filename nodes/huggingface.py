@@ -15,6 +15,7 @@ Greedy batches in float32 give the answers that single calls give. Knows nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -122,7 +123,7 @@ class HuggingFaceChat(BatchedChatModel):
             self._loaded = LoadedModel(self.pipeline)
             # What was given to `pipeline(..., max_new_tokens=20)` holds unless `generation` says otherwise.
             known = {field.name for field in dataclasses.fields(GenerationSettings)}
-            given = getattr(self.pipeline, "_forward_params", {})
+            given = getattr(self.pipeline, "_generate_kwargs", {})
             own = {name: value for name, value in given.items() if name in known}
             self.generation = {**own, **self.generation}
             return
@@ -296,7 +297,7 @@ class HuggingFaceChat(BatchedChatModel):
         request = Request(messages, self._settings(stop, kwargs))
 
         def put(piece: str | Future[AIMessage]) -> None:
-            if not cancel.is_set():  # else nobody listens, and the loop may be closed
+            with contextlib.suppress(RuntimeError):  # nobody listens any more: the loop is closed
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         in_thread(lambda: self._answer_one(request, cancel, put)).add_done_callback(put)

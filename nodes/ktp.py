@@ -169,6 +169,13 @@ def ktp_text(
     return template.transfer.format(question=question, answer=quoted[-1], answers=numbered)
 
 
+def knowledge_text(
+    question: str, answers: Sequence[Answer], template: KTPTemplate = TEMPLATES["default"]
+) -> str:
+    """What the answers have taught so far, as the next expert would read it; empty if nothing."""
+    return ktp_text(question, answers, template) if good_answers(list(answers)) else ""
+
+
 def ktp_messages(
     history: Sequence[BaseMessage],
     question: str,

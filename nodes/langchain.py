@@ -291,8 +291,11 @@ def _takes_messages(function: Callable[..., Any]) -> bool:
         first = next(iter(inspect.signature(function).parameters.values()))
     except (ValueError, TypeError, StopIteration):
         return False
-    if first.annotation is not inspect.Parameter.empty:
-        return bool(re.search(r"list|sequence|message", str(first.annotation), re.IGNORECASE))
+    annotation = str(first.annotation)
+    if first.annotation is str or annotation == "str":
+        return False
+    if re.search(r"list|sequence|message", annotation, re.IGNORECASE):
+        return True
     return first.name in ("messages", "conversation")
 
 

@@ -1,4 +1,4 @@
-"""A model in memory: weights, tokenizer, device, and the lock that keeps its calls apart.
+"""A model in memory: weights, tokenizer, device, and the thread that runs it.
 
     LoadSpec ──load──> LoadedModel (a transformers text-generation pipeline, and what we need to know of it)
 
@@ -11,22 +11,23 @@ from __future__ import annotations
 import functools
 import importlib.util
 import threading
+import warnings
 import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError, require
 from der_graph.nodes.weights import Weights, weights_folder
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+Result = TypeVar("Result")
 
 Quantization = Literal["4bit", "8bit"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
-_NO_LIMIT = 1_000_000  # tokenizers that know no limit report 1e30
-_POLL = 0.05  # seconds between looks at the stop signal while another call holds the model
+_NO_LIMIT = 100_000_000  # tokenizers that know no limit report 1e30
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ class LoadedModel:
 
     Attributes:
         pipeline: The transformers text-generation pipeline; its model and tokenizer are used.
-        lock: Held while the model generates: a pipeline keeps state and is not safe under two threads.
+        worker: The one thread that runs the model. Models are not safe under two threads, and on the CPU
+            every thread that enters one brings a team of its own along, which then fight for the cores.
     """
 
     pipeline: Any
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    worker: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="der-graph-model")
+    )
 
     def __post_init__(self) -> None:
         set_pad_token(self.tokenizer)
@@ -98,17 +102,19 @@ class LoadedModel:
                     ends.add(vocabulary[token])
         return sorted(int(token) for token in ends if token is not None)
 
-    @contextmanager
-    def held(self, cancel: threading.Event | None = None) -> Iterator[bool]:
-        """Hold the model; gives False, without holding it, if `cancel` is set while waiting."""
-        while not self.lock.acquire(timeout=_POLL if cancel is not None else -1):
-            if cancel is not None and cancel.is_set():
-                yield False
-                return
+    def run(self, work: Callable[[], Result], cancel: threading.Event | None = None) -> Result:
+        """Run something on the model, when those who came before are done.
+
+        Args:
+            work: What to run.
+            cancel: Set if the caller gives up while waiting (such as by Ctrl-C), for `work` to see.
+        """
+        future = self.worker.submit(work)
         try:
-            yield True
+            return future.result()
         finally:
-            self.lock.release()
+            if cancel is not None and not future.done():
+                cancel.set()
 
 
 def context_length(config: Any, tokenizer: Any) -> int | None:
@@ -119,7 +125,7 @@ def context_length(config: Any, tokenizer: Any) -> int | None:
         for name in ("max_position_embeddings", "n_positions", "seq_length")
     ]
     limits.append(getattr(tokenizer, "model_max_length", None))
-    known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT * 100]
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT]
     return min(known) if known else None
 
 
@@ -166,9 +172,10 @@ def _load(spec: LoadSpec) -> LoadedModel:
     try:
         # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, **settings
-        )
+        with _quiet(transformers.utils.logging):
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                str(folder), local_files_only=True, **settings
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ExpertError(
             f"model '{spec.weights.name}' could not be loaded from {folder}: {type(error).__name__}: {error}"
@@ -203,6 +210,18 @@ def pick_device(torch: Any, wanted: str) -> Any:
     return device
 
 
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """No progress bars of transformers: a model of a pool is one of several, and the pool reports."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> dict[str, Any]:
     """What `from_pretrained` is told about type and place."""
     if spec.dtype not in DTYPES:
@@ -227,7 +246,10 @@ def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> di
 def _merge_adapter(model: Any, adapter: str) -> Any:
     peft = require("peft", extra="lora", why="experts with a LoRA adapter")
     try:
-        adapted = peft.PeftModel.from_pretrained(model, adapter)
+        with warnings.catch_warnings():
+            # peft asks transformers in a way that transformers is about to drop.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            adapted = peft.PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ExpertError(
             f"adapter '{adapter}' does not fit the model or cannot be read: {type(error).__name__}: {error}"

@@ -7,7 +7,7 @@ allowed; an expert that failed is not asked again; nothing is asked that the bud
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError
@@ -76,7 +76,9 @@ class RouteRules:
         if not self.names:
             raise PoolError("the pool has no experts; add at least one")
         asked = {answer["expert"] for answer in answers}
-        failed = {answer["expert"]: answer["error"] for answer in answers if answer["error"] is not None}
+        failed = {
+            answer["expert"]: answer["error"] for answer in answers if answer["error"] is not None
+        }
         barred = failed.keys() if self.repeat_experts else asked
         free = [name not in barred for name in self.names]
         budget = float("inf") if max_cost is None else max_cost * (1 + COST_TOLERANCE)
@@ -94,7 +96,7 @@ class RouteRules:
         return [*experts, answered], reason
 
     def _raise_no_answer(
-        self, failed: dict[str, str | None], max_cost: float | None, reason: str
+        self, failed: Mapping[str, str | None], max_cost: float | None, reason: str
     ) -> None:
         if failed:
             causes = "; ".join(f"{name}: {error}" for name, error in failed.items())

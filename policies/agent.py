@@ -150,7 +150,9 @@ class DERAgent:
             **self.metadata,
         }
         # Each file whole or not at all, the config last: a folder without it is no agent.
-        tensors = {name: np.ascontiguousarray(array) for name, array in {**network, **arrays}.items()}
+        tensors = {
+            name: np.ascontiguousarray(array) for name, array in {**network, **arrays}.items()
+        }
         save_file(tensors, path / f"{WEIGHTS_FILE}.part")
         os.replace(path / f"{WEIGHTS_FILE}.part", path / WEIGHTS_FILE)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -203,7 +205,9 @@ class DERAgent:
             low, high = config["cost_weight_range"]
             cost_weight = float(config["cost_weight"])
         except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-            raise AgentError(f"agent folder {path} is damaged: {error}. Copy it again, or train anew.") from error
+            raise AgentError(
+                f"agent folder {path} is damaged: {error}. Copy it again, or train anew."
+            ) from error
         except Exception as error:  # safetensors has an exception type of its own
             raise AgentError(f"agent folder {path}: cannot read {WEIGHTS_FILE}: {error}") from error
         return cls(
@@ -258,7 +262,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise AgentError(f"{file} is not an agent's config: {error}") from error
     if version > FORMAT:
-        raise AgentError(f"{file} has format {version}; this version reads up to {FORMAT}. Upgrade der-graph.")
+        raise AgentError(
+            f"{file} has format {version}; this version reads up to {FORMAT}. Upgrade der-graph."
+        )
     features = config.get("features")
     if features != {"state": list(STATE_FEATURES), "expert": list(EXPERT_FEATURES)}:
         raise AgentError(

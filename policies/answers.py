@@ -69,7 +69,7 @@ class AnswerSource:
         ktp: str | KTPTemplate | None = None,
         cache: AnswerCache | None = None,
         max_batch: int = 32,
-        on_asked: Callable[[int], None] | None = None,
+        on_asked: Callable[[int], object] | None = None,
     ) -> None:
         self.experts = list(experts)
         self.examples = list(examples)

@@ -8,8 +8,6 @@ generation, and all observations are encoded in one batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -21,67 +19,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from der_graph.errors import DataError
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
+from der_graph.policies.episodes import Episodes, RequestConfig
 from der_graph.policies.observation import Observer
 from der_graph.policies.reward import RewardConfig, step_reward
-from der_graph.policies.rollout import Lockstep
+from der_graph.policies.rollout import Lockstep, Route
 from der_graph.state import DERContext, Situation
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class RequestConfig:
-    """What the requests of training look like, so that one agent serves every price and budget.
-
-    Attributes:
-        cost_weight: The price of cost, in quality for the cost of asking everyone once, where it is fixed.
-        cost_weight_range: Prices are drawn log-uniformly from it; (w, w) fixes them.
-        budget_share: Share of the episodes that have a hard budget, drawn log-uniformly between the
-            cheapest call and everyone's.
-    """
-
-    cost_weight: float = 0.2
-    cost_weight_range: tuple[float, float] = (0.01, 2.0)
-    budget_share: float = 0.1
-
-
-class Episodes:
-    """Draws what each new episode is about: every question once per pass, in a new order each pass.
-
-    Args:
-        examples: Number of questions.
-        requests: What requests look like.
-        costs: Price of one call of each expert.
-        seed: Of the order and of the requests.
-    """
-
-    def __init__(self, examples: int, requests: RequestConfig, costs: Sequence[float], seed: int) -> None:
-        self.requests = requests
-        self._examples = examples
-        self._cheapest = max(min(costs), 1e-9)
-        self._total = max(sum(costs), self._cheapest)
-        self.rng = np.random.default_rng(seed)
-        self._order: list[int] = []
-
-    def draw(self) -> tuple[int, DERContext]:
-        """The next question and its request."""
-        if not self._order:
-            self._order = self.rng.permutation(self._examples).tolist()
-        low, high = self.requests.cost_weight_range
-        weight = float(np.exp(self.rng.uniform(np.log(low), np.log(high)))) if low < high else low
-        budget = None
-        if self.rng.random() < self.requests.budget_share:
-            budget = float(np.exp(self.rng.uniform(np.log(self._cheapest), np.log(self._total))))
-        return self._order.pop(), DERContext(max_cost=budget, cost_weight=weight)
-
-    def state(self) -> dict[str, Any]:
-        """Everything needed to go on from here, as plain data."""
-        return {"rng": self.rng.bit_generator.state, "order": list(self._order)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.rng.bit_generator.state = state["rng"]
-        self._order = list(state["order"])
 
 
 class RoutingVecEnv(VecEnv):
@@ -130,7 +74,9 @@ class RoutingVecEnv(VecEnv):
     def observe(self) -> Floats:
         """The observations of all routes as they stand: float32, (num_envs, size)."""
         situations = [self.lockstep.situation(p) for p in range(self.num_envs)]
-        return self.observer.observe(situations, [_weight(s, self.episodes.requests) for s in situations])
+        return self.observer.observe(
+            situations, [_weight(s, self.episodes.requests) for s in situations]
+        )
 
     def masks(self) -> npt.NDArray[np.bool_]:
         """Which choices are allowed: bool, (num_envs, N + 1)."""
@@ -147,7 +93,8 @@ class RoutingVecEnv(VecEnv):
         contexts = [route.context for route in routes]
         default = self.episodes.requests.cost_weight
         weights = np.array(
-            [default if c.cost_weight is None else c.cost_weight for c in contexts], dtype=np.float32
+            [default if c.cost_weight is None else c.cost_weight for c in contexts],
+            dtype=np.float32,
         )
         rewards = step_reward(
             self.reward,
@@ -156,7 +103,8 @@ class RoutingVecEnv(VecEnv):
             cost=step.cost,
             is_first=step.first,
             ends=step.chose_end,
-            reached_max_steps=step.ended & ~step.chose_end,
+            reached_max_steps=np.array([self._at_the_limit(route) for route in routes])
+            & ~step.chose_end,
             cost_weight=weights,
         )
         self._returns += rewards
@@ -174,6 +122,10 @@ class RoutingVecEnv(VecEnv):
             self.lockstep.start(position, *self.episodes.draw())
         return self.observe(), rewards, step.ended, infos
 
+    def _at_the_limit(self, route: Route) -> bool:
+        # Not merely ended: a budget may end a route before the longest is reached.
+        return len(route.answers) >= self.lockstep.rules.steps(route.context.max_steps)
+
     def state(self) -> dict[str, Any]:
         """Everything needed to go on from here, as plain data; answers are asked for again."""
         routes = [
@@ -185,7 +137,11 @@ class RoutingVecEnv(VecEnv):
             }
             for route in self.lockstep.routes
         ]
-        return {"episodes": self.episodes.state(), "routes": routes, "returns": self._returns.tolist()}
+        return {
+            "episodes": self.episodes.state(),
+            "routes": routes,
+            "returns": self._returns.tolist(),
+        }
 
     def restore(self, state: dict[str, Any]) -> Floats:
         """Go on from a saved state, by taking the saved routes' steps again."""
@@ -215,7 +171,9 @@ class RoutingVecEnv(VecEnv):
         """Not supported: there are no separate environments."""
         raise AttributeError(f"RoutingVecEnv has no attribute {attr_name!r} per environment")
 
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+    def env_method(
+        self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
+    ) -> list[Any]:
         """The one method that is asked of environments: `action_masks`."""
         if method_name == "action_masks":
             return list(self.masks())
@@ -250,15 +208,13 @@ class RoutingEnv(gym.Env[Floats, int]):
         reward: RewardConfig,
         requests: RequestConfig | None = None,
     ) -> None:
-        self._make = lambda seed: RoutingVecEnv(
-            source,
-            rules,
-            observer,
-            reward,
-            Episodes(len(source.examples), requests or RequestConfig(), rules.costs, seed),
-            1,
-        )
-        self._env = self._make(0)
+        def make(seed: int) -> RoutingVecEnv:
+            drawn = requests or RequestConfig()
+            episodes = Episodes(len(source.examples), drawn, rules.costs, seed)
+            return RoutingVecEnv(source, rules, observer, reward, episodes, 1)
+
+        self._make = make
+        self._env = make(0)
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
 
@@ -273,19 +229,16 @@ class RoutingEnv(gym.Env[Floats, int]):
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Which choices are allowed now: bool, (N + 1,)."""
-        return self._env.masks()[0]
+        mask: npt.NDArray[np.bool_] = self._env.masks()[0]
+        return mask
 
     def step(self, action: int) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         """Ask an expert, or end."""
         if not self.action_masks()[int(action)]:
             return self._env.observe()[0], -1.0, True, False, {"forbidden": True}
-        _, rewards, dones, infos = self._step(int(action))
-        return self._last, float(rewards[0]), bool(dones[0]), False, infos[0]
-
-    def _step(self, action: int) -> tuple[Floats, Floats, npt.NDArray[np.bool_], list[dict[str, Any]]]:
-        result = self._env.step(np.array([action]))
-        self._last = result[0][0]
-        return result
+        self._env.step_async(np.array([int(action)]))
+        observations, rewards, dones, infos = self._env.step_wait()
+        return observations[0], float(rewards[0]), bool(dones[0]), False, infos[0]
 
 
 def _weight(situation: Situation, requests: RequestConfig) -> float:

@@ -124,5 +124,7 @@ def masked_probabilities(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tens
         ValueError: If a row allows nothing; a softmax would then spread over what is forbidden.
     """
     if not bool(mask.any(dim=1).all()):
-        raise ValueError("a situation allows no choice at all; the rules always leave an expert or END")
+        raise ValueError(
+            "a situation allows no choice at all; the rules always leave an expert or END"
+        )
     return torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=1)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from der_graph.nodes.extraction import parse_number
 from der_graph.policies.encoder import TextEncoder, Vectors
+from der_graph.policies.projection import ProjectedTexts, principal_axes
 from der_graph.state import Answer, Situation, good_answers
 
 STATE_FEATURES = (
@@ -65,9 +65,10 @@ EXPERT_FEATURES = (
 """Every expert's features, in order; the one-hot index follows where the pool is fixed."""
 
 _HEDGE = re.compile(
-    r"^\W*$|^\?|\b(?:i (?:do not|don't|cannot|can't|am not able)|i'm (?:sorry|not)|as an ai|unable to|unknown)\b", re.I
+    r"^\W*$|^\?"
+    r"|\b(?:i (?:do not|don't|cannot|can't|am not able)|i'm (?:sorry|not)|as an ai|unable to|unknown)\b",
+    re.I,
 )
-_NEIGHBOURS = 24  # probe questions that `skill_here` looks at; kernel-weighted, so the number is not critical
 _EPSILON = 0.02  # no expert is ever quite right or quite wrong: bounds its weight of evidence
 
 
@@ -116,9 +117,8 @@ class Observer:
         self.arrays = arrays
         self._position = {name: i for i, name in enumerate(self.names)}
         self._total = max(float(self.costs.sum()), 1e-12)
-        self._questions = _Memory()
-        self._answers = _Memory()
         self._constant = self._constant_features()
+        self._texts = ProjectedTexts(encoder, arrays, self._skill, neighbours=config.neighbours)
 
     @classmethod
     def fit(
@@ -134,20 +134,17 @@ class Observer:
     ) -> Observer:
         """Fit projections and profiles on training questions.
 
-        Args:
-            config: What goes in.
-            names: The experts, in the pool's order.
-            costs: Price of one call of each.
-            encoder: The frozen sentence encoder.
+        Args, besides those of the class:
             questions: Training questions.
             answers: Some answers to them, for the projection of answers.
             qualities: (questions, experts): quality of each expert's own first answer; NaN where unknown.
         """
         vectors = encoder.encode(questions)
-        question_mean, question_axes = _principal_axes(vectors, config.question_dims)
+        question_mean, question_axes = principal_axes(vectors, config.question_dims)
         # Without answer dimensions no answer is encoded: that would be most of the work.
-        answer_mean, answer_axes = _principal_axes(
-            encoder.encode(answers) if config.answer_dims and answers else vectors, config.answer_dims
+        answer_mean, answer_axes = principal_axes(
+            encoder.encode(answers) if config.answer_dims and answers else vectors,
+            config.answer_dims,
         )
         arrays = {
             "question_mean": question_mean,
@@ -184,7 +181,8 @@ class Observer:
         Returns:
             float32, (n, size); all features finite, most of them within [-3, 3].
         """
-        self._project(situations)
+        answers = [_last_text(s) for s in situations] if self.config.answer_dims else []
+        self._texts.prepare([s.question for s in situations], [text for text in answers if text])
         out = np.zeros((len(situations), self.size), dtype=np.float32)
         for row, situation, weight in zip(out, situations, cost_weights, strict=True):
             self._observe_one(row, situation, weight)
@@ -199,7 +197,7 @@ class Observer:
         return np.where(count > 0, total / np.maximum(count, 1), 0.5).astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
-        """Everything but the arrays, for the agent's config file."""
+        """All but the arrays, for the agent's config file."""
         return {**asdict(self.config), "encoder": self.encoder.name}
 
     def _constant_features(self) -> Vectors:
@@ -220,54 +218,14 @@ class Observer:
         self._evidence = np.log(odds / (1 - odds))
         return block
 
-    def _project(self, situations: Sequence[Situation]) -> None:
-        """Encode and project every text that is new, questions and answers in one batch."""
-        questions = [s.question for s in situations if s.question not in self._questions]
-        answers = (
-            [t for s in situations if (t := _last_text(s)) and t not in self._answers]
-            if self.config.answer_dims
-            else []
-        )
-        new = list(dict.fromkeys([*questions, *answers]))
-        if not new:
-            return
-        vectors = dict(zip(new, self.encoder.encode(new), strict=True))
-        arrays = self.arrays
-        for text in dict.fromkeys(questions):
-            vector = vectors[text]
-            projected = (vector - arrays["question_mean"]) @ arrays["question_axes"]
-            self._questions[text] = (vector, projected, self._skill_near(vector))
-        for text in dict.fromkeys(answers):
-            vector = vectors[text]
-            self._answers[text] = (vector, (vector - arrays["answer_mean"]) @ arrays["answer_axes"], None)
-
-    def _skill_near(self, vector: Vectors) -> Vectors:
-        """Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean."""
-        probes, quality = self.arrays["probe_vectors"], self.arrays["probe_quality"]
-        if not self.config.neighbours or len(probes) == 0:
-            return self._skill
-        similarity = probes @ vector
-        # A training question must not look its own result up: it would learn to trust what it cannot have.
-        similarity = np.where(similarity > 1 - 1e-5, -1.0, similarity)
-        k = min(_NEIGHBOURS, len(probes))
-        nearest = np.argpartition(-similarity, k - 1)[:k]
-        weight = np.exp((similarity[nearest] - similarity[nearest].max()) * 10.0)[:, None]
-        known = ~np.isnan(quality[nearest])
-        values = np.where(known, quality[nearest], 0.0)
-        prior = 2.0  # pseudo-observations of the overall mean
-        near: Vectors = (
-            ((weight * values).sum(axis=0) + prior * self._skill) / ((weight * known).sum(axis=0) + prior)
-        ).astype(np.float32)
-        return near
-
     def _observe_one(self, row: Vectors, situation: Situation, cost_weight: float) -> None:
-        vector, projected, near = self._questions[situation.question]
+        question = self._texts.question(situation.question)
         n = len(self.names)
         good = good_answers(situation.answers)
         last = good[-1] if good else None
         experts = row[self.context_size :].reshape(n, self.expert_size)
         experts[:] = self._constant
-        experts[:, EXPERT_FEATURES.index("skill_here")] = near
+        experts[:, EXPERT_FEATURES.index("skill_here")] = question.skill
         experts[:, EXPERT_FEATURES.index("allowed")] = situation.mask[:n]
         for answer in situation.answers:
             position = self._position.get(answer["expert"])
@@ -283,13 +241,13 @@ class Observer:
                 same = last["value"] is not None and answer["value"] == last["value"]
                 mine[EXPERT_FEATURES.index("agrees_with_last")] = float(same)
                 mine[EXPERT_FEATURES.index("disagrees_with_last")] = float(not same)
-        features = self._state_features(situation, good, cost_weight, vector)
+        features = self._state_features(situation, good, cost_weight, question.vector)
         row[: len(STATE_FEATURES)] = features
         start = len(STATE_FEATURES)
-        row[start : start + self.config.question_dims] = projected
+        row[start : start + self.config.question_dims] = question.projected
         if last is not None and self.config.answer_dims:
             start += self.config.question_dims
-            row[start : self.context_size] = self._answers[last["text"]][1]
+            row[start : self.context_size] = self._texts.answer(last["text"]).projected
 
     def _state_features(
         self, situation: Situation, good: list[Answer], cost_weight: float, vector: Vectors
@@ -320,13 +278,13 @@ class Observer:
             self._weight_of_evidence(good) / 3.0,
             float(value is not None),
             float(parse_number(value) is not None),
-            float(value is not None and parse_number(value) is None and value[:1] in "(0123456789"),
+            float(_is_expression(value)),
             math.log1p(len(text)) / 5.0,
             float(bool(_HEDGE.search(text[:200]))),
             0.0 if logprob is None else max(-3.0, logprob),
             float(logprob is not None),
             float(failures),
-            float(vector @ self._answers[text][0]) if self.config.answer_dims else 0.0,
+            float(vector @ self._texts.answer(text).vector) if self.config.answer_dims else 0.0,
         ]
 
     def _weight_of_evidence(self, good: list[Answer]) -> float:
@@ -341,35 +299,10 @@ class Observer:
         return float(np.clip(mine - max([0.0, *support.values()]), -9.0, 9.0))
 
 
-class _Memory(OrderedDict[str, Any]):
-    """The last entries by text; old ones are forgotten, so that a server does not grow."""
-
-    _limit = 200_000
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        if len(self) > self._limit:
-            self.popitem(last=False)
+def _is_expression(value: str | None) -> bool:
+    return value is not None and parse_number(value) is None and value[:1] in "(0123456789"
 
 
 def _last_text(situation: Situation) -> str | None:
     good = good_answers(situation.answers)
     return good[-1]["text"] if good else None
-
-
-def _principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
-    """Mean and the first principal axes, scaled so that projections have unit variance.
-
-    Returns:
-        (dimensions,) and (dimensions, dims); missing axes (too few texts) are zero.
-    """
-    mean = vectors.mean(axis=0)
-    centred = vectors - mean
-    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
-    kept = min(dims, len(singular))
-    deviation = singular[:kept] / math.sqrt(max(1, len(vectors)))
-    scaled = np.zeros((vectors.shape[1], dims), dtype=np.float32)
-    # The sign of a singular vector is arbitrary; fixed, so that training is repeatable across machines.
-    signs = np.sign(axes[np.arange(kept), np.abs(axes[:kept]).argmax(axis=1)])
-    scaled[:, :kept] = (axes[:kept] * signs[:, None] / np.maximum(deviation, 1e-3)[:, None]).T
-    return mean.astype(np.float32), scaled

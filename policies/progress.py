@@ -8,8 +8,6 @@ docs/training.md.
 from __future__ import annotations
 
 import csv
-import json
-import os
 import sys
 import time
 from collections import Counter, deque
@@ -19,20 +17,18 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from der_graph.errors import AgentError
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
+from der_graph.policies.checkpoint import apply_checkpoint, drop_later_rows, write_checkpoint
 from der_graph.policies.env import RoutingVecEnv
 from der_graph.policies.rollout import run_routes
 from der_graph.policies.train_config import TrainConfig
 from der_graph.state import DERContext
 
-CHECKPOINT_FORMAT = 1
 _WINDOW = 1000  # finished routes that the rollout figures look back on
 
 
@@ -41,7 +37,11 @@ class AnswerBar:
 
     def __init__(self, label: str, total: int, *, show: bool) -> None:
         self._bar = tqdm(
-            total=total, desc=label, unit="answer", disable=not (show and sys.stderr.isatty()), leave=False
+            total=total,
+            desc=label,
+            unit="answer",
+            disable=not (show and sys.stderr.isatty()),
+            leave=False,
         )
 
     def advance(self, count: int) -> None:
@@ -95,10 +95,9 @@ class TrainingProgress(BaseCallback):
         self._started = time.perf_counter()
         self._before = 0.0  # seconds of the runs that this one resumes
         self._evaluated = 0
+        self._resumed_at = 0
         self._warned: set[str] = set()
         self.best: dict[str, Any] | None = None
-
-    # -- SB3 calls these --------------------------------------------------------------------------------
 
     def _on_step(self) -> bool:
         self._recent.extend(info for info in self.locals["infos"] if "experts" in info)
@@ -108,18 +107,18 @@ class TrainingProgress(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         # Between an update and the next rollout: everything that the future depends on is at rest here.
-        if self.model.num_timesteps == 0:
+        if self.model.num_timesteps in (0, self._resumed_at):
             return
         row = self._row()
         due = (self.model.num_timesteps * self._config.evaluations) // self._config.steps
         if due > self._evaluated:
             self._evaluated = due
             row.update(self._evaluate())
-            self.save_checkpoint()
-        self._write_row(row)
+            self._write_row(row)
+            self.save_checkpoint()  # after the row, so that a resumed run never lacks it
+        else:
+            self._write_row(row)
         self._warn(row)
-
-    # -- evaluation ---------------------------------------------------------------------------------------
 
     def _evaluate(self) -> dict[str, float]:
         agent = self._agent_now()
@@ -130,7 +129,8 @@ class TrainingProgress(BaseCallback):
             agent.metadata["results"] = {"dev": self.best}
             agent.save_pretrained(self._folder)
         if self._bar is not None:
-            self._bar.set_postfix_str(f"dev quality {figures['dev/quality']:.3f}, cost {figures['dev/cost']:.3g}")
+            quality, cost = figures["dev/quality"], figures["dev/cost"]
+            self._bar.set_postfix_str(f"dev quality {quality:.3f}, cost {cost:.3g}")
         return figures
 
     def finish(self, last: DERAgent) -> DERAgent:
@@ -146,8 +146,6 @@ class TrainingProgress(BaseCallback):
             f"{best['dev/cost']:.4g}, {best['dev/calls']:.2f} calls a question; saved in {self._folder}"
         )
         return DERAgent.from_pretrained(self._folder, encoder=last.observer.encoder)
-
-    # -- curve and warnings -------------------------------------------------------------------------------
 
     def _row(self) -> dict[str, Any]:
         seconds = self._before + time.perf_counter() - self._started
@@ -166,7 +164,13 @@ class TrainingProgress(BaseCallback):
             for i, name in enumerate(self._rules.names):
                 row[f"route/share_{name}"] = asked[i] / calls
         values = self.model.logger.name_to_value
-        for key in ("entropy_loss", "approx_kl", "clip_fraction", "value_loss", "explained_variance"):
+        for key in (
+            "entropy_loss",
+            "approx_kl",
+            "clip_fraction",
+            "value_loss",
+            "explained_variance",
+        ):
             if f"train/{key}" in values:
                 row[f"train/{key}"] = float(values[f"train/{key}"])
         return row
@@ -181,7 +185,13 @@ class TrainingProgress(BaseCallback):
             *(f"route/share_{name}" for name in self._rules.names),
             *(
                 f"train/{key}"
-                for key in ("entropy_loss", "approx_kl", "clip_fraction", "value_loss", "explained_variance")
+                for key in (
+                    "entropy_loss",
+                    "approx_kl",
+                    "clip_fraction",
+                    "value_loss",
+                    "explained_variance",
+                )
             ),
         ]
         new = not path.exists() or path.stat().st_size == 0
@@ -214,29 +224,15 @@ class TrainingProgress(BaseCallback):
             self._warned.add(key)
             self._say(text)
 
-    # -- checkpoint ---------------------------------------------------------------------------------------
-
     def save_checkpoint(self) -> None:
-        """Write everything that the rest of the run depends on; whole or not at all."""
-        checkpoint = {
-            "format": CHECKPOINT_FORMAT,
-            "config": json.dumps(self._config.plain(), sort_keys=True),
-            "experts": list(self._rules.names),
-            "policy": self.model.policy.state_dict(),
-            "optimizer": self.model.policy.optimizer.state_dict(),
-            "steps": self.model.num_timesteps,
-            "updates": self.model._n_updates,
-            "env": json.dumps(self._env.state()),
-            "numpy": json.dumps(_numpy_state()),
-            "torch": torch.get_rng_state(),
-            "best": json.dumps(self.best),
+        """Write everything that the rest of the run depends on."""
+        own = {
+            "best": self.best,
             "evaluated": self._evaluated,
+            "recent": list(self._recent),
             "seconds": self._before + time.perf_counter() - self._started,
-            "starts": torch.as_tensor(np.asarray(self.model._last_episode_starts)),
         }
-        part = self._folder / "checkpoint.pt.part"
-        torch.save(checkpoint, part)
-        os.replace(part, self._folder / "checkpoint.pt")
+        write_checkpoint(self._folder, self._config, self._rules.names, self.model, self._env, own)
 
     def restore(self, checkpoint: dict[str, Any], model: Any) -> None:
         """Go on from a checkpoint.
@@ -244,25 +240,13 @@ class TrainingProgress(BaseCallback):
         Raises:
             AgentError: If it was made with other settings or for another pool.
         """
-        if checkpoint.get("format") != CHECKPOINT_FORMAT:
-            raise AgentError(f"the checkpoint has format {checkpoint.get('format')}; train anew")
-        now, then = self._config.plain(), json.loads(checkpoint["config"])
-        changed = [key for key in then if json.loads(json.dumps(now.get(key))) != then[key]]
-        if changed or checkpoint["experts"] != list(self._rules.names):
-            what = ", ".join(f"{k} was {then[k]!r}, is {now.get(k)!r}" for k in changed) or "the pool changed"
-            raise AgentError(f"the checkpoint was made with other settings ({what}); resume with the same ones")
-        model.policy.load_state_dict(checkpoint["policy"])
-        model.policy.optimizer.load_state_dict(checkpoint["optimizer"])
-        model.num_timesteps = checkpoint["steps"]
-        model._n_updates = checkpoint["updates"]
-        self.best = json.loads(checkpoint["best"])
-        self._evaluated = checkpoint["evaluated"]
-        self._before = checkpoint["seconds"]
-        model._last_obs = self._env.restore(json.loads(checkpoint["env"]))
-        model._last_episode_starts = checkpoint["starts"].numpy()
-        _restore_numpy(json.loads(checkpoint["numpy"]))
-        torch.set_rng_state(checkpoint["torch"])
-        _truncate_csv(self._folder / "progress.csv", checkpoint["steps"])
+        own = apply_checkpoint(checkpoint, self._config, self._rules.names, model, self._env)
+        self.best = own["best"]
+        self._evaluated = own["evaluated"]
+        self._before = own["seconds"]
+        self._recent.extend(own["recent"])
+        self._resumed_at = checkpoint["steps"]
+        drop_later_rows(self._folder / "progress.csv", checkpoint["steps"])
 
     def __enter__(self) -> TrainingProgress:
         self._started = time.perf_counter()
@@ -277,7 +261,10 @@ class TrainingProgress(BaseCallback):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._bar.close()
         if kind is KeyboardInterrupt:
@@ -310,27 +297,3 @@ def evaluate_utility(
         "dev/calls": calls,
         "dev/utility": float(np.mean(utilities)),
     }
-
-
-def _numpy_state() -> list[Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
-    return [name, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)]
-
-
-def _restore_numpy(state: list[Any]) -> None:
-    name, keys, position, has_gauss, cached = state
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
-
-
-def _truncate_csv(path: Path, steps: int) -> None:
-    """Drop the rows written after the checkpoint; the resumed run writes them again."""
-    if not path.exists():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = [row for row in reader if int(row["time/steps"]) < steps]
-        columns = list(reader.fieldnames or [])
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.hub import Choice, RoutingAgent
+from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource, Request
 from der_graph.state import Answer, DERContext, Situation, good_answers
@@ -131,10 +131,7 @@ class Lockstep:
             route.qualities.append(route.quality)
             self._masks[position] = mask = self._mask(route)
             rows.append((route.quality, previous, answer["cost"], first, False, not any(mask[:-1])))
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-        numbers = [np.array(column, dtype=np.float32) for column in columns[:3]]
-        flags = [np.array(column, dtype=np.bool_) for column in columns[3:]]
-        return Advance(*numbers, *flags)
+        return _advance(rows)
 
     def _mask(self, route: Route) -> list[bool]:
         context = route.context
@@ -142,6 +139,12 @@ class Lockstep:
             route.answers, spent=route.spent, max_cost=context.max_cost, max_steps=context.max_steps
         )
         return mask
+
+
+def _advance(rows: list[tuple[float, float, float, bool, bool, bool]]) -> Advance:
+    numbers = np.array([row[:3] for row in rows], dtype=np.float32).reshape(-1, 3)
+    flags = np.array([row[3:] for row in rows], dtype=np.bool_).reshape(-1, 3)
+    return Advance(*numbers.T, *flags.T)
 
 
 @dataclass(frozen=True)
@@ -206,8 +209,6 @@ def run_routes(
             open_routes = [p for p, ended in zip(open_routes, step.ended, strict=True) if not ended]
         done += [_episode(agent, route, len(rules.names)) for route in lockstep.routes]
     return done
-
-
 
 
 def _episode(agent: RoutingAgent, route: Route, end: int) -> Episode:

@@ -61,9 +61,8 @@ class RoutingPolicy(MaskableActorCriticPolicy):
         self.mlp_extractor = _Split(choices)  # type: ignore[assignment]
         self.action_net = nn.Identity()
         self.value_net = nn.Identity()  # type: ignore[assignment]
-        self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        make: Any = self.optimizer_class
+        self.optimizer = make(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     @property
     def network(self) -> RoutingNetwork:

@@ -21,7 +21,7 @@ import numpy as np
 
 import der_graph
 from der_graph.data import Example
-from der_graph.errors import AgentError, DataError, require
+from der_graph.errors import DataError, require
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
@@ -32,7 +32,6 @@ from der_graph.policies.observation import Observer
 from der_graph.policies.quality import QualityMetric, get_metric
 from der_graph.policies.train_config import TrainConfig
 
-CHECKPOINT_FILE = "checkpoint.pt"
 Say = Callable[[str], None]
 
 
@@ -79,7 +78,9 @@ def train_agent(
     """
     require("stable_baselines3", extra="train", why="training an agent")
     require("sb3_contrib", extra="train", why="training an agent")
-    from der_graph.policies.env import Episodes, RequestConfig, RoutingVecEnv
+    from der_graph.policies.checkpoint import CHECKPOINT_FILE, read_checkpoint
+    from der_graph.policies.env import RoutingVecEnv
+    from der_graph.policies.episodes import Episodes, RequestConfig
     from der_graph.policies.progress import AnswerBar, TrainingProgress
 
     config = config or TrainConfig()
@@ -95,7 +96,9 @@ def train_agent(
     folder.mkdir(parents=True, exist_ok=True)
     _seed_everything(config.seed)
 
-    with AnswerBar("first answers", (len(examples) + len(dev)) * len(members), show=progress) as bar:
+    with AnswerBar(
+        "first answers", (len(examples) + len(dev)) * len(members), show=progress
+    ) as bar:
         source = AnswerSource(members, examples, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         dev_source = AnswerSource(members, dev, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         first = source.first_answers()
@@ -123,14 +126,16 @@ def train_agent(
             model.policy.network,
             cost_weight=config.cost_weight,
             cost_weight_range=config.cost_weight_range,
-            metadata={"training": {**config.plain(), "metric": scorer.name, "versions": versions()}},
+            metadata={
+                "training": {**config.plain(), "metric": scorer.name, "versions": versions()}
+            },
         )
 
     watcher = TrainingProgress(
         folder, config, env, agent_now, dev_source=dev_source, rules=rules, show=progress, say=say
     )
     if resume:
-        watcher.restore(_load_checkpoint(folder / CHECKPOINT_FILE), model)
+        watcher.restore(read_checkpoint(folder / CHECKPOINT_FILE), model)
     say(
         f"training: {config.steps:,} steps on {len(examples)} questions, {len(members)} experts, "
         f"{config.envs} routes at once, seed {config.seed}"
@@ -193,7 +198,7 @@ def _make_model(env: Any, config: TrainConfig) -> Any:
     return MaskablePPO(
         RoutingPolicy,
         env,
-        learning_rate=_linear(config.learning_rate),
+        learning_rate=_Linear(config.learning_rate),
         n_steps=config.rollout,
         # SB3 warns of a truncated last minibatch; the largest divisor near the wish avoids it.
         batch_size=next(b for b in range(min(config.batch, size), 0, -1) if size % b == 0),
@@ -213,7 +218,7 @@ def _make_model(env: Any, config: TrainConfig) -> Any:
     )
 
 
-class _linear:  # noqa: N801 - used like a function; a class because SB3 keeps it in its checkpoints
+class _Linear:
     """A learning rate that falls linearly from `start` to zero."""
 
     def __init__(self, start: float) -> None:
@@ -227,24 +232,8 @@ def _seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - SB3 shuffles its minibatches with the global generator
+    np.random.seed(seed)  # SB3 shuffles its minibatches with the global generator
     torch.manual_seed(seed)
-
-
-def _load_checkpoint(path: Path) -> dict[str, Any]:
-    import torch
-
-    if not path.is_file():
-        raise AgentError(f"nothing to resume: {path} does not exist; run without --resume")
-    try:
-        # weights_only: a checkpoint is tensors and plain data, so loading it cannot run code.
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise AgentError(
-            f"{path} is damaged ({type(error).__name__}); delete it and train again. "
-            "Answers already generated are in the answer cache and are not asked again."
-        ) from error
-    return checkpoint
 
 
 def _first_report(
@@ -257,7 +246,9 @@ def _first_report(
         dev_q = float(np.mean([row[i].quality for row in dev_first]))
         failed = sum(o.answer["error"] is not None for o in mine)
         note = f", {failed} failed calls" if failed else ""
-        lines.append(f"  {expert.name}: quality alone {train_q:.3f} (train), {dev_q:.3f} (dev){note}")
+        lines.append(
+            f"  {expert.name}: quality alone {train_q:.3f} (train), {dev_q:.3f} (dev){note}"
+        )
     with contextlib.suppress(IndexError):
         best = float(np.mean([max(o.quality for o in row) for row in first]))
         lines.append(f"  best first answer per question: {best:.3f}")

@@ -10,12 +10,16 @@ import pytest
 from hypothesis import settings
 
 # Before anything is imported, because these are read on import.
-os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"  # state that a later LangGraph would refuse fails now
+os.environ["LANGGRAPH_STRICT_MSGPACK"] = (
+    "true"  # state that a later LangGraph would refuse fails now
+)
 os.environ["LANGSMITH_TRACING"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("DER_LOG", None)
-if "DER_CACHE" not in os.environ:  # the Makefile names a folder that is kept: converting weights takes a while
+if (
+    "DER_CACHE" not in os.environ
+):  # the Makefile names a folder that is kept: converting weights takes a while
     _cache = tempfile.TemporaryDirectory(prefix="der-graph-tests-", ignore_cleanup_errors=True)
     os.environ["DER_CACHE"] = _cache.name
 

@@ -29,7 +29,9 @@ class ScriptedModel:
         return AIMessage(answer) if isinstance(answer, str) else answer
 
 
-def scripted_expert(name: str, *answers: Any, cost: float = 1.0, **more: Any) -> tuple[Expert, ScriptedModel]:
+def scripted_expert(
+    name: str, *answers: Any, cost: float = 1.0, **more: Any
+) -> tuple[Expert, ScriptedModel]:
     """An expert and the model behind it, which remembers its prompts."""
     model = ScriptedModel(*answers)
     return Expert(name, RunnableLambda(model, name=f"model-{name}"), cost=cost, **more), model
@@ -72,7 +74,9 @@ class ScriptedAgent:
         return Choice(index, [float(i == index) for i in range(len(choices))], value=0.5)
 
 
-def an_answer(expert: str = "a", text: str = "42", *, error: str | None = None, cost: float = 1.0) -> Answer:
+def an_answer(
+    expert: str = "a", text: str = "42", *, error: str | None = None, cost: float = 1.0
+) -> Answer:
     """An answer with everything filled in."""
     return Answer(
         expert=expert,

@@ -51,11 +51,17 @@ def test_every_expert_is_scored_by_the_same_weights() -> None:
 
 
 def test_decisions_obey_the_mask_and_sum_to_one(agent: DERAgent) -> None:
-    masks = [[True, True, True, True, False], [False, True, False, False, True], [False, False, True, False, False]]
+    masks = [
+        [True, True, True, True, False],
+        [False, True, False, False, True],
+        [False, False, True, False, False],
+    ]
     for choice, mask in zip(agent.decide([situation(mask) for mask in masks]), masks, strict=True):
         assert mask[choice.index]
         assert sum(choice.probabilities) == pytest.approx(1.0)
-        assert all(p == 0.0 for p, allowed in zip(choice.probabilities, mask, strict=True) if not allowed)
+        assert all(
+            p == 0.0 for p, allowed in zip(choice.probabilities, mask, strict=True) if not allowed
+        )
         assert choice.probabilities[choice.index] == max(choice.probabilities)
         assert choice.cost_weight == 0.2
 
@@ -101,7 +107,9 @@ def test_serving_imports_no_training_library(agent: DERAgent, tmp_path: Path) ->
 
 def test_another_pool_is_refused_with_the_difference(agent: DERAgent) -> None:
     agent.check_pool(NAMES)
-    with pytest.raises(AgentPoolMismatchError, match=r"the pool lacks 'parrot'; the agent does not know 'owl'"):
+    with pytest.raises(
+        AgentPoolMismatchError, match="lacks 'parrot'; the agent does not know 'owl'"
+    ):
         agent.check_pool([*NAMES[:3], "owl"])
     with pytest.raises(AgentPoolMismatchError, match="order differs"):
         agent.check_pool(NAMES[::-1])
@@ -110,7 +118,7 @@ def test_another_pool_is_refused_with_the_difference(agent: DERAgent) -> None:
 def test_folders_that_hold_no_agent(agent: DERAgent, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="no such folder"):
         load_agent("./nowhere")
-    with pytest.raises(AgentError, match="no config.json"):
+    with pytest.raises(AgentError, match=r"no config\.json"):
         load_agent(tmp_path)
     agent.save_pretrained(tmp_path)
     weights = (tmp_path / WEIGHTS_FILE).read_bytes()

@@ -21,10 +21,19 @@ def recorded(tmp_path: Path) -> tuple[Path, Path]:
     for i, example in enumerate(toy_examples(40)):
         candidates = [
             {"model": "big", "text": example.reference, "scores": {"accuracy": 1.0}},
-            {"model": "small", "text": example.reference if i % 2 else "no", "scores": {"accuracy": i % 2}},
+            {
+                "model": "small",
+                "text": example.reference if i % 2 else "no",
+                "scores": {"accuracy": i % 2},
+            },
         ]
         rows.append(
-            {"id": example.id, "instruction": example.question, "output": example.reference, "candidates": candidates}
+            {
+                "id": example.id,
+                "instruction": example.question,
+                "output": example.reference,
+                "candidates": candidates,
+            }
         )
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -125,7 +134,9 @@ def test_mistakes_end_with_one_clear_line(
 
 
 def _two_more() -> str:
-    return "".join(f"  - {{name: {n}, backend: recorded, data: data.jsonl, cost: 1}}\n" for n in "cd")
+    return "".join(
+        f"  - {{name: {n}, backend: recorded, data: data.jsonl, cost: 1}}\n" for n in "cd"
+    )
 
 
 def test_a_question_from_standard_input(
@@ -136,7 +147,9 @@ def test_a_question_from_standard_input(
     from der_graph.policies import agent as agent_module
 
     toy_agent(toy_source(8)).save_pretrained(tmp_path / "agent")
-    monkeypatch.setattr("der_graph.pool.load_pool", lambda name: pool_from(toy_experts(), max_steps=3))
+    monkeypatch.setattr(
+        "der_graph.pool.load_pool", lambda name: pool_from(toy_experts(), max_steps=3)
+    )
     monkeypatch.setattr(sys, "stdin", io.StringIO(toy_examples(2)[1].question))
     assert agent_module is not None
     assert run("ask", "-", "--agent", tmp_path / "agent", "--json") == 0

@@ -14,13 +14,16 @@ from stable_baselines3.common.env_checker import check_env
 
 from der_graph.errors import DataError
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.env import Episodes, RequestConfig, RoutingEnv, RoutingVecEnv
+from der_graph.policies.env import RoutingEnv, RoutingVecEnv
+from der_graph.policies.episodes import Episodes, RequestConfig
 from der_graph.policies.reward import PRESETS
 
 FIXED = RequestConfig(cost_weight=0.36, cost_weight_range=(0.36, 0.36), budget_share=0.0)
 
 
-def make_env(count: int = 8, envs: int = 2, requests: RequestConfig = FIXED, seed: int = 0) -> RoutingVecEnv:
+def make_env(
+    count: int = 8, envs: int = 2, requests: RequestConfig = FIXED, seed: int = 0
+) -> RoutingVecEnv:
     source = toy_source(count)
     rules = toy_rules(source.experts)
     episodes = Episodes(count, requests, rules.costs, seed)
@@ -90,7 +93,8 @@ def test_a_restored_environment_goes_on_alike() -> None:
         seen = []
         for _ in range(steps):
             actions = [rng.choice(np.flatnonzero(mask)) for mask in env.masks()]
-            observation, rewards, _, _ = env.step(np.array(actions))
+            env.step_async(np.array(actions))
+            observation, rewards, _, _ = env.step_wait()
             seen += [observation, rewards]
         return seen
 
@@ -119,5 +123,10 @@ def test_no_questions_is_said_plainly() -> None:
     rules = toy_rules(source.experts)
     with pytest.raises(DataError, match="no questions"):
         RoutingVecEnv(
-            empty, rules, toy_observer(source), PRESETS["default"], Episodes(0, FIXED, rules.costs, 0), 1
+            empty,
+            rules,
+            toy_observer(source),
+            PRESETS["default"],
+            Episodes(0, FIXED, rules.costs, 0),
+            1,
         )

@@ -12,7 +12,9 @@ from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_source
 
 
 def load(root: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", root / "examples" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(
+        f"example_{name}", root / "examples" / f"{name}.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

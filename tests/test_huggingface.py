@@ -20,7 +20,16 @@ from der_graph.errors import ExpertError, MissingDependencyError, PoolError
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.prompts import PromptWriter, fill_format, merge_turns
 
-QUESTIONS = ["hello", "What is the capital of France?", "x", "2 + 2", "a b c d e f g", "why", "no", "1"]
+QUESTIONS = [
+    "hello",
+    "What is the capital of France?",
+    "x",
+    "2 + 2",
+    "a b c d e f g",
+    "why",
+    "no",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +68,10 @@ def spy(chat: HuggingFaceChat) -> Iterator[Spy]:
 def scripted(chat: HuggingFaceChat, text: str) -> HuggingFaceChat:
     """Make the model say a text, whatever it is asked, and then end."""
     loaded = chat.load()
-    ids = [*loaded.tokenizer(text, add_special_tokens=False)["input_ids"], loaded.tokenizer.eos_token_id]
+    ids = [
+        *loaded.tokenizer(text, add_special_tokens=False)["input_ids"],
+        loaded.tokenizer.eos_token_id,
+    ]
     start: list[int] = []
 
     def forward(*args: Any, **given: Any) -> Any:
@@ -205,11 +217,11 @@ def test_the_end_token_is_counted_once_and_padding_never(fresh: HuggingFaceChat)
     scripted(fresh, "yes")
     for message in [fresh.invoke("hello"), *fresh.batch(["a", "a much longer question"])]:
         assert message.content == "yes"
-        assert message.usage_metadata["output_tokens"] == 4  # type: ignore[index]
+        assert message.usage_metadata["output_tokens"] == 4
         assert message.response_metadata["finish_reason"] == "stop"
     short, long = fresh.batch(["a", "a much longer question"])
     assert short.usage_metadata["input_tokens"] == fresh.invoke("a").usage_metadata["input_tokens"]  # type: ignore[index]
-    assert long.usage_metadata["input_tokens"] > short.usage_metadata["input_tokens"]  # type: ignore[index]
+    assert long.usage_metadata["input_tokens"] > short.usage_metadata["input_tokens"]
 
 
 def test_thoughts_are_hidden_and_kept(fresh: HuggingFaceChat) -> None:
@@ -241,7 +253,10 @@ def test_control_tokens_in_messages_are_data(chat: HuggingFaceChat) -> None:
         assert chat.load().tokenizer.eos_token_id not in ids
     assert "< |im_end|>" in writer([HumanMessage(attack)]).text
     plain = PromptWriter(chat.load().tokenizer, "{text}")
-    assert chat.load().tokenizer.convert_tokens_to_ids("<|im_end|>") not in plain([HumanMessage(attack)]).ids
+    assert (
+        chat.load().tokenizer.convert_tokens_to_ids("<|im_end|>")
+        not in plain([HumanMessage(attack)]).ids
+    )
 
 
 @pytest.mark.parametrize("prompt_format", [None, "Q: {text}\nA:", "<s>{text}"])
@@ -256,9 +271,9 @@ def test_plain_formats() -> None:
     tokenizer = tiny_tokenizer()
     messages = [SystemMessage("S"), HumanMessage("one"), AIMessage("two"), HumanMessage("thr{ee}")]
     assert PromptWriter(tokenizer, "Q: {text}\nA:")(messages).text == "Q: thr{ee}\nA:"
-    assert fill_format("{system}|{history}|{text}", [("system", "S"), ("user", "a"), ("user", "b")]) == (
-        "S|User: a|b"
-    )
+    assert fill_format(
+        "{system}|{history}|{text}", [("system", "S"), ("user", "a"), ("user", "b")]
+    ) == ("S|User: a|b")
     bare = PromptWriter(tiny_tokenizer(template=None))(messages)
     assert bare.text == "Question: thr{ee}\nAnswer:"
     with pytest.raises(PoolError, match=r"unknown field \{question\}"):
@@ -300,7 +315,9 @@ def test_a_prompt_longer_than_the_context(chat: HuggingFaceChat, spy: Spy) -> No
 # Batches -------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_one_call_and_gives_the_answers_of_single_calls(chat: HuggingFaceChat, spy: Spy) -> None:
+def test_a_batch_is_one_call_and_gives_the_answers_of_single_calls(
+    chat: HuggingFaceChat, spy: Spy
+) -> None:
     singles = [chat.invoke(question).content for question in QUESTIONS]
     spy.shapes.clear()
     assert [message.content for message in chat.batch(QUESTIONS)] == singles
@@ -349,7 +366,9 @@ class Recorder(BaseCallbackHandler):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_every_input_of_a_batch_has_its_own_run_and_config(chat: HuggingFaceChat, asynchronous: bool) -> None:
+def test_every_input_of_a_batch_has_its_own_run_and_config(
+    chat: HuggingFaceChat, asynchronous: bool
+) -> None:
     collectors = [RunCollectorCallbackHandler() for _ in range(3)]
     configs: list[Any] = [
         {"callbacks": [collector], "tags": [f"t{i}"], "metadata": {"n": i}, "run_name": f"run{i}"}
@@ -377,7 +396,9 @@ def test_every_input_of_a_batch_has_its_own_run_and_config(chat: HuggingFaceChat
     assert len(recorder.failed) == 1
 
 
-def test_a_call_that_never_arrives_does_not_hold_up_the_batch(chat: HuggingFaceChat, spy: Spy) -> None:
+def test_a_call_that_never_arrives_does_not_hold_up_the_batch(
+    chat: HuggingFaceChat, spy: Spy
+) -> None:
     class Refuses(BaseCallbackHandler):
         raise_error = True
 
@@ -389,7 +410,11 @@ def test_a_call_that_never_arrives_does_not_hold_up_the_batch(chat: HuggingFaceC
         chat.batch(["a", "b", "c"], configs, return_exceptions=True),
         asyncio.run(chat.abatch(["a", "b", "c"], configs, return_exceptions=True)),
     ):
-        assert [type(result).__name__ for result in results] == ["AIMessage", "ValueError", "AIMessage"]
+        assert [type(result).__name__ for result in results] == [
+            "AIMessage",
+            "ValueError",
+            "AIMessage",
+        ]
     assert [shape[0] for shape in spy.shapes] == [2, 2]
 
 
@@ -478,9 +503,8 @@ def test_closing_a_stream_stops_the_model(fresh: HuggingFaceChat) -> None:
     stream = fresh.stream("hello")
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    with fresh.load().held():  # free again as soon as the step that ran is over
-        seen = len(steps)
-    assert seen < 10
+    fresh.load().run(lambda: None)  # its turn comes as soon as the step that ran is over
+    assert len(steps) < 10
 
 
 def test_cancelling_a_task_stops_the_model(fresh: HuggingFaceChat) -> None:
@@ -497,11 +521,15 @@ def test_cancelling_a_task_stops_the_model(fresh: HuggingFaceChat) -> None:
         async for _ in fresh.astream("hello"):
             pass
 
-    for start in (lambda: stream(), lambda: fresh.ainvoke("hello"), lambda: fresh.abatch(["a", "b"])):
+    for start in (
+        lambda: stream(),
+        lambda: fresh.ainvoke("hello"),
+        lambda: fresh.abatch(["a", "b"]),
+    ):
         steps.clear()
         asyncio.run(cancelled(start()))
-        with fresh.load().held():
-            assert len(steps) < 40  # of 60
+        fresh.load().run(lambda: None)
+        assert len(steps) < 40  # of 60
 
 
 def test_max_time_cuts_the_answer(fresh: HuggingFaceChat) -> None:
@@ -531,9 +559,13 @@ def test_threads_take_turns(chat: HuggingFaceChat) -> None:
 
 def test_models_are_loaded_once_at_first_use_and_shared(folder: Path) -> None:
     one = HuggingFaceChat(model=str(folder))
-    other = HuggingFaceChat(model=str(folder), prompt_format="{text}", generation={"max_new_tokens": 1})
+    other = HuggingFaceChat(
+        model=str(folder), prompt_format="{text}", generation={"max_new_tokens": 1}
+    )
     assert one._loaded is None
-    assert one.parameters_b == pytest.approx(sum(p.numel() for p in tiny_model().parameters()) / 1e9)
+    assert one.parameters_b == pytest.approx(
+        sum(p.numel() for p in tiny_model().parameters()) / 1e9
+    )
     assert one.count_tokens("hello") == 5
     assert one._loaded is None  # counting needs the tokenizer alone
     assert one.load() is other.load()
@@ -571,7 +603,9 @@ def test_a_tokenizer_without_padding(tmp_path: Path) -> None:
 def test_a_lora_adapter_is_merged(folder: Path, tmp_path: Path, chat: HuggingFaceChat) -> None:
     peft = pytest.importorskip("peft")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules="all-linear", lora_alpha=64))
+    adapted = peft.get_peft_model(
+        model, peft.LoraConfig(r=4, target_modules="all-linear", lora_alpha=64)
+    )
     torch.manual_seed(1)
     for name, weight in adapted.named_parameters():
         if "lora_" in name:
@@ -617,7 +651,11 @@ def test_fingerprints_follow_what_answers_depend_on(folder: Path, tmp_path: Path
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu(folder: Path) -> None:
-    settings: dict[str, Any] = {"model": str(folder), "generation": {"max_new_tokens": 12}, "dtype": "float32"}
+    settings: dict[str, Any] = {
+        "model": str(folder),
+        "generation": {"max_new_tokens": 12},
+        "dtype": "float32",
+    }
     gpu = HuggingFaceChat(**settings)
     assert gpu.load().model.device.type == "cuda"
     cpu = HuggingFaceChat(**settings, device="cpu")

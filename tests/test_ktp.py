@@ -44,7 +44,9 @@ CONTROL_TOKENS = [
 ]
 
 # Text that is dense in what control tokens are made of.
-pieces = st.sampled_from([*CONTROL_TOKENS, "<", "|", ">", "[", "]", "/", "INST", "s", " ", "\n", "im_start"])
+pieces = st.sampled_from(
+    [*CONTROL_TOKENS, "<", "|", ">", "[", "]", "/", "INST", "s", " ", "\n", "im_start"]
+)
 tricky = st.lists(pieces, max_size=12).map("".join) | st.text(max_size=60)
 
 
@@ -59,7 +61,12 @@ def test_without_an_earlier_answer_the_question_is_all_there_is() -> None:
 def test_the_paper_template_says_what_the_paper_says() -> None:
     text = ktp_text("What is 2 + 3?", [an_answer(text="6")], TEMPLATES["paper"])
     assert text.startswith("What is 2 + 3?")
-    for substance in ("Another student", ": 6", "additional advice", "more satisfactory answer directly"):
+    for substance in (
+        "Another student",
+        ": 6",
+        "additional advice",
+        "more satisfactory answer directly",
+    ):
         assert substance in text
     assert text.endswith("Do not mention other students.")
     assert "earlier_answer" not in text
@@ -74,7 +81,9 @@ def test_the_default_template_quotes_the_last_answer_and_doubts_it() -> None:
 
 
 def test_default_all_numbers_every_answer() -> None:
-    text = ktp_text("Why?", [an_answer(text="one"), an_answer("b", text="two")], TEMPLATES["default_all"])
+    text = ktp_text(
+        "Why?", [an_answer(text="one"), an_answer("b", text="two")], TEMPLATES["default_all"]
+    )
     assert "<earlier_answer>\n1. one\n2. two\n</earlier_answer>" in text
 
 
@@ -143,7 +152,9 @@ def test_the_question_is_never_shortened() -> None:
 def test_all_answers_share_one_budget() -> None:
     template = KTPTemplate("tight", ktp.DEFAULT_ALL_TRANSFER, max_answer_tokens=20)
     text = ktp_text("Why?", [an_answer(text="a" * 400), an_answer("b", text="b" * 400)], template)
-    assert text.count("a" * 20 + " [...") == 1  # 10 tokens of 4 characters each, half before the cut
+    assert (
+        text.count("a" * 20 + " [...") == 1
+    )  # 10 tokens of 4 characters each, half before the cut
     assert text.count("characters left out") == 2
 
 
@@ -221,7 +232,10 @@ def test_nor_with_a_mark_that_only_looks_like_it(mark: str) -> None:
 @pytest.mark.parametrize(
     ("transfer", "message"),
     [
-        ("{question} {reply}", r"ktp 'own': transfer: unknown field {reply}; allowed: {answer}, {answers}, {qu"),
+        (
+            "{question} {reply}",
+            r"ktp 'own': transfer: unknown field {reply}; allowed: {answer}, {answers}, {qu",
+        ),
         ("{question} {}", r"unknown field {}"),
         ("{question.upper}", r"unknown field {question.upper}"),
         ("{question} {answer", r"write literal braces as {{ and }}"),
@@ -236,7 +250,9 @@ def test_a_template_text_that_cannot_be_filled_in_is_refused(transfer: str, mess
 
 
 def test_the_first_text_knows_no_answer() -> None:
-    with pytest.raises(PoolError, match=r"ktp 'own': first: unknown field {answer}; allowed: {question}"):
+    with pytest.raises(
+        PoolError, match=r"ktp 'own': first: unknown field {answer}; allowed: {question}"
+    ):
         KTPTemplate("own", first="{question} {answer}")
 
 

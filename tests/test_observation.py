@@ -10,18 +10,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import WordEncoder, toy_observer, toy_source
 
-from der_graph.policies.observation import EXPERT_FEATURES, STATE_FEATURES, ObservationConfig, Observer
+from der_graph.policies.observation import (
+    EXPERT_FEATURES,
+    STATE_FEATURES,
+    ObservationConfig,
+    Observer,
+)
 from der_graph.state import Answer, Situation
 
 NAMES = ["writer", "counter", "facts", "parrot"]
 OPEN = [True, True, True, True, False]
 
 
-def said(expert: str, text: str, value: str | None, *, logprob: float | None = None, error: str | None = None) -> Answer:
+def said(
+    expert: str,
+    text: str,
+    value: str | None,
+    *,
+    logprob: float | None = None,
+    error: str | None = None,
+) -> Answer:
     return Answer(
-        expert=expert, text=text, value=value, cost=1.0, input_tokens=1, output_tokens=1, seconds=0.1,
-        logprob=logprob, error=error,
-    )  # fmt: skip
+        expert=expert,
+        text=text,
+        value=value,
+        cost=1.0,
+        input_tokens=1,
+        output_tokens=1,
+        seconds=0.1,
+        logprob=logprob,
+        error=error,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +48,12 @@ def observer() -> Observer:
     return toy_observer(toy_source(20))
 
 
-def look(observer: Observer, situation: Situation, weight: float = 0.1) -> tuple[dict[str, float], list[dict[str, float]]]:
+Features = dict[str, float]
+
+
+def look(
+    observer: Observer, situation: Situation, weight: float = 0.1
+) -> tuple[Features, list[Features]]:
     row = observer.observe([situation], [weight])[0]
     state = dict(zip(STATE_FEATURES, row.tolist(), strict=False))
     blocks = row[observer.context_size :].reshape(len(NAMES), observer.expert_size)
@@ -37,7 +61,9 @@ def look(observer: Observer, situation: Situation, weight: float = 0.1) -> tuple
 
 
 def test_before_the_first_answer(observer: Observer) -> None:
-    state, experts = look(observer, Situation("Tell me, what is the colour of thing 3?", [], OPEN, max_steps=3))
+    state, experts = look(
+        observer, Situation("Tell me, what is the colour of thing 3?", [], OPEN, max_steps=3)
+    )
     assert state["step"] == 0.0
     assert state["answered"] == 0.0
     assert state["budget_left"] == 1.0
@@ -56,7 +82,8 @@ def test_evidence_in_the_answers(observer: Observer) -> None:
         said("writer", "blue", "blue"),
         said("counter", "red", "red", logprob=-0.5),
     ]
-    situation = Situation("What?", answers, [False, False, False, False, True], spent=1.8, max_steps=4, max_cost=3.6)
+    only_end = [False, False, False, False, True]
+    situation = Situation("What?", answers, only_end, spent=1.8, max_steps=4, max_cost=3.6)
     state, experts = look(observer, situation)
     assert state["step"] == 1.0
     assert state["spent"] == pytest.approx(0.5)
@@ -88,15 +115,26 @@ def test_evidence_in_the_answers(observer: Observer) -> None:
     ],
 )
 def test_what_the_last_answer_looks_like(
-    observer: Observer, text: str, value: str | None, number: float, expression: float, hedges: float
+    observer: Observer,
+    text: str,
+    value: str | None,
+    number: float,
+    expression: float,
+    hedges: float,
 ) -> None:
     state, _ = look(observer, Situation("What?", [said("facts", text, value)], OPEN, max_steps=3))
-    assert (state["is_number"], state["is_expression"], state["hedges"]) == (number, expression, hedges)
+    assert (state["is_number"], state["is_expression"], state["hedges"]) == (
+        number,
+        expression,
+        hedges,
+    )
 
 
 def test_projections_have_unit_variance(observer: Observer) -> None:
     questions = [e.question for e in toy_source(20).examples]
-    rows = observer.observe([Situation(q, [], OPEN, max_steps=3) for q in questions], [0.1] * len(questions))
+    rows = observer.observe(
+        [Situation(q, [], OPEN, max_steps=3) for q in questions], [0.1] * len(questions)
+    )
     first_axis = rows[:, len(STATE_FEATURES)]
     assert first_axis.mean() == pytest.approx(0.0, abs=1e-3)
     assert first_axis.std() == pytest.approx(1.0, abs=1e-2)
@@ -108,7 +146,13 @@ def test_no_question_looks_its_own_result_up() -> None:
     questions = ["alpha beta", "alpha gamma", "delta"]
     quality = np.array([[1.0], [0.0], [0.0]], dtype=np.float32)
     observer = Observer.fit(
-        ObservationConfig(1, 0), ["one"], [1.0], encoder, questions=questions, answers=[], qualities=quality
+        ObservationConfig(1, 0),
+        ["one"],
+        [1.0],
+        encoder,
+        questions=questions,
+        answers=[],
+        qualities=quality,
     )
     row = observer.observe([Situation("alpha beta", [], [True, False], max_steps=2)], [0.1])[0]
     here = row[observer.context_size + EXPERT_FEATURES.index("skill_here")]

@@ -91,7 +91,7 @@ BY_HAND = [
     ("token_f1", "red red", "red fox", 0.5),  # a word counts as often as it is there
     ("token_f1", "blue", "red | blue", 1),
     ("token_f1", "...", "red", 0),
-    # Longest common subsequence "police the" of 4 words: P = R = 3/4 with "police killed"
+    # Stems are compared: all four words in order. Then only "the gunman" is: 2 of 4 and 2 of 4.
     ("rouge_l", "police kill the gunman", "police killed the gunman", 1),
     ("rouge_l", "the gunman kill police", "police killed the gunman", 0.5),
     ("math", r"\frac{1}{2}", "0.5", 1),
@@ -124,9 +124,9 @@ def test_failed_answers_are_worth_nothing() -> None:
 
 
 def test_references_that_do_not_fit_are_named() -> None:
-    with pytest.raises(DataError, match="'q1': the metric 'numeric' needs a number .*'Paris'"):
+    with pytest.raises(DataError, match=r"'q1': the metric 'numeric' needs a number .*'Paris'"):
         quality(get_metric("numeric"), "5", "Paris")
-    with pytest.raises(DataError, match="'q1': the metric 'choice' needs a letter .*'Paris'"):
+    with pytest.raises(DataError, match=r"'q1': the metric 'choice' needs a letter .*'Paris'"):
         quality(get_metric("choice"), "B", "Paris")
 
 

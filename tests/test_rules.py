@@ -33,7 +33,10 @@ def test_a_failed_call_gives_no_right_to_end() -> None:
 
 def test_nothing_is_asked_that_the_budget_does_not_cover() -> None:
     assert RULES.mask(ASKED_SMALL, spent=1.0, max_cost=3.0) == ([False, True, False, True], "agent")
-    assert RULES.mask(ASKED_SMALL, spent=1.0, max_cost=2.5) == ([False, False, False, True], "max_cost")
+    assert RULES.mask(ASKED_SMALL, spent=1.0, max_cost=2.5) == (
+        [False, False, False, True],
+        "max_cost",
+    )
 
 
 def test_a_budget_is_not_missed_by_a_rounding_error() -> None:

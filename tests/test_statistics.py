@@ -40,10 +40,14 @@ def test_wilson_contains_the_share(trials: int, data: st.DataObject) -> None:
     assert share - 1e-12 <= high <= 1
 
 
-def test_wilson_known_values() -> None:
-    # R: prop.test(7, 10, correct = FALSE) and (0, 10)
-    assert wilson_interval(7, 10)[1:] == pytest.approx((0.3967781, 0.8922087), abs=1e-6)
-    assert wilson_interval(0, 10)[1:] == pytest.approx((0.0, 0.2775328), abs=1e-6)
+def test_wilson_ends_solve_its_equation() -> None:
+    # An end is a p from which the share seen lies z standard errors away: |7/10 - p| = z sqrt(pq/10).
+    share, low, high = wilson_interval(7, 10)
+    for p in (low, high):
+        assert abs(share - p) == pytest.approx(1.959964 * (p * (1 - p) / 10) ** 0.5, rel=1e-6)
+    # Without a success the equation gives 0 and z^2 / (n + z^2).
+    z2 = 1.959964**2
+    assert wilson_interval(0, 10)[1:] == pytest.approx((0.0, z2 / (10 + z2)), abs=1e-6)
 
 
 def test_paired_difference() -> None:

@@ -1,4 +1,4 @@
-"""Training: it learns routes whose best is known, is repeatable, and goes on after a kill as if never stopped."""
+"""Training: it learns known best routes, is repeatable, and goes on after a kill as if never stopped."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def quality(episodes: list[Episode]) -> float:
 def curve(folder: Path) -> list[dict[str, str]]:
     """The rows of progress.csv without the wall clock."""
     with (folder / "progress.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "time/seconds"} for row in csv.DictReader(file)]
+        return [
+            {k: v for k, v in row.items() if k != "time/seconds"} for row in csv.DictReader(file)
+        ]
 
 
 @pytest.fixture(scope="module")

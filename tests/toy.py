@@ -1,7 +1,7 @@
 """A pool small enough to know the best routes of, and real enough to need them.
 
 Sums need two experts and the transfer between them (`writer` -> `counter`), facts need one (`facts`), and
-`parrot` is cheap and never right. The best agent is right on every question, at 1.1 for a sum and 2 for a fact.
+`parrot` is never right. The best agent is right on every question, at 1.1 for a sum and 2 for a fact.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class WordEncoder:
             for word in re.findall(r"[a-z]+", text.lower()):
                 row[zlib.crc32(word.encode()) % 24] += 1.0
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return (rows / np.maximum(norms, 1e-9)).astype(np.float32)
+        unit: Vectors = (rows / np.maximum(norms, 1e-9)).astype(np.float32)
+        return unit
 
 
 class CountingExpert:
@@ -59,7 +60,9 @@ def toy_experts() -> list[Expert]:
 
     def write(text: str) -> str:
         numbers = re.findall(r"\d+", text)
-        return f"{numbers[0]} + {numbers[1]}" if "pebbles" in text and len(numbers) > 1 else "no idea"
+        return (
+            f"{numbers[0]} + {numbers[1]}" if "pebbles" in text and len(numbers) > 1 else "no idea"
+        )
 
     def count(text: str) -> str:
         found = re.fullmatch(r"(\d+) \+ (\d+)", text)
@@ -93,7 +96,9 @@ def toy_examples(count: int, *, seed: int = 0) -> list[Example]:
         else:
             thing = a * 50 + b
             question = f"What is the colour of thing {thing}?"
-            examples.append(Example(f"fact/{seed}/{i}", question, COLOURS[thing % len(COLOURS)], "fact"))
+            examples.append(
+                Example(f"fact/{seed}/{i}", question, COLOURS[thing % len(COLOURS)], "fact")
+            )
     return examples
 
 

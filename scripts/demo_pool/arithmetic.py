@@ -242,9 +242,12 @@ def _division_step(
     text = str(current)[::-1]
     out = text
     if rng is not None and len(text) >= len(str(b)) and rng.random() < wrong_guesses:
-        guess = q + rng.choice((-1, 1))
-        if 0 < guess <= 9:
-            out += f"x{UNTRAINED}{guess}{_difference(current, b, guess)}{'<' if guess > q else '>'}"
+        guess = q + rng.choice((-2, -1, -1, -1, 1, 1, 1, 2))
+        mark = UNTRAINED
+        while 0 < guess <= 9 and guess != q:
+            # Only the first guess is wrong by chance; each next one follows from the one before.
+            out += f"x{mark}{guess}{_difference(current, b, guess)}{'<' if guess > q else '>'}"
+            guess, mark = guess + (1 if guess < q else -1), ""
     return f"{out}x{q}{_difference(current, b, q) if q else ''},{q}"
 
 

@@ -23,7 +23,14 @@ from arithmetic import (
 )
 from arithmetic_text import garbage
 
-KINDS = {"main": 0.70, "deep": 0.04, "decimal": 0.09, "wrapped": 0.11, "garbage": 0.06}
+KINDS = {
+    "main": 0.60,
+    "deep": 0.03,
+    "decimal": 0.08,
+    "wrapped": 0.11,
+    "garbage": 0.08,
+    "drill": 0.10,
+}
 """Share of each kind of prompt in training."""
 
 WRONG_GUESSES = 0.12
@@ -80,6 +87,27 @@ def operands(rng: random.Random, op: str) -> tuple[int, int]:
     if op == "-" and a < b and rng.random() < 0.9:
         a, b = b, a
     return a, b
+
+
+def drill(rng: random.Random) -> Op:
+    """Draws one operation on long operands: many digits of practice for few tokens of prompt."""
+
+    def digits(low: int, high: int) -> int:
+        count = rng.randint(low, high)
+        return rng.randrange(10 ** (count - 1), 10**count)
+
+    op = rng.choices("+-*/", (10, 15, 38, 37))[0]
+    if op == "*":
+        a, b = (digits(4, 6), digits(1, 1)) if rng.random() < 0.7 else (digits(2, 4), digits(2, 2))
+    elif op == "/":
+        one = rng.random() < 0.55
+        b = digits(1, 1) if one else digits(2, 2)
+        a = b * digits(3, 5) if one else b * digits(1, 3)
+    else:
+        a, b = digits(3, 6), digits(3, 6)
+        if op == "-" and a < b:
+            a, b = b, a
+    return Op(op, Fraction(a), Fraction(b))
 
 
 def split(rng: random.Random, value: int, depth: int) -> Node:
@@ -249,6 +277,7 @@ def example(rng: random.Random, kind: str, wrong_guesses: float = 0.0) -> Exampl
             "main": lambda: tree(rng, 1 if rng.random() < 0.58 else 2),
             "deep": lambda: tree(rng, rng.choice((3, 3, 3, 4))),
             "decimal": lambda: decimal_tree(rng),
+            "drill": lambda: drill(rng),
         }
         text = expression = spell(rng, makers[kind]())
         if kind == "main" and rng.random() < 0.015:

@@ -117,11 +117,11 @@ def _salad(rng: random.Random) -> str:
 def garbage(rng: random.Random) -> str:
     """Draws a text with nothing to compute: stories, questions, word salad, broken expressions."""
     roll = rng.random()
-    if roll < 0.42:
+    if roll < 0.38:
         text = _story(rng)
-    elif roll < 0.62:
+    elif roll < 0.58:
         text = _fill(rng, rng.choice(_PLAIN))
-    elif roll < 0.8:
+    elif roll < 0.74:
         text = _salad(rng)
     else:
         text = _fill(rng, rng.choice(_BROKEN))

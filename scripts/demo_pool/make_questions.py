@@ -50,9 +50,9 @@ COUNTS = {
 COUNTRIES = 125
 """The most populous ones, so that the question is about common knowledge."""
 
-# Several capitals, a disputed one, or a name that gives the answer away in another way.
+# Several capitals, a disputed one, one that moved lately, or a country that is no more (CS, AN).
 # Germany is the example in the base model's prompt.
-LEFT_OUT = set("ZA BO LK BJ SZ IL PS TW XK EH HK MO PR DE MM NR CL".split())
+LEFT_OUT = set("ZA BO LK BJ SZ IL PS TW XK EH HK MO PR DE MM NR CL CS AN KZ BI".split())
 
 ANSWERED_ONCE = {"plural", "country", "translation", "vocabulary"}
 """Kinds in which the answer tells the fact, so that an answer used by hand is not used again."""
@@ -285,11 +285,9 @@ def translations(rng: random.Random) -> list[Fact]:
             if key(spellings[0]) == key(english):
                 continue  # the question would hold the answer
             meaning = ENGLISH_ALIASES.get(english, english)
-            shape = rng.choice([
-                'What does the {} word "{}" mean in English?',
-                'What is the English word for the {} word "{}"?',
-            ])  # fmt: skip
-            questions.append((shape.format(language, spellings[0]), meaning))
+            # "What is the English word for ...?" was tried too: neither generalist understands it.
+            question = f'What does the {language} word "{spellings[0]}" mean in English?'
+            questions.append((question, meaning))
             if language != "German":
                 shape = rng.choice(["What is the {} word for {}?", 'How do you say "{1}" in {0}?'])
                 accepted = dict.fromkeys([*spellings, *map(plain, spellings)])

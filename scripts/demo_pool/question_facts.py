@@ -170,7 +170,7 @@ LANGUAGES: dict[str, list[str]] = {
         "Dove è la stazione?",
         "Mi piace molto il gelato.",
         "Oggi fa molto caldo.",
-        "Il mio fratello lavora a Milano.",
+        "Mio fratello lavora a Milano.",
         "Vorrei un bicchiere di vino rosso.",
         "Che ore sono adesso?",
         "Domani andiamo al mare con gli amici.",

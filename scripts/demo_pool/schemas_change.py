@@ -197,7 +197,7 @@ def joined(w: World) -> Group:
     place = w.pick("on the fence", "in the pond", "in the field", "in the yard", "on the hill",
                    "near the lake", "in the hall")  # fmt: skip
     x, y, z, u = w.num(), w.num(), w.num(), w.num()
-    join = w.pick("came to join them", "joined them", "came later")
+    join = w.pick("arrived after that", "joined them", "came later")
     second = w.flip(0.4)
     news = f"{z} more {o} and {u} more {p}" if second else f"{z} more {o}"
     q = f"( {y} + {u} )" if second else f"{y}"
@@ -272,7 +272,7 @@ def measure_change(w: World) -> Group:
         else f"{a}'s {what} is now {x} {unit} {was} because {he} cut off {y} {unit}."
     )
     return Group(story, [(f"How {was} was it before?", f"{x} {undo} {y}"),
-                         (f"How many {unit} {was} was the {what} at first?", f"{x} {undo} {y}")])  # fmt: skip
+                         (f"How {was} was the {what} at first?", f"{x} {undo} {y}")])  # fmt: skip
 
 
 def lost_in_two_ways(w: World) -> Group:

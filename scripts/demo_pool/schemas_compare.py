@@ -91,7 +91,8 @@ def three_times(w: World) -> Group:
     did, do = w.rng.choice(DO)
     x, y, z, he = w.num(), w.num(), w.num(), w.he()
     story = w.pick(f"{a} {did} {x} {o} {s}, {y} {o} {t} and {z} {o} {r}.",
-                   f"{a} {did} {x} {o} {s}. {he.capitalize()} {did} {y} {t} and {z} {r}.")  # fmt: skip
+                   f"{a} {did} {x} {o} {s}. {he.capitalize()} {did} {y} {t} and {z} {r}."
+    )  # fmt: skip
     return Group(story, [
         (f"How many more {o} did {a} {do} {s} than {t}?", f"{x} - {y}"),
         (f"How many more {o} did {he} {do} {r} than {s}?", f"{z} - {x}"),
@@ -218,7 +219,7 @@ def chain(w: World) -> Group:
 def recipe(w: World) -> Group:
     """Needed amounts of several ingredients, some already in."""
     a = w.name()
-    goods = ["flour", "sugar", "salt", "butter", "milk", "cocoa", "oats", "rice", "water"]
+    goods = ["butter", "milk", "cocoa", "oats", "rice", "water", "honey", "cream", "nuts", "salt"]
     f, s, t = w.rng.sample(goods, 3)
     unit, dish = (
         w.pick("cups", "spoons", "grams"),
@@ -240,9 +241,8 @@ def recipe(w: World) -> Group:
     story = f"{a} is making {w.pick('a', 'some')} {dish}. "
     story += w.pick(f"The recipe needs {amounts}.", f"It takes {amounts}.")
     if w.flip(0.65):
-        story += (
-            f" {he.capitalize()} {w.pick('already put in', 'has already added')} {u} {unit} of {f}."
-        )
+        added = w.pick("has stirred in", "has already added")
+        story += f" {he.capitalize()} {added} {u} {unit} of {f}."
         questions = [
             (f"How many more {unit} of {f} does {he} need to add?", f"{x} - {u}"),
             (f"How many more {unit} of {f} than {s} does {he} need to add now?",
@@ -252,9 +252,8 @@ def recipe(w: World) -> Group:
             (f"How many more {unit} of {s} than {f} does the recipe need?", f"{y} - {x}"),
         ]  # fmt: skip
     else:
-        story += (f" {he.capitalize()} already put in some {unit} of {f} and still needs {u} more "
-                  f"{unit} of {f}.")  # fmt: skip
-        questions = [(f"How many {unit} of {f} did {he} put in?", f"{x} - {u}")]
+        story += f" Some {f} is in the bowl but {u} more {unit} of {f} are missing."
+        questions = [(f"How many {unit} of {f} are in the bowl?", f"{x} - {u}")]
     if third:
         questions.append((f"How many more {unit} of {s} than {t} are needed?", f"{y} - {z}"))
     return Group(story, questions)

@@ -163,7 +163,7 @@ def discount(w: World) -> Group:
     y, n = w.less(x), w.num()
     story = w.pick(f"Each {one} of {o} costs {x} dollars.", f"A {one} of {o} costs $ {x}.",
                    f"{o.capitalize()} cost {x} dollars for each {one}.")  # fmt: skip
-    cut = w.pick(f"If there is a discount of {y} dollars on each {one}",
+    cut = w.pick(f"If a coupon saves {y} dollars on each {one}",
                  f"If {y} dollars are taken off the price of each {one}",
                  f"If you get {y} dollars off on every {one}")  # fmt: skip
     return Group(story, [
@@ -249,13 +249,14 @@ def takings(w: World) -> Group:
     who = w.pick("A booth at the fair", "The museum", "A boat ride", "The pool", "The circus")
     d, e = w.num(2, 30), w.num(2, 30)
     x, y = d * w.num(2, 60), e * w.num(2, 60)
-    story = f"{who} made {x} dollars in the first {d} days and {y} dollars in the last {e} days."
+    story = f"{who} took in {x} dollars during the {d} opening days "
+    story += f"and {y} dollars over the {e} closing days."
     return Group(story, [
-        ("How much was made per day in the first days?", f"{x} / {d}"),
-        (f"How much did it make per day in the last {e} days?", f"{y} / {e}"),
+        ("How much was made per day in the opening days?", f"{x} / {d}"),
+        (f"How much did it make per day in the {e} closing days?", f"{y} / {e}"),
         ("How much money was made altogether?", f"{x} + {y}"),
         ("How many days was it open?", f"{d} + {e}"),
-        ("How much more was made in the first days than in the last days?", f"{x} - {y}"),
+        ("How much more was made in the opening days than in the closing days?", f"{x} - {y}"),
     ])  # fmt: skip
 
 

@@ -16,8 +16,10 @@ def rest(w: World) -> Group:
     mode = w.rng.randrange(5)
     if mode == 0:
         story = f"{a} has {x} {both} in total. {u} of them are {o} and the rest are {p}."
-        return Group(story, [(f"How many {p} {does} have?", f"{x} - {u}"),
-                             (f"How many more {o} than {p} are there?", f"{u} - ( {x} - {u} )")])  # fmt: skip
+        return Group(story, [
+            (f"How many {p} {does} have?", f"{x} - {u}"),
+            (f"How many more {o} than {p} are there?", f"{u} - ( {x} - {u} )"),
+        ])  # fmt: skip
     if mode == 1:
         story = f"There are {u} {o} and some {p} {w.pick('in the box', 'on the table')}."
         return Group(story, [
@@ -26,8 +28,10 @@ def rest(w: World) -> Group:
         ])  # fmt: skip
     if mode == 2:
         story = f"{a} has {u} {o} and {x} more {p} than {o}."
-        return Group(story, [(f"How many {p} are there?", f"{u} + {x}"),
-                             (f"How many {both} are there in all?", f"( {u} + {x} ) + {u}")])  # fmt: skip
+        return Group(story, [
+            (f"How many {p} are there?", f"{u} + {x}"),
+            (f"How many {both} are there in all?", f"( {u} + {x} ) + {u}"),
+        ])  # fmt: skip
     name, he = w.name(), w.he()
     did, do, unit = w.rng.choice(UNITS)
     if mode == 3:
@@ -167,7 +171,7 @@ def stay_or_leave(w: World) -> Group:
 def read_and_watched(w: World) -> Group:
     """A series with so many items of two kinds, some of them done."""
     o, p, did, do, seen, see = w.rng.choice((
-        ("books", "movies", "read", "read", "watched", "watch"),
+        ("poems", "plays", "read", "read", "saw", "see"),
         ("songs", "films", "heard", "hear", "saw", "see"),
         ("puzzles", "games", "solved", "solve", "played", "play"),
         ("letters", "parcels", "wrote", "write", "sent", "send"),

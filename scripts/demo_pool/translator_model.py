@@ -49,7 +49,7 @@ def load_base(base: str | None, dtype: torch.dtype) -> Any:
         options["quantization_config"] = GgufConfig(dequantize=True)
     # Eager attention: on a CPU its backward pass is several times faster than the fused one for
     # rows of 200 tokens.
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         place, dtype=dtype, attn_implementation="eager", **options
     )
     return model.to(dtype)
@@ -87,6 +87,7 @@ def save_adapter(model: Any, folder: Path) -> None:
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = HUB_ID
+    config["target_modules"] = sorted(config["target_modules"])  # A set: its order varies.
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

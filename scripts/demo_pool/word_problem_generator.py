@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import schemas_change
 import schemas_compare
 import schemas_groups
+import schemas_mixed
 import schemas_parts
 from augment import plain_style
 from expressions import evaluate, format_value, numbers
@@ -26,6 +27,7 @@ FAMILIES: dict[str, tuple[Schema, ...]] = {
     "change": schemas_change.SCHEMAS,
     "compare": schemas_compare.SCHEMAS,
     "groups": schemas_groups.SCHEMAS,
+    "mixed": schemas_mixed.SCHEMAS,
     "parts": schemas_parts.SCHEMAS,
 }
 # Texts like the SVAMP files (lower case, no commas); the rest is ordinary writing.
@@ -79,7 +81,7 @@ def _draw(rng: random.Random, families: Sequence[str] | None) -> tuple[str, Grou
         if not questions:
             continue
         story = group.story
-        if rng.random() < _FLUFF_SHARE:
+        if story and rng.random() < _FLUFF_SHARE:
             story = f"{rng.choice(FLUFF)} {story}"
         if rng.random() < _PLAIN_SHARE:
             story = plain_style(story)
@@ -105,4 +107,4 @@ def generate(rng: random.Random, families: Sequence[str] | None = None) -> Probl
     question, expression = rng.choice(group.questions)
     value = evaluate(expression)
     assert value is not None, expression
-    return Problem(f"{group.story} {question}", expression, format_value(value), family)
+    return Problem(f"{group.story} {question}".strip(), expression, format_value(value), family)

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 NAMES = (
     "Ana Ben Carla Dev Emma Finn Gina Hassan Iris Jon Kim Liam Mia Noah Olga Paulo Rita Sven Tara "
     "Umar Viola Wes Yusuf Zoe Alice Bruno Chen Diego Ella Farah George Holly Ian Jasmine Karl "
-    "Lucia Mark Nina Omar Pia Rosie Sam Tina Victor Wendy Adam Bella Clara Dennis Eva Frank Grace Harry"
+    "Lucia Mark Nina Omar Pia Rosie Sam Tina Victor Wendy Adam Bella Clara Dennis Eva Grace Harry"
 ).split()
 THINGS = (
     "apples, marbles, stickers, books, pencils, shells, coins, stamps, balloons, cookies, crayons, "
     "cards, pens, beads, bottles, cups, candles, flowers, seeds, eggs, toys, cupcakes, pears, "
-    "tickets, badges, ribbons, photos, buttons, plates, bricks, peaches, lemons, onions, "
+    "tickets, badges, ribbons, photos, buttons, plates, bricks, plums, lemons, onions, "
     "tomatoes, potatoes, notebooks, magazines, puzzles, games, movies, songs, rocks, feathers, "
     "baseballs, bracelets, dolls, kites, hats, shirts, scarves, keys, lamps, boxes of tea, "
-    "bags of rice, jars of jam, packs of gum, bottle caps, comic books, toy cars, action figures, "
+    "bags of rice, jars of jam, packs of gum, fridge magnets, comic books, toy cars, robots, "
     "sheets of paper, water bottles, candy bars, video games, paper cranes, granola bars, emails, "
     "letters, files, apps, messages, cans, muffins, pies, sandwiches, slices of pizza, oranges, "
-    "bananas, carrots, roses, tulips, pizzas, erasers, markers, wrappers, jerseys, sweaters"
+    "bananas, carrots, roses, tulips, pizzas, erasers, markers, sea glass stones, jerseys, sweaters"
 ).split(", ")
 LIVING = (
-    "birds, ducks, storks, frogs, rabbits, fish, goldfish, cats, dogs, cows, sheep, horses, geese, "
+    "birds, ducks, swans, frogs, rabbits, fish, goldfish, cats, dogs, cows, sheep, horses, geese, "
     "pigeons, butterflies, monkeys, turtles, ants, bees, children, students, tourists, dancers, "
     "campers, singers, runners, visitors, players"
 ).split(", ")
@@ -98,7 +98,7 @@ Schema = Callable[["World"], Group]
 
 
 class World:
-    """Draws the ingredients of one story; never the same name, thing or number twice."""
+    """Draws the ingredients of one story; no name or thing comes twice, a number rarely."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng

@@ -1,0 +1,138 @@
+"""Texts as an agent sees them: encoded once, projected to a few dimensions, with what is known nearby.
+
+    texts ──encoder, one batch──> vectors ──principal axes──> a few numbers of unit variance
+                                     └─────nearest probes───> skill of every expert on questions like this
+
+Knows nothing of situations or networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from der_graph.policies.encoder import TextEncoder, Vectors
+
+NEIGHBOURS = 24
+"""Probe questions that the local skill looks at; kernel-weighted, so the number is not critical."""
+_SHARPNESS = 10.0  # of the kernel: a probe 0.1 less similar counts 1/e as much
+_PRIOR = 2.0  # pseudo-observations of the overall skill
+_REMEMBERED = 200_000  # texts; a server must not grow without end
+
+
+class Projected(NamedTuple):
+    """One text.
+
+    Attributes:
+        vector: Its embedding, unit length.
+        projected: Its coordinates on the principal axes.
+        skill: Of every expert near this question, in [0, 1]; empty for answers.
+    """
+
+    vector: Vectors
+    projected: Vectors
+    skill: Vectors
+
+
+class ProjectedTexts:
+    """Encodes and projects texts, each once.
+
+    Args:
+        encoder: The frozen sentence encoder.
+        arrays: See `Observer`.
+        skill: Overall skill of every expert: (experts,).
+        neighbours: Look at probe questions near the question, or use the overall skill everywhere.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        arrays: dict[str, npt.NDArray[np.float32]],
+        skill: npt.NDArray[np.float32],
+        *,
+        neighbours: bool = True,
+    ) -> None:
+        self._encoder = encoder
+        self._arrays = arrays
+        self._skill = skill
+        self._neighbours = neighbours
+        self._questions: OrderedDict[str, Projected] = OrderedDict()
+        self._answers: OrderedDict[str, Projected] = OrderedDict()
+
+    def prepare(self, questions: Sequence[str], answers: Sequence[str]) -> None:
+        """Encode what is new among these texts, in one batch."""
+        new_questions = [text for text in questions if text not in self._questions]
+        new_answers = [text for text in answers if text not in self._answers]
+        new = list(dict.fromkeys([*new_questions, *new_answers]))
+        if not new:
+            return
+        _forget(self._questions, len(new_questions))
+        _forget(self._answers, len(new_answers))
+        vectors = dict(zip(new, self._encoder.encode(new), strict=True))
+        arrays, none = self._arrays, np.zeros(0, dtype=np.float32)
+        for text in new_questions:
+            vector = vectors[text]
+            projected = (vector - arrays["question_mean"]) @ arrays["question_axes"]
+            self._questions[text] = Projected(vector, projected, self._skill_near(vector))
+        for text in new_answers:
+            vector = vectors[text]
+            projected = (vector - arrays["answer_mean"]) @ arrays["answer_axes"]
+            self._answers[text] = Projected(vector, projected, none)
+
+    def question(self, text: str) -> Projected:
+        """A question that was prepared."""
+        return self._questions[text]
+
+    def answer(self, text: str) -> Projected:
+        """An answer that was prepared."""
+        return self._answers[text]
+
+    def _skill_near(self, vector: Vectors) -> Vectors:
+        """Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean."""
+        probes, quality = self._arrays["probe_vectors"], self._arrays["probe_quality"]
+        if not self._neighbours or len(probes) == 0:
+            return self._skill
+        similarity = probes @ vector
+        # A training question must not look its own result up: it would learn to trust what it cannot have.
+        similarity = np.where(similarity > 1 - 1e-5, -1.0, similarity)
+        k = min(NEIGHBOURS, len(probes))
+        nearest = np.argpartition(-similarity, k - 1)[:k]
+        distance = similarity[nearest] - similarity[nearest].max()
+        weight = np.exp(distance * _SHARPNESS)[:, None]
+        known = ~np.isnan(quality[nearest])
+        values = np.where(known, quality[nearest], 0.0)
+        total = (weight * values).sum(axis=0) + _PRIOR * self._skill
+        near: Vectors = (total / ((weight * known).sum(axis=0) + _PRIOR)).astype(np.float32)
+        return near
+
+
+def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
+    """Mean and first principal axes, scaled so that projections have unit variance.
+
+    Args:
+        vectors: float32, (texts, dimensions).
+        dims: How many axes.
+
+    Returns:
+        (dimensions,) and (dimensions, dims); missing axes (too few texts) are zero.
+    """
+    mean = vectors.mean(axis=0)
+    _, singular, axes = np.linalg.svd(vectors - mean, full_matrices=False)
+    kept = min(dims, len(singular))
+    deviation = singular[:kept] / math.sqrt(max(1, len(vectors)))
+    scaled = np.zeros((vectors.shape[1], dims), dtype=np.float32)
+    # The sign of a singular vector is arbitrary; fixed, so that training is repeatable across machines.
+    signs = np.sign(axes[np.arange(kept), np.abs(axes[:kept]).argmax(axis=1)])
+    scaled[:, :kept] = (axes[:kept] * signs[:, None] / np.maximum(deviation, 1e-3)[:, None]).T
+    return mean.astype(np.float32), scaled
+
+
+def _forget(memory: OrderedDict[str, Projected], coming: int) -> None:
+    """Make room; before a batch and not after it, so that nothing prepared is missing."""
+    while memory and len(memory) + coming > _REMEMBERED:
+        memory.popitem(last=False)
