@@ -66,7 +66,7 @@ def questions() -> list[Example]:
     return rows
 
 
-def main(steps: int = 20_000, encoder: TextEncoder | None = None) -> Sequence[str]:
+def main(steps: int = 30_000, encoder: TextEncoder | None = None) -> Sequence[str]:
     """Train, then ask; returns the experts of the last route."""
     pool = build_pool()
     train, dev = split_dev(questions(), share=0.2)

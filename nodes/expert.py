@@ -12,17 +12,16 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langchain_core.runnables.config import set_config_context
-from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
 from der_graph.errors import ExpertError, PoolError
+from der_graph.nodes.events import write_event
 from der_graph.nodes.extraction import extract_value
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages
 from der_graph.state import END_CHOICE, Answer, RouteStep, Task, answers_of
@@ -197,11 +196,11 @@ def expert_node(
         answers = answers_of(task["route"])
         return expert.prompt(task["messages"], task["question"], answers, ktp)
 
-    def after(task: Task, answer: Answer, write: Callable[[Any], None]) -> dict[str, Any]:
+    def after(task: Task, answer: Answer, config: RunnableConfig) -> dict[str, Any]:
         if answer["error"] is not None and on_error == "raise":
             raise ExpertError(f"expert '{expert.name}': {answer['error']}")
         step = RouteStep(**task["decision"], answer=answer)
-        write({"type": "der.answer", "step": step["step"], **answer})
+        write_event(config, "der.answer", {"step": step["step"], **answer})
         route = [*task["route"], step]
         return {
             "question": task["question"],
@@ -213,12 +212,10 @@ def expert_node(
         }
 
     def call(task: Task, config: RunnableConfig) -> dict[str, Any]:
-        return after(task, expert.ask([before(task)], config)[0], get_stream_writer())
+        return after(task, expert.ask([before(task)], config)[0], config)
 
     async def acall(task: Task, config: RunnableConfig) -> dict[str, Any]:
-        with set_config_context(config) as context:  # Python 3.10 hands none on to coroutines
-            write = context.run(get_stream_writer)
-        return after(task, await expert.aask(before(task), config), write)
+        return after(task, await expert.aask(before(task), config), config)
 
     return RunnableLambda(call, acall, name=expert.name)
 

@@ -20,6 +20,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 
 from der_graph.errors import AgentError, QuestionError
+from der_graph.nodes.events import write_event
 from der_graph.nodes.rules import RouteRules
 from der_graph.state import (
     END_CHOICE,
@@ -107,7 +108,7 @@ def decision_edge(
             "context": as_context(runtime.context),
         }
         decision = choose.invoke(situation, config)
-        runtime.stream_writer({"type": "der.decision", **decision})
+        write_event(config, "der.decision", decision)
         task = Task(
             messages=history,
             question=question,

@@ -21,12 +21,8 @@ import der_graph
 from der_graph.errors import AgentError, AgentPoolMismatchError
 from der_graph.nodes.hub import Choice
 from der_graph.policies.encoder import SentenceEncoder, TextEncoder
-from der_graph.policies.observation import (
-    EXPERT_FEATURES,
-    STATE_FEATURES,
-    ObservationConfig,
-    Observer,
-)
+from der_graph.policies.features import EXPERT_FEATURES, STATE_FEATURES
+from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.state import Situation
 
 if TYPE_CHECKING:

@@ -200,8 +200,7 @@ def _make_model(env: Any, config: TrainConfig) -> Any:
         env,
         learning_rate=_Linear(config.learning_rate),
         n_steps=config.rollout,
-        # SB3 warns of a truncated last minibatch; the largest divisor near the wish avoids it.
-        batch_size=next(b for b in range(min(config.batch, size), 0, -1) if size % b == 0),
+        batch_size=_batch_size(size, config.batch or size // 4),
         n_epochs=config.epochs,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
@@ -216,6 +215,11 @@ def _make_model(env: Any, config: TrainConfig) -> Any:
             "optimizer_kwargs": {"weight_decay": config.weight_decay, "eps": 1e-5},
         },
     )
+
+
+def _batch_size(size: int, wanted: int) -> int:
+    """The largest divisor of an update up to what is wanted: SB3 warns of a truncated last minibatch."""
+    return next(b for b in range(max(1, min(wanted, size)), 0, -1) if size % b == 0)
 
 
 class _Linear:

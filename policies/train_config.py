@@ -24,8 +24,8 @@ class TrainConfig:
     """Routes in lockstep. More make larger batches for the experts."""
     rollout: int = 8
     """Steps of each route between two updates; `envs * rollout` decisions make one update."""
-    batch: int = 512
-    """Decisions in one minibatch."""
+    batch: int | None = None
+    """Decisions in one minibatch; None takes a quarter of an update."""
     epochs: int = 4
     """Passes over the decisions of an update."""
     learning_rate: float = 1e-3

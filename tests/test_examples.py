@@ -41,5 +41,5 @@ def test_embedded_as_a_subgraph(repo_root: Path) -> None:
 @pytest.mark.slow
 def test_a_pool_of_your_own(repo_root: Path) -> None:
     pytest.importorskip("stable_baselines3")
-    route = load(repo_root, "own_pool").main(steps=12_000, encoder=WordEncoder())
+    route = load(repo_root, "own_pool").main(encoder=WordEncoder())
     assert route == ["price-list", "till", "END"]

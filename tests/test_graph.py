@@ -4,7 +4,7 @@ import asyncio
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytest
 from fakes import ScriptedAgent, ScriptedModel, a_human, chat_expert, scripted_expert
@@ -584,7 +584,7 @@ def test_tokens_of_chat_models_can_be_streamed() -> None:
     graph = create_der_graph(experts, agent=ScriptedAgent("small")).compile()
     chunks = [
         (chunk.text, metadata["langgraph_node"], metadata["der_expert"])
-        for chunk, metadata in graph.stream(a_human("Count"), stream_mode="messages")
+        for chunk, metadata in cast(Any, graph.stream(a_human("Count"), stream_mode="messages"))
         if isinstance(chunk, AIMessageChunk) and chunk.text
     ]
     assert "".join(text for text, _, _ in chunks) == "one two three"

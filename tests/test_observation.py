@@ -10,12 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import WordEncoder, toy_observer, toy_source
 
-from der_graph.policies.observation import (
-    EXPERT_FEATURES,
-    STATE_FEATURES,
-    ObservationConfig,
-    Observer,
-)
+from der_graph.policies.features import EXPERT_FEATURES, STATE_FEATURES
+from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.state import Answer, Situation
 
 NAMES = ["writer", "counter", "facts", "parrot"]

@@ -33,7 +33,7 @@ KINDS = {
 }
 """Share of each kind of prompt in training."""
 
-WRONG_GUESSES = 0.12
+WRONG_GUESSES = 0.2
 """Share of the quotient digits of long divisors that are guessed wrong first."""
 
 
@@ -145,6 +145,13 @@ def tree(rng: random.Random, operations: int) -> Op:
     if operations == 1:
         return Op(op, Fraction(a), Fraction(b))
     if operations == 2:
+        if rng.random() < 0.07:
+            # A negative number on the way: the part in parentheses is a difference below zero.
+            low, high = sorted((integer(rng, 3), integer(rng, 3)))
+            inner = Op("-", Fraction(low), Fraction(high), True)
+            outer = rng.choices("+-*", (45, 40, 15))[0]
+            other = Fraction(integer(rng, 3 if outer != "*" else 1))
+            return Op(outer, inner, other) if rng.random() < 0.5 else Op(outer, other, inner)
         if rng.random() < 0.62:
             return Op(op, split(rng, a, 1), Fraction(b))
         return Op(op, Fraction(a), split(rng, b, 1))

@@ -49,7 +49,7 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
 
 @torch.no_grad()
 def complete(
-    model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 64
+    model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 192
 ) -> list[tuple[str, int]]:
     """Generates greedily for each text.
 

@@ -1,0 +1,44 @@
+"""The features of an observation by name, in order: what an agent's numbers mean.
+
+An agent folder names the features that the agent was trained with; a version that computes others refuses it.
+"""
+
+from __future__ import annotations
+
+STATE_FEATURES = (
+    "step",  # calls so far / longest route
+    "steps_left",  # 1 when one call is left
+    "spent",  # cost so far / cost of asking everyone once
+    "budget_left",  # what is left of max_cost / cost of asking everyone once, at most 1; 1 without a budget
+    "log_price",  # log10 of the price of cost
+    "answered",  # is there an answer?
+    "agreeing",  # share of the answers whose value equals the last one's, itself excluded
+    "backed",  # does at least one other answer agree with the last?
+    "distinct",  # distinct values / answers
+    "weight_of_evidence",  # log-odds that the last value is right, were experts independent (profile)
+    "has_value",  # is there something short that counts in the last answer?
+    "is_number",
+    "is_expression",  # arithmetic that was left uncomputed
+    "length",  # log of the last answer's length
+    "hedges",  # says that it does not know, or nothing to say
+    "logprob",  # mean token log-probability of the last answer
+    "knows_logprob",
+    "failures",  # failed calls so far
+    "similarity",  # cosine of question and last answer
+)
+"""The context's own features, in order; the projected question and last answer follow them."""
+
+EXPERT_FEATURES = (
+    "cost",  # price / cost of asking everyone once
+    "log_cost",
+    "allowed",
+    "asked",
+    "failed",
+    "is_last",
+    "agrees_with_last",
+    "disagrees_with_last",
+    "skill",  # mean quality on the probe questions
+    "skill_here",  # mean quality on the probe questions nearest to this one
+    "skill_per_cost_rank",  # rank of the price, 0 cheapest
+)
+"""Every expert's features, in order; the one-hot index follows where the pool is fixed."""
