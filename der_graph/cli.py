@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="questions for choosing the best agent (default: a tenth of --data)",
     )
+    train.add_argument("--limit", type=int, metavar="N", help="only the first N training questions")
     train.add_argument("--out", required=True, metavar="FOLDER", help="folder of the agent")
     train.add_argument(
         "--preset", default="default", choices=["default", "paper"], help="settings (default)"
@@ -191,7 +192,7 @@ def _train(args: argparse.Namespace) -> int:
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)
-    examples = load_examples(args.data)
+    examples = load_examples(args.data, limit=args.limit)
     if args.dev:
         dev = load_examples(args.dev)
     else:

@@ -33,6 +33,7 @@ def write_gguf(path: Path, *, seed: int = 0) -> Path:
     """A one-layer Llama with a tokenizer of bytes, as llama.cpp's tools write it."""
     lib = pytest.importorskip("gguf")
     import numpy as np
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     alphabet: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
     tokens = [
