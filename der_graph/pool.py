@@ -15,22 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from der_graph.errors import DERError, PoolError, UnknownExpertError
-from der_graph.nodes.expert import Expert, check_name
-from der_graph.nodes.huggingface import THINK_TAGS, HuggingFaceChat
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
-from der_graph.nodes.langchain import as_chat_runnable, fingerprint_of
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
-from der_graph.pool_file import (
-    CostUnit,
-    HuggingFaceSection,
-    KTPSection,
-    LangChainSection,
-    PoolFile,
-    RecordedSection,
-    expand_variables,
-    read_pool_file,
-)
+from der_graph.pool_experts import expert_of, template_of
+from der_graph.pool_file import CostUnit, read_pool_file
 
 
 @dataclass(frozen=True)
@@ -162,7 +153,7 @@ def load_pool(pool: str | Path = "demo") -> Pool:
     experts = []
     for section in content.experts:
         try:
-            experts.append(_expert(section, content, path.parent))
+            experts.append(expert_of(section, path.parent, content.settings.cost_unit))
         except DERError as error:
             raise _placed(error, path, section.name) from error
     try:
@@ -172,7 +163,7 @@ def load_pool(pool: str | Path = "demo") -> Pool:
             PoolSettings(
                 settings.max_steps,
                 settings.cost_unit,
-                _template(settings.ktp, "pool"),
+                template_of(settings.ktp, "pool"),
                 settings.repeat_experts,
             ),
         )
@@ -220,93 +211,6 @@ def _described(model: Any) -> tuple[str, str, str]:
         model.load()
         return "recorded", f"{model.model} in {model.data}", ""
     return "langchain", type(getattr(model, "bound", model)).__name__, ""
-
-
-def _expert(
-    section: HuggingFaceSection | LangChainSection | RecordedSection,
-    content: PoolFile,
-    folder: Path,
-) -> Expert:
-    check_name(section.name)  # before anything is looked for
-    if isinstance(section, HuggingFaceSection):
-        model: Any = _huggingface(section, folder)
-        fingerprint = model.fingerprint
-    elif isinstance(section, LangChainSection):
-        settings = expand_variables(section.settings, "settings")
-        model = as_chat_runnable(expand_variables(section.model, "model"), **settings)
-        fingerprint = fingerprint_of(section.model, settings)
-    else:
-        data = (folder / Path(expand_variables(section.data, "data")).expanduser()).resolve()
-        if not data.is_file():
-            raise PoolError(f"data '{section.data}': there is no such file ({data})")
-        model = RecordedChat(data=str(data), model=section.model or section.name)
-        fingerprint = model.fingerprint
-    prices = section.token_prices
-    recorded = isinstance(section, RecordedSection)
-    return Expert(
-        name=section.name,
-        model=model,
-        cost=_cost(section.cost, model, content.settings.cost_unit),
-        description=section.description,
-        # Recorded answers were given without knowledge of others, to the bare question.
-        ktp=_template(section.ktp, section.name) or (TEMPLATES["none"] if recorded else None),
-        system=section.system,
-        token_prices=None if prices is None else (prices.input, prices.output),
-        fingerprint=fingerprint,
-    )
-
-
-def _huggingface(section: HuggingFaceSection, folder: Path) -> HuggingFaceChat:
-    adapter = expand_variables(section.adapter, "adapter")
-    return HuggingFaceChat(
-        model=_model_path(expand_variables(section.model, "model"), folder),
-        adapter=None if adapter is None else str((folder / Path(adapter).expanduser()).resolve()),
-        revision=section.revision,
-        device=expand_variables(section.device, "device"),
-        dtype=section.dtype,
-        quantization=section.quantization,
-        generation=section.generation,
-        prompt_format=section.prompt_format,
-        stop=section.stop,
-        reasoning=THINK_TAGS if section.reasoning is None else section.reasoning or None,
-        template_settings=section.template_settings,
-        max_batch_size=section.max_batch_size,
-    )
-
-
-def _model_path(model: str, folder: Path) -> str:
-    """A path relative to the pool file, where that is what is meant; else the hub id as it is."""
-    path = folder / Path(model).expanduser()
-    if path.exists() or model.endswith(".gguf") or model.startswith((".", "~", "/")):
-        return str(path.resolve())
-    # 'experts/solver' may be a hub id or a folder; a folder 'experts' beside the file decides.
-    if "/" in model and (folder / model.split("/")[0]).is_dir():
-        raise PoolError(f"model '{model}': there is no such folder ({path})")
-    return model
-
-
-def _template(given: str | KTPSection | None, name: str) -> KTPTemplate | None:
-    if isinstance(given, KTPSection):
-        return KTPTemplate(name, given.transfer, given.first, given.max_answer_tokens)
-    return None if given is None else ktp_template(given)
-
-
-def _cost(given: float | None, model: Any, unit: CostUnit) -> float:
-    if given is not None:
-        return given
-    size = (
-        model.parameters_b
-        if isinstance(model, HuggingFaceChat) and unit == "parameters_b"
-        else None
-    )
-    if size is None:
-        why = (
-            "it can be left out only if the weights are on this machine"
-            if isinstance(model, HuggingFaceChat) and unit == "parameters_b"
-            else "it can be left out only for local models where cost_unit is parameters_b"
-        )
-        raise PoolError(f"cost is missing; {why}")
-    return float(f"{size:.4g}")
 
 
 def _placed(error: DERError, path: Path, name: str) -> DERError:

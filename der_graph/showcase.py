@@ -55,7 +55,19 @@ def run_demo(*, full: bool = False, seconds: float = 40.0, display: Display | No
     show.line(f"ready after {time.perf_counter() - started:.1f} s\n")
     show_routes(pool, agent, load_examples(demo_file("showcase.jsonl")), show)
     closing_table(pool, agent, show, budget=None if full else seconds)
-    show.line(f"\n{time.perf_counter() - started:.0f} s in all.")
+    memory = peak_memory_gb()
+    shown = "" if memory is None else f", peak memory {memory:.1f} GB"
+    show.line(f"\n{time.perf_counter() - started:.0f} s in all{shown}.")
+
+
+def peak_memory_gb() -> float | None:
+    """The most memory that this process has held, in gigabytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)  # bytes there, kilobytes elsewhere
 
 
 def demo_file(name: str) -> Path:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.generation import GenerationSettings, Row, generate_rows, new_row
+from der_graph.nodes.generation import Row, generate_rows, new_row
+from der_graph.nodes.generation_settings import GenerationSettings
 from der_graph.nodes.loading import LoadedModel
 from der_graph.nodes.prompts import DEFAULT_STOP, PromptWriter
 
@@ -134,10 +135,8 @@ class Answerer:
 
         try:
             self._generate(rows, settings, room, cancel)
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:  # the CPU's, too
             device = self.loaded.model.device
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
             if len(rows) == 1:
                 return [
                     ExpertError(
@@ -149,6 +148,8 @@ class Answerer:
             return [error for _ in rows]
         else:
             return [Answered(row, self.name, self.logprobs) for row in rows]
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # not before: the error held on to what was generated
         half = len(rows) // 2  # half as many at a time need half the room
         again = [row.reopened() for row in rows]
         return [
@@ -190,4 +191,15 @@ def message_of(answered: Answered) -> AIMessage:
             input_tokens=tokens_in, output_tokens=row.count, total_tokens=tokens_in + row.count
         ),
         response_metadata=metadata,
+    )
+
+
+def chunk_of(message: AIMessage, content: Any = "") -> AIMessageChunk:
+    """What closes a stream: usage and metadata, and the content that was not streamed before."""
+    return AIMessageChunk(
+        content=content,
+        additional_kwargs=message.additional_kwargs,
+        usage_metadata=message.usage_metadata,
+        response_metadata=message.response_metadata,
+        chunk_position="last",
     )

@@ -16,137 +16,64 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field
+from contextvars import copy_context
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import LLMResult
+from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-AnswerAll = Callable[[Sequence[Any], threading.Event], Sequence[Any]]
-"""Answers all items in one go; a result that is an exception belongs to its item alone."""
-
-
-@dataclass
-class Gathering(Generic[Item, Result]):
-    """A table for a known number of calls.
-
-    Attributes:
-        owner: The model that the calls are for; calls of another model made meanwhile are not mixed in.
-        seats: How many calls are awaited.
-        answer_all: Answers the items of all who came.
-        cancel: Set it to stop the answering within one token.
-    """
-
-    owner: object
-    seats: int
-    answer_all: AnswerAll
-    cancel: threading.Event = field(default_factory=threading.Event)
-    _items: list[Any] = field(default_factory=list)
-    _futures: list[Future[Any]] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def arrive(self, item: Item) -> tuple[Future[Result], bool]:
-        """Take a seat. Gives the future result, and whether this is the last, who must call `answer`."""
-        with self._lock:
-            future: Future[Result] = Future()
-            future.set_running_or_notify_cancel()  # from here on a caller that gives up does not disturb it
-            self._items.append(item)
-            self._futures.append(future)
-            return future, len(self._items) == self.seats
-
-    def leave(self) -> bool:
-        """Give a seat up. Gives whether all others have arrived, so that the caller must call `answer`."""
-        with self._lock:
-            self.seats -= 1
-            return self.seats > 0 and len(self._items) == self.seats
-
-    def answer(self) -> None:
-        """Answer all who came. Never raises: errors go to those who wait."""
-        try:
-            results = self.answer_all(self._items, self.cancel)
-        except BaseException as error:
-            for future in self._futures:
-                future.set_exception(error)
-            return
-        for future, result in zip(self._futures, results, strict=True):
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-
-@dataclass
-class Seat:
-    """One call's place at a gathering; the first call of the model in this context takes it."""
-
-    gathering: Gathering[Any, Any]
-    taken: bool = False
-
-    def free_for(self, owner: object) -> bool:
-        """Can a call of this model sit down here?"""
-        return not self.taken and self.gathering.owner is owner
-
-    def arrive(self, item: Any) -> tuple[Future[Any], bool]:
-        """Sit down; see `Gathering.arrive`."""
-        self.taken = True
-        return self.gathering.arrive(item)
-
-    def leave(self) -> bool:
-        """The call is over; gives whether `answer` must be called, as it never arrived."""
-        if self.taken:
-            return False
-        self.taken = True
-        return self.gathering.leave()
-
-
-SEAT: ContextVar[Seat | None] = ContextVar("der_graph_seat", default=None)
-"""The seat of the call that runs in this context."""
-
-
-def seat_for(owner: object) -> Seat | None:
-    """The free seat of this context, if it is for this model."""
-    seat = SEAT.get()
-    return seat if seat is not None and seat.free_for(owner) else None
-
-
-def in_thread(work: Callable[[], Result]) -> Future[Result]:
-    """Run something in a thread of its own, which does not keep the program from ending.
-
-    Not in the event loop's executor: it has few threads, and a model that is busy would occupy them all.
-    """
-    future: Future[Result] = Future()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="der-graph-model", daemon=True).start()
-    return future
+from der_graph.nodes.gathering import SEAT, Gathering, Seat, seat_for
+from der_graph.nodes.threads import in_thread
 
 
 class BatchedChatModel(BaseChatModel):
     """A chat model whose `batch`, `abatch`, `generate` and `agenerate` reach the model as one call.
 
-    A subclass has `answer_all` and `max_batch_size`, and lets `_generate` take a seat where there is one.
+    A subclass has `answer_all` and `max_batch_size`, and answers `_generate` by `answer`, `_agenerate` by
+    `aanswer`, which take a seat where there is one.
     """
 
     max_batch_size: int = 32
 
-    def answer_all(self, requests: Sequence[Any], cancel: threading.Event | None) -> Sequence[Any]:
+    def answer_all(
+        self, requests: Sequence[Any], cancel: threading.Event | None
+    ) -> Sequence[ChatResult | Exception]:
         """Answer several requests in one go; a result that is an exception belongs to its request alone."""
         raise NotImplementedError
+
+    def answer(self, request: Any) -> ChatResult:
+        """Answer one request: with the others of its batch, or alone."""
+        seat = seat_for(self)
+        if seat is None:
+            return _unwrap(self.answer_all([request], None)[0])
+        future, last = seat.arrive(request)
+        if last:
+            seat.gathering.answer()
+        result: ChatResult = future.result()
+        return result
+
+    async def aanswer(self, request: Any) -> ChatResult:
+        """Answer one request without blocking the event loop; see `answer`."""
+        seat = seat_for(self)
+        if seat is None:
+            cancel = threading.Event()
+            future: Future[Any] = in_thread(lambda: _unwrap(self.answer_all([request], cancel)[0]))
+        else:
+            cancel = seat.gathering.cancel
+            future, last = seat.arrive(request)
+            if last:
+                in_thread(seat.gathering.answer)
+        try:
+            result: ChatResult = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            cancel.set()
+            raise
+        return result
 
     def batch(
         self,
@@ -300,3 +227,9 @@ def _joined(results: Sequence[LLMResult]) -> LLMResult:
         llm_output={},
         run=runs or None,
     )
+
+
+def _unwrap(result: ChatResult | Exception) -> ChatResult:
+    if isinstance(result, Exception):
+        raise result
+    return result

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,9 +144,10 @@ class Expert:
         message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
         text = message.text.strip()
         usage = getattr(message, "usage_metadata", None) or {}
-        tokens_in = int(usage.get("input_tokens", 0))
-        tokens_out = int(usage.get("output_tokens", 0))
-        cost = self.charge(tokens_in, tokens_out)
+        tokens_in = int(usage.get("input_tokens") or 0)
+        tokens_out = int(usage.get("output_tokens") or 0)
+        # Without a count of tokens the call is charged the most that it may have cost.
+        cost = self.charge(tokens_in, tokens_out) if usage else self.cost
         error = None if text else "returned an empty answer"
         known = message.response_metadata.get("der_value")  # recorded experts know what counts
         return Answer(
@@ -250,7 +251,8 @@ def mean_logprob(message: BaseMessage) -> float | None:
     own = metadata.get("mean_logprob")
     if own is not None:
         return float(own)
-    tokens = (metadata.get("logprobs") or {}).get("content") or []
+    given = metadata.get("logprobs")
+    tokens = (given.get("content") or []) if isinstance(given, Mapping) else []
     values = [float(token["logprob"]) for token in tokens if token.get("logprob") is not None]
     return sum(values) / len(values) if values else None
 

@@ -2,25 +2,18 @@
 
     messages ──PromptWriter──> ids ──generate_rows──> Row ──> AIMessage (usage, finish_reason, mean_logprob)
 
-Why not `ChatHuggingFace(llm=HuggingFacePipeline(...))` of langchain-huggingface 1.2, with a pipeline: the
-answer begins with the prompt, settings of a call (`max_new_tokens`, `temperature`, `stop`) are ignored,
-`ainvoke` and `astream` raise, `batch` calls the model once per input, there is no token usage and no model
-name in traces, a template's start token is doubled, and an error in the generating thread shows as
-`queue.Empty` after 60 seconds. Its pipelines are welcome all the same: `HuggingFaceChat.from_pipeline` takes
-one and uses the model and tokenizer inside.
+`HuggingFaceChat.from_pipeline` takes a pipeline that is in memory, also one of langchain-huggingface
+(`pipelines.py` says why those are not used as they are).
 
 Greedy batches in float32 give the answers that single calls give. Knows nothing of pools or routes.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import dataclasses
-import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +24,17 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field, PrivateAttr
 
 from der_graph.errors import PoolError
-from der_graph.nodes.answering import Answerer, Request, message_of
-from der_graph.nodes.batching import BatchedChatModel, in_thread, seat_for
-from der_graph.nodes.generation import GenerationSettings
+from der_graph.nodes.answering import Answerer, Request, chunk_of, message_of
+from der_graph.nodes.batching import BatchedChatModel
+from der_graph.nodes.gathering import seat_for
+from der_graph.nodes.generation_settings import GenerationSettings
 from der_graph.nodes.ktp import check_fields
-from der_graph.nodes.loading import LoadedModel, LoadSpec, Quantization, load, load_tokenizer
+from der_graph.nodes.loading import LoadedModel, LoadSpec, Quantization, load, load_tokenizer, share
+from der_graph.nodes.pipelines import bare_pipeline, generation_of
 from der_graph.nodes.prompts import FORMAT_FIELDS, PromptWriter
+from der_graph.nodes.reading import THINK_TAGS
+from der_graph.nodes.threads import alisten, listen
 from der_graph.nodes.weights import Weights, find_weights, parameters_b, path_digest
-
-THINK_TAGS = ("<think>", "</think>")
-"""What opens and closes a thought in most open models that think."""
 
 # LangChain's own words among the settings of a call.
 _NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
@@ -108,24 +102,11 @@ class HuggingFaceChat(BatchedChatModel):
         if self.prompt_format is not None:
             check_fields(self.prompt_format, FORMAT_FIELDS, "prompt_format")
         if self.pipeline is not None:
-            self.pipeline = getattr(
-                self.pipeline, "pipeline", self.pipeline
-            )  # langchain-huggingface's wrapper
-            if getattr(self.pipeline, "tokenizer", None) is None or not hasattr(
-                self.pipeline, "model"
-            ):
-                raise PoolError(
-                    "pipeline: a text-generation pipeline with model and tokenizer is needed"
-                )
-            self.model = (
-                self.model or getattr(self.pipeline.model, "name_or_path", "") or "pipeline"
-            )
-            self._loaded = LoadedModel(self.pipeline)
-            # What was given to `pipeline(..., max_new_tokens=20)` holds unless `generation` says otherwise.
-            known = {field.name for field in dataclasses.fields(GenerationSettings)}
-            given = getattr(self.pipeline, "_generate_kwargs", {})
-            own = {name: value for name, value in given.items() if name in known}
-            self.generation = {**own, **self.generation}
+            self.pipeline = bare_pipeline(self.pipeline)
+            name = getattr(self.pipeline.model, "name_or_path", "")
+            self.model = self.model or name or "pipeline"
+            self._loaded = share(self.pipeline)
+            self.generation = {**generation_of(self.pipeline), **self.generation}
             return
         self._weights = find_weights(self.model, self.revision)
         if self.adapter is not None and not (Path(self.adapter) / "adapter_config.json").is_file():
@@ -222,15 +203,7 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = Request(messages, self._settings(stop, kwargs))
-        seat = seat_for(self)
-        if seat is not None:
-            future, last = seat.arrive(request)
-            if last:
-                seat.gathering.answer()
-            result: ChatResult = future.result()
-            return result
-        return _unwrap(self.answer_all([request], None)[0])
+        return self.answer(Request(messages, self._settings(stop, kwargs)))
 
     async def _agenerate(
         self,
@@ -239,22 +212,7 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = Request(messages, self._settings(stop, kwargs))
-        seat = seat_for(self)
-        if seat is None:
-            cancel = threading.Event()
-            future: Future[Any] = in_thread(lambda: _unwrap(self.answer_all([request], cancel)[0]))
-        else:
-            cancel = seat.gathering.cancel
-            future, last = seat.arrive(request)
-            if last:
-                in_thread(seat.gathering.answer)
-        try:
-            result: ChatResult = await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            cancel.set()
-            raise
-        return result
+        return await self.aanswer(Request(messages, self._settings(stop, kwargs)))
 
     def _stream(
         self,
@@ -263,23 +221,14 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        if (
-            seat_for(self) is not None
-        ):  # one of a batch, with a listener for tokens: it gets all in one
-            yield _whole(self._generate(messages, stop, run_manager, **kwargs))
-            return
-        pieces: queue.SimpleQueue[str | Future[AIMessage]] = queue.SimpleQueue()
-        cancel = threading.Event()
         request = Request(messages, self._settings(stop, kwargs))
-        in_thread(lambda: self._answer_one(request, cancel, pieces.put)).add_done_callback(
-            pieces.put
-        )
-        try:
-            while isinstance(piece := pieces.get(), str):
-                yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-            yield _last_chunk(piece.result())  # raises what the generating thread raised
-        finally:
-            cancel.set()
+        if seat_for(self) is not None:
+            # One of a batch, with a listener for tokens: it gets the answer in one piece.
+            yield _whole(self.answer(request))
+            return
+        with contextlib.closing(listen(partial(self._answer_one, request))) as pieces:
+            for piece in pieces:
+                yield _chunk(piece)
 
     async def _astream(
         self,
@@ -288,25 +237,13 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        if seat_for(self) is not None:
-            yield _whole(await self._agenerate(messages, stop, run_manager, **kwargs))
-            return
-        pieces: asyncio.Queue[str | Future[AIMessage]] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        cancel = threading.Event()
         request = Request(messages, self._settings(stop, kwargs))
-
-        def put(piece: str | Future[AIMessage]) -> None:
-            with contextlib.suppress(RuntimeError):  # nobody listens any more: the loop is closed
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
-        in_thread(lambda: self._answer_one(request, cancel, put)).add_done_callback(put)
-        try:
-            while isinstance(piece := await pieces.get(), str):
-                yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-            yield _last_chunk(piece.result())
-        finally:
-            cancel.set()
+        if seat_for(self) is not None:
+            yield _whole(await self.aanswer(request))
+            return
+        async with contextlib.aclosing(alisten(partial(self._answer_one, request))) as pieces:
+            async for piece in pieces:
+                yield _chunk(piece)
 
     def _settings(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> GenerationSettings:
         where = f"model '{self.model}'"
@@ -341,32 +278,20 @@ class HuggingFaceChat(BatchedChatModel):
         ]
 
     def _answer_one(
-        self, request: Request, cancel: threading.Event, show: Callable[[str], None]
+        self, request: Request, show: Callable[[str], None], cancel: threading.Event
     ) -> AIMessage:
         return message_of(self._answerer().answer_one(request, cancel, show))
 
 
-def _last_chunk(message: AIMessage, content: Any = "") -> ChatGenerationChunk:
-    """What closes a stream: usage and metadata, and the whole answer where it was not streamed."""
-    return ChatGenerationChunk(
-        message=AIMessageChunk(
-            content=content,
-            additional_kwargs=message.additional_kwargs,
-            usage_metadata=message.usage_metadata,
-            response_metadata=message.response_metadata,
-            chunk_position="last",
-        )
-    )
+def _chunk(piece: str | AIMessage) -> ChatGenerationChunk:
+    """A piece of an answer; what closes the stream, where it is the message."""
+    if isinstance(piece, str):
+        return ChatGenerationChunk(message=AIMessageChunk(content=piece))
+    return ChatGenerationChunk(message=chunk_of(piece))
 
 
 def _whole(result: ChatResult) -> ChatGenerationChunk:
     """A finished answer as one chunk."""
     message = result.generations[0].message
     assert isinstance(message, AIMessage)
-    return _last_chunk(message, message.content)
-
-
-def _unwrap(result: ChatResult | Exception) -> ChatResult:
-    if isinstance(result, Exception):
-        raise result
-    return result
+    return ChatGenerationChunk(message=chunk_of(message, message.content))

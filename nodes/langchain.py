@@ -3,8 +3,8 @@
     chat model | "provider:model" | pipeline of langchain-huggingface | Runnable | function
         ──as_chat_runnable──> takes messages, gives an AIMessage ──as_expert──> Expert
 
-Chat models are taken as they are. Pipelines of langchain-huggingface are unwrapped into `HuggingFaceChat`,
-which says in its file why. Settings may hold secrets: these are masked in errors and left out of
+Chat models are taken as they are. Pipelines of langchain-huggingface are unwrapped into `HuggingFaceChat`;
+`pipelines.py` says why. Settings may hold secrets; `masking.py` keeps them out of errors and
 fingerprints. Knows nothing of pools.
 """
 
@@ -15,27 +15,22 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
-from der_graph.nodes.batching import in_thread
 from der_graph.nodes.expert import ChatRunnable, Expert
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
-
-_SECRET = re.compile(r"key|token(?!s)|secret|passw|auth|credential|header|cookie", re.IGNORECASE)
-_SHORTEST_SECRET = 6  # characters; masking shorter texts would blank out ordinary words
-
-_PIPELINE_ONLY = frozenset(
-    {"return_full_text", "batch_size", "truncation", "padding", "return_tensors"}
-)
+from der_graph.nodes.masking import Guarded, mask, public, secrets_in
+from der_graph.nodes.pipelines import wrapped_pipeline
+from der_graph.nodes.threads import in_thread
 
 
 def as_expert(
@@ -93,9 +88,12 @@ def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
         raise PoolError(
             "settings are for model strings such as 'openai:gpt-4o-mini'; configure objects directly"
         )
-    pipeline = _wrapped_pipeline(model)
-    if pipeline is not None:
-        return pipeline
+    wrapped = wrapped_pipeline(model)
+    if wrapped is not None:
+        try:
+            return HuggingFaceChat(**wrapped)
+        except DERError as error:
+            raise PoolError(f"pipeline of langchain-huggingface: {error}") from error
     if isinstance(model, BaseChatModel):
         return model
     if isinstance(model, Pregel):
@@ -150,84 +148,6 @@ def fingerprint_of(model: Any, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def public(settings: Any) -> Any:
-    """Settings without what looks like a secret."""
-    if isinstance(settings, Mapping):
-        return {
-            key: public(value) for key, value in settings.items() if not _SECRET.search(str(key))
-        }
-    if isinstance(settings, (list, tuple)):
-        return [public(value) for value in settings]
-    return settings
-
-
-def secrets_in(settings: Any, *, secret: bool = False) -> list[str]:
-    """The texts in settings that look like secrets, longest first."""
-    found: list[str] = []
-    if isinstance(settings, Mapping):
-        for key, value in settings.items():
-            found += secrets_in(value, secret=secret or bool(_SECRET.search(str(key))))
-    elif isinstance(settings, (list, tuple)):
-        for value in settings:
-            found += secrets_in(value, secret=secret)
-    elif secret:
-        # Quacks like pydantic's SecretStr, which many providers take.
-        text = settings.get_secret_value() if hasattr(settings, "get_secret_value") else settings
-        if isinstance(text, str) and len(text) >= _SHORTEST_SECRET:
-            found.append(text)
-    return sorted(found, key=len, reverse=True)
-
-
-class _Guarded(RunnableBinding[Any, Any]):
-    """A model whose errors do not show its secrets."""
-
-    secrets: tuple[str, ...] = ()
-
-    def __repr_args__(self) -> list[tuple[str | None, Any]]:
-        return [("bound", type(self.bound).__name__)]
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            text = str(error)
-            masked = mask(text, self.secrets)
-            if masked == text:
-                raise
-            raise ExpertError(f"{type(error).__name__}: {masked}") from None
-
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        with self._guard():
-            return super().invoke(input, config, **kwargs)
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        with self._guard():
-            return await super().ainvoke(input, config, **kwargs)
-
-    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        with self._guard():
-            return [self._masked(result) for result in super().batch(inputs, config, **kwargs)]
-
-    async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        with self._guard():
-            return [
-                self._masked(result) for result in await super().abatch(inputs, config, **kwargs)
-            ]
-
-    def _masked(self, result: Any) -> Any:
-        if isinstance(result, Exception) and mask(str(result), self.secrets) != str(result):
-            return ExpertError(f"{type(result).__name__}: {mask(str(result), self.secrets)}")
-        return result
-
-
-def mask(text: str, secrets: Sequence[str]) -> str:
-    """Replace secrets in a text."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
-
-
 def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
     chat_models = require(
         "langchain.chat_models", extra="langchain", why=f"the model string '{model}'"
@@ -237,28 +157,7 @@ def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
         made: ChatRunnable = chat_models.init_chat_model(model, **settings)
     except Exception as error:
         raise PoolError(f"model '{model}': {mask(str(error), secrets).strip()}") from None
-    return _Guarded(bound=made, secrets=tuple(secrets)) if secrets else made
-
-
-def _wrapped_pipeline(model: Any) -> HuggingFaceChat | None:
-    """Unwrap `HuggingFacePipeline`, and `ChatHuggingFace` around one; None for anything else."""
-    names = {base.__name__ for base in type(model).__mro__}  # by name: importing them imports torch
-    llm = model.llm if "ChatHuggingFace" in names else model
-    if "HuggingFacePipeline" not in {base.__name__ for base in type(llm).__mro__}:
-        return None
-    given = {k: v for k, v in (llm.pipeline_kwargs or {}).items() if k not in _PIPELINE_ONLY}
-    if llm is not model:
-        for field in ("max_tokens", "temperature", "top_p", "stop", "seed"):
-            value = getattr(model, field, None)
-            if value is not None:
-                given[field] = value
-    plain = llm is model and not getattr(llm.pipeline.tokenizer, "chat_template", None)
-    try:
-        return HuggingFaceChat(
-            pipeline=llm.pipeline, generation=given, prompt_format="{text}" if plain else None
-        )
-    except DERError as error:
-        raise PoolError(f"pipeline of langchain-huggingface: {error}") from error
+    return Guarded(bound=made, secrets=tuple(secrets)) if secrets else made
 
 
 def _from_function(function: Callable[..., Any]) -> ChatRunnable:
@@ -275,8 +174,10 @@ def _from_function(function: Callable[..., Any]) -> ChatRunnable:
         return to_message(function(given(messages)))
 
     def wait(messages: Any) -> AIMessage:
-        # In a thread of its own: the caller's may run an event loop already.
-        return in_thread(lambda: asyncio.run(later(messages))).result()
+        # In a thread of its own: the caller's may run an event loop already. The context goes along, so
+        # that what the function calls is traced below it, and LangGraph's writer finds its stream.
+        context = copy_context()
+        return in_thread(lambda: context.run(asyncio.run, later(messages))).result()
 
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - the method is wanted, not a test

@@ -115,6 +115,8 @@ class LoadedModel:
         finally:
             if cancel is not None and not future.done():
                 cancel.set()
+            # Its error refers to this frame; together they would keep the tensors of a failed call.
+            del future
 
 
 def context_length(config: Any, tokenizer: Any) -> int | None:
@@ -136,6 +138,9 @@ def set_pad_token(tokenizer: Any) -> None:
 
 
 _SHARED: weakref.WeakValueDictionary[LoadSpec, LoadedModel] = weakref.WeakValueDictionary()
+_PIPELINES: weakref.WeakValueDictionary[tuple[int, int], LoadedModel] = (
+    weakref.WeakValueDictionary()
+)
 _SHARED_LOCK = threading.Lock()
 
 
@@ -151,6 +156,16 @@ def load(spec: LoadSpec) -> LoadedModel:
         loaded = _SHARED.get(spec)
         if loaded is None:
             loaded = _SHARED[spec] = _load(spec)
+        return loaded
+
+
+def share(pipeline: Any) -> LoadedModel:
+    """Use a pipeline that is in memory; all who give the same model share the thread that runs it."""
+    key = id(pipeline.model), id(pipeline.tokenizer)
+    with _SHARED_LOCK:
+        loaded = _PIPELINES.get(key)
+        if loaded is None or loaded.model is not pipeline.model:
+            loaded = _PIPELINES[key] = LoadedModel(pipeline)
         return loaded
 
 

@@ -12,6 +12,9 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+THINK_TAGS = ("<think>", "</think>")
+"""What opens and closes a thought in most open models that think."""
+
 
 class TokenReader:
     """Decodes token by token, and gives text only once later tokens cannot change it.

@@ -173,8 +173,10 @@ def parameters_b(weights: Weights) -> float | None:
         return None
     if path.is_file():
         return gguf.count_parameters(path) / 1e9
-    counts = [_safetensors_parameters(file) for file in sorted(path.glob("*.safetensors"))]
-    return sum(counts) / 1e9 if counts else None
+    files = _safetensors_files(path)
+    if not files or not all(file.is_file() for file in files):
+        return None  # a download that was cut off
+    return sum(map(_safetensors_parameters, files)) / 1e9
 
 
 def path_digest(path: Path) -> str:
@@ -193,6 +195,20 @@ def _installed(packaged: Packaged) -> bool:
     except PackageNotFoundError:
         return False
     return find_spec(packaged.module) is not None
+
+
+def _safetensors_files(folder: Path) -> list[Path]:
+    """The files that transformers would load: some models carry a second copy in another layout."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if index.is_file():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError) as error:
+            raise ExpertError(f"{index} cannot be read: {error}") from error
+        return [folder / name for name in sorted(names)]
+    return sorted(folder.glob("*.safetensors"))
 
 
 def _safetensors_parameters(file: Path) -> int:

@@ -16,6 +16,8 @@ os.environ["LANGGRAPH_STRICT_MSGPACK"] = (
 os.environ["LANGSMITH_TRACING"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# The networks here are tiny: a second thread mostly waits for the first, ten times as long on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("DER_LOG", None)
 if (
     "DER_CACHE" not in os.environ

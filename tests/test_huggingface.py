@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -590,6 +592,33 @@ def test_from_pipeline(folder: Path) -> None:
     assert longer.invoke("hello").content == expected.content
     with pytest.raises(PoolError, match="pipeline with model and tokenizer"):
         HuggingFaceChat.from_pipeline("gpt2")
+
+
+def test_chats_around_one_pipeline_share_the_thread_that_runs_it(chat: HuggingFaceChat) -> None:
+    pipe = chat.load().pipeline
+    one, two = HuggingFaceChat.from_pipeline(pipe), HuggingFaceChat.from_pipeline(pipe)
+    assert one.load() is two.load()
+
+
+def test_an_error_does_not_keep_what_the_model_held(chat: HuggingFaceChat) -> None:
+    """Or the tensors of a batch that was too large would still be there when half of it is tried."""
+    held: list[weakref.ref[Any]] = []
+
+    def work() -> None:
+        tensors = torch.zeros(1)
+        held.append(weakref.ref(tensors))
+        raise RuntimeError("out of memory")
+
+    gc.disable()
+    try:
+        with pytest.raises(RuntimeError):
+            chat.load().run(work)
+        give_up = time.monotonic() + 5  # the model's thread may still be letting go
+        while held[0]() is not None and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert held[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_tokenizer_without_padding(tmp_path: Path) -> None:

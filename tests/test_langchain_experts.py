@@ -4,6 +4,7 @@ import asyncio
 import sys
 import types
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ from der_graph.nodes.langchain import (
     as_chat_runnable,
     as_expert,
     fingerprint_of,
-    public,
-    secrets_in,
     to_message,
 )
+from der_graph.nodes.masking import public, secrets_in
 
 QUESTION: list[BaseMessage] = [SystemMessage("be brief"), HumanMessage("What is 2 + 3?")]
 SECRET = "sk-verysecret-123"
@@ -156,6 +156,28 @@ def test_as_expert_fills_the_card() -> None:
     assert expert.ask([QUESTION])[0]["text"] == "What is 2 + 3? Five."
 
 
+def test_an_async_function_that_is_called_synchronously_sees_the_callers_context() -> None:
+    seen: ContextVar[str] = ContextVar("seen", default="nothing")
+
+    async def answer(question: str) -> str:
+        return seen.get()
+
+    seen.set("the request")
+    assert as_chat_runnable(answer).invoke(QUESTION).content == "the request"
+
+
+def test_a_call_without_a_count_of_tokens_is_charged_the_most() -> None:
+    expert = as_expert(lambda question: "Five.", name="a", cost=0.5, token_prices=(1, 2))
+    assert expert.ask([QUESTION])[0]["cost"] == 0.5
+
+
+def test_log_probabilities_in_another_form_are_left_out() -> None:
+    message = AIMessage("Five.", response_metadata={"logprobs": [-0.1, -0.2]})
+    expert = as_expert(lambda question: message, name="a", cost=1)
+    answer = expert.ask([QUESTION])[0]
+    assert (answer["text"], answer["logprob"], answer["error"]) == ("Five.", None, None)
+
+
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stands in for the package `langchain`; remembers the settings that it got."""
@@ -199,7 +221,10 @@ def test_secrets_are_masked_in_errors(provider: dict[str, Any]) -> None:
 
     async def later() -> list[Any]:
         single = (await asyncio.gather(model.ainvoke(QUESTION), return_exceptions=True))[0]
-        return [single, *(await model.abatch([QUESTION], return_exceptions=True))]
+        with pytest.raises(ExpertError) as caught:
+            [piece async for piece in model.astream(QUESTION)]
+        batch = await model.abatch([QUESTION], return_exceptions=True)
+        return [single, caught.value, *batch]
 
     errors: list[Any] = [
         *model.batch([QUESTION, QUESTION], return_exceptions=True),
@@ -207,7 +232,9 @@ def test_secrets_are_masked_in_errors(provider: dict[str, Any]) -> None:
     ]
     with pytest.raises(ExpertError) as caught:
         model.invoke(QUESTION)
-    for error in [*errors, caught.value]:
+    with pytest.raises(ExpertError) as streamed:
+        list(model.stream(QUESTION))
+    for error in [*errors, caught.value, streamed.value]:
         assert SECRET not in str(error)
         assert "401: wrong key ***" in str(error)
     assert SECRET not in repr(model)

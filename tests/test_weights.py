@@ -290,6 +290,25 @@ def test_two_at_once_convert_once(tmp_path: Path, conversions: list[Path]) -> No
     assert len(conversions) == 1
 
 
+def safetensors_header(file: Path, shape: list[int]) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def test_only_the_files_that_are_loaded_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for file in ("a-1.safetensors", "a-2.safetensors", "consolidated.safetensors"):
+        safetensors_header(tmp_path / file, [1000, 1000])
+    index = {"weight_map": {"x": "a-1.safetensors", "y": "a-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert parameters_b(find_weights(str(tmp_path))) == pytest.approx(0.002)
+    (tmp_path / "a-2.safetensors").unlink()  # a download that was cut off
+    assert parameters_b(find_weights(str(tmp_path))) is None
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ExpertError, match=r"index\.json cannot be read"):
+        parameters_b(find_weights(str(tmp_path)))
+
+
 def test_a_real_gguf_file(tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "tiny.gguf")
     found = find_weights(str(source))

@@ -152,6 +152,17 @@ def tree(rng: random.Random, operations: int) -> Op:
             outer = rng.choices("+-*", (45, 40, 15))[0]
             other = Fraction(integer(rng, 3 if outer != "*" else 1))
             return Op(outer, inner, other) if rng.random() < 0.5 else Op(outer, other, inner)
+        if rng.random() < 0.2:
+            # What people write without parentheses: a product or quotient, and a sum around it.
+            inner_op = rng.choices("*/", (70, 30))[0]
+            left, right = operands(rng, inner_op)
+            inner = Op(inner_op, Fraction(left), Fraction(right), True)
+            number = Fraction(integer(rng, 3))
+            if rng.random() < 0.5:
+                return Op(
+                    "-" if evaluate(inner) >= number and rng.random() < 0.4 else "+", inner, number
+                )
+            return Op("-" if evaluate(inner) <= number else "+", number, inner)
         if rng.random() < 0.62:
             return Op(op, split(rng, a, 1), Fraction(b))
         return Op(op, Fraction(a), split(rng, b, 1))
@@ -205,7 +216,7 @@ def decimal_tree(rng: random.Random) -> Op:
 def spell(rng: random.Random, node: Node, loose: bool = False) -> str:
     """Writes a tree as text, with or without spaces and needless parentheses."""
     style = rng.choices(("spaced", "tight", "between", "random"), (56, 20, 16, 8))[0]
-    omit = rng.random() < (0.6 if loose else 0.2)
+    omit = rng.random() < (0.7 if loose else 0.35)
 
     def write(item: Node, outer: bool) -> str:
         if not isinstance(item, Op):
@@ -215,10 +226,13 @@ def spell(rng: random.Random, node: Node, loose: bool = False) -> str:
 
     text = write(node, True)
     if omit and isinstance(node, Op):
-        # Parentheses are left out where precedence gives the same tree without them.
-        bare = f"{write(node.left, True)} {node.op} {write(node.right, False)}"
-        if render_plain(parse(bare)) == render_plain(node):
-            text = bare
+        # Parentheses are left out where precedence gives the same tree without them: both if
+        # possible, else one of them.
+        for left, right in ((True, True), (True, False), (False, True)):
+            bare = f"{write(node.left, left)} {node.op} {write(node.right, right)}"
+            if render_plain(parse(bare)) == render_plain(node):
+                text = bare
+                break
     if style == "tight":
         return text.replace(" ", "")
     if style == "between":
@@ -261,7 +275,7 @@ def wrapped(rng: random.Random) -> tuple[str, str]:
         share, base = rng.randrange(1, 100), integer(rng, 4)
         text, expression = f"{share}% of {base}", f"({share} * {base}) * 0.01"
     else:
-        node = tree(rng, 1 if roll < 0.75 else 2) if roll < 0.95 else decimal_tree(rng)
+        node = tree(rng, 1 if roll < 0.6 else 2) if roll < 0.95 else decimal_tree(rng)
         expression = text = spell(rng, node, loose=True)
         left, right = node.left, node.right
         if isinstance(left, Fraction) and isinstance(right, Fraction) and rng.random() < 0.62:

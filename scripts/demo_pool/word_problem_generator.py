@@ -19,16 +19,18 @@ import schemas_compare
 import schemas_groups
 import schemas_mixed
 import schemas_parts
+import schemas_transfer
+import schemas_two_steps
 from augment import plain_style
 from expressions import evaluate, format_value, numbers
 from word_problem_world import FLUFF, Group, Schema, World
 
 FAMILIES: dict[str, tuple[Schema, ...]] = {
-    "change": schemas_change.SCHEMAS,
+    "change": schemas_change.SCHEMAS + schemas_transfer.SCHEMAS,
     "compare": schemas_compare.SCHEMAS,
     "groups": schemas_groups.SCHEMAS,
     "mixed": schemas_mixed.SCHEMAS,
-    "parts": schemas_parts.SCHEMAS,
+    "parts": schemas_parts.SCHEMAS + schemas_two_steps.SCHEMAS,
 }
 # Texts like the SVAMP files (lower case, no commas); the rest is ordinary writing.
 _PLAIN_SHARE = 0.7

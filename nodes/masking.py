@@ -1,0 +1,118 @@
+"""Keeping secrets out of errors and fingerprints.
+
+    settings ──secrets_in──> texts to hide ──Guarded──> a model whose errors show *** instead
+             ──public──────> settings without them, for fingerprints
+
+What a setting's name says decides: `api_key`, `password`, `headers` and the like. Knows nothing of experts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.runnables import RunnableBinding, RunnableConfig
+
+from der_graph.errors import ExpertError
+
+_SECRET = re.compile(r"key|token(?!s)|secret|passw|auth|credential|header|cookie", re.IGNORECASE)
+_SHORTEST_SECRET = 6  # characters; masking shorter texts would blank out ordinary words
+
+
+def public(settings: Any) -> Any:
+    """Settings without what looks like a secret."""
+    if isinstance(settings, Mapping):
+        return {
+            key: public(value) for key, value in settings.items() if not _SECRET.search(str(key))
+        }
+    if isinstance(settings, (list, tuple)):
+        return [public(value) for value in settings]
+    return settings
+
+
+def secrets_in(settings: Any, *, secret: bool = False) -> list[str]:
+    """The texts in settings that look like secrets, longest first."""
+    found: list[str] = []
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            found += secrets_in(value, secret=secret or bool(_SECRET.search(str(key))))
+    elif isinstance(settings, (list, tuple)):
+        for value in settings:
+            found += secrets_in(value, secret=secret)
+    elif secret:
+        # Quacks like pydantic's SecretStr, which many providers take.
+        text = settings.get_secret_value() if hasattr(settings, "get_secret_value") else settings
+        if isinstance(text, str) and len(text) >= _SHORTEST_SECRET:
+            found.append(text)
+    return sorted(found, key=len, reverse=True)
+
+
+class Guarded(RunnableBinding[Any, Any]):
+    """A model whose errors do not show its secrets."""
+
+    secrets: tuple[str, ...] = ()
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [("bound", type(self.bound).__name__)]
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            text = str(error)
+            masked = mask(text, self.secrets)
+            if masked == text:
+                raise
+            raise ExpertError(f"{type(error).__name__}: {masked}") from None
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `Runnable.invoke`, with errors masked."""
+        with self._guard():
+            return super().invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `Runnable.ainvoke`, with errors masked."""
+        with self._guard():
+            return await super().ainvoke(input, config, **kwargs)
+
+    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        """As `Runnable.batch`, with errors masked."""
+        with self._guard():
+            return [self._masked(result) for result in super().batch(inputs, config, **kwargs)]
+
+    async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        """As `Runnable.abatch`, with errors masked."""
+        with self._guard():
+            return [
+                self._masked(result) for result in await super().abatch(inputs, config, **kwargs)
+            ]
+
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """As `Runnable.stream`, with errors masked."""
+        with self._guard():
+            yield from super().stream(input, config, **kwargs)
+
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """As `Runnable.astream`, with errors masked."""
+        with self._guard():
+            async for piece in super().astream(input, config, **kwargs):
+                yield piece
+
+    def _masked(self, result: Any) -> Any:
+        if isinstance(result, Exception) and mask(str(result), self.secrets) != str(result):
+            return ExpertError(f"{type(result).__name__}: {mask(str(result), self.secrets)}")
+        return result
+
+
+def mask(text: str, secrets: Sequence[str]) -> str:
+    """Replace secrets in a text."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

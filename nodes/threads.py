@@ -1,0 +1,75 @@
+"""Work in a thread of its own: waited for, or listened to while it goes on.
+
+    work ──in_thread──> Future
+    work ──listen────> piece, piece, ..., result     (`alisten` for event loops)
+
+Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+Shown = Callable[[Callable[[str], None], threading.Event], Result]
+"""Work that shows pieces of text as it goes on, and ends early once the event is set."""
+
+
+def in_thread(work: Callable[[], Result]) -> Future[Result]:
+    """Run something in a thread of its own, which does not keep the program from ending.
+
+    Not in the event loop's executor: it has few threads, and a model that is busy would occupy them all.
+    """
+    future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="der-graph-model", daemon=True).start()
+    return future
+
+
+def listen(work: Shown[Result]) -> Generator[str | Result, None, None]:
+    """Give the pieces that some work shows as they come, and its result last.
+
+    Close it to give up: the work's event is then set.
+    """
+    pieces: queue.SimpleQueue[str | Future[Result]] = queue.SimpleQueue()
+    cancel = threading.Event()
+    in_thread(lambda: work(pieces.put, cancel)).add_done_callback(pieces.put)
+    try:
+        while isinstance(piece := pieces.get(), str):
+            yield piece
+        yield piece.result()  # raises what the thread raised
+    finally:
+        cancel.set()
+
+
+async def alisten(work: Shown[Result]) -> AsyncGenerator[str | Result, None]:
+    """Listen without blocking the event loop; see `listen`."""
+    pieces: asyncio.Queue[str | Future[Result]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    cancel = threading.Event()
+
+    def put(piece: str | Future[Result]) -> None:
+        with contextlib.suppress(RuntimeError):  # nobody listens any more: the loop is closed
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    in_thread(lambda: work(put, cancel)).add_done_callback(put)
+    try:
+        while isinstance(piece := await pieces.get(), str):
+            yield piece
+        yield piece.result()
+    finally:
+        cancel.set()
