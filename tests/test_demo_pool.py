@@ -59,6 +59,7 @@ def test_a_word_problem_goes_from_the_translator_to_the_calculator(der: Any) -> 
     assert state["answer"] == state["messages"][-1].text == "33"
     assert "33" in state["knowledge"]
     assert state["messages"][-1].usage_metadata["output_tokens"] > 0
+    assert written["logprob"] is not None
     assert -1.0 < written["logprob"] < 0.0
 
 
