@@ -55,7 +55,8 @@ def extract_value(text: str) -> str | None:
     if marked and marked[-1].strip():
         text = marked[-1].strip()
     if _EXPRESSION.match(text):
-        return re.sub(r"\s+", "", text)
+        # With another division sign: 45 / 9 is not the number 45/9, and must never count as 5.
+        return re.sub(r"\s+", "", text).replace("/", "÷")
     numbers = NUMBER.findall(text)
     if numbers:
         return normalize_value(numbers[-1])

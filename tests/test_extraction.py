@@ -34,7 +34,7 @@ from der_graph.nodes.extraction import extract_value, normalize_text, normalize_
         ("12-3", "12-3"),
         ("3 * -4", "3*-4"),
         ("-3 + 4", "-3+4"),
-        ("3 / 4", "3/4"),
+        ("3 / 4", "3÷4"),
         ("The answer is 12 - 3", "12-3"),
         # choices and short phrases
         ("(B)", "B"),

@@ -71,6 +71,7 @@ BY_HAND = [
     ("match", "A dog", "A", 0),
     ("numeric", "It costs $3.50.", "3.5", 1),
     ("numeric", "3/4", "0.75", 1),
+    ("numeric", "45 / 9", "5", 0),  # nothing was computed
     ("numeric", "no idea", "0.75", 0),
     ("numeric", "7", "6 | 7", 1),
     ("exact", "Paris.", "paris", 1),
