@@ -180,9 +180,13 @@ def parameters_b(weights: Weights) -> float | None:
 
 
 def path_digest(path: Path) -> str:
-    """A digest of a file, or of the files of a folder: names, sizes and both ends of each."""
+    """A digest of a file, or of the files of a folder: names, sizes and both ends of each.
+
+    What a folder says about itself (README.md) does not change an answer, and is left out.
+    """
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for file in found if file.suffix != ".md"]
     for file in files:
         name = file.name if file == path else file.relative_to(path).as_posix()
         digest.update(f"{name}\x00{gguf.file_key(file)}\n".encode())

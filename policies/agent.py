@@ -151,6 +151,7 @@ class DERAgent:
         }
         save_file(tensors, path / f"{WEIGHTS_FILE}.part")
         os.replace(path / f"{WEIGHTS_FILE}.part", path / WEIGHTS_FILE)
+        (path / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (path / f"{CONFIG_FILE}.part").write_text(text, encoding="utf-8")
         os.replace(path / f"{CONFIG_FILE}.part", path / CONFIG_FILE)

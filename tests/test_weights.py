@@ -339,3 +339,14 @@ def test_what_is_no_gguf_file(tmp_path: Path) -> None:
     source.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(ExpertError, match=r"x\.gguf"):
         weights_folder(find_weights(str(source)))
+
+
+def test_a_readme_does_not_change_what_a_folder_is(tmp_path: Path) -> None:
+    from der_graph.nodes.weights import path_digest
+
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    before = path_digest(tmp_path)
+    (tmp_path / "README.md").write_text("About these weights.")
+    assert path_digest(tmp_path) == before
+    (tmp_path / "model.safetensors").write_bytes(b"Weights")
+    assert path_digest(tmp_path) != before
