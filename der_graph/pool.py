@@ -120,16 +120,18 @@ class Pool:
         Raises:
             DERError: If a model cannot be loaded; names the expert.
         """
-        for number, expert in enumerate(self.experts, 1):
-            load = getattr(expert.model, "load", None)
-            if load is None:
-                continue
-            if progress is not None:
-                progress(f"loading {expert.name} ({number} of {len(self.experts)})")
-            try:
-                load()
-            except DERError as error:
-                raise type(error)(f"expert '{expert.name}': {error}") from error
+        # First make all weights ready, then load: converting takes memory that loading wants as well.
+        for step in ("prepare", "load"):
+            for number, expert in enumerate(self.experts, 1):
+                act = getattr(expert.model, step, None)
+                if act is None:
+                    continue
+                if progress is not None and step == "load":
+                    progress(f"loading {expert.name} ({number} of {len(self.experts)})")
+                try:
+                    act()
+                except DERError as error:
+                    raise type(error)(f"expert '{expert.name}': {error}") from error
 
 
 def pool_from(experts: Sequence[Expert], **settings: Any) -> Pool:

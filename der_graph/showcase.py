@@ -113,8 +113,11 @@ def closing_table(pool: Pool, agent: DERAgent, show: Display, *, budget: float |
     methods: dict[str, tuple[RoutingAgent, RouteRules]] = {"DER": (agent, rules)}
     for expert in experts:
         methods[expert.name] = (Single(rules.names, rules.costs, expert.name), rules)
-    methods["random"] = (Random(rules.names, rules.costs, seed=0), rules)
-    methods["run-all, vote"] = (RunAll(rules.names, rules.costs), everyone)
+    # In the pool's order, so that the calculator gets what the translator wrote.
+    run_all = RunAll(rules.names, rules.costs, order=rules.names)
+    methods["run-all, vote"] = (run_all, everyone)
+    if budget is None:  # its odd routes need answers that no other method asks for
+        methods["random"] = (Random(rules.names, rules.costs, seed=0), rules)
     for baseline, _ in methods.values():
         baseline.check_pool(rules.names)
 

@@ -34,7 +34,7 @@ from der_graph.nodes.pipelines import bare_pipeline, generation_of
 from der_graph.nodes.prompts import FORMAT_FIELDS, PromptWriter
 from der_graph.nodes.reading import THINK_TAGS
 from der_graph.nodes.threads import alisten, listen
-from der_graph.nodes.weights import Weights, find_weights, parameters_b, path_digest
+from der_graph.nodes.weights import Weights, find_weights, parameters_b, path_digest, weights_folder
 
 # LangChain's own words among the settings of a call.
 _NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
@@ -119,6 +119,11 @@ class HuggingFaceChat(BatchedChatModel):
         """Use a pipeline that is in memory: transformers' own, or a `HuggingFacePipeline` around one."""
         return cls(pipeline=pipeline, **settings)
 
+    def prepare(self) -> None:
+        """Download or convert the weights where needed, without loading them; errors as `load`."""
+        if self._loaded is None and self._weights is not None:
+            weights_folder(self._weights)
+
     def load(self) -> LoadedModel:
         """Load the model unless that was done; safe to call from several threads.
 
@@ -129,11 +134,8 @@ class HuggingFaceChat(BatchedChatModel):
         with self._lock:
             if self._loaded is None:
                 assert self._weights is not None
-                self._loaded = load(
-                    LoadSpec(
-                        self._weights, self.adapter, self.device, self.dtype, self.quantization
-                    )
-                )
+                how = (self.adapter, self.device, self.dtype, self.quantization)
+                self._loaded = load(LoadSpec(self._weights, *how))
             return self._loaded
 
     @property
