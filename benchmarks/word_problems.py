@@ -1,8 +1,9 @@
 """Answer accuracy of the DER graph, and of every expert alone, on word problems in a data file.
 
-    python benchmarks/word_problems.py --data word_problems/dev.jsonl [--limit N]
+    python benchmarks/word_problems.py --data word_problems/dev.jsonl [--limit N] [--held-out]
 
-Reads `{"question", "answer"}` rows. Routes run in lockstep, so experts answer in batches; the answers of the
+`--held-out` keeps the rows that the translator's training left out of that same file. Reads `{"question",
+"answer"}` rows. Routes run in lockstep, so experts answer in batches; the answers of the
 experts go to the answer cache, so a second run is fast. Prints accuracy with Wilson 95 % intervals, the mean
 cost, and the routes taken.
 """
@@ -13,6 +14,8 @@ import argparse
 import sys
 import time
 from collections import Counter
+from importlib import import_module
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -25,6 +28,13 @@ from der_graph.policies.quality import get_metric
 from der_graph.policies.rollout import Episode, run_routes
 from der_graph.policies.statistics import wilson_interval
 from der_graph.pool import load_pool
+
+
+def left_out(identifier: str) -> bool:
+    """Did the translator's training leave this row out? Its own rule says."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts" / "demo_pool"))
+    rule = import_module("translator_data").is_held_out
+    return bool(rule({"id": identifier}))
 
 
 def report(name: str, episodes: list[Episode]) -> None:
@@ -45,11 +55,15 @@ def main() -> None:
     parser.add_argument("--pool", default="demo")
     parser.add_argument("--agent", default="demo")
     parser.add_argument("--limit", type=int, help="only the first N questions")
+    parser.add_argument("--held-out", action="store_true", help="only rows not trained on")
     parser.add_argument("--cache", help="answer cache; ':memory:' for none")
     args = parser.parse_args()
     pool, agent = load_pool(args.pool), load_agent(args.agent)
     agent.check_pool(pool.names)
-    examples = load_examples(args.data, limit=args.limit)
+    examples = load_examples(args.data)
+    if args.held_out:
+        examples = [example for example in examples if left_out(example.id)]
+    examples = examples[: args.limit]
     rules = pool.rules
     start = time.perf_counter()
     with open_cache(args.cache) as cache, tqdm(unit="answer", file=sys.stderr, leave=False) as bar:

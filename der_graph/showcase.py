@@ -29,7 +29,7 @@ from der_graph.policies.rollout import Episode, run_routes
 from der_graph.policies.statistics import bootstrap_interval
 from der_graph.policies.voting import RunAll
 from der_graph.pool import Pool, load_pool
-from der_graph.state import Answer, answers_of
+from der_graph.state import answers_of, good_answers
 
 _CHUNK = (
     12  # questions evaluated at once: batches for the experts, and the grain of the time budget
@@ -89,8 +89,9 @@ def show_routes(pool: Pool, agent: DERAgent, examples: Sequence[Example], show: 
                 show.event(part)
             else:
                 final = part
-        answers: list[Answer] = answers_of(final["route"])
-        good = metric.score([answers[-1]], [example])[0] >= 0.5
+        # A failed call leaves the answer before it standing, as in the graph's answer node.
+        last = good_answers(answers_of(final["route"]))[-1]
+        good = metric.score([last], [example])[0] >= 0.5
         wrong = f"wrong, it is {example.reference}"
         mark = show.styled("right", "green") if good else show.styled(wrong, "red")
         answer = show.styled(shortened(final["answer"]), "bold")

@@ -148,7 +148,11 @@ class AnswerSource:
         }
         digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
         cached = self._cache.get_many(list(digests.values())) if self._cache else {}
-        answers = {key: cached[digest] for key, digest in digests.items() if digest in cached}
+        answers = {
+            key: _priced(expert, cached[digest])
+            for key, digest in digests.items()
+            if digest in cached
+        }
         new = [key for key in prompts if key not in answers]
         # Similar lengths share a batch, so less is padded.
         new.sort(key=lambda key: len(prompts[key][-1].text))
@@ -164,6 +168,14 @@ class AnswerSource:
             if self._on_asked:
                 self._on_asked(len(chunk))
         return answers
+
+
+def _priced(expert: Expert, cached: Answer) -> Answer:
+    """A cached answer at the price of today: the cache's keys know weights and prompts, not prices."""
+    answer = cached.copy()
+    tokens = answer["input_tokens"], answer["output_tokens"]
+    answer["cost"] = expert.charge(*tokens) if any(tokens) else expert.cost
+    return answer
 
 
 def _knowledge_used(template: KTPTemplate) -> str | None:

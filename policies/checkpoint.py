@@ -22,6 +22,7 @@ from der_graph.policies.env import RoutingVecEnv
 from der_graph.policies.train_config import TrainConfig
 
 CHECKPOINT_FILE = "checkpoint.pt"
+CURVE_FILE = "progress.csv"
 CHECKPOINT_FORMAT = 1
 
 

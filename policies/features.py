@@ -15,13 +15,13 @@ STATE_FEATURES = (
     "agreeing",  # share of the answers whose value equals the last one's, itself excluded
     "backed",  # does at least one other answer agree with the last?
     "distinct",  # distinct values / answers
-    "weight_of_evidence",  # log-odds that the last value is right, were experts independent (profile)
+    "weight_of_evidence",  # log-odds for the last value less those for the best other one, by skill; / 3
     "has_value",  # is there something short that counts in the last answer?
     "is_number",
     "is_expression",  # arithmetic that was left uncomputed
-    "length",  # log of the last answer's length
+    "length",  # log of the last answer's length in characters, / 5
     "hedges",  # says that it does not know, or nothing to say
-    "logprob",  # mean token log-probability of the last answer
+    "logprob",  # mean token log-probability of the last answer, at least -3
     "knows_logprob",
     "failures",  # failed calls so far
     "similarity",  # cosine of question and last answer
@@ -29,8 +29,8 @@ STATE_FEATURES = (
 """The context's own features, in order; the projected question and last answer follow them."""
 
 EXPERT_FEATURES = (
-    "cost",  # price / cost of asking everyone once
-    "log_cost",
+    "cost",  # price / mean price of the experts, halved
+    "log_cost",  # log10 of price / mean price, at least -3
     "allowed",
     "asked",
     "failed",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from der_graph.nodes.extraction import parse_number
 from der_graph.policies.encoder import TextEncoder, Vectors
 from der_graph.policies.features import EXPERT_FEATURES, STATE_FEATURES
-from der_graph.policies.projection import ProjectedTexts, principal_axes
+from der_graph.policies.projection import Projected, ProjectedTexts, principal_axes
 from der_graph.state import Answer, Situation, good_answers
 
 _HEDGE = re.compile(
@@ -145,10 +145,12 @@ class Observer:
             float32, (n, size); all features finite, most of them within [-3, 3].
         """
         answers = [_last_text(s) for s in situations] if self.config.answer_dims else []
-        self._texts.prepare([s.question for s in situations], [text for text in answers if text])
+        questions, last = self._texts.look_up(
+            [s.question for s in situations], [text for text in answers if text is not None]
+        )
         out = np.zeros((len(situations), self.size), dtype=np.float32)
         for row, situation, weight in zip(out, situations, cost_weights, strict=True):
-            self._observe_one(row, situation, weight)
+            self._observe_one(row, situation, weight, questions[situation.question], last)
         return out
 
     def skill(self) -> npt.NDArray[np.float32]:
@@ -181,8 +183,14 @@ class Observer:
         self._evidence = np.log(odds / (1 - odds))
         return block
 
-    def _observe_one(self, row: Vectors, situation: Situation, cost_weight: float) -> None:
-        question = self._texts.question(situation.question)
+    def _observe_one(
+        self,
+        row: Vectors,
+        situation: Situation,
+        cost_weight: float,
+        question: Projected,
+        answers: Mapping[str, Projected],
+    ) -> None:
         n = len(self.names)
         good = good_answers(situation.answers)
         last = good[-1] if good else None
@@ -204,16 +212,19 @@ class Observer:
                 same = last["value"] is not None and answer["value"] == last["value"]
                 mine[EXPERT_FEATURES.index("agrees_with_last")] = float(same)
                 mine[EXPERT_FEATURES.index("disagrees_with_last")] = float(not same)
-        features = self._state_features(situation, good, cost_weight, question.vector)
+        near = 0.0  # cosine of question and last answer
+        if last is not None and self.config.answer_dims:
+            near = float(question.vector @ answers[last["text"]].vector)
+        features = self._state_features(situation, good, cost_weight, near)
         row[: len(STATE_FEATURES)] = features
         start = len(STATE_FEATURES)
         row[start : start + self.config.question_dims] = question.projected
         if last is not None and self.config.answer_dims:
             start += self.config.question_dims
-            row[start : self.context_size] = self._texts.answer(last["text"]).projected
+            row[start : self.context_size] = answers[last["text"]].projected
 
     def _state_features(
-        self, situation: Situation, good: list[Answer], cost_weight: float, vector: Vectors
+        self, situation: Situation, good: list[Answer], cost_weight: float, similarity: float
     ) -> list[float]:
         steps, done = situation.max_steps, len(situation.answers)
         budget = situation.max_cost
@@ -247,7 +258,7 @@ class Observer:
             0.0 if logprob is None else max(-3.0, logprob),
             float(logprob is not None),
             float(failures),
-            float(vector @ self._texts.answer(text).vector) if self.config.answer_dims else 0.0,
+            similarity,
         ]
 
     def _weight_of_evidence(self, good: list[Answer]) -> float:

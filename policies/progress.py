@@ -23,13 +23,19 @@ from tqdm import tqdm
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.checkpoint import apply_checkpoint, drop_later_rows, write_checkpoint
+from der_graph.policies.checkpoint import (
+    CURVE_FILE,
+    apply_checkpoint,
+    drop_later_rows,
+    write_checkpoint,
+)
 from der_graph.policies.env import RoutingVecEnv
 from der_graph.policies.rollout import run_routes
 from der_graph.policies.train_config import TrainConfig
 from der_graph.state import DERContext
 
 _WINDOW = 1000  # finished routes that the rollout figures look back on
+_UPDATE = ("entropy_loss", "approx_kl", "clip_fraction", "value_loss", "explained_variance")
 
 
 class AnswerBar:
@@ -136,8 +142,9 @@ class TrainingProgress(BaseCallback):
     def finish(self, last: DERAgent) -> DERAgent:
         """Evaluate the last weights too, and return the best agent, which is on disk."""
         figures = evaluate_utility(last, self._dev, self._rules, self._config)
+        self._write_row({**self._row(), **figures})  # no rollout follows the last update
         if self.best is None or figures["dev/utility"] >= self.best["dev/utility"]:
-            self.best = {**figures, "step": self._config.steps}
+            self.best = {**figures, "step": self.model.num_timesteps}
             last.metadata["results"] = {"dev": self.best}
             last.save_pretrained(self._folder)
         best = self.best
@@ -164,35 +171,20 @@ class TrainingProgress(BaseCallback):
             for i, name in enumerate(self._rules.names):
                 row[f"route/share_{name}"] = asked[i] / calls
         values = self.model.logger.name_to_value
-        for key in (
-            "entropy_loss",
-            "approx_kl",
-            "clip_fraction",
-            "value_loss",
-            "explained_variance",
-        ):
+        for key in _UPDATE:
             if f"train/{key}" in values:
                 row[f"train/{key}"] = float(values[f"train/{key}"])
         return row
 
     def _write_row(self, row: dict[str, Any]) -> None:
-        path = self._folder / "progress.csv"
+        path = self._folder / CURVE_FILE
         columns = [
             "time/steps",
             "time/seconds",
             *(f"rollout/{key}" for key in ("quality", "cost", "calls", "reward")),
             *(f"dev/{key}" for key in ("quality", "cost", "calls", "utility")),
             *(f"route/share_{name}" for name in self._rules.names),
-            *(
-                f"train/{key}"
-                for key in (
-                    "entropy_loss",
-                    "approx_kl",
-                    "clip_fraction",
-                    "value_loss",
-                    "explained_variance",
-                )
-            ),
+            *(f"train/{key}" for key in _UPDATE),
         ]
         new = not path.exists() or path.stat().st_size == 0
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -246,13 +238,13 @@ class TrainingProgress(BaseCallback):
         self._before = own["seconds"]
         self._recent.extend(own["recent"])
         self._resumed_at = checkpoint["steps"]
-        drop_later_rows(self._folder / "progress.csv", checkpoint["steps"])
+        drop_later_rows(self._folder / CURVE_FILE, checkpoint["steps"])
 
     def __enter__(self) -> TrainingProgress:
         self._started = time.perf_counter()
         self._bar = tqdm(
             total=self._config.steps,
-            initial=self.num_timesteps,
+            initial=self._resumed_at,
             desc="training",
             unit="step",
             unit_scale=True,

@@ -9,6 +9,7 @@ Knows nothing of situations or networks.
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +23,7 @@ NEIGHBOURS = 24
 """Probe questions that the local skill looks at; kernel-weighted, so the number is not critical."""
 _SHARPNESS = 10.0  # of the kernel: a probe 0.1 less similar counts 1/e as much
 _PRIOR = 2.0  # pseudo-observations of the overall skill
-_REMEMBERED = 200_000  # texts; a server must not grow without end
+_REMEMBERED = 50_000  # texts; a server must not grow without end
 
 
 class Projected(NamedTuple):
@@ -63,34 +64,40 @@ class ProjectedTexts:
         self._neighbours = neighbours
         self._questions: OrderedDict[str, Projected] = OrderedDict()
         self._answers: OrderedDict[str, Projected] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def prepare(self, questions: Sequence[str], answers: Sequence[str]) -> None:
-        """Encode what is new among these texts, in one batch."""
-        new_questions = [text for text in questions if text not in self._questions]
-        new_answers = [text for text in answers if text not in self._answers]
+    def look_up(
+        self, questions: Sequence[str], answers: Sequence[str]
+    ) -> tuple[dict[str, Projected], dict[str, Projected]]:
+        """Encode what is new among these texts, in one batch.
+
+        Returns:
+            Every question and every answer given, by text. Handed out and not read from the memory
+            later: by then another thread, or this very batch, may have crowded it out.
+        """
+        with self._lock:
+            known_questions = _found(self._questions, questions)
+            known_answers = _found(self._answers, answers)
+        new_questions = [t for t in dict.fromkeys(questions) if t not in known_questions]
+        new_answers = [t for t in dict.fromkeys(answers) if t not in known_answers]
         new = list(dict.fromkeys([*new_questions, *new_answers]))
         if not new:
-            return
-        _forget(self._questions, len(new_questions))
-        _forget(self._answers, len(new_answers))
+            return known_questions, known_answers
+        # Outside the lock: threads whose texts are known do not wait for the encoder.
         vectors = dict(zip(new, self._encoder.encode(new), strict=True))
         arrays, none = self._arrays, np.zeros(0, dtype=np.float32)
         for text in new_questions:
             vector = vectors[text]
             projected = (vector - arrays["question_mean"]) @ arrays["question_axes"]
-            self._questions[text] = Projected(vector, projected, self._skill_near(vector))
+            known_questions[text] = Projected(vector, projected, self._skill_near(vector))
         for text in new_answers:
             vector = vectors[text]
             projected = (vector - arrays["answer_mean"]) @ arrays["answer_axes"]
-            self._answers[text] = Projected(vector, projected, none)
-
-    def question(self, text: str) -> Projected:
-        """A question that was prepared."""
-        return self._questions[text]
-
-    def answer(self, text: str) -> Projected:
-        """An answer that was prepared."""
-        return self._answers[text]
+            known_answers[text] = Projected(vector, projected, none)
+        with self._lock:
+            _remember(self._questions, {text: known_questions[text] for text in new_questions})
+            _remember(self._answers, {text: known_answers[text] for text in new_answers})
+        return known_questions, known_answers
 
     def _skill_near(self, vector: Vectors) -> Vectors:
         """Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean."""
@@ -132,7 +139,15 @@ def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
     return mean.astype(np.float32), scaled
 
 
-def _forget(memory: OrderedDict[str, Projected], coming: int) -> None:
-    """Make room; before a batch and not after it, so that nothing prepared is missing."""
-    while memory and len(memory) + coming > _REMEMBERED:
+def _found(memory: OrderedDict[str, Projected], texts: Sequence[str]) -> dict[str, Projected]:
+    """What is remembered of some texts; they count as the last used."""
+    known = {text: memory[text] for text in texts if text in memory}
+    for text in known:
+        memory.move_to_end(text)
+    return known
+
+
+def _remember(memory: OrderedDict[str, Projected], new: dict[str, Projected]) -> None:
+    memory.update(new)
+    while len(memory) > _REMEMBERED:
         memory.popitem(last=False)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.errors import AllExpertsFailedError
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource, Request
@@ -30,7 +31,7 @@ class Advance(NamedTuple):
         cost: Cost of the step, in the pool's unit; 0 for END.
         first: Was it the route's first call?
         chose_end: Did the agent choose END?
-        ended: Is the route over, by END or because only END is left?
+        ended: Is the route over, by END or because no expert is left to ask?
     """
 
     quality: npt.NDArray[np.float32]
@@ -135,9 +136,16 @@ class Lockstep:
 
     def _mask(self, route: Route) -> list[bool]:
         context = route.context
-        mask, _ = self.rules.mask(
-            route.answers, spent=route.spent, max_cost=context.max_cost, max_steps=context.max_steps
-        )
+        try:
+            mask, _ = self.rules.mask(
+                route.answers,
+                spent=route.spent,
+                max_cost=context.max_cost,
+                max_steps=context.max_steps,
+            )
+        except AllExpertsFailedError:
+            # One question that nobody could answer must not end a run of thousands: quality 0.
+            return [False] * (len(self.rules.names) + 1)
         return mask
 
 

@@ -78,7 +78,7 @@ def train_agent(
     """
     require("stable_baselines3", extra="train", why="training an agent")
     require("sb3_contrib", extra="train", why="training an agent")
-    from der_graph.policies.checkpoint import CHECKPOINT_FILE, read_checkpoint
+    from der_graph.policies.checkpoint import CHECKPOINT_FILE, CURVE_FILE, read_checkpoint
     from der_graph.policies.env import RoutingVecEnv
     from der_graph.policies.episodes import Episodes, RequestConfig
     from der_graph.policies.progress import AnswerBar, TrainingProgress
@@ -136,6 +136,10 @@ def train_agent(
     )
     if resume:
         watcher.restore(read_checkpoint(folder / CHECKPOINT_FILE), model)
+    else:
+        # What an earlier run left would be taken for this run's: its curve, and what --resume reads.
+        for name in (CURVE_FILE, CHECKPOINT_FILE):
+            (folder / name).unlink(missing_ok=True)
     say(
         f"training: {config.steps:,} steps on {len(examples)} questions, {len(members)} experts, "
         f"{config.envs} routes at once, seed {config.seed}"

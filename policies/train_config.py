@@ -55,6 +55,26 @@ class TrainConfig:
     reward: RewardConfig = field(default_factory=lambda: PRESETS["default"])
     """What it is paid for."""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "envs", "rollout", "epochs", "hidden"):
+            if getattr(self, name) < 1:
+                raise AgentError(
+                    f"training: {name} is {getattr(self, name)}; it must be at least 1"
+                )
+        dims = self.observation
+        for name in ("question_dims", "answer_dims"):
+            if getattr(dims, name) < 0:
+                raise AgentError(
+                    f"training: {name} is {getattr(dims, name)}; it must not be negative"
+                )
+        low, high = self.cost_weight_range
+        # Drawn log-uniformly, so from above 0; a price outside would be served but never trained.
+        if not low <= self.cost_weight <= high or (low <= 0 and low != high):
+            raise AgentError(
+                f"training: the price of cost is {self.cost_weight:g}, but the agent would be trained "
+                f"with prices from {low:g} to {high:g}, which must be above 0; give one among them"
+            )
+
     def plain(self) -> dict[str, Any]:
         """As plain data, for a config file."""
         return asdict(self)
@@ -68,7 +88,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
         **changes: Fields of `TrainConfig`.
 
     Raises:
-        AgentError: If there is no such preset.
+        AgentError: If there is no such preset, or a setting cannot be used.
     """
     if name == "default":
         return replace(TrainConfig(), **changes)
@@ -85,5 +105,8 @@ def preset(name: str, **changes: Any) -> TrainConfig:
             cost_weight_range=(1.0, 1.0),
             budget_share=0.0,
         )
+        if "cost_weight" in changes:  # one price: the one that is asked for
+            price = changes["cost_weight"]
+            changes = {"cost_weight_range": (price, price), **changes}
         return replace(paper, **changes)
     raise AgentError(f"preset '{name}' is unknown; choose one of: default, paper")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import WordEncoder, toy_observer, toy_source
 
+from der_graph.policies import projection
 from der_graph.policies.features import EXPERT_FEATURES, STATE_FEATURES
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.state import Answer, Situation
@@ -155,6 +157,26 @@ def test_no_question_looks_its_own_result_up() -> None:
     assert here < 1 / 3  # both neighbours were wrong; the overall mean alone would give 1/3
 
 
+def test_a_full_memory_loses_nothing_that_is_being_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither to the rest of its own batch nor to other threads; and what is seen stays the same."""
+    monkeypatch.setattr(projection, "_REMEMBERED", 2)
+    small = toy_observer(toy_source(20))
+    pages = [
+        [
+            Situation(f"thing {i + k}?", [said("facts", f"red {i + k}", "red")], OPEN)
+            for k in range(3)
+        ]
+        for i in range(12)
+    ]
+    expected = [_SHARED_20.observe(page, [0.1] * 3) for page in pages]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda page: small.observe(page, [0.1] * 3), pages * 10))
+    for rows, wanted in zip(found, expected * 10, strict=True):
+        np.testing.assert_allclose(rows, wanted, atol=1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     answers=st.lists(
@@ -181,3 +203,4 @@ def test_every_feature_is_finite(
 
 
 _SHARED = toy_observer(toy_source(8))
+_SHARED_20 = toy_observer(toy_source(20))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
 from der_graph.graph import create_der_graph
 from der_graph.policies.answers import AnswerSource, Request
+from der_graph.policies.baselines import Single
+from der_graph.policies.cache import open_cache
 from der_graph.policies.quality import get_metric
 from der_graph.policies.rollout import Lockstep, run_routes
 from der_graph.state import END_CHOICE, DERContext
@@ -92,6 +97,37 @@ def test_failed_calls_are_not_remembered() -> None:
     assert failed.quality == 0.0
     assert failed.answer["error"] == "ConnectionError: gone for a moment"
     assert source.ask([Request(0, FACTS, [])])[0].answer["text"] == "red"
+
+
+def test_a_question_that_nobody_answers_does_not_end_the_run() -> None:
+    experts = toy_experts()
+
+    def fail(text: str) -> str:
+        raise ConnectionError("gone")
+
+    for position in (FACTS, PARROT):
+        experts[position].model.func._answer = fail  # type: ignore[attr-defined]
+    source = AnswerSource(experts, toy_examples(2), get_metric("match"))
+    routes = Lockstep(source, toy_rules(experts, max_steps=2), 1)
+    routes.start(0, 0)
+    assert not routes.advance([FACTS]).ended[0]
+    step = routes.advance([PARROT])
+    assert (step.quality[0], bool(step.ended[0])) == (0.0, True)
+
+    names, costs = [e.name for e in experts], [e.cost for e in experts]
+    alone = Single(names, costs, "facts")
+    for episode in run_routes(alone, source, toy_rules(experts, max_steps=1)):
+        assert (episode.quality, episode.cost, episode.calls) == (0.0, 2.0, 1)
+
+
+def test_cached_answers_cost_what_the_pool_says_now(tmp_path: Path) -> None:
+    experts = toy_experts()
+    with open_cache(tmp_path / "answers.db") as cache:
+        for cost in (2.0, 5.0):
+            experts[FACTS] = replace(experts[FACTS], cost=cost)
+            source = AnswerSource(experts, toy_examples(1), get_metric("match"), cache=cache)
+            assert source.ask([Request(0, FACTS, [])])[0].answer["cost"] == cost
+        assert source.generated == 0
 
 
 def test_the_graph_takes_the_route_of_the_environment() -> None:

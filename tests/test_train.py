@@ -115,6 +115,10 @@ def test_what_is_written(trained: tuple[DERAgent, Path]) -> None:
     rows = curve(folder)
     assert float(rows[-1]["rollout/quality"]) > float(rows[0]["rollout/quality"])
     assert sum(1 for row in rows if row["dev/utility"]) >= 3
+    # A row per update of 64 * 8 decisions, the last one too.
+    assert [int(row["time/steps"]) for row in rows] == list(range(512, 12_289, 512))
+    assert rows[-1]["dev/utility"]
+    assert rows[-1]["train/approx_kl"]
     assert agent.metadata["training"]["seed"] == 0
     assert agent.metadata["results"]["dev"]["dev/quality"] >= 0.9
 
@@ -191,3 +195,24 @@ def test_presets() -> None:
     assert (paper.gamma, paper.clip, paper.reward.gain, paper.steps) == (0.95, 0.3, 5.0, 5)
     with pytest.raises(AgentError, match="choose one of: default, paper"):
         preset("papper")
+
+
+def test_settings_that_cannot_be_trained() -> None:
+    with pytest.raises(AgentError, match="steps is 0; it must be at least 1"):
+        TrainConfig(steps=0)
+    with pytest.raises(AgentError, match="question_dims is -1"):
+        TrainConfig(observation=ObservationConfig(question_dims=-1))
+    with pytest.raises(AgentError, match=r"price of cost is 5, but .* from 0\.02 to 2"):
+        preset("default", cost_weight=5.0)
+    with pytest.raises(AgentError, match="must be above 0"):
+        TrainConfig(cost_weight=0.1, cost_weight_range=(0.0, 1.0))
+    # The paper has one price, so another one is that which is trained.
+    assert preset("paper", cost_weight=0.5).cost_weight_range == (0.5, 0.5)
+
+
+def test_a_new_run_does_not_go_on_in_the_files_of_an_older_one(tmp_path: Path) -> None:
+    short = replace(SMALL, steps=2048)
+    train(tmp_path / "once", short)
+    train(tmp_path / "twice", replace(short, seed=3))
+    train(tmp_path / "twice", short)
+    assert curve(tmp_path / "twice") == curve(tmp_path / "once")
