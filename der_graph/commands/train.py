@@ -1,0 +1,94 @@
+"""`der train`: an agent for a pool."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from der_graph.commands.options import Commands, add_cache, cost
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser("train", help="train an agent for a pool")
+    parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
+    parser.add_argument(
+        "--data", required=True, metavar="FILE", help="training questions (JSON Lines)"
+    )
+    parser.add_argument(
+        "--dev",
+        metavar="FILE",
+        help="questions for choosing the best agent (default: a tenth of --data)",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N training questions"
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the agent")
+    parser.add_argument(
+        "--preset", default="default", choices=["default", "paper"], help="settings (default)"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="decisions to train on (default 300,000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (0)")
+    parser.add_argument(
+        "--metric", default="match", metavar="NAME", help="what a good answer is (match)"
+    )
+    parser.add_argument(
+        "--cost-weight", type=cost, metavar="W", help="default price of cost of the agent"
+    )
+    parser.add_argument(
+        "--question-dims", type=int, metavar="K", help="dimensions of the question (16)"
+    )
+    add_cache(parser)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from der_graph.data import load_examples
+    from der_graph.errors import DataError
+    from der_graph.policies.cache import open_cache
+    from der_graph.policies.observation import ObservationConfig
+    from der_graph.policies.train import split_dev, train_agent
+    from der_graph.policies.train_config import preset
+    from der_graph.pool import load_pool
+
+    pool = load_pool(args.pool)
+    examples = load_examples(args.data, limit=args.limit)
+    if args.dev:
+        dev = load_examples(args.dev)
+    else:
+        examples, dev = split_dev(examples, seed=args.seed)
+    if not dev:
+        raise DataError(f"{args.data} has too few questions to set some aside; give --dev FILE")
+    changes = {
+        "steps": args.steps,
+        "cost_weight": args.cost_weight,
+        "observation": (
+            None
+            if args.question_dims is None
+            else ObservationConfig(question_dims=args.question_dims)
+        ),
+    }
+    config = preset(
+        args.preset,
+        seed=args.seed,
+        **{key: value for key, value in changes.items() if value is not None},
+    )
+    with open_cache(args.cache) as cache:
+        train_agent(
+            list(pool),
+            examples,
+            dev,
+            args.out,
+            config,
+            rules=pool.rules,
+            ktp=pool.settings.ktp,
+            metric=args.metric,
+            cache=cache,
+            resume=args.resume,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+    return 0
