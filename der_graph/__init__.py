@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from der_graph.chat_model import ChatDER
     from der_graph.errors import DERError
     from der_graph.graph import create_der_graph
     from der_graph.nodes.expert import Expert
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "ChatDER": "der_graph.chat_model",
     "DERAgent": "der_graph.policies.agent",
     "DERContext": "der_graph.state",
     "DERError": "der_graph.errors",
@@ -32,6 +34,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ChatDER",
     "DERAgent",
     "DERContext",
     "DERError",

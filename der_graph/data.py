@@ -10,6 +10,8 @@ Two layouts are read, told apart by their field names:
   and `tokens`.
 - `{"question", "answer"}`, with `id` and `task` where known.
 
+A line of either may carry `history`, the conversation before the question; see `history.py`.
+
 Every fault is reported with file, line, what was found and what is allowed. Knows nothing of
 experts or metrics.
 """
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from der_graph.errors import DataError
+from der_graph.history import read_history
 
 ALIAS_SEPARATOR = " | "
 """Stands between the spellings of one reference answer, any of which counts."""
@@ -68,6 +71,8 @@ class Example:
         reference: The right answer; several spellings stand in one string, separated by " | ".
         task: Kind of question, for reports by task; empty where unknown.
         candidates: Recorded answers by model name; empty where there are none.
+        history: The conversation before the question, as pairs of role (`system`, `user`, `assistant`) and
+            text; empty for a question on its own.
     """
 
     id: str
@@ -75,6 +80,7 @@ class Example:
     reference: str
     task: str = ""
     candidates: dict[str, Candidate] = field(default_factory=dict)
+    history: tuple[tuple[str, str], ...] = ()
 
 
 def load_examples(path: str | os.PathLike[str], *, limit: int | None = None) -> list[Example]:
@@ -198,6 +204,7 @@ class _Row:
             reference=reference,
             task=self.text(row, "task", default=""),
             candidates=self.candidates(),
+            history=read_history(self.row.get("history"), self.fail),
         )
 
     def text(self, row: dict[str, Any], name: str, *, default: str | None = None) -> str:

@@ -12,6 +12,9 @@
     ├── BudgetError               a budget that not even the cheapest expert fits
     ├── ExpertError               one expert failed; the graph goes on with another
     │   └── AllExpertsFailedError    every expert that could be asked failed
+    ├── ChatModelError            a setting that ChatDER does not have
+    ├── ToolsNotSupportedError    tools for experts that cannot call them
+    ├── ServerError               a server that cannot start with what it was given
     └── MissingDependencyError    an optional package is needed; says the exact command
 
 A message says what was given, what is allowed and what to do. The command line prints the message alone,
@@ -70,6 +73,18 @@ class ExpertError(DERError, RuntimeError):
 
 class AllExpertsFailedError(ExpertError):
     """Every expert that could be asked failed, so there is no answer to give."""
+
+
+class ChatModelError(DERError, ValueError):
+    """A setting that `ChatDER` does not have, or that cannot be used."""
+
+
+class ToolsNotSupportedError(DERError, NotImplementedError):
+    """Tools were given to a pool with experts that cannot call them."""
+
+
+class ServerError(DERError, RuntimeError):
+    """A server that cannot start: the address is taken, or a key is missing."""
 
 
 class MissingDependencyError(DERError, ImportError):

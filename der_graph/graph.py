@@ -11,35 +11,41 @@ training.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_core.messages import AIMessage
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.graph import END, START, StateGraph
 
 from der_graph.errors import PoolError
-from der_graph.nodes.expert import Expert, expert_node
-from der_graph.nodes.hub import ANSWER_NODE, HUB_NODE, RoutingAgent, decision_edge, der_agent
+from der_graph.nodes.answer import answer_node
+from der_graph.nodes.approval import approval_node
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.expert_node import expert_node
+from der_graph.nodes.hub import (
+    ANSWER_NODE,
+    APPROVAL_NODE,
+    HUB_NODE,
+    RoutingAgent,
+    decision_edge,
+    der_agent,
+)
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.rules import RouteRules
+from der_graph.nodes.stopping import StoppableBuilder
+from der_graph.nodes.streaming import Audiences
 from der_graph.state import (
-    Answer,
     DERContext,
     DEROutput,
     DERState,
-    RouteStep,
+    StreamTokens,
     Task,
-    answers_of,
-    good_answers,
 )
 
 if TYPE_CHECKING:
     from der_graph.pool import Pool
 
 DEFAULT_MAX_STEPS = 4
+DEFAULT_STICKINESS = 0.05
 
 
 def create_der_graph(
@@ -50,6 +56,10 @@ def create_der_graph(
     ktp: str | KTPTemplate | None = None,
     repeat_experts: bool | None = None,
     on_error: Literal["continue", "raise"] = "continue",
+    output_mode: Literal["final", "experts"] = "final",
+    approve_above: float | None = None,
+    stickiness: float = DEFAULT_STICKINESS,
+    stream_tokens: StreamTokens = "all",
     state_schema: type[Any] = DERState,
     context_schema: type[Any] = DERContext,
 ) -> StateGraph[Any, Any, Any, Any]:
@@ -64,6 +74,16 @@ def create_der_graph(
         repeat_experts: May an expert be asked twice on one route? The pool's setting where left out, or no.
         on_error: `continue`: a failing expert is recorded and the agent chooses again; `raise`: its error
             ends the run.
+        output_mode: What is added to `messages`: `final`, the answer alone; `experts`, before it the other
+            experts' messages, each with its expert's `name` (an answer is never given twice). In later turns
+            experts and agent pass over those drafts.
+        approve_above: A person is asked (`interrupt`) before an expert whose price is above this; needs a
+            checkpointer. See `der_graph.nodes.approval` for what can be answered.
+        stickiness: In a conversation, an expert of the last turn opens this turn as well if its probability
+            is at most this much below the best, so that equals do not take turns. 0 turns it off; first
+            turns are not touched.
+        stream_tokens: Whose tokens the `messages` stream carries: those of `all` experts, or of the `final`
+            answer only; drafts are then events of the `custom` stream.
         state_schema: `DERState` or a subclass of it with fields of your own.
         context_schema: Settings of a request; `DERContext` or something with the same fields.
 
@@ -92,6 +112,12 @@ def create_der_graph(
         raise PoolError(f"two experts are named '{doubled[0]}'; names must be unique")
     if on_error not in ("continue", "raise"):
         raise PoolError(f"on_error is {on_error!r}; allowed: 'continue', 'raise'")
+    if output_mode not in ("final", "experts"):
+        raise PoolError(f"output_mode is {output_mode!r}; allowed: 'final', 'experts'")
+    if approve_above is not None and not approve_above >= 0:
+        raise PoolError(f"approve_above is {approve_above!r}; it must be a price >= 0, or left out")
+    if not 0 <= stickiness <= 1:
+        raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
     _check_state_schema(state_schema)
     agent.check_pool(names)
 
@@ -100,10 +126,13 @@ def create_der_graph(
         costs=tuple(expert.cost for expert in members),
         max_steps=_first(max_steps, getattr(settings, "max_steps", None), DEFAULT_MAX_STEPS),
         repeat_experts=_first(repeat_experts, getattr(settings, "repeat_experts", None), False),
+        seconds=tuple(expert.seconds for expert in members),
     )
     template = ktp_template(_first(ktp, getattr(settings, "ktp", None), None))
 
-    graph: StateGraph[Any, Any, Any, Any] = StateGraph(
+    if hasattr(agent, "for_pool"):  # it may know more experts than these, or in another order
+        agent = agent.for_pool(names, rules.costs)
+    graph = StoppableBuilder(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )
     graph.add_node(HUB_NODE, der_agent)
@@ -116,44 +145,26 @@ def create_der_graph(
             metadata={"der_expert": expert.name, "der_cost": expert.cost},
         )
         graph.add_edge(expert.name, HUB_NODE)
-    graph.add_node(ANSWER_NODE, answer_node(getattr(agent, "select", None)), input_schema=Task)
+    graph.add_node(
+        ANSWER_NODE, answer_node(getattr(agent, "select", None), output_mode), input_schema=Task
+    )
     graph.add_edge(ANSWER_NODE, END)
-    graph.add_conditional_edges(HUB_NODE, decision_edge(agent, rules), [*names, ANSWER_NODE])
+    targets = [*names, ANSWER_NODE]
+    if approve_above is not None:
+        approve = approval_node(dict(zip(rules.names, rules.costs, strict=True)))
+        graph.add_node(APPROVAL_NODE, approve, input_schema=Task, destinations=(*targets, HUB_NODE))
+        targets.append(APPROVAL_NODE)
+    audiences = Audiences(
+        rules,
+        stream_tokens,
+        frozenset(expert.name for expert in members if expert.token_prices is not None),
+        votes=hasattr(agent, "select"),
+    )
+    edge = decision_edge(
+        agent, rules, stickiness=stickiness, approve_above=approve_above, audiences=audiences
+    )
+    graph.add_conditional_edges(HUB_NODE, edge, targets)
     return graph
-
-
-def answer_node(
-    select: Callable[[Sequence[Answer]], int] | None = None,
-) -> Runnable[Task, dict[str, Any]]:
-    """Make the node that closes the route: one answer becomes the one message that the graph adds.
-
-    Args:
-        select: Chooses among the good answers, for agents that vote; the last one counts if left out.
-    """
-
-    def answer(task: Task) -> dict[str, Any]:
-        answers = answers_of(task["route"])
-        good = good_answers(answers)  # not empty: the rules allow END only once there is an answer
-        final = good[-1 if select is None else select(good)]
-        tokens_in = sum(each["input_tokens"] for each in answers)
-        tokens_out = sum(each["output_tokens"] for each in answers)
-        message = AIMessage(
-            content=final["text"],
-            id=f"der-{uuid.uuid4()}",  # fixed here, so that reducers of parent graphs recognise it
-            usage_metadata=UsageMetadata(
-                input_tokens=tokens_in,
-                output_tokens=tokens_out,
-                total_tokens=tokens_in + tokens_out,
-            ),
-            response_metadata={
-                "der_experts": [each["expert"] for each in answers],
-                "der_cost": sum(each["cost"] for each in answers),
-            },
-        )
-        route = [*task["route"], RouteStep(**task["decision"], answer=None)]
-        return {"messages": [message], "answer": final["text"], "route": route}
-
-    return RunnableLambda(answer, name=ANSWER_NODE)
 
 
 def _output_schema(state_schema: type[Any]) -> type[Any]:

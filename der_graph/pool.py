@@ -99,6 +99,7 @@ class Pool:
             tuple(expert.cost for expert in self.experts),
             self.settings.max_steps,
             self.settings.repeat_experts,
+            tuple(expert.seconds for expert in self.experts),
         )
 
     @property
@@ -212,7 +213,9 @@ def _described(model: Any) -> tuple[str, str, str]:
     if isinstance(model, RecordedChat):
         model.load()
         return "recorded", f"{model.model} in {model.data}", ""
-    return "langchain", type(getattr(model, "bound", model)).__name__, ""
+    while hasattr(model, "bound"):  # bounded, guarded
+        model = model.bound
+    return "langchain", type(model).__name__, ""
 
 
 def _placed(error: DERError, path: Path, name: str) -> DERError:

@@ -15,7 +15,7 @@ from der_graph.errors import PoolError
 from der_graph.nodes.expert import Expert, check_name
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
-from der_graph.nodes.langchain import as_chat_runnable, fingerprint_of
+from der_graph.nodes.langchain import as_chat_runnable, bounded, fingerprint_of
 from der_graph.nodes.reading import THINK_TAGS
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.pool_file import (
@@ -47,7 +47,10 @@ def expert_of(
         fingerprint = model.fingerprint
     elif isinstance(section, LangChainSection):
         settings = expand_variables(section.settings, "settings")
-        model = as_chat_runnable(expand_variables(section.model, "model"), **settings)
+        model = bounded(
+            as_chat_runnable(expand_variables(section.model, "model"), **settings),
+            section.max_concurrency,
+        )
         fingerprint = fingerprint_of(section.model, settings)
     else:
         data = (folder / Path(expand_variables(section.data, "data")).expanduser()).resolve()
@@ -57,10 +60,15 @@ def expert_of(
         fingerprint = model.fingerprint
     prices = section.token_prices
     recorded = isinstance(section, RecordedSection)
+    cost = _cost(section.cost, model, unit)
+    seconds = section.seconds
+    if seconds is None and unit == "seconds":
+        seconds = cost or None  # the price is the time
     return Expert(
         name=section.name,
         model=model,
-        cost=_cost(section.cost, model, unit),
+        cost=cost,
+        seconds=seconds,
         description=section.description,
         # Recorded answers were given without knowledge of others, to the bare question.
         ktp=template_of(section.ktp, section.name) or (TEMPLATES["none"] if recorded else None),

@@ -62,6 +62,8 @@ class _ExpertSection(_Section):
     """How it receives earlier answers: a template's name or one's own; the pool's where left out."""
     token_prices: TokenPrices | None = None
     """Charge by token; `cost` is then the most that one call may cost."""
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Usual time of one call: who would not be done before a request's deadline is not asked."""
 
 
 class HuggingFaceSection(_ExpertSection):
@@ -93,6 +95,8 @@ class LangChainSection(_ExpertSection):
     """Such as `openai:gpt-4o-mini`."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Passed on; write secrets as `${VARIABLE}`."""
+    max_concurrency: int = Field(default=8, ge=1)
+    """Most calls in flight at this model, over everything that asks it."""
 
 
 class RecordedSection(_ExpertSection):

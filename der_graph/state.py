@@ -10,12 +10,16 @@ inside another one. Knows nothing of models or policies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from numbers import Real
+from typing import Any, Literal, TypedDict
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph import MessagesState
+from typing_extensions import NotRequired
+
+from der_graph.errors import BudgetError
 
 END_CHOICE = "END"
 """The choice that ends a route. Not a node: the graph's own END is `"__end__"`."""
@@ -42,6 +46,8 @@ class Answer(TypedDict):
     """Mean log-probability of the generated tokens, in nats, <= 0; None where the backend does not say."""
     error: str | None
     """Why the expert failed, in one line; None if it answered."""
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    """The tools that it wants called (`name`, `args`, `id`, `type`); absent if there are none."""
 
 
 class Decision(TypedDict):
@@ -58,7 +64,9 @@ class Decision(TypedDict):
     mask: dict[str, bool]
     """Per choice: could it be chosen?"""
     reason: str
-    """`agent`, or why there was nothing to choose: `max_steps`, `max_cost`, `no_expert_left`."""
+    """`agent`; or why there was nothing to choose: `max_steps`, `deadline`, `max_cost`, `not_allowed` (the
+    request's lists), `not_approved` (a person's refusals), `no_expert_left`; or who chose instead of the
+    agent: `stickiness` (an expert of the last turn, as good as the best), `person` (asked for approval)."""
     cost_weight: float | None
     """The price of cost that the agent was given; None for agents without that knob."""
     spent: float
@@ -93,6 +101,11 @@ class DERState(MessagesState):
     """The final answer. Answer node writes; experts empty it while the route is open."""
     cost: float
     """Cost of the route so far, in the pool's unit. Experts write."""
+    refused: list[str]
+    """Experts that a person did not approve on this route. Approval and experts write; edge reads."""
+    shown: str
+    """Id of the message whose tokens were streamed as the final answer; empty if there is none. Experts
+    write; answer node reads, so that the message has the id that its tokens had."""
 
 
 class DEROutput(TypedDict):
@@ -106,15 +119,35 @@ class DEROutput(TypedDict):
     cost: float
 
 
+Audience = Literal["all", "draft", "final"]
+"""Who hears one expert: everybody; those who asked for drafts; the end user, as this is the final answer."""
+
+
 class Task(TypedDict):
     """What the edge sends to the chosen expert: exactly what it needs."""
 
     messages: list[AnyMessage]
     """The conversation before the question (system prompt and earlier turns)."""
+    tail: list[AnyMessage]
+    """What came after the question and belongs to answering it: tool calls and their results."""
     question: str
     question_id: str
     route: list[RouteStep]
     decision: Decision
+    refused: list[str]
+    """Experts that a person did not approve on this route."""
+    time_left: float | None
+    """Seconds until the request's deadline, or None."""
+    ktp: str | None
+    """Name of the request's template, or None for the graph's."""
+    audience: Audience
+    """Who hears the expert's tokens."""
+    shown: str
+    """As in the state."""
+
+
+StreamTokens = Literal["all", "final"]
+"""Whose tokens the `messages` stream carries: every expert's, or those of the final answer."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +160,46 @@ class DERContext:
         max_steps: Longest route for this request, at least 1; never more than the graph's own `max_steps`.
         cost_weight: The price of cost, for agents trained with that knob: 0 buys quality at any cost,
             larger values stop earlier and ask cheaper experts.
+        deadline: Seconds for the whole route, above 0. Counted are the seconds of its decisions and answers,
+            so a route that waited for a person, or was resumed, is not charged for the pause. An expert
+            whose usual time does not fit any more is masked, and nothing is asked after the deadline;
+            `der_graph.nodes.deadline` says what happens to a call that is still running then.
+        allowed_experts: Only these may be asked, by name.
+        forbidden_experts: These may not be asked, by name.
+        ktp: Name of the Knowledge Transfer Prompt for this request, in place of the graph's; experts with
+            one of their own keep it.
+        stickiness: Replaces the graph's `stickiness` for this request, in [0, 1].
+        stream_tokens: Replaces the graph's `stream_tokens` for this request: `all` or `final`.
+
+    Raises:
+        BudgetError: If a value cannot be used.
     """
 
     max_cost: float | None = None
     max_steps: int | None = None
     cost_weight: float | None = None
+    deadline: float | None = None
+    allowed_experts: Sequence[str] | None = None
+    forbidden_experts: Sequence[str] | None = None
+    ktp: str | None = None
+    stickiness: float | None = None
+    stream_tokens: StreamTokens | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_cost", "max_steps", "cost_weight", "deadline", "stickiness"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise BudgetError(f"{name} is {value!r}; it must be a number, or left out")
+        if self.deadline is not None and not 0 < self.deadline < float("inf"):
+            raise BudgetError(f"deadline={self.deadline}: it must be a number of seconds above 0")
+        if self.stickiness is not None and not 0 <= self.stickiness <= 1:
+            raise BudgetError(f"stickiness={self.stickiness}: it must be from 0 to 1")
+        for name in ("allowed_experts", "forbidden_experts"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(each, str) for each in value or ()):
+                raise BudgetError(f"{name} is {value!r}; it must be a list of experts' names")
+        if self.stream_tokens not in (None, "all", "final"):
+            raise BudgetError(f"stream_tokens is {self.stream_tokens!r}; allowed: 'all', 'final'")
 
 
 @dataclass(frozen=True)
@@ -139,13 +207,15 @@ class Situation:
     """What an agent sees when it has to choose. Built by the graph and by the training environment alike.
 
     Attributes:
-        question: The question being answered.
+        question: The question being answered; in a conversation with what came before it, see
+            `der_graph.nodes.conversation`.
         answers: The answers so far, in order; failed ones included.
         mask: Which choices are allowed: one bool per expert in the pool's order, END last.
         spent: Cost of the route so far, in the pool's unit.
         max_steps: Longest route allowed here.
         max_cost: Budget of the route, or None.
         cost_weight: The price of cost, or None for the agent's default.
+        deadline_left: Seconds left for the route, or None without a deadline.
     """
 
     question: str
@@ -155,11 +225,18 @@ class Situation:
     max_steps: int = 4
     max_cost: float | None = None
     cost_weight: float | None = None
+    deadline_left: float | None = None
 
 
 def answers_of(route: list[RouteStep]) -> list[Answer]:
     """The answers of a route, in order, failed ones included."""
     return [step["answer"] for step in route if step["answer"] is not None]
+
+
+def elapsed(route: Sequence[RouteStep]) -> float:
+    """Seconds that a route took: its decisions and its answers, without any pause between them."""
+    answers = sum(step["answer"]["seconds"] for step in route if step["answer"] is not None)
+    return answers + sum(step["seconds"] for step in route)
 
 
 def good_answers(answers: list[Answer]) -> list[Answer]:
@@ -172,6 +249,9 @@ def as_context(context: Any) -> DERContext:
 
     A parent graph hands its own context down, which may be of another type; fields it does not have count
     as left out.
+
+    Raises:
+        BudgetError: If a field has a value that it cannot have.
     """
     if context is None:
         return DERContext()

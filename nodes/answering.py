@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from der_graph.errors import ExpertError
 from der_graph.nodes.generation import Row, generate_rows, new_row
@@ -23,10 +24,19 @@ from der_graph.nodes.prompts import DEFAULT_STOP, PromptWriter
 
 
 class Request(NamedTuple):
-    """One prompt with its settings."""
+    """One prompt with its settings.
+
+    Attributes:
+        messages: The prompt.
+        settings: How to answer it.
+        cancel: Ends this answer within one token once set; the others of its batch go on.
+        show: Gets each piece of the answer as soon as it is known, in the thread that generates.
+    """
 
     messages: Sequence[BaseMessage]
     settings: GenerationSettings
+    cancel: threading.Event | None = None
+    show: Callable[[str], None] | None = None
 
 
 class Answered(NamedTuple):
@@ -64,7 +74,7 @@ class Answerer:
 
         Args:
             requests: The prompts, each with its settings.
-            cancel: Stops within one token once set; what is answered then is not complete.
+            cancel: Stops all within one token once set; what is answered then is not complete.
 
         Returns:
             An answer or an error for each, in order.
@@ -86,18 +96,6 @@ class Answerer:
                 for (index, _), result in zip(part, done, strict=True):
                     results[index] = result
         return results
-
-    def answer_one(
-        self, request: Request, cancel: threading.Event, show: Callable[[str], None]
-    ) -> Answered:
-        """Answer one prompt, showing the answer piece by piece.
-
-        Raises:
-            ExpertError: If the prompt cannot be answered.
-        """
-        row, room = self.open_row(request)
-        self._generate([row], request.settings, room, cancel, show)
-        return Answered(row, self.name, self.logprobs)
 
     def open_row(self, request: Request) -> tuple[Row, int]:
         """Write the prompt of a request, and see how many tokens its answer may have.
@@ -122,7 +120,9 @@ class Answerer:
         room = (
             settings.max_new_tokens if limit is None else min(settings.max_new_tokens, limit - size)
         )
-        return new_row(self.loaded, prompt, settings, self.tags), room
+        row = new_row(self.loaded, prompt, settings, self.tags)
+        row.cancel, row.show = request.cancel, request.show
+        return row, room
 
     def _answer_rows(
         self,
@@ -151,12 +151,30 @@ class Answerer:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # not before: the error held on to what was generated
         half = len(rows) // 2  # half as many at a time need half the room
-        again = [row.reopened() for row in rows]
         return [
             result
-            for part in (again[:half], again[half:])
-            for result in self._answer_rows(part, settings, room, cancel)
+            for part in (rows[:half], rows[half:])
+            for result in self._answer_rows_again(part, settings, room, cancel)
         ]
+
+    def _answer_rows_again(
+        self,
+        rows: list[Row],
+        settings: GenerationSettings,
+        room: int,
+        cancel: threading.Event | None,
+    ) -> list[Answered | Exception]:
+        results: list[Answered | Exception] = [
+            ExpertError(
+                f"{self.name} ran out of memory in the middle of an answer that was streamed"
+            )
+        ] * len(rows)
+        fresh = [i for i, row in enumerate(rows) if not row.shown]  # nothing is said twice
+        if fresh:
+            again = self._answer_rows([rows[i].reopened() for i in fresh], settings, room, cancel)
+            for i, result in zip(fresh, again, strict=True):
+                results[i] = result
+        return results
 
     def _generate(
         self,
@@ -164,7 +182,6 @@ class Answerer:
         settings: GenerationSettings,
         room: int,
         cancel: threading.Event | None,
-        show: Callable[[str], None] | None = None,
     ) -> None:
         generate_rows(
             self.loaded,
@@ -173,7 +190,6 @@ class Answerer:
             max_new_tokens=room,
             logprobs=self.logprobs,
             cancel=cancel,
-            show=show,
         )
 
 
@@ -203,3 +219,17 @@ def chunk_of(message: AIMessage, content: Any = "") -> AIMessageChunk:
         response_metadata=message.response_metadata,
         chunk_position="last",
     )
+
+
+def piece_chunk(piece: str | AIMessage) -> ChatGenerationChunk:
+    """A piece of an answer; what closes the stream, where it is the message."""
+    if isinstance(piece, str):
+        return ChatGenerationChunk(message=AIMessageChunk(content=piece))
+    return ChatGenerationChunk(message=chunk_of(piece))
+
+
+def whole_chunk(result: ChatResult) -> ChatGenerationChunk:
+    """A finished answer as one chunk."""
+    message = result.generations[0].message
+    assert isinstance(message, AIMessage)
+    return ChatGenerationChunk(message=chunk_of(message, message.content))

@@ -6,7 +6,8 @@
 
 So each input keeps everything that `invoke` does for it (its own run in every tracer, its own callbacks,
 tags and metadata, caches, errors), and none of that is copied here. A call that never gets to the model (a
-cache hit, a failing callback) leaves, and the others do not wait for it. Knows nothing of models.
+cache hit, a failing callback) leaves, and the others do not wait for it. Calls that belong to no batch, such
+as those of many requests at once, meet in the model's `WaitingLine`. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -26,19 +27,23 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
+from pydantic import PrivateAttr
 
 from der_graph.nodes.gathering import SEAT, Gathering, Seat, seat_for
 from der_graph.nodes.threads import in_thread
+from der_graph.nodes.waiting import Cancellable, WaitingLine
 
 
 class BatchedChatModel(BaseChatModel):
     """A chat model whose `batch`, `abatch`, `generate` and `agenerate` reach the model as one call.
 
     A subclass has `answer_all` and `max_batch_size`, and answers `_generate` by `answer`, `_agenerate` by
-    `aanswer`, which take a seat where there is one.
+    `aanswer`, which take a seat where there is one. Elsewhere calls that are made while the model is busy are
+    its next batch.
     """
 
     max_batch_size: int = 32
+    _line: WaitingLine = PrivateAttr(default_factory=WaitingLine)
 
     def answer_all(
         self, requests: Sequence[Any], cancel: threading.Event | None
@@ -46,23 +51,36 @@ class BatchedChatModel(BaseChatModel):
         """Answer several requests in one go; a result that is an exception belongs to its request alone."""
         raise NotImplementedError
 
-    def answer(self, request: Any) -> ChatResult:
-        """Answer one request: with the others of its batch, or alone."""
+    def answer(self, request: Cancellable) -> ChatResult:
+        """Answer one request: with the others of its batch, or with those that wait for the model as well."""
         seat = seat_for(self)
         if seat is None:
-            return _unwrap(self.answer_all([request], None)[0])
+            return self._in_line(request)
         future, last = seat.arrive(request)
         if last:
             seat.gathering.answer()
         result: ChatResult = future.result()
         return result
 
-    async def aanswer(self, request: Any) -> ChatResult:
+    def _in_line(self, request: Cancellable) -> ChatResult:
+        future = self._line.join(request, self.answer_all, self.max_batch_size)
+        try:
+            result: ChatResult = future.result()
+        except BaseException:
+            if request.cancel is not None:
+                request.cancel.set()  # by Ctrl-C: nobody waits any more
+            raise
+        finally:
+            # Its error refers to this frame; together they would keep the tensors of a failed call.
+            del future
+        return result
+
+    async def aanswer(self, request: Cancellable) -> ChatResult:
         """Answer one request without blocking the event loop; see `answer`."""
         seat = seat_for(self)
         if seat is None:
-            cancel = threading.Event()
-            future: Future[Any] = in_thread(lambda: _unwrap(self.answer_all([request], cancel)[0]))
+            cancel = request.cancel or threading.Event()
+            future: Future[Any] = self._line.join(request, self.answer_all, self.max_batch_size)
         else:
             cancel = seat.gathering.cancel
             future, last = seat.arrive(request)
@@ -227,9 +245,3 @@ def _joined(results: Sequence[LLMResult]) -> LLMResult:
         llm_output={},
         run=runs or None,
     )
-
-
-def _unwrap(result: ChatResult | Exception) -> ChatResult:
-    if isinstance(result, Exception):
-        raise result
-    return result

@@ -1,10 +1,10 @@
-"""An expert: a chat model with a name, a price and a way of receiving knowledge; and its node.
+"""An expert: a chat model with a name, a price and a way of receiving knowledge.
 
-    Task ──ktp──> messages ──model──> Answer ──> the route, one step longer
+    question, answers ──ktp──> messages ──model──> Answer
 
 One function turns a prompt into an `Answer`, for one question in the graph and for many at once in training,
 so both see the same expert. A failing expert does not end the route: its answer says why it failed, and the
-agent goes on with another. Knows nothing of policies.
+agent goes on with another. `expert_node.py` makes a node of it. Knows nothing of policies.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from der_graph.errors import ExpertError, PoolError
-from der_graph.nodes.events import write_event
+from der_graph.errors import PoolError
+from der_graph.nodes.deadline import DeadlineError, call_limit, in_time, unless_late
 from der_graph.nodes.extraction import extract_value
-from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages
-from der_graph.state import END_CHOICE, Answer, RouteStep, Task, answers_of
+from der_graph.nodes.ktp import KTPTemplate, ktp_messages
+from der_graph.nodes.tools import calls_of, reads_tools, without_tools
+from der_graph.state import END_CHOICE, Answer
 
 ChatRunnable = Runnable[Any, Any]
 """Takes a list of messages, gives an `AIMessage`: any chat model, bare or wrapped (`with_retry` ...)."""
 
-RESERVED_NAMES = frozenset({END_CHOICE, "der_agent", "answer", "__start__", "__end__"})
+RESERVED_NAMES = frozenset(
+    {END_CHOICE, "der_agent", "der_approval", "answer", "__start__", "__end__"}
+)
 """Names of the graph's own nodes and choices."""
 
 _BAD_NAME = re.compile(r"[|:\s]")
@@ -50,6 +53,8 @@ class Expert:
         token_prices: Price per million input and output tokens, in the pool's unit, or None for a price
             per call.
         fingerprint: Identifies what the answers depend on (weights, generation settings), for caches.
+        seconds: Usual time of one call, above 0, or None where it is not known: an expert that would not
+            be done before a request's deadline is not asked.
 
     Raises:
         PoolError: If the name or the cost cannot be used.
@@ -63,11 +68,16 @@ class Expert:
     system: str | None = None
     token_prices: tuple[float, float] | None = None
     fingerprint: str = ""
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if not 0 <= self.cost < float("inf"):
             raise PoolError(f"expert '{self.name}': cost is {self.cost}; it must be a number >= 0")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise PoolError(
+                f"expert '{self.name}': seconds is {self.seconds}; it must be a number above 0"
+            )
 
     def prompt(
         self,
@@ -75,6 +85,7 @@ class Expert:
         question: str,
         answers: Sequence[Answer],
         ktp: KTPTemplate,
+        tail: Sequence[BaseMessage] = (),
     ) -> list[BaseMessage]:
         """The messages that the expert gets for a question and the answers so far.
 
@@ -83,13 +94,17 @@ class Expert:
             question: The question.
             answers: Earlier answers of the route.
             ktp: The graph's template, used where the expert has none of its own.
+            tail: Tool calls and results after the question; models that only read text get none of those.
         """
+        if not reads_tools(self.model):
+            history, tail = without_tools(history), ()
         messages = ktp_messages(
             _with_system(self.system, history),
             question,
             answers,
             self.ktp or ktp,
             count_tokens=getattr(self.model, "count_tokens", None),
+            tail=tail,
         )
         return messages
 
@@ -108,37 +123,58 @@ class Expert:
         return digest.hexdigest()
 
     def ask(
-        self, prompts: Sequence[list[BaseMessage]], config: RunnableConfig | None = None
+        self,
+        prompts: Sequence[list[BaseMessage]],
+        config: RunnableConfig | None = None,
+        *,
+        time_left: float | None = None,
     ) -> list[Answer]:
-        """Ask one or many questions; many go to the model as one batch. Never raises for a failing model."""
+        """Ask one or many questions; many go to the model as one batch. Never raises for a failing model.
+
+        Args:
+            prompts: The prompts.
+            config: Configuration of the call, or None.
+            time_left: Seconds until the deadline; `der_graph.nodes.deadline` says what is guaranteed.
+        """
         start = time.perf_counter()
+        limit = call_limit(self.model, time_left)
         try:
             if len(prompts) == 1:
-                results: list[Any] = [self.model.invoke(prompts[0], config)]
+                results: list[Any] = [self.model.invoke(prompts[0], config, **limit)]
             else:
-                results = self.model.batch(list(prompts), config, return_exceptions=True)
+                results = self.model.batch(list(prompts), config, return_exceptions=True, **limit)
         except GraphBubbleUp:
             raise  # an interrupt inside a user's own expert, not a failure
         except Exception as error:
             results = [error] * len(prompts)
         seconds = (time.perf_counter() - start) / max(1, len(prompts))
-        return [self.answer_from(result, seconds) for result in results]
+        return [self.answer_from(unless_late(r, seconds, limit), seconds) for r in results]
 
-    async def aask(self, prompt: list[BaseMessage], config: RunnableConfig | None = None) -> Answer:
-        """Ask one question without blocking the event loop. Never raises for a failing model."""
+    async def aask(
+        self,
+        prompt: list[BaseMessage],
+        config: RunnableConfig | None = None,
+        *,
+        time_left: float | None = None,
+    ) -> Answer:
+        """Ask one question without blocking the event loop; see `ask`."""
         start = time.perf_counter()
+        limit = call_limit(self.model, time_left)
         try:
-            result: Any = await self.model.ainvoke(prompt, config)
+            call = self.model.ainvoke(prompt, config, **limit)
+            result: Any = await in_time(call, None if limit else time_left)
         except GraphBubbleUp:
             raise
         except Exception as error:
             result = error
-        return self.answer_from(result, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return self.answer_from(unless_late(result, seconds, limit), seconds)
 
     def answer_from(self, result: Any, seconds: float) -> Answer:
         """Turn a model's result, or the exception that it raised, into an `Answer`."""
         if isinstance(result, Exception):
-            return self._failed(describe_error(result), seconds)
+            late = isinstance(result, DeadlineError)
+            return self._failed(str(result) if late else describe_error(result), seconds)
         if result is None:  # a user's own function that forgot to return
             return self._failed("returned nothing", seconds)
         message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
@@ -148,9 +184,10 @@ class Expert:
         tokens_out = int(usage.get("output_tokens") or 0)
         # Without a count of tokens the call is charged the most that it may have cost.
         cost = self.charge(tokens_in, tokens_out) if usage else self.cost
-        error = None if text else "returned an empty answer"
+        calls = calls_of(message)
+        error = None if text or calls else "returned an empty answer"
         known = message.response_metadata.get("der_value")  # recorded experts know what counts
-        return Answer(
+        answer = Answer(
             expert=self.name,
             text=text,
             value=extract_value(text) if known is None else str(known),
@@ -161,6 +198,9 @@ class Expert:
             logprob=mean_logprob(message),
             error=error,
         )
+        if calls:
+            answer["tool_calls"] = calls
+        return answer
 
     def _failed(self, error: str, seconds: float) -> Answer:
         # A failed call is charged in full: the machine ran, or may have.
@@ -175,50 +215,6 @@ class Expert:
             logprob=None,
             error=error,
         )
-
-
-def expert_node(
-    expert: Expert, ktp: KTPTemplate = TEMPLATES["default"], *, on_error: str = "continue"
-) -> Runnable[Task, dict[str, Any]]:
-    """Make the graph node of an expert.
-
-    Args:
-        expert: The expert.
-        ktp: The graph's template.
-        on_error: `continue` records a failure in the route and lets the agent choose again; `raise` raises
-            `ExpertError`, for graphs whose owner prefers LangGraph's own retries (by default those leave
-            out errors of this kind: `RetryPolicy(retry_on=ExpertError)`).
-
-    Returns:
-        A runnable from the edge's `Task` to a state update, synchronous and asynchronous.
-    """
-
-    def before(task: Task) -> list[BaseMessage]:
-        answers = answers_of(task["route"])
-        return expert.prompt(task["messages"], task["question"], answers, ktp)
-
-    def after(task: Task, answer: Answer, config: RunnableConfig) -> dict[str, Any]:
-        if answer["error"] is not None and on_error == "raise":
-            raise ExpertError(f"expert '{expert.name}': {answer['error']}")
-        step = RouteStep(**task["decision"], answer=answer)
-        write_event(config, "der.answer", {"step": step["step"], **answer})
-        route = [*task["route"], step]
-        return {
-            "question": task["question"],
-            "question_id": task["question_id"],
-            "route": route,
-            "knowledge": knowledge_text(task["question"], answers_of(route), ktp),
-            "cost": step["spent"] + answer["cost"],
-            "answer": "",
-        }
-
-    def call(task: Task, config: RunnableConfig) -> dict[str, Any]:
-        return after(task, expert.ask([before(task)], config)[0], config)
-
-    async def acall(task: Task, config: RunnableConfig) -> dict[str, Any]:
-        return after(task, await expert.aask(before(task), config), config)
-
-    return RunnableLambda(call, acall, name=expert.name)
 
 
 def check_name(name: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from der_graph.nodes.generation_settings import GenerationSettings
 from der_graph.nodes.loading import LoadedModel
+from der_graph.nodes.prefix import can_share, padded_rows, read_once, shared_start
 from der_graph.nodes.prompts import Prompt
 from der_graph.nodes.reading import AnswerReader, TokenReader
 
@@ -33,6 +34,9 @@ class Row:
         count: Tokens generated, the end token included.
         logprob: Sum of their log-probabilities, in nats.
         finish: `stop`, `length` (cut by `max_new_tokens`, the context or `max_time`), or None while open.
+        cancel: Ends this row once set.
+        show: Gets each piece of the answer as soon as it is known.
+        shown: Has it got one?
     """
 
     prompt: Prompt
@@ -41,10 +45,35 @@ class Row:
     count: int = 0
     logprob: float = 0.0
     finish: str | None = None
+    cancel: threading.Event | None = None
+    show: Callable[[str], None] | None = None
+    shown: bool = False
+
+    @property
+    def given_up(self) -> bool:
+        """Does nobody wait for it any more?"""
+        return self.cancel is not None and self.cancel.is_set()
+
+    def add(self, text: str) -> None:
+        """Read a piece of text, and show what is known of the answer."""
+        self._show(self.reader.feed(text))
+
+    def close(self) -> None:
+        """Nothing follows; a row that is still open has used up its tokens."""
+        self.finish = self.finish or "length"
+        self.add(self.tokens.close())
+        self._show(self.reader.close())
 
     def reopened(self) -> Row:
         """A new row for the same prompt."""
-        return Row(self.prompt, self.tokens.reopened(), self.reader.reopened())
+        row = Row(self.prompt, self.tokens.reopened(), self.reader.reopened())
+        row.cancel, row.show = self.cancel, self.show
+        return row
+
+    def _show(self, text: str) -> None:
+        if self.show is not None and text:
+            self.shown = True
+            self.show(text)
 
 
 @dataclass
@@ -57,7 +86,6 @@ class Watch:
         logprobs: Add up log-probabilities? Costs one pass over the vocabulary per token.
         deadline: `time.monotonic()` at which everything ends, or None.
         cancel: Ends everything once set.
-        show: Gets each piece of an answer as soon as it is known; for streams, which have one row.
     """
 
     rows: Sequence[Row]
@@ -65,7 +93,6 @@ class Watch:
     logprobs: bool = True
     deadline: float | None = None
     cancel: threading.Event | None = None
-    show: Callable[[str], None] | None = None
     _logits: Any = field(default=None, repr=False)
 
     def note_scores(self, input_ids: Any, scores: Any) -> Any:
@@ -83,7 +110,7 @@ class Watch:
         for row, token, logprob in zip(self.rows, tokens, added, strict=True):
             if row.finish is None:
                 self._read(row, token, logprob)
-                if over and row.finish is None:
+                if row.finish is None and (over or row.given_up):
                     row.finish = "length"
         done = [row.finish is not None for row in self.rows]
         return newest.new_tensor(done).bool()
@@ -101,20 +128,9 @@ class Watch:
         if token in self.ends:
             row.finish = "stop"
             return
-        self._show(row.reader.feed(row.tokens.feed(token)))
+        row.add(row.tokens.feed(token))
         if row.reader.stopped:
             row.finish = "stop"
-
-    def finish(self) -> None:
-        """Close all rows; those still open have used up their tokens."""
-        for row in self.rows:
-            row.finish = row.finish or "length"
-            self._show(row.reader.feed(row.tokens.close()))
-            self._show(row.reader.close())
-
-    def _show(self, text: str) -> None:
-        if self.show is not None and text:
-            self.show(text)
 
 
 def new_row(
@@ -133,7 +149,6 @@ def generate_rows(
     max_new_tokens: int,
     logprobs: bool = True,
     cancel: threading.Event | None = None,
-    show: Callable[[str], None] | None = None,
 ) -> None:
     """Fill rows by one `generate` call. Returns early, with what there is, once `cancel` is set.
 
@@ -144,34 +159,38 @@ def generate_rows(
         max_new_tokens: Longest answer of these rows; the caller has looked at the room in the context.
         logprobs: Add up log-probabilities?
         cancel: Stops the call within one token.
-        show: Gets pieces of the answer of a single row.
     """
     import torch
     import transformers
 
     deadline = None if settings.max_time is None else time.monotonic() + settings.max_time
     cancel = cancel or threading.Event()
-    watch = Watch(rows, frozenset(loaded.end_tokens), logprobs, deadline, cancel, show)
-    pad = loaded.tokenizer.pad_token_id or 0
-    width = max(len(row.prompt.ids) for row in rows)
-    padded = [[pad] * (width - len(row.prompt.ids)) + row.prompt.ids for row in rows]
-    mask = [[0] * (width - len(row.prompt.ids)) + [1] * len(row.prompt.ids) for row in rows]
+    watch = Watch(rows, frozenset(loaded.end_tokens), logprobs, deadline, cancel)
+    prompts = [row.prompt.ids for row in rows]
+    shared = shared_start(prompts) if can_share(loaded.model) else 0
+    padded, mask = padded_rows(prompts, shared, loaded.tokenizer.pad_token_id or 0)
 
     def work() -> None:
-        if cancel.is_set():
+        if cancel.is_set() or all(row.given_up for row in rows):
             return  # given up while others had their turn
         device = loaded.model.device
         with torch.inference_mode(), _seeded(torch, settings, device):
+            start = {}
+            if shared:
+                cache = read_once(loaded.model, prompts[0][:shared], len(rows))
+                start["past_key_values"] = cache
             loaded.model.generate(
                 input_ids=torch.tensor(padded, device=device),
                 attention_mask=torch.tensor(mask, device=device),
                 generation_config=_config(transformers, loaded, settings, max_new_tokens),
                 logits_processor=transformers.LogitsProcessorList([watch.note_scores]),
                 stopping_criteria=transformers.StoppingCriteriaList([watch]),
+                **start,
             )
 
     loaded.run(work, cancel)
-    watch.finish()
+    for row in rows:
+        row.close()
 
 
 def _config(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import AnyMessage, HumanMessage
@@ -20,8 +20,13 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 
 from der_graph.errors import AgentError, QuestionError
+from der_graph.nodes.conversation import conversation_text, history_for_experts, last_experts
 from der_graph.nodes.events import write_event
+from der_graph.nodes.handovers import without_handovers
+from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.rules import RouteRules
+from der_graph.nodes.streaming import Audiences, traced
+from der_graph.nodes.tools import tail_of
 from der_graph.state import (
     END_CHOICE,
     Decision,
@@ -32,9 +37,11 @@ from der_graph.state import (
     Task,
     answers_of,
     as_context,
+    elapsed,
 )
 
 ANSWER_NODE = "answer"
+APPROVAL_NODE = "der_approval"
 HUB_NODE = "der_agent"
 
 
@@ -66,8 +73,13 @@ class RoutingAgent(Protocol):
         """Choose for each situation, all in one batch; only what its mask allows."""
 
 
-def find_question(messages: Sequence[AnyMessage]) -> tuple[list[AnyMessage], HumanMessage]:
-    """Split a conversation into what came before the question, and the question.
+def find_question(
+    messages: Sequence[AnyMessage],
+) -> tuple[list[AnyMessage], HumanMessage, list[AnyMessage]]:
+    """Split a conversation into what came before the question, the question, and its tail.
+
+    Returns:
+        The messages before; the last human message; and of those after it what `tail_of` keeps.
 
     Raises:
         QuestionError: If there is no human message, or it has no text.
@@ -77,7 +89,7 @@ def find_question(messages: Sequence[AnyMessage]) -> tuple[list[AnyMessage], Hum
         if isinstance(message, HumanMessage):
             if not message.text.strip():
                 raise QuestionError("the question is empty; the last human message needs some text")
-            return list(messages[:position]), message
+            return list(messages[:position]), message, tail_of(messages[position + 1 :])
     raise QuestionError(
         'there is no question: "messages" needs a human message, '
         'for example {"messages": [("user", "What is 2 + 3?")]}'
@@ -89,47 +101,101 @@ def der_agent(state: DERState) -> None:
 
 
 def decision_edge(
-    agent: RoutingAgent, rules: RouteRules
+    agent: RoutingAgent,
+    rules: RouteRules,
+    *,
+    stickiness: float = 0.0,
+    approve_above: float | None = None,
+    audiences: Audiences | None = None,
 ) -> Callable[[DERState, RunnableConfig, Runtime[DERContext]], Send]:
-    """Make the conditional edge: calls the agent and sends the task to the node that it chose."""
+    """Make the conditional edge: calls the agent and sends the task to the node that it chose.
+
+    Args:
+        agent: Chooses.
+        rules: What is allowed.
+        stickiness: How much less probable than the best an expert of the last turn may be and still open
+            this turn, where the request says nothing else.
+        approve_above: Dearer experts are sent to the approval node first; None for none.
+        audiences: Decides who hears an expert; everybody if left out.
+    """
+    prices = dict(zip(rules.names, rules.costs, strict=True))
+    audiences = audiences or Audiences(rules)
     # A runnable, so that every decision is a run of its own in every tracer, not in LangSmith alone.
     choose: RunnableLambda[dict[str, Any], Decision] = RunnableLambda(
         lambda situation: decide(agent, rules, situation), name="der_decision"
     )
 
     def next_expert(state: DERState, config: RunnableConfig, runtime: Runtime[DERContext]) -> Send:
-        history, message = find_question(state["messages"])
+        before, message, tail = find_question(without_handovers(state["messages"]))
+        history = history_for_experts(before)
         question, question_id = message.text.strip(), message.id or ""
-        route, spent = open_route(state, question_id)
+        route, spent, refused = open_route(state, question_id)
+        context = as_context(runtime.context)
+        if context.ktp is not None:
+            ktp_template(context.ktp)  # a wrong name is said now, and not after a decision
+        taken = elapsed(route)
         situation = {
             "question": question,
+            "conversation": conversation_text(history, question),
             "answers": answers_of(route),
             "spent": spent,
-            "context": as_context(runtime.context),
+            "elapsed": taken,
+            "refused": refused,
+            "last_experts": last_experts(history),
+            "stickiness": stickiness if context.stickiness is None else context.stickiness,
+            "context": context,
+            # For those who read the trace: all that bounds this decision.
+            "prices": prices,
+            "budget_left": None if context.max_cost is None else context.max_cost - spent,
+            "steps_left": rules.steps(context.max_steps) - len(route),
+            "time_left": None if context.deadline is None else context.deadline - taken,
         }
-        decision = choose.invoke(situation, config)
+        decision = choose.invoke(situation, traced(config, len(route)))
         write_event(config, "der.decision", decision)
         task = Task(
             messages=history,
+            tail=tail,
             question=question,
             question_id=question_id,
             route=route,
             decision=decision,
+            refused=refused,
+            time_left=None
+            if context.deadline is None
+            else context.deadline - taken - decision["seconds"],
+            ktp=context.ktp,
+            audience=audiences.of(
+                decision["choice"],
+                answers_of(route),
+                context,
+                spent=spent,
+                elapsed=taken,
+                refused=refused,
+            ),
+            shown=state.get("shown") or "",
         )
-        return Send(ANSWER_NODE if decision["choice"] == END_CHOICE else decision["choice"], task)
+        return Send(_node(decision["choice"], prices, approve_above), task)
 
     return next_expert
 
 
-def open_route(state: DERState, question_id: str) -> tuple[list[RouteStep], float]:
-    """The route so far and what it cost: an empty one for a new question.
+def _node(choice: str, prices: dict[str, float], approve_above: float | None) -> str:
+    """Where a choice leads: to its expert, to the answer, or to a person first."""
+    if choice == END_CHOICE:
+        return ANSWER_NODE
+    dear = approve_above is not None and prices[choice] > approve_above
+    return APPROVAL_NODE if dear else choice
+
+
+def open_route(state: DERState, question_id: str) -> tuple[list[RouteStep], float, list[str]]:
+    """The route so far, what it cost, and whom a person refused on it: an empty one for a new question.
 
     Threads keep their state: another message, or a route that has ended, means a new question.
     """
     route = state.get("route") or []
     if state.get("question_id") != question_id or (route and route[-1]["choice"] == END_CHOICE):
-        return [], 0.0
-    return route, float(state.get("cost") or 0.0)
+        return [], 0.0, []
+    return route, float(state.get("cost") or 0.0), list(state.get("refused") or [])
 
 
 def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) -> Decision:
@@ -137,23 +203,28 @@ def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) ->
     start = time.perf_counter()
     context: DERContext = situation["context"]
     answers, spent = situation["answers"], situation["spent"]
-    max_steps = rules.steps(context.max_steps)
-    mask, reason = rules.mask(answers, spent=spent, max_cost=context.max_cost, max_steps=max_steps)
+    taken, deadline = situation["elapsed"], context.deadline
+    mask, reason = rules.mask(
+        answers, context, spent=spent, elapsed=taken, refused=situation["refused"]
+    )
     choices = [*rules.names, END_CHOICE]
     if sum(mask) == 1 and reason != "agent":
         choice = Choice(len(rules.names), [0.0] * len(rules.names) + [1.0])
     else:
         seen = Situation(
-            question=situation["question"],
+            question=situation["conversation"],
             answers=answers,
             mask=mask,
             spent=spent,
-            max_steps=max_steps,
+            max_steps=rules.steps(context.max_steps),
             max_cost=context.max_cost,
             cost_weight=context.cost_weight,
+            deadline_left=None if deadline is None else deadline - taken,
         )
         choice = agent.decide([seen])[0]
         _check_choice(choice, choices, mask)
+        if not answers and (stay := _staying(choice, situation, rules.names)) != choice.index:
+            choice, reason = replace(choice, index=stay), "stickiness"
     return Decision(
         step=len(answers),
         choice=choices[choice.index],
@@ -165,6 +236,20 @@ def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) ->
         spent=spent,
         seconds=time.perf_counter() - start,
     )
+
+
+def _staying(choice: Choice, situation: dict[str, Any], names: Sequence[str]) -> int:
+    """The choice, or the likeliest expert of the last turn where that is about as good.
+
+    Where two experts are equally good, a conversation should not change its voice at every turn.
+    """
+    chances, margin = choice.probabilities, situation["stickiness"]
+    last = [i for i, name in enumerate(names) if name in situation["last_experts"]]
+    if not margin or not last or choice.index in last:
+        return choice.index
+    likeliest = max(last, key=chances.__getitem__)
+    near = 0.0 < chances[likeliest] >= chances[choice.index] - margin
+    return likeliest if near else choice.index
 
 
 def _check_choice(choice: Choice, choices: Sequence[str], mask: Sequence[bool]) -> None:

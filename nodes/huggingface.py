@@ -19,12 +19,12 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field, PrivateAttr
 
 from der_graph.errors import PoolError
-from der_graph.nodes.answering import Answerer, Request, chunk_of, message_of
+from der_graph.nodes.answering import Answerer, Request, message_of, piece_chunk, whole_chunk
 from der_graph.nodes.batching import BatchedChatModel
 from der_graph.nodes.gathering import seat_for
 from der_graph.nodes.generation_settings import GenerationSettings
@@ -205,7 +205,7 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return self.answer(Request(messages, self._settings(stop, kwargs)))
+        return self.answer(self._request(messages, stop, kwargs))
 
     async def _agenerate(
         self,
@@ -214,7 +214,7 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return await self.aanswer(Request(messages, self._settings(stop, kwargs)))
+        return await self.aanswer(self._request(messages, stop, kwargs))
 
     def _stream(
         self,
@@ -223,14 +223,14 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        request = Request(messages, self._settings(stop, kwargs))
+        request = self._request(messages, stop, kwargs)
         if seat_for(self) is not None:
             # One of a batch, with a listener for tokens: it gets the answer in one piece.
-            yield _whole(self.answer(request))
+            yield whole_chunk(self.answer(request))
             return
         with contextlib.closing(listen(partial(self._answer_one, request))) as pieces:
             for piece in pieces:
-                yield _chunk(piece)
+                yield piece_chunk(piece)
 
     async def _astream(
         self,
@@ -239,13 +239,18 @@ class HuggingFaceChat(BatchedChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        request = Request(messages, self._settings(stop, kwargs))
+        request = self._request(messages, stop, kwargs)
         if seat_for(self) is not None:
-            yield _whole(await self.aanswer(request))
+            yield whole_chunk(await self.aanswer(request))
             return
         async with contextlib.aclosing(alisten(partial(self._answer_one, request))) as pieces:
             async for piece in pieces:
-                yield _chunk(piece)
+                yield piece_chunk(piece)
+
+    def _request(
+        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, given: Mapping[str, Any]
+    ) -> Request:
+        return Request(messages, self._settings(stop, given), threading.Event())
 
     def _settings(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> GenerationSettings:
         where = f"model '{self.model}'"
@@ -282,18 +287,7 @@ class HuggingFaceChat(BatchedChatModel):
     def _answer_one(
         self, request: Request, show: Callable[[str], None], cancel: threading.Event
     ) -> AIMessage:
-        return message_of(self._answerer().answer_one(request, cancel, show))
-
-
-def _chunk(piece: str | AIMessage) -> ChatGenerationChunk:
-    """A piece of an answer; what closes the stream, where it is the message."""
-    if isinstance(piece, str):
-        return ChatGenerationChunk(message=AIMessageChunk(content=piece))
-    return ChatGenerationChunk(message=chunk_of(piece))
-
-
-def _whole(result: ChatResult) -> ChatGenerationChunk:
-    """A finished answer as one chunk."""
-    message = result.generations[0].message
-    assert isinstance(message, AIMessage)
-    return ChatGenerationChunk(message=chunk_of(message, message.content))
+        result = self.answer(request._replace(cancel=cancel, show=show))
+        message = result.generations[0].message
+        assert isinstance(message, AIMessage)
+        return message

@@ -183,10 +183,19 @@ def ktp_messages(
     template: KTPTemplate = TEMPLATES["default"],
     *,
     count_tokens: Callable[[str], int] | None = None,
+    tail: Sequence[BaseMessage] = (),
 ) -> list[BaseMessage]:
-    """The whole prompt of an expert: the conversation before the question, then the KTP as the human turn."""
+    """The whole prompt of an expert: the conversation before the question, then the KTP as the human turn.
+
+    With a tail (tool calls and their results) the order of events is kept: the question, the tail, and after
+    it the KTP, as the earlier answers were given by experts who had read the tail.
+    """
     text = ktp_text(question, answers, template, count_tokens=count_tokens)
-    return [*history, HumanMessage(text)]
+    if not tail:
+        return [*history, HumanMessage(text)]
+    first = ktp_text(question, [], template, count_tokens=count_tokens)
+    knowledge = [HumanMessage(text)] if text != first else []
+    return [*history, HumanMessage(first), *tail, *knowledge]
 
 
 def estimate_tokens(text: str) -> int:

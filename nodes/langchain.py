@@ -25,6 +25,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
+from der_graph.nodes.concurrency import Bounded
 from der_graph.nodes.expert import ChatRunnable, Expert
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
@@ -44,6 +45,8 @@ def as_expert(
     token_prices: tuple[float, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
+    max_concurrency: int | None = None,
+    seconds: float | None = None,
 ) -> Expert:
     """Make an expert of anything that can answer.
 
@@ -59,18 +62,22 @@ def as_expert(
         token_prices: Price per million input and output tokens, in the pool's unit.
         settings: Passed on to `init_chat_model`; for strings only.
         fingerprint: Identifies what the answers depend on; made from model and settings where left out.
+        max_concurrency: Most calls in flight, over everything that asks this expert; for remote engines,
+            which training then asks at the same time as others. None for no bound of ours.
+        seconds: Usual time of one call, for deadlines; None where it is not known.
 
     Raises:
         PoolError: If it cannot be an expert.
     """
     return Expert(
         name=name,
-        model=as_chat_runnable(model, **(settings or {})),
+        model=bounded(as_chat_runnable(model, **(settings or {})), max_concurrency),
         cost=cost,
         description=description,
         ktp=None if ktp is None else ktp_template(ktp),
         system=system,
         token_prices=token_prices,
+        seconds=seconds,
         fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
     )
 
@@ -106,6 +113,19 @@ def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
         f"an expert cannot be made of {type(model).__name__}; give a chat model, a model string such as "
         "'openai:gpt-4o-mini', a Runnable or a function"
     )
+
+
+def bounded(model: ChatRunnable, max_concurrency: int | None) -> ChatRunnable:
+    """Let at most so many calls of a model be in flight; None leaves it as it is.
+
+    Raises:
+        PoolError: If the bound is below 1.
+    """
+    if max_concurrency is None:
+        return model
+    if max_concurrency < 1:
+        raise PoolError(f"max_concurrency is {max_concurrency}; at least one call must be allowed")
+    return Bounded(bound=model, max_concurrency=max_concurrency)
 
 
 def to_message(output: Any) -> AIMessage:

@@ -52,6 +52,10 @@ class RecordedChat(BaseChatModel):
         """
         self._recorded()
 
+    def has_answer(self, question: str) -> bool:
+        """Is there a recorded answer to this question?"""
+        return question.strip() in self._recorded()
+
     @property
     def fingerprint(self) -> str:
         """Changes with the file and the model's name."""

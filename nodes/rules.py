@@ -1,17 +1,19 @@
 """The rules of a route: which choices are allowed now. The graph and the training environment both ask here.
 
 END is not allowed before the first answer; an expert is asked at most once per route unless repeats are
-allowed; an expert that failed is not asked again; nothing is asked that the budget does not cover; and after
-`max_steps` calls only END is left, so no route is longer, whatever the agent wants.
+allowed; an expert that failed is not asked again; nobody is asked whom the request rules out, who was not
+approved, or who does not fit into its budget or its time; and after `max_steps` calls only END is left, so no
+route is longer, whatever the agent wants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
-from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError
-from der_graph.state import Answer, good_answers
+from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError, UnknownExpertError
+from der_graph.state import Answer, DERContext, good_answers
 
 COST_TOLERANCE = 1e-9
 """Sums of costs are compared with the budget up to this relative rounding error."""
@@ -26,12 +28,14 @@ class RouteRules:
         costs: What one call of each costs at most, in the pool's unit.
         max_steps: Longest route: calls of experts, failed ones included.
         repeat_experts: May an expert be asked again on the same route? The paper's preset allows it.
+        seconds: The usual time of one call of each, or None where it is not known; empty if of none.
     """
 
     names: tuple[str, ...]
     costs: tuple[float, ...]
     max_steps: int = 4
     repeat_experts: bool = False
+    seconds: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_steps < 1:
@@ -49,60 +53,129 @@ class RouteRules:
             raise BudgetError(f"max_steps={wanted}: a route needs at least 1 call")
         return min(wanted, self.max_steps)
 
+    def barred(self, context: DERContext) -> frozenset[str]:
+        """The experts that a request's lists rule out.
+
+        Raises:
+            UnknownExpertError: If a list names an expert that is not in the pool.
+        """
+        allowed, forbidden = context.allowed_experts, context.forbidden_experts
+        for field, given in (("allowed_experts", allowed), ("forbidden_experts", forbidden)):
+            unknown = [name for name in given or () if name not in self.names]
+            if unknown:
+                raise UnknownExpertError(
+                    f"{field}: there is no expert '{unknown[0]}'; the pool has: {', '.join(self.names)}"
+                )
+        outside = set() if allowed is None else set(self.names) - set(allowed)
+        return frozenset(outside | set(forbidden or ()))
+
     def mask(
         self,
         answers: Sequence[Answer],
+        context: DERContext | None = None,
         *,
         spent: float = 0.0,
-        max_cost: float | None = None,
-        max_steps: int | None = None,
+        elapsed: float = 0.0,
+        refused: Collection[str] = (),
     ) -> tuple[list[bool], str]:
         """Which choices are allowed after these answers.
 
         Args:
             answers: The route's answers so far, failed ones included.
-            spent: What they cost together.
-            max_cost: Budget of the whole route, or None.
-            max_steps: Longest route of this request, or None for the rules' own.
+            context: The bounds of the request.
+            spent: What the answers cost together.
+            elapsed: Seconds that the route took so far.
+            refused: Experts that a person did not approve.
 
         Returns:
-            One bool per expert in order, END last; and the reason if only END is left
-            (`max_steps`, `max_cost`, `no_expert_left`), else `agent`.
+            One bool per expert in order, END last; and the reason if only END is left (`max_steps`,
+            `deadline`, `no_expert_left`, `not_allowed`, `not_approved`, `max_cost`), else `agent`.
 
         Raises:
-            BudgetError: If no expert fits the budget and there is no answer yet.
+            BudgetError: If the bounds leave no expert and there is no answer yet.
             AllExpertsFailedError: If no expert is left and none has answered.
+            UnknownExpertError: If the request names an expert that is not in the pool.
         """
         if not self.names:
             raise PoolError("the pool has no experts; add at least one")
-        asked = {answer["expert"] for answer in answers}
+        context = context or _NO_BOUNDS
         failed = {
             answer["expert"]: answer["error"] for answer in answers if answer["error"] is not None
         }
-        barred = failed.keys() if self.repeat_experts else asked
-        free = [name not in barred for name in self.names]
-        budget = float("inf") if max_cost is None else max_cost * (1 + COST_TOLERANCE)
-        affordable = [spent + cost <= budget for cost in self.costs]
-        experts = [a and b for a, b in zip(free, affordable, strict=True)]
+        done = failed if self.repeat_experts else {answer["expert"] for answer in answers}
         answered = bool(good_answers(list(answers)))
-        if len(answers) >= self.steps(max_steps):
-            experts, reason = [False] * len(experts), "max_steps"
-        elif not any(experts):
-            reason = "max_cost" if any(free) else "no_expert_left"
-        else:
-            reason = "agent"
-        if not answered and not any(experts):
-            self._raise_no_answer(failed, max_cost, reason)
-        return [*experts, answered], reason
+        left = [i for i, name in enumerate(self.names) if name not in done]
+        reason = "agent"
+        if len(answers) >= self.steps(context.max_steps):
+            left, reason = [], "max_steps"
+        elif not left:
+            reason = "no_expert_left"
+        before = left
+        # Each bound narrows what the ones before it left; the first that leaves nothing is the reason.
+        for bound, fits in self._bounds(context, spent, elapsed, refused):
+            if left:
+                before, left = left, [i for i in left if fits(i)]
+                reason = reason if left else bound
+        if not answered and not left:
+            self._raise_no_answer(failed, context, reason, before)
+        free = set(left)
+        return [*(i in free for i in range(len(self.names))), answered], reason
+
+    def _bounds(
+        self, context: DERContext, spent: float, elapsed: float, refused: Collection[str]
+    ) -> list[tuple[str, Callable[[int], bool]]]:
+        """The bounds of a request that is not without any: a reason, and which experts fit."""
+        bounds: list[tuple[str, Callable[[int], bool]]] = []
+        if context.allowed_experts is not None or context.forbidden_experts is not None:
+            barred = self.barred(context)
+            bounds.append(("not_allowed", lambda i: self.names[i] not in barred))
+        if refused:
+            bounds.append(("not_approved", lambda i: self.names[i] not in refused))
+        if context.deadline is not None:
+            deadline = context.deadline
+            bounds.append(("deadline", lambda i: self._in_time(i, elapsed, deadline)))
+        if context.max_cost is not None:
+            budget = context.max_cost * (1 + COST_TOLERANCE)
+            bounds.append(("max_cost", lambda i: spent + self.costs[i] <= budget))
+        return bounds
+
+    def _in_time(self, expert: int, elapsed: float, deadline: float) -> bool:
+        usual = self.seconds[expert] if self.seconds else None
+        return elapsed < deadline and elapsed + (usual or 0.0) <= deadline
 
     def _raise_no_answer(
-        self, failed: Mapping[str, str | None], max_cost: float | None, reason: str
-    ) -> None:
+        self,
+        failed: Mapping[str, str | None],
+        context: DERContext,
+        reason: str,
+        before: Sequence[int],
+    ) -> NoReturn:
         if failed:
             causes = "; ".join(f"{name}: {error}" for name, error in failed.items())
             raise AllExpertsFailedError(f"no expert could answer ({causes})")
-        cheapest = min(range(len(self.costs)), key=self.costs.__getitem__)
+        if reason == "not_allowed":
+            raise BudgetError(
+                "allowed_experts and forbidden_experts leave no expert to ask; "
+                f"the pool has: {', '.join(self.names)}"
+            )
+        if reason == "not_approved":
+            names = ", ".join(self.names[i] for i in before)
+            raise BudgetError(f"no expert is left to ask: none was approved of {names}")
+        if reason == "deadline":
+            known = [i for i in before if self.seconds and self.seconds[i] is not None]
+            fastest = min(known, key=lambda i: self.seconds[i] or 0.0, default=None)
+            usual = (
+                "" if fastest is None else f": the fastest expert is '{self.names[fastest]}', which "
+                f"usually takes {self.seconds[fastest]:g} s; raise deadline to more than that"
+            )  # fmt: skip
+            raise BudgetError(
+                f"deadline={context.deadline:g} is too short for a single call{usual}"
+            )
+        cheapest = min(before, key=self.costs.__getitem__)
         raise BudgetError(
-            f"max_cost={max_cost} does not pay for a single call: the cheapest expert is "
+            f"max_cost={context.max_cost} does not pay for a single call: the cheapest expert is "
             f"'{self.names[cheapest]}' at {self.costs[cheapest]:g}; raise max_cost to at least that"
         )
+
+
+_NO_BOUNDS = DERContext()

@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from typing import TypeVar
 
+from der_graph.nodes.stopping import STOPS, Cancel
+
 Result = TypeVar("Result")
 
 Shown = Callable[[Callable[[str], None], threading.Event], Result]
@@ -46,7 +48,7 @@ def listen(work: Shown[Result]) -> Generator[str | Result, None, None]:
     Close it to give up: the work's event is then set.
     """
     pieces: queue.SimpleQueue[str | Future[Result]] = queue.SimpleQueue()
-    cancel = threading.Event()
+    cancel = Cancel(STOPS.get())
     in_thread(lambda: work(pieces.put, cancel)).add_done_callback(pieces.put)
     try:
         while isinstance(piece := pieces.get(), str):

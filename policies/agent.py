@@ -13,25 +13,31 @@ import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
 
 import der_graph
 from der_graph.errors import AgentError, AgentPoolMismatchError
 from der_graph.nodes.hub import Choice
+from der_graph.policies.agent_folder import (
+    CONFIG_FILE,
+    FORMAT,
+    WEIGHTS_FILE,
+    agent_kind,
+    find_agent_folder,
+    read_config,
+)
 from der_graph.policies.encoder import SentenceEncoder, TextEncoder
-from der_graph.policies.features import EXPERT_FEATURES, STATE_FEATURES
+from der_graph.policies.features import FeatureNames
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.state import Situation
 
 if TYPE_CHECKING:
     from der_graph.policies.network import RoutingNetwork
+    from der_graph.policies.text_policy import TextAgent
 
-FORMAT = 1
-"""Version of the agent folder; raised when older code could not read it."""
-WEIGHTS_FILE = "agent.safetensors"
-CONFIG_FILE = "config.json"
 _ARRAYS = "observer."
 _NETWORK = "network."
 
@@ -68,26 +74,46 @@ class DERAgent:
         return self.observer.names
 
     def check_pool(self, names: Sequence[str]) -> None:
-        """Check that the pool is the one that the agent was trained for.
+        """Check that the agent knows every expert of a pool; order and number do not matter.
 
         Raises:
-            AgentPoolMismatchError: If it is not.
+            AgentPoolMismatchError: If it does not.
         """
-        if list(names) == self.names:
+        unknown = [name for name in names if name not in self.names]
+        if not unknown and names:
             return
-        missing = [name for name in self.names if name not in names]
-        extra = [name for name in names if name not in self.names]
-        parts = []
-        if missing:
-            parts.append(f"the pool lacks {_listed(missing)}")
-        if extra:
-            parts.append(f"the agent does not know {_listed(extra)}")
-        if not parts:
-            parts.append(f"the order differs: the agent has {_listed(self.names)}")
         raise AgentPoolMismatchError(
-            f"this agent was trained for another pool: {'; '.join(parts)}. "
-            "Use the pool that it was trained on, or train one for this pool: "
-            "der train --pool FILE --data FILE --out FOLDER"
+            f"the agent does not know {_listed(unknown) or 'a pool without experts'}; it knows "
+            f"{_listed(self.names)}. Add an expert with der pool add (agents trained with --any-pool), or "
+            "train an agent for this pool: der train --pool FILE --data FILE --out FOLDER"
+        )
+
+    def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> DERAgent:
+        """The agent for a pool of experts that it knows: some of them, in any order, at present prices.
+
+        Args:
+            names: The pool's experts, in order.
+            costs: Price of one call of each.
+
+        Returns:
+            This agent if nothing differs; otherwise another one with the same weights.
+
+        Raises:
+            AgentPoolMismatchError: If it does not know one of them.
+        """
+        self.check_pool(names)
+        if list(names) == self.names and np.allclose(costs, self.observer.costs):
+            return self
+        return self.over(self.observer.for_pool(names, costs))
+
+    def over(self, observer: Observer) -> DERAgent:
+        """The same weights over another observer."""
+        return DERAgent(
+            observer,
+            self.network,
+            cost_weight=self.cost_weight,
+            cost_weight_range=self.cost_weight_range,
+            metadata=self.metadata,
         )
 
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
@@ -135,12 +161,16 @@ class DERAgent:
             "format": FORMAT,
             "der_graph_version": der_graph.__version__,
             "experts": [
-                {"name": name, "cost": float(cost)}
-                for name, cost in zip(self.names, self.observer.costs, strict=True)
+                {"name": name, "cost": float(cost), "index": index}
+                for name, cost, index in zip(
+                    self.names, self.observer.costs, self.observer.indices, strict=True
+                )
             ],
             "network": shape._asdict(),
             "observation": self.observer.describe(),
-            "features": {"state": list(STATE_FEATURES), "expert": list(EXPERT_FEATURES)},
+            "features": {
+                name: list(value) for name, value in self.observer.features._asdict().items()
+            },
             "cost_weight": self.cost_weight,
             "cost_weight_range": list(self.cost_weight_range),
             **self.metadata,
@@ -173,8 +203,8 @@ class DERAgent:
 
         from der_graph.policies.network import RoutingNetwork, Shape
 
-        path = _agent_folder(folder)
-        config = _read_config(path)
+        path = find_agent_folder(folder)
+        config = read_config(path)
         try:
             tensors = load_file(path / WEIGHTS_FILE)
             settings = dict(config["observation"])
@@ -184,12 +214,17 @@ class DERAgent:
                 for name, tensor in tensors.items()
                 if name.startswith(_ARRAYS)
             }
+            features = FeatureNames(
+                *(tuple(config["features"][part]) for part in ("state", "expert"))
+            )
             observer = Observer(
                 ObservationConfig(**settings),
                 [expert["name"] for expert in config["experts"]],
                 [expert["cost"] for expert in config["experts"]],
                 encoder or SentenceEncoder(encoder_name),
                 arrays,
+                features,
+                _identity(config, len(features.expert)),
             )
             network = RoutingNetwork(Shape(**config["network"]))
             network.load_state_dict(
@@ -216,60 +251,36 @@ class DERAgent:
         )
 
 
-def load_agent(name: str | os.PathLike[str] = "demo") -> DERAgent:
+@overload
+def load_agent(name: Literal["demo"] = "demo") -> DERAgent: ...
+@overload
+def load_agent(name: str | os.PathLike[str]) -> DERAgent | TextAgent: ...
+def load_agent(name: str | os.PathLike[str] = "demo") -> DERAgent | TextAgent:
     """Load an agent: `demo` for the shipped one, an agent folder, or a Hub id.
+
+    What `kind` in its config says decides: `text` is the paper's agent, a fine-tuned language model.
 
     Raises:
         AgentError: If there is no such agent, or it cannot be read.
     """
     if str(name) == "demo":
         return DERAgent.from_pretrained(Path(str(files("der_graph") / "demo" / "agent")))
-    return DERAgent.from_pretrained(name)
+    folder = find_agent_folder(name)
+    if agent_kind(folder) == "text":
+        from der_graph.policies.text_policy import TextAgent
 
-
-def _agent_folder(given: str | os.PathLike[str]) -> Path:
-    path = Path(given)
-    if path.is_dir():
-        return path
-    if str(given).count("/") == 1 and not str(given).startswith((".", "/", "~")):
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(str(given), allow_patterns=[WEIGHTS_FILE, CONFIG_FILE]))
-        except Exception as error:
-            raise AgentError(
-                f"agent '{given}' is neither a folder here nor could it be fetched from the Hub: {error}"
-            ) from error
-    raise AgentError(
-        f"agent '{given}': no such folder. Give 'demo', a folder written by der train, or a Hub id."
-    )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    file = path / CONFIG_FILE
-    for wanted in (file, path / WEIGHTS_FILE):
-        if not wanted.is_file():
-            raise AgentError(
-                f"{path} is not an agent folder: it has no {wanted.name}. "
-                f"der train writes one: {CONFIG_FILE} and {WEIGHTS_FILE}."
-            )
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        version = int(config["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise AgentError(f"{file} is not an agent's config: {error}") from error
-    if version > FORMAT:
-        raise AgentError(
-            f"{file} has format {version}; this version reads up to {FORMAT}. Upgrade der-graph."
-        )
-    features = config.get("features")
-    if features != {"state": list(STATE_FEATURES), "expert": list(EXPERT_FEATURES)}:
-        raise AgentError(
-            f"{file}: the agent was trained with other features than this version computes "
-            f"(der-graph {config.get('der_graph_version')}); train it anew."
-        )
-    return config
+        return TextAgent.from_pretrained(folder)
+    return DERAgent.from_pretrained(folder)
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
+
+
+def _identity(config: dict[str, Any], features: int) -> npt.NDArray[np.float32]:
+    """What tells the experts apart: a one-hot of the index they had in training, or nothing."""
+    experts = config["experts"]
+    identity = np.zeros((len(experts), config["network"]["expert"] - features), dtype=np.float32)
+    for i, expert in enumerate(experts if identity.shape[1] else []):
+        identity[i, expert.get("index", i)] = 1.0
+    return identity

@@ -5,17 +5,25 @@
 A greedy answer is a function of the expert and of the prompt that it gets, so every answer is generated once:
 a dictionary serves repeats at memory speed and an optional `AnswerCache` keeps answers between runs and
 shares them between processes. Experts are the same objects as in the graph, and so are the prompts, so a
-recorded pool and a live one run through the same code. Failed calls are not remembered: they may work later.
+recorded pool and a live one run through the same code. A failed call is remembered as long as the source
+lives, so that a run asks once and not at every visit; the cache does not keep it, as it may work later.
+Experts on remote engines are asked at the same time, each within its own bound; local ones in turn.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from der_graph.data import Example
+from der_graph.errors import DataError, MetricError
+from der_graph.nodes.concurrency import Bounded
+from der_graph.nodes.conversation import conversation_text, history_for_experts, messages_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.recorded import RecordedChat
 from der_graph.policies.cache import AnswerCache
 from der_graph.policies.quality import QualityMetric
 from der_graph.state import Answer, good_answers
@@ -47,6 +55,10 @@ class Outcome(NamedTuple):
     quality: float
 
 
+_ROUNDING = 1e-6  # that far outside of [0, 1] a quality is a rounding error
+_Key = tuple[int, int, object]  # example, expert, and what it is shown of the answers so far
+
+
 class AnswerSource:
     """Answers of a pool's experts to a set of questions, with their quality.
 
@@ -58,6 +70,10 @@ class AnswerSource:
         cache: Durable store of answers, or None.
         max_batch: Most questions in one batch to an expert.
         on_asked: Called with the number of answers generated since the last call, for progress.
+
+    Attributes:
+        questions: The questions as agents read them: with their history, where examples have one.
+        histories: What experts read before each question.
     """
 
     def __init__(
@@ -73,13 +89,19 @@ class AnswerSource:
     ) -> None:
         self.experts = list(experts)
         self.examples = list(examples)
+        self.histories = [history_for_experts(messages_of(e.history)) for e in self.examples]
+        self.questions = [
+            conversation_text(history, example.question)
+            for history, example in zip(self.histories, self.examples, strict=True)
+        ]
         self.metric = metric
         self.generated = 0
         self._ktp = ktp_template(ktp)
         self._cache = cache
         self._max_batch = max_batch
         self._on_asked = on_asked
-        self._memory: dict[tuple[int, int, object], Outcome] = {}
+        self._memory: dict[_Key, Outcome] = {}
+        self._counting = threading.Lock()
         self._knowledge = [_knowledge_used(expert.ktp or self._ktp) for expert in self.experts]
 
     def ask(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -92,8 +114,8 @@ class AnswerSource:
             One outcome per request, in order.
         """
         keys = [self._key(request) for request in requests]
-        known: dict[tuple[int, int, object], Outcome] = {}
-        missing: dict[tuple[int, int, object], Request] = {}
+        known: dict[_Key, Outcome] = {}
+        missing: dict[_Key, Request] = {}
         for key, request in zip(keys, requests, strict=True):
             found = self._memory.get(key)
             if found is not None:
@@ -111,7 +133,7 @@ class AnswerSource:
         outcomes = self.ask(requests)
         return [outcomes[start : start + n] for start in range(0, len(outcomes), n)]
 
-    def _key(self, request: Request) -> tuple[int, int, object]:
+    def _key(self, request: Request) -> _Key:
         used = self._knowledge[request.expert]
         good = good_answers(request.answers) if used else []
         if not good:
@@ -119,31 +141,50 @@ class AnswerSource:
         knowledge = good[-1]["text"] if used == "last" else tuple(a["text"] for a in good)
         return (request.example, request.expert, knowledge)
 
-    def _find(
-        self, missing: dict[tuple[int, int, object], Request]
-    ) -> dict[tuple[int, int, object], Outcome]:
-        answers: dict[tuple[int, int, object], Answer] = {}
-        for position in range(len(self.experts)):
-            mine = {key: request for key, request in missing.items() if request.expert == position}
-            if mine:
-                answers.update(self._ask_expert(self.experts[position], mine))
-        keys = list(answers)
-        good = [key for key in keys if answers[key]["error"] is None]
-        scores = dict.fromkeys(keys, 0.0)
-        if good:
-            found = self.metric.score(
-                [answers[key] for key in good], [self.examples[key[0]] for key in good]
-            )
-            scores.update(zip(good, map(float, found), strict=True))
-        outcomes = {key: Outcome(answers[key], scores[key]) for key in keys}
-        self._memory.update({key: outcomes[key] for key in good})
+    def _find(self, missing: dict[_Key, Request]) -> dict[_Key, Outcome]:
+        shares: dict[int, dict[_Key, Request]] = {}
+        for key, request in missing.items():
+            shares.setdefault(request.expert, {})[key] = request
+        remote = [i for i in shares if isinstance(self.experts[i].model, Bounded)]
+        answers: dict[_Key, Answer] = {}
+        with ThreadPoolExecutor(max(1, len(remote)), "der-remote") as threads:
+            away = [threads.submit(self._ask_expert, self.experts[i], shares[i]) for i in remote]
+            for position in sorted(shares.keys() - set(remote)):
+                answers.update(self._ask_expert(self.experts[position], shares[position]))
+            for future in away:
+                answers.update(future.result())
+        # In the order asked for, whoever answered first: metrics in batches may depend on it.
+        answers = {key: answers[key] for key in missing}
+        scores = self._score({k: a for k, a in answers.items() if a["error"] is None})
+        outcomes = {key: Outcome(answers[key], scores.get(key, 0.0)) for key in answers}
+        self._memory.update(outcomes)
         return outcomes
 
-    def _ask_expert(
-        self, expert: Expert, wanted: dict[tuple[int, int, object], Request]
-    ) -> dict[tuple[int, int, object], Answer]:
+    def _score(self, answers: dict[_Key, Answer]) -> dict[_Key, float]:
+        if not answers:
+            return {}
+        examples = [self.examples[key[0]] for key in answers]
+        scores = list(map(float, self.metric.score(list(answers.values()), examples)))
+        if len(scores) != len(answers):
+            raise MetricError(
+                f"metric '{self.metric.name}' gave {len(scores)} qualities for {len(answers)} answers"
+            )
+        for score, example, answer in zip(scores, examples, answers.values(), strict=True):
+            if not -_ROUNDING <= score <= 1.0 + _ROUNDING:  # NaN fails every comparison
+                raise MetricError(
+                    f"question {example.id!r}, expert '{answer['expert']}': the metric "
+                    f"'{self.metric.name}' gave {score}; a quality is a number from 0 to 1"
+                )
+        return {key: min(1.0, max(0.0, s)) for key, s in zip(answers, scores, strict=True)}
+
+    def _ask_expert(self, expert: Expert, wanted: dict[_Key, Request]) -> dict[_Key, Answer]:
         prompts = {
-            key: expert.prompt([], self.examples[key[0]].question, request.answers, self._ktp)
+            key: expert.prompt(
+                self.histories[key[0]],
+                self.examples[key[0]].question,
+                request.answers,
+                self._ktp,
+            )
             for key, request in wanted.items()
         }
         digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
@@ -164,10 +205,32 @@ class AnswerSource:
                 # After every batch, so that a crash loses one batch at most.
                 done = zip(chunk, replies, strict=True)
                 self._cache.put_many({digests[k]: a for k, a in done if a["error"] is None})
-            self.generated += len(chunk)
-            if self._on_asked:
-                self._on_asked(len(chunk))
+            with self._counting:
+                self.generated += len(chunk)
+                if self._on_asked:
+                    self._on_asked(len(chunk))
         return answers
+
+
+def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> None:
+    """Check that experts which replay recorded answers have one to every question.
+
+    Without this a missing answer would pass for a failed call, and its quality for 0.
+
+    Raises:
+        DataError: If one is missing; names the question, the expert and its file.
+    """
+    for expert in experts:
+        if not isinstance(expert.model, RecordedChat):
+            continue
+        missing = [e for e in examples if not expert.model.has_answer(e.question)]
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(
+                f"question {missing[0].id!r}{others}: no recorded answer of '{expert.name}' (model "
+                f"'{expert.model.model}') in {expert.model.data}. Every question needs a candidate of "
+                "each expert that replays answers; leave out these questions or the expert"
+            )
 
 
 def _priced(expert: Expert, cached: Answer) -> Answer:

@@ -2,10 +2,9 @@
 
     single expert, random, fixed order, oracles
 
-Those that compare answers are in `voting.py`, those that learn from questions in `routers.py`. Mixture
-of agents is `FixedOrder` with the aggregator last and the template `default_all`. Where the wanted
-expert is masked (it failed, or the budget does not cover it) a baseline ends the route if it has an
-answer, else it asks the cheapest expert that is allowed.
+Those that compare answers are in `voting.py`, those that let one expert read all others in `mixture.py`,
+those that learn from questions in `routers.py`. Where the wanted expert is masked (it failed, or the budget
+does not cover it) a baseline ends the route if it has an answer, else it asks the cheapest expert allowed.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ _APPLICATION_ID = (
     0x44455221  # "DER!" in the file's header: tells our file from any other SQLite file
 )
 _VERSION = 1  # of the table; raise it when `Answer` or the table changes
+# Not `__required_keys__`: with annotations kept as text it counts what is NotRequired as well.
+_REQUIRED = frozenset(k for k, v in Answer.__annotations__.items() if "NotRequired" not in str(v))
 _KEYS_A_QUERY = 500  # SQLite's default limit of variables was 999 for long
 _TABLE = """
     CREATE TABLE IF NOT EXISTS answers (
@@ -260,7 +262,7 @@ class AnswerCache:
 
 def _decode(text: str) -> Answer:
     answer = json.loads(text)
-    if not isinstance(answer, dict) or Answer.__required_keys__ - answer.keys():
+    if not isinstance(answer, dict) or _REQUIRED - answer.keys():
         raise sqlite3.DatabaseError("a value is no answer")
     return cast(Answer, answer)
 

@@ -8,7 +8,9 @@ generation, and all observations are encoded in one batch.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -20,12 +22,24 @@ from der_graph.errors import DataError
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.episodes import Episodes, RequestConfig
-from der_graph.policies.observation import Observer
 from der_graph.policies.reward import RewardConfig, step_reward
 from der_graph.policies.rollout import Lockstep, Route
 from der_graph.state import DERContext, Situation
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[Any]
+"""Observations: float32 features, or int32 token ids."""
+
+
+class SituationObserver(Protocol):
+    """What an environment needs of an observer: `Observer`, or `TextObserver` for a language model."""
+
+    @property
+    def size(self) -> int:
+        """Length of an observation."""
+
+    def observe(self, situations: Sequence[Situation], cost_weights: Sequence[float]) -> Rows:
+        """Observe situations: (n, size)."""
 
 
 class RoutingVecEnv(VecEnv):
@@ -44,7 +58,7 @@ class RoutingVecEnv(VecEnv):
         self,
         source: AnswerSource,
         rules: RouteRules,
-        observer: Observer,
+        observer: SituationObserver,
         reward: RewardConfig,
         episodes: Episodes,
         num_envs: int,
@@ -57,22 +71,18 @@ class RoutingVecEnv(VecEnv):
         self.episodes = episodes
         self._actions: npt.NDArray[np.int64] = np.zeros(num_envs, dtype=np.int64)
         self._returns = np.zeros(num_envs, dtype=np.float64)
-        size = observer.size
-        super().__init__(
-            num_envs,
-            spaces.Box(-np.inf, np.inf, (size,), np.float32),
-            spaces.Discrete(len(rules.names) + 1),
-        )
+        space = _space(observer)
+        super().__init__(num_envs, space, spaces.Discrete(len(rules.names) + 1))
 
-    def reset(self) -> Floats:
+    def reset(self) -> Rows:
         """Begin a new route everywhere."""
         for position in range(self.num_envs):
             self.lockstep.start(position, *self.episodes.draw())
         self._returns[:] = 0.0
         return self.observe()
 
-    def observe(self) -> Floats:
-        """The observations of all routes as they stand: float32, (num_envs, size)."""
+    def observe(self) -> Rows:
+        """The observations of all routes as they stand: (num_envs, size)."""
         situations = [self.lockstep.situation(p) for p in range(self.num_envs)]
         return self.observer.observe(
             situations, [_weight(s, self.episodes.requests) for s in situations]
@@ -86,10 +96,23 @@ class RoutingVecEnv(VecEnv):
         """Remember the actions."""
         self._actions = np.asarray(actions, dtype=np.int64)
 
-    def step_wait(self) -> tuple[Floats, Floats, npt.NDArray[np.bool_], list[dict[str, Any]]]:
-        """Take the step: observations, rewards, dones, infos."""
+    def step_wait(self) -> tuple[Rows, Floats, npt.NDArray[np.bool_], list[dict[str, Any]]]:
+        """Take the step: observations, rewards, dones, infos.
+
+        Where a route ended, the observation is that of the next route, as stable-baselines3 wants it. The
+        terminal one is not made: it would only be read for truncated episodes, and there are none.
+        """
+        rewards, ended, infos = self.take(self._actions)
+        for position in np.flatnonzero(ended).tolist():
+            self.lockstep.start(position, *self.episodes.draw())
+        return self.observe(), rewards, ended, infos
+
+    def take(
+        self, actions: npt.NDArray[np.int64]
+    ) -> tuple[Floats, npt.NDArray[np.bool_], list[dict[str, Any]]]:
+        """Take a step everywhere and leave ended routes as they ended: rewards, ended, infos."""
         routes = list(self.lockstep.routes)
-        step = self.lockstep.advance(self._actions.tolist())
+        step = self.lockstep.advance(actions.tolist())
         contexts = [route.context for route in routes]
         default = self.episodes.requests.cost_weight
         weights = np.array(
@@ -119,8 +142,7 @@ class RoutingVecEnv(VecEnv):
                 "TimeLimit.truncated": False,
             }
             self._returns[position] = 0.0
-            self.lockstep.start(position, *self.episodes.draw())
-        return self.observe(), rewards, step.ended, infos
+        return rewards, step.ended, infos
 
     def _at_the_limit(self, route: Route) -> bool:
         # Not merely ended: a budget may end a route before the longest is reached.
@@ -132,8 +154,7 @@ class RoutingVecEnv(VecEnv):
             {
                 "example": route.example,
                 "choices": list(route.choices),
-                "max_cost": route.context.max_cost,
-                "cost_weight": route.context.cost_weight,
+                "context": asdict(route.context),
             }
             for route in self.lockstep.routes
         ]
@@ -143,14 +164,13 @@ class RoutingVecEnv(VecEnv):
             "returns": self._returns.tolist(),
         }
 
-    def restore(self, state: dict[str, Any]) -> Floats:
+    def restore(self, state: dict[str, Any]) -> Rows:
         """Go on from a saved state, by taking the saved routes' steps again."""
         self.episodes.restore(state["episodes"])
         self._returns[:] = state["returns"]
         saved = state["routes"]
         for position, route in enumerate(saved):
-            context = DERContext(max_cost=route["max_cost"], cost_weight=route["cost_weight"])
-            self.lockstep.start(position, route["example"], context)
+            self.lockstep.start(position, route["example"], DERContext(**route["context"]))
         for t in range(max(len(route["choices"]) for route in saved)):
             going = [p for p, route in enumerate(saved) if len(route["choices"]) > t]
             self.lockstep.advance([saved[p]["choices"][t] for p in going], going)
@@ -184,8 +204,10 @@ class RoutingVecEnv(VecEnv):
         return [False] * self.num_envs
 
 
-class RoutingEnv(gym.Env[Floats, int]):
+class RoutingEnv(gym.Env[Rows, int]):
     """One route at a time, for everything that speaks Gymnasium. Training uses `RoutingVecEnv`.
+
+    The last observation of an episode is that of the ended route; `reset` draws the next question.
 
     An action that is not allowed (see `action_masks`) ends the episode with a reward of -1, for algorithms
     that know no masks.
@@ -204,7 +226,7 @@ class RoutingEnv(gym.Env[Floats, int]):
         self,
         source: AnswerSource,
         rules: RouteRules,
-        observer: Observer,
+        observer: SituationObserver,
         reward: RewardConfig,
         requests: RequestConfig | None = None,
     ) -> None:
@@ -220,7 +242,7 @@ class RoutingEnv(gym.Env[Floats, int]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Floats, dict[str, Any]]:
+    ) -> tuple[Rows, dict[str, Any]]:
         """Begin a new route; a seed fixes this and all later questions."""
         super().reset(seed=seed)
         if seed is not None:
@@ -232,13 +254,20 @@ class RoutingEnv(gym.Env[Floats, int]):
         mask: npt.NDArray[np.bool_] = self._env.masks()[0]
         return mask
 
-    def step(self, action: int) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[Rows, float, bool, bool, dict[str, Any]]:
         """Ask an expert, or end."""
         if not self.action_masks()[int(action)]:
             return self._env.observe()[0], -1.0, True, False, {"forbidden": True}
-        self._env.step_async(np.array([int(action)]))
-        observations, rewards, dones, infos = self._env.step_wait()
-        return observations[0], float(rewards[0]), bool(dones[0]), False, infos[0]
+        rewards, ended, infos = self._env.take(np.array([int(action)]))
+        return self._env.observe()[0], float(rewards[0]), bool(ended[0]), False, infos[0]
+
+
+def _space(observer: SituationObserver) -> spaces.Box:
+    tokens = getattr(observer, "vocabulary", None)
+    if tokens is None:
+        return spaces.Box(-np.inf, np.inf, (observer.size,), np.float32)
+    # Token ids; -1 is padding.
+    return spaces.Box(-1, tokens - 1, (observer.size,), np.int32)
 
 
 def _weight(situation: Situation, requests: RequestConfig) -> float:

@@ -1,9 +1,12 @@
 """The features of an observation by name, in order: what an agent's numbers mean.
 
-An agent folder names the features that the agent was trained with; a version that computes others refuses it.
+An agent folder names the features that the agent was trained with, and gets those: new ones are added at the
+end, and agents from before are served as they were. A name that this version does not compute is refused.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 STATE_FEATURES = (
     "step",  # calls so far / longest route
@@ -25,6 +28,10 @@ STATE_FEATURES = (
     "knows_logprob",
     "failures",  # failed calls so far
     "similarity",  # cosine of question and last answer
+    "evidence_here",  # the weight of evidence by `skill_here` in place of `skill`
+    "verbosity",  # log of the last answer's tokens, standardised for its expert
+    "mean_verbosity",  # the same, mean of the answers so far
+    "question_length",  # log of the question's characters, standardised over the training questions
 )
 """The context's own features, in order; the projected question and last answer follow them."""
 
@@ -40,5 +47,20 @@ EXPERT_FEATURES = (
     "skill",  # mean quality on the probe questions
     "skill_here",  # mean quality on the probe questions nearest to this one
     "skill_per_cost_rank",  # rank of the price, 0 cheapest
+    "charge",  # price / cost of asking everyone once, times the price of cost: what the call is charged
+    "verbosity",  # how long its answer on this route is for it; 0 if it has none
+    "affinity",  # cosine of the question and the expert's description; 0 without one
 )
 """Every expert's features, in order; the one-hot index follows where the pool is fixed."""
+
+
+class FeatureNames(NamedTuple):
+    """Which features an observation has, in order.
+
+    Attributes:
+        state: Some of `STATE_FEATURES`.
+        expert: Some of `EXPERT_FEATURES`.
+    """
+
+    state: tuple[str, ...] = STATE_FEATURES
+    expert: tuple[str, ...] = EXPERT_FEATURES

@@ -21,7 +21,7 @@ class Shape(NamedTuple):
     """Sizes of a network.
 
     Attributes:
-        experts: Number of experts N.
+        experts: Number of experts N in training; the weights do not depend on it.
         context: Context features C.
         expert: Features of one expert F.
         hidden: Width of the hidden layers.
@@ -63,8 +63,9 @@ class Trunk(nn.Module):
         """
         shape = self.shape
         context = torch.tanh(self.context(observation[:, : shape.context]))
-        experts = observation[:, shape.context :].reshape(-1, shape.experts, shape.expert)
-        spread = context.unsqueeze(1).expand(-1, shape.experts, -1)
+        # However many there are: the pool may have changed since training.
+        experts = observation[:, shape.context :].reshape(len(observation), -1, shape.expert)
+        spread = context.unsqueeze(1).expand(-1, experts.shape[1], -1)
         each = torch.tanh(self.expert(torch.cat([spread, experts], dim=2)))
         # The mean, so that the number of experts does not change the scale.
         pool = torch.tanh(self.pool(torch.cat([context, each.mean(dim=1)], dim=1)))

@@ -8,7 +8,6 @@ Knows nothing of situations or networks.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -62,6 +61,8 @@ class ProjectedTexts:
         self._arrays = arrays
         self._skill = skill
         self._neighbours = neighbours
+        known = ~np.isnan(arrays["probe_quality"])
+        self._sparse = np.flatnonzero(~known.all(axis=0)).tolist()
         self._questions: OrderedDict[str, Projected] = OrderedDict()
         self._answers: OrderedDict[str, Projected] = OrderedDict()
         self._lock = threading.Lock()
@@ -109,13 +110,24 @@ class ProjectedTexts:
         similarity = np.where(similarity > 1 - 1e-5, -1.0, similarity)
         k = min(NEIGHBOURS, len(probes))
         nearest = np.argpartition(-similarity, k - 1)[:k]
-        distance = similarity[nearest] - similarity[nearest].max()
-        weight = np.exp(distance * _SHARPNESS)[:, None]
-        known = ~np.isnan(quality[nearest])
-        values = np.where(known, quality[nearest], 0.0)
-        total = (weight * values).sum(axis=0) + _PRIOR * self._skill
-        near: Vectors = (total / ((weight * known).sum(axis=0) + _PRIOR)).astype(np.float32)
+        near = self._kernel_mean(similarity[nearest], quality[nearest], self._skill)
+        for expert in self._sparse:  # its own nearest: few of the probes have asked it
+            asked = np.flatnonzero(~np.isnan(quality[:, expert]))
+            own = asked[np.argsort(-similarity[asked], kind="stable")[:k]]
+            column = slice(expert, expert + 1)
+            near[column] = self._kernel_mean(
+                similarity[own], quality[own, column], self._skill[column]
+            )
         return near
+
+    @staticmethod
+    def _kernel_mean(similarity: Vectors, quality: Vectors, prior: Vectors) -> Vectors:
+        """(k,) similarities and (k, experts) qualities -> (experts,)."""
+        weight = np.exp((similarity - similarity.max(initial=-1.0)) * _SHARPNESS)[:, None]
+        known = ~np.isnan(quality)
+        total = (weight * np.where(known, quality, 0.0)).sum(axis=0) + _PRIOR * prior
+        mean: Vectors = (total / ((weight * known).sum(axis=0) + _PRIOR)).astype(np.float32)
+        return mean
 
 
 def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
@@ -129,13 +141,15 @@ def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
         (dimensions,) and (dimensions, dims); missing axes (too few texts) are zero.
     """
     mean = vectors.mean(axis=0)
-    _, singular, axes = np.linalg.svd(vectors - mean, full_matrices=False)
-    kept = min(dims, len(singular))
-    deviation = singular[:kept] / math.sqrt(max(1, len(vectors)))
+    centred = (vectors - mean).astype(np.float64)
+    # Of the covariance, and not an SVD of all rows: that takes seconds for some thousand texts.
+    variance, axes = np.linalg.eigh(centred.T @ centred / max(1, len(vectors)))
+    kept = min(dims, len(vectors), len(variance))
+    variance, axes = variance[::-1][:kept], axes[:, ::-1][:, :kept]
     scaled = np.zeros((vectors.shape[1], dims), dtype=np.float32)
-    # The sign of a singular vector is arbitrary; fixed, so that training is repeatable across machines.
-    signs = np.sign(axes[np.arange(kept), np.abs(axes[:kept]).argmax(axis=1)])
-    scaled[:, :kept] = (axes[:kept] * signs[:, None] / np.maximum(deviation, 1e-3)[:, None]).T
+    # The sign of an axis is arbitrary; fixed, so that training is repeatable across machines.
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
+    scaled[:, :kept] = axes * signs / np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-3)
     return mean.astype(np.float32), scaled
 
 

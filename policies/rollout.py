@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.errors import AllExpertsFailedError
+from der_graph.errors import AllExpertsFailedError, PoolError
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource, Request
@@ -51,6 +51,7 @@ class Route:
     answers: list[Answer] = field(default_factory=list)
     qualities: list[float] = field(default_factory=list)
     spent: float = 0.0
+    seconds: float = 0.0
     quality: float = 0.0
     choices: list[int] = field(default_factory=list)
 
@@ -71,7 +72,15 @@ class Lockstep:
         self._masks: list[list[bool]] = [[] for _ in range(routes)]
 
     def start(self, position: int, example: int, context: DERContext | None = None) -> None:
-        """Begin a new route at a position."""
+        """Begin a new route at a position.
+
+        Raises:
+            PoolError: If the request has a `ktp` of its own: here the source writes the prompts.
+        """
+        if context is not None and context.ktp is not None:
+            raise PoolError(
+                f"ktp={context.ktp!r} cannot be set per request here: AnswerSource(ktp=...)"
+            )
         self.routes[position] = Route(example, context or DERContext())
         self._masks[position] = self._mask(self.routes[position])
 
@@ -84,13 +93,14 @@ class Lockstep:
         route = self.routes[position]
         context = route.context
         return Situation(
-            question=self.source.examples[route.example].question,
+            question=self.source.questions[route.example],
             answers=route.answers,
             mask=self._masks[position],
             spent=route.spent,
             max_steps=self.rules.steps(context.max_steps),
             max_cost=context.max_cost,
             cost_weight=context.cost_weight,
+            deadline_left=None if context.deadline is None else context.deadline - route.seconds,
         )
 
     def advance(self, actions: Sequence[int], positions: Sequence[int] | None = None) -> Advance:
@@ -127,6 +137,7 @@ class Lockstep:
             answer, quality = outcomes[position]
             route.answers = [*route.answers, answer]
             route.spent += answer["cost"]
+            route.seconds += answer["seconds"]
             if answer["error"] is None:  # a failed call leaves the answer before it standing
                 route.quality = quality
             route.qualities.append(route.quality)
@@ -135,13 +146,9 @@ class Lockstep:
         return _advance(rows)
 
     def _mask(self, route: Route) -> list[bool]:
-        context = route.context
         try:
             mask, _ = self.rules.mask(
-                route.answers,
-                spent=route.spent,
-                max_cost=context.max_cost,
-                max_steps=context.max_steps,
+                route.answers, route.context, spent=route.spent, elapsed=route.seconds
             )
         except AllExpertsFailedError:
             # One question that nobody could answer must not end a run of thousands: quality 0.
@@ -215,16 +222,19 @@ def run_routes(
             choices = agent.decide([lockstep.situation(p) for p in open_routes])
             step = lockstep.advance([choice.index for choice in choices], open_routes)
             open_routes = [p for p, ended in zip(open_routes, step.ended, strict=True) if not ended]
-        done += [_episode(agent, route, len(rules.names)) for route in lockstep.routes]
+        done += [
+            _episode(agent, route, len(rules.names), source.examples[route.example].question)
+            for route in lockstep.routes
+        ]
     return done
 
 
-def _episode(agent: RoutingAgent, route: Route, end: int) -> Episode:
+def _episode(agent: RoutingAgent, route: Route, end: int, question: str) -> Episode:
     good = [i for i, answer in enumerate(route.answers) if answer["error"] is None]
     final = good[-1] if good else len(route.answers) - 1
     select = getattr(agent, "select", None)  # baselines that vote over the answers
     if select is not None and good:
-        final = good[select(good_answers(route.answers))]
+        final = good[select(good_answers(route.answers), question)]
     return Episode(
         example=route.example,
         experts=[choice for choice in route.choices if choice != end],

@@ -8,6 +8,7 @@ much another training run would.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -54,6 +55,59 @@ def bootstrap_interval(
     means = _resampled_means(data, resamples, seed)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(data.mean()), float(low), float(high))
+
+
+def bootstrap_intervals(
+    table: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Interval]:
+    """Percentile bootstrap intervals of many means over the same questions, from the same draws.
+
+    Args:
+        table: (n, k) a row per question, a column per mean.
+        confidence: Share of draws that the intervals cover.
+        resamples: Number of draws.
+        seed: Of the draws.
+
+    Returns:
+        One interval per column.
+
+    Raises:
+        ValueError: If there are no values, or one is not finite.
+    """
+    data = np.asarray(table, dtype=np.float64)
+    if data.ndim != 2 or not data.size or not np.isfinite(data).all():
+        raise ValueError(f"expected finite numbers, a row per question; got shape {data.shape}")
+    n = len(data)
+    rng = np.random.default_rng(seed)
+    # How often each question is drawn: one matrix product then gives the means of all columns.
+    parts = [
+        rng.multinomial(n, np.full(n, 1 / n), size=size) @ data / n
+        for size in _chunks(resamples, n)
+    ]
+    ends = np.quantile(np.concatenate(parts), [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return [
+        Interval(float(mean), float(low), float(high))
+        for mean, low, high in zip(data.mean(axis=0), *ends, strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number by Holm's step-down method (1979): family-wise error is kept.
+
+    Returns:
+        The adjusted values in the order given, each in (0, 1].
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:

@@ -21,14 +21,13 @@ import numpy as np
 
 import der_graph
 from der_graph.data import Example
-from der_graph.errors import DataError, require
+from der_graph.errors import AgentError, DataError, require
 from der_graph.nodes.expert import Expert
+from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.rules import RouteRules
-from der_graph.policies.agent import DERAgent
-from der_graph.policies.answers import AnswerSource
+from der_graph.policies.answers import AnswerSource, check_recorded
 from der_graph.policies.cache import AnswerCache
 from der_graph.policies.encoder import SentenceEncoder, TextEncoder
-from der_graph.policies.observation import Observer
 from der_graph.policies.quality import QualityMetric, get_metric
 from der_graph.policies.train_config import TrainConfig
 
@@ -48,9 +47,10 @@ def train_agent(
     cache: AnswerCache | None = None,
     encoder: TextEncoder | None = None,
     resume: bool = False,
+    tensorboard: str | os.PathLike[str] | None = None,
     progress: bool = True,
     say: Say | None = None,
-) -> DERAgent:
+) -> Any:
     """Train an agent for a pool.
 
     Args:
@@ -63,25 +63,29 @@ def train_agent(
         ktp: The graph's template; must be the one that serves later.
         metric: What a good answer is: a metric, or its name.
         cache: Durable store of answers.
-        encoder: The frozen sentence encoder; MiniLM where left out.
+        encoder: The frozen sentence encoder; MiniLM where left out. Not used with a text encoder.
         resume: Go on from the checkpoint in `out`.
-        progress: Show progress bars on a terminal.
+        tensorboard: Folder for TensorBoard's event files; none are written where left out.
+        progress: Show progress bars and a table on a terminal.
         say: Receives one-line messages; nothing is printed where left out.
 
     Returns:
-        The best agent, already saved in `out`.
+        The best agent, already saved in `out`: a `DERAgent`, or a `TextAgent` where the settings name a
+        text encoder.
 
     Raises:
-        DataError: If there are no questions.
-        AgentError: If there is nothing to resume, or it was made with other settings.
+        DataError: If there are no questions, or an expert that replays answers lacks one.
+        MetricError: If the metric gives something that is no quality.
+        AgentError: If there is nothing to resume, it was made with other settings, or a file cannot be
+            written.
         MissingDependencyError: If stable-baselines3 is not installed.
     """
     require("stable_baselines3", extra="train", why="training an agent")
     require("sb3_contrib", extra="train", why="training an agent")
-    from der_graph.policies.checkpoint import CHECKPOINT_FILE, CURVE_FILE, read_checkpoint
-    from der_graph.policies.env import RoutingVecEnv
-    from der_graph.policies.episodes import Episodes, RequestConfig
-    from der_graph.policies.progress import AnswerBar, TrainingProgress
+    from der_graph.policies.bars import AnswerBar
+    from der_graph.policies.checkpoint import run_digests
+    from der_graph.policies.learner import features_learner
+    from der_graph.policies.progress import TrainingProgress
 
     config = config or TrainConfig()
     say = say or (lambda line: None)
@@ -91,64 +95,52 @@ def train_agent(
     members = list(experts)
     rules = rules or RouteRules(tuple(e.name for e in members), tuple(e.cost for e in members))
     scorer = get_metric(metric) if isinstance(metric, str) else metric
-    encoder = encoder or SentenceEncoder()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    for questions in (examples, dev):
+        check_recorded(members, questions)
+    folder = _make_folder(out)
     _seed_everything(config.seed)
 
-    with AnswerBar(
-        "first answers", (len(examples) + len(dev)) * len(members), show=progress
-    ) as bar:
+    total = (len(examples) + len(dev)) * len(members)
+    with AnswerBar("first answers", total, show=progress) as bar:
         source = AnswerSource(members, examples, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         dev_source = AnswerSource(members, dev, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         first = source.first_answers()
         dev_first = dev_source.first_answers()
     for line in _first_report(members, first, dev_first):
         say(line)
-    quality = np.array([[o.quality for o in row] for row in first], dtype=np.float32)
-    observer = Observer.fit(
-        config.observation,
-        rules.names,
-        rules.costs,
-        encoder,
-        questions=[example.question for example in examples],
-        answers=[o.answer["text"] for row in first for o in row if o.answer["text"]][:20_000],
-        qualities=quality,
-    )
-    requests = RequestConfig(config.cost_weight, config.cost_weight_range, config.budget_share)
-    episodes = Episodes(len(examples), requests, rules.costs, config.seed)
-    env = RoutingVecEnv(source, rules, observer, config.reward, episodes, config.envs)
-    model = _make_model(env, config)
-
-    def agent_now() -> DERAgent:
-        return DERAgent(
-            observer,
-            model.policy.network,
-            cost_weight=config.cost_weight,
-            cost_weight_range=config.cost_weight_range,
-            metadata={
-                "training": {**config.plain(), "metric": scorer.name, "versions": versions()}
-            },
+    metadata = {"training": {**config.plain(), "metric": scorer.name, "versions": versions()}}
+    if config.text_encoder is None:
+        learner = features_learner(
+            config, source, rules, first, encoder or SentenceEncoder(), metadata
         )
-
-    watcher = TrainingProgress(
-        folder, config, env, agent_now, dev_source=dev_source, rules=rules, show=progress, say=say
-    )
-    if resume:
-        watcher.restore(read_checkpoint(folder / CHECKPOINT_FILE), model)
     else:
-        # What an earlier run left would be taken for this run's: its curve, and what --resume reads.
-        for name in (CURVE_FILE, CHECKPOINT_FILE):
-            (folder / name).unlink(missing_ok=True)
+        from der_graph.policies.text_training import text_learner
+
+        learner = text_learner(config, source, rules, metadata)
+    watcher = TrainingProgress(
+        folder,
+        config,
+        learner,
+        dev_source=dev_source,
+        rules=rules,
+        digests=run_digests(
+            members, examples, dev, metric=scorer.name, ktp=ktp_template(ktp), rules=rules
+        ),
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+        show=progress,
+        say=say,
+    )
+    watcher.begin(resume=resume)
     say(
         f"training: {config.steps:,} steps on {len(examples)} questions, {len(members)} experts, "
         f"{config.envs} routes at once, seed {config.seed}"
     )
+    model = learner.model
     remaining = config.steps - model.num_timesteps
-    if remaining > 0:
+    if remaining > 0 and not watcher.enough:
         with watcher:
             model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
-    return watcher.finish(agent_now())
+    return watcher.finish()
 
 
 def split_dev(
@@ -189,51 +181,15 @@ def versions() -> dict[str, str]:
     }
 
 
-def _make_model(env: Any, config: TrainConfig) -> Any:
-    import torch
-    from sb3_contrib import MaskablePPO
-
-    from der_graph.policies.network import Shape
-    from der_graph.policies.sb3_policy import NetworkExtractor, RoutingPolicy
-
-    observer: Observer = env.observer
-    shape = Shape(len(observer.names), observer.context_size, observer.expert_size, config.hidden)
-    size = config.envs * config.rollout
-    return MaskablePPO(
-        RoutingPolicy,
-        env,
-        learning_rate=_Linear(config.learning_rate),
-        n_steps=config.rollout,
-        batch_size=_batch_size(size, config.batch or size // 4),
-        n_epochs=config.epochs,
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        clip_range=config.clip,
-        ent_coef=config.entropy,
-        seed=config.seed,
-        device="cpu",  # a small MLP is faster there, and the experts may fill the GPU
-        policy_kwargs={
-            "features_extractor_class": NetworkExtractor,
-            "features_extractor_kwargs": {"shape": shape},
-            "optimizer_class": torch.optim.AdamW,
-            "optimizer_kwargs": {"weight_decay": config.weight_decay, "eps": 1e-5},
-        },
-    )
-
-
-def _batch_size(size: int, wanted: int) -> int:
-    """The largest divisor of an update up to what is wanted: SB3 warns of a truncated last minibatch."""
-    return next(b for b in range(max(1, min(wanted, size)), 0, -1) if size % b == 0)
-
-
-class _Linear:
-    """A learning rate that falls linearly from `start` to zero."""
-
-    def __init__(self, start: float) -> None:
-        self.start = start
-
-    def __call__(self, remaining: float) -> float:
-        return self.start * remaining
+def _make_folder(out: str | os.PathLike[str]) -> Path:
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AgentError(
+            f"--out {folder}: the folder cannot be made ({error.strerror or error})"
+        ) from error
+    return folder
 
 
 def _seed_everything(seed: int) -> None:

@@ -50,6 +50,15 @@ class TrainConfig:
     """Share of the training routes with a hard budget."""
     evaluations: int = 15
     """How often the agent is evaluated on the dev questions; the best one is kept."""
+    patience: int | None = None
+    """Stop after so many evaluations without a better agent; None trains all steps."""
+    text_encoder: str | None = None
+    """Hub id or folder of a causal language model that reads the texts, fine-tuned end to end, in place of
+    the network over features; None for the latter."""
+    text_tokens: int = 512
+    """Longest text that the language model reads."""
+    critic_learning_rate: float = 1e-6
+    """Of the critic's own language model and head; `learning_rate` is then the actor's. Both constant."""
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     """What the agent sees."""
     reward: RewardConfig = field(default_factory=lambda: PRESETS["default"])
@@ -61,6 +70,10 @@ class TrainConfig:
                 raise AgentError(
                     f"training: {name} is {getattr(self, name)}; it must be at least 1"
                 )
+        if self.patience is not None and self.patience < 1:
+            raise AgentError(f"training: patience is {self.patience}; it must be at least 1")
+        if self.text_encoder is not None:
+            self._check_text()
         dims = self.observation
         for name in ("question_dims", "answer_dims"):
             if getattr(dims, name) < 0:
@@ -75,6 +88,17 @@ class TrainConfig:
                 f"with prices from {low:g} to {high:g}, which must be above 0; give one among them"
             )
 
+    def _check_text(self) -> None:
+        low, high = self.cost_weight_range
+        if low != high or self.budget_share:
+            raise AgentError(
+                "training: a text encoder reads question and answer and nothing else, so it cannot know "
+                "the price of a request or its budget; train it with one price and without budgets: "
+                "preset('paper', text_encoder=...)"
+            )
+        if self.text_tokens < 8:
+            raise AgentError(f"training: text_tokens is {self.text_tokens}; it must be at least 8")
+
     def plain(self) -> dict[str, Any]:
         """As plain data, for a config file."""
         return asdict(self)
@@ -84,7 +108,8 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     """Make the settings of a preset, with changes.
 
     Args:
-        name: `default` or `paper`.
+        name: `default`; or `paper`: with `text_encoder` the authors' agent, without it their reward and
+            PPO settings for the small network.
         **changes: Fields of `TrainConfig`.
 
     Raises:
@@ -93,20 +118,26 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     if name == "default":
         return replace(TrainConfig(), **changes)
     if name == "paper":
-        # Authors' code at commit 67fc87a: gamma 0.95, clip 0.3, one price of cost (in the reward). Their
-        # learning rates (1e-5 and 1e-6) belong to a 125M encoder trained end to end; the small network here
-        # would not move with them, so it keeps its own (D7).
-        paper = TrainConfig(
-            preset="paper",
-            gamma=0.95,
-            clip=0.3,
-            reward=PRESETS["paper"],
-            cost_weight=1.0,
-            cost_weight_range=(1.0, 1.0),
-            budget_share=0.0,
-        )
+        # Authors' code at commit 67fc87a: gamma 0.95, clip 0.3, one price of cost (in the reward).
+        paper: dict[str, Any] = {
+            "preset": "paper",
+            "gamma": 0.95,
+            "clip": 0.3,
+            "reward": PRESETS["paper"],
+            "cost_weight": 1.0,
+            "cost_weight_range": (1.0, 1.0),
+            "budget_share": 0.0,
+        }
+        if changes.get("text_encoder") is not None:
+            # Their learning rates, and 16 updates of 8 routes on 32 questions at a time: with the longest
+            # route of 5, 4 passes over 160 decisions in 4 parts. Without a language model the small network
+            # would not move at such rates, so it keeps its own (D7).
+            paper |= {
+                "steps": 20_000, "envs": 32, "rollout": 5, "batch": 40, "epochs": 4,
+                "learning_rate": 1e-5, "critic_learning_rate": 1e-6, "hidden": 256,
+            }  # fmt: skip
         if "cost_weight" in changes:  # one price: the one that is asked for
             price = changes["cost_weight"]
             changes = {"cost_weight_range": (price, price), **changes}
-        return replace(paper, **changes)
+        return TrainConfig(**{**paper, **changes})
     raise AgentError(f"preset '{name}' is unknown; choose one of: default, paper")

@@ -1,9 +1,9 @@
-"""Baselines that compare answers: ask until some agree, or ask everyone and vote.
+"""Baselines that compare answers: ask until some agree, or ask everyone and select one answer.
 
     Cascade: cheapest first, until two agree        RunAll: everyone answers, one answer is selected
 
 An answer that an expert gave after reading another is no independent vote, so compare them on routes
-without knowledge transfer (template `none`).
+without knowledge transfer (`without_transfer`). Models that rank answers are in `rankers.py`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from der_graph.policies.baselines import Baseline, FixedOrder
 from der_graph.policies.encoder import TextEncoder
 from der_graph.state import Answer, Situation, good_answers
 
-Select = Callable[[Sequence[Answer]], int]
-"""Takes the good answers of a route, in order; gives the position of the one that counts."""
+Select = Callable[[Sequence[Answer], str], int]
+"""Takes the good answers of a route, in order, and the question; gives the position of the best."""
 
 
 class Cascade(FixedOrder):
     """Cheapest first, until answers agree.
 
     Agreement means the same extracted value (`Answer.value`); answers without one agree with nobody.
-    Without agreement the last expert asked, the dearest, has the last word.
+    The answer that counts is the last one, so with agreement the one agreed upon, and without it that of
+    the last expert asked, the dearest.
 
     Args:
         names: The pool's experts.
@@ -78,12 +79,12 @@ class RunAll(FixedOrder):
         super().__init__(names, costs, dearest_first if order is None else order)
         self._select = majority if select is None else select
 
-    def select(self, answers: Sequence[Answer]) -> int:
+    def select(self, answers: Sequence[Answer], question: str) -> int:
         """Position of the answer that counts, among good answers in the order they came."""
-        return self._select(answers)
+        return self._select(answers, question)
 
 
-def majority(answers: Sequence[Answer]) -> int:
+def majority(answers: Sequence[Answer], question: str = "") -> int:
     """The first answer whose value most answers share; answers without a value stand alone."""
     values = [answer["value"] for answer in answers]
     votes = [1 if value is None else values.count(value) for value in values]
@@ -93,7 +94,7 @@ def majority(answers: Sequence[Answer]) -> int:
 def nearest_to_all(encoder: TextEncoder) -> Select:
     """Make a vote for long answers: the one most similar to the mean of all, by a sentence encoder."""
 
-    def select(answers: Sequence[Answer]) -> int:
+    def select(answers: Sequence[Answer], question: str) -> int:
         vectors = encoder.encode([answer["text"] for answer in answers])
         return int(np.argmax(vectors @ vectors.mean(axis=0)))
 

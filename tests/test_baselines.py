@@ -134,14 +134,14 @@ def test_run_all_asks_everyone_and_votes() -> None:
         (["1"], 0),
     ]
     for given_values, expected in values:
-        assert agent.select([answer("x", value) for value in given_values]) == expected
+        assert agent.select([answer("x", value) for value in given_values], "q") == expected
         assert majority([answer("x", value) for value in given_values]) == expected
 
 
 def test_vote_by_similarity() -> None:
     select = nearest_to_all(LetterEncoder())
-    assert select([answer("x", "zebra"), answer("x", "apple"), answer("x", "ant")]) == 1
-    assert RunAll(NAMES, COSTS, select).select([answer("x", "zebra")]) == 0
+    assert select([answer("x", "zebra"), answer("x", "apple"), answer("x", "ant")], "q") == 1
+    assert RunAll(NAMES, COSTS, select).select([answer("x", "zebra")], "q") == 0
 
 
 def test_oracles() -> None:

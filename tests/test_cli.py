@@ -89,6 +89,15 @@ def test_train_ask_and_json(
     assert [step["choice"] for step in state["route"]] == ["small", "END"]
     assert state["cost"] == 7.0
 
+    more = ("--json", "--forbid", "big", "--allow", "small", "--allow", "big", "--deadline", 60)
+    assert run("ask", question, "--pool", pool, "--agent", out, *more) == 0
+    state = json.loads(capsys.readouterr().out)
+    assert [step["choice"] for step in state["route"]] == ["small", "END"]
+    assert state["route"][-1]["reason"] == "not_allowed"
+
+    assert run("ask", question, "--pool", pool, "--agent", out, "--allow", "nobody") == 2
+    assert "there is no expert 'nobody'; the pool has: big, small" in capsys.readouterr().err
+
     assert run("cache", "info", "--cache", cache) == 0
     assert run("cache", "clear", "--cache", cache, "--expert", "big") == 0
     assert "answers removed" in capsys.readouterr().out
@@ -103,6 +112,7 @@ def test_train_ask_and_json(
         (["ask", "x", "--pool", "POOL", "--agent", "AGENT"], "trained for another pool"),
         (["ask", "x", "--max-cost", "-1"], "not a number >= 0"),
         (["ask", "x", "--max-cost", "cheap"], "'cheap' is not a number"),
+        (["ask", "x", "--deadline", "0"], "not a number above 0"),
         (["train", "--pool", "POOL", "--data", "none.jsonl", "--out", "o"], "none.jsonl"),
         (["train", "--pool", "POOL", "--out", "o"], "--data"),
         (["pool", "check", "nowhere.yaml"], "nowhere.yaml"),

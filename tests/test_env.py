@@ -10,6 +10,7 @@ from toy import toy_observer, toy_rules, toy_source
 
 pytest.importorskip("stable_baselines3")
 
+from gymnasium.utils.env_checker import check_env as check_gymnasium_env
 from stable_baselines3.common.env_checker import check_env
 
 from der_graph.errors import DataError
@@ -30,11 +31,47 @@ def make_env(
     return RoutingVecEnv(source, rules, toy_observer(source), PRESETS["default"], episodes, envs)
 
 
-@pytest.mark.filterwarnings("ignore:.*Box.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*Box.*:UserWarning")  # features have no bounds of their own
 def test_gymnasium_and_sb3_accept_it() -> None:
     source = toy_source(6)
     rules = toy_rules(source.experts)
-    check_env(RoutingEnv(source, rules, toy_observer(source), PRESETS["default"]), warn=False)
+    env = RoutingEnv(source, rules, toy_observer(source), PRESETS["default"])
+    check_env(env, warn=False)
+    check_gymnasium_env(env, skip_render_check=True)
+
+
+def test_an_episode_ends_with_its_own_last_observation() -> None:
+    """Not with the next question, which only `reset` draws: each question comes once a pass."""
+    source = toy_source(6)
+    rules = toy_rules(source.experts)
+    env = RoutingEnv(source, rules, toy_observer(source), PRESETS["default"], FIXED)
+    env.reset(seed=3)
+    asked = []
+    for _ in range(6):
+        route = env._env.lockstep.routes[0]
+        asked.append(route.example)
+        env.step(3)
+        last, _, terminated, truncated, info = env.step(4)
+        assert (terminated, truncated) == (True, False)
+        assert info["experts"] == [3]
+        situation = env._env.lockstep.situation(0)
+        assert situation.question == source.examples[asked[-1]].question
+        assert [answer["expert"] for answer in situation.answers] == ["parrot"]
+        expected = env._env.observer.observe([situation], [0.36])[0]
+        np.testing.assert_array_equal(last, expected)
+        first, _ = env.reset()
+        assert not np.array_equal(first, last)
+    assert sorted(asked) == list(range(6))
+
+
+def test_what_is_forbidden_ends_the_episode() -> None:
+    source = toy_source(2)
+    rules = toy_rules(source.experts)
+    env = RoutingEnv(source, rules, toy_observer(source), PRESETS["default"], FIXED)
+    first, _ = env.reset(seed=0)
+    observation, reward, terminated, truncated, info = env.step(4)  # END before any answer
+    np.testing.assert_array_equal(observation, first)
+    assert (reward, terminated, truncated, info) == (-1.0, True, False, {"forbidden": True})
 
 
 def test_rewards_by_hand() -> None:

@@ -43,3 +43,23 @@ def test_a_pool_of_your_own(repo_root: Path) -> None:
     pytest.importorskip("stable_baselines3")
     route = load(repo_root, "own_pool").main(encoder=WordEncoder())
     assert route == ["price-list", "till", "END"]
+
+
+def test_one_chat_model(repo_root: Path) -> None:
+    from der_graph import ChatDER
+    from der_graph.pool import pool_from
+
+    der = ChatDER(pool=pool_from(toy_experts(), max_steps=3), agent=toy_agent(toy_source(8)))
+    shown = load(repo_root, "one_chat_model").main(der)
+    assert shown["text"] == shown["streamed"] != ""
+    assert shown["answers"] == 4
+    assert shown["route"][-1] == "END"
+    assert len(shown["route"]) >= 2
+
+
+def test_tracing_and_feedback(repo_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = load(repo_root, "tracing").main()
+    assert b"der_decision" in seen["sent"]
+    assert b"3 * 4" not in seen["sent"]  # redacted
+    assert seen["row"]["output"] == "12"
+    assert "0 guesser" in capsys.readouterr().out

@@ -553,6 +553,7 @@ EXPECTED_STREAM = [
     "large",
     "der.decision:END",
     "der_agent",
+    "der.final:large",
     "answer",
 ]
 
@@ -682,7 +683,8 @@ def test_a_subgraphs_decisions_can_be_streamed_from_the_parent() -> None:
     graph = _parent(ForeignContext).compile()
     parts: list[Any] = list(graph.stream(a_human("2 + 3?"), stream_mode="custom", subgraphs=True))
     assert [part["type"] for _, part in parts] == ["der.decision", "der.answer"] * 2 + [
-        "der.decision"
+        "der.decision",
+        "der.final",
     ]
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
+from der_graph.data import Example
+from der_graph.errors import MetricError
 from der_graph.graph import create_der_graph
 from der_graph.policies.answers import AnswerSource, Request
 from der_graph.policies.baselines import Single
 from der_graph.policies.cache import open_cache
 from der_graph.policies.quality import get_metric
 from der_graph.policies.rollout import Lockstep, run_routes
-from der_graph.state import END_CHOICE, DERContext
+from der_graph.state import END_CHOICE, Answer, DERContext
 
 WRITER, COUNTER, FACTS, PARROT, END = range(5)
 
@@ -81,9 +84,9 @@ def test_equal_requests_are_generated_once() -> None:
     assert calls(source)[COUNTER] == 1
 
 
-def test_failed_calls_are_not_remembered() -> None:
+def test_a_failed_call_is_remembered_for_the_run_and_no_longer(tmp_path: Path) -> None:
+    """Asked at every visit, an expert that is down would stall the whole run; the cache forgets it."""
     experts = toy_experts()
-    source = AnswerSource(experts, toy_examples(1), get_metric("match"))
     attempts = []
 
     def fail_once(text: str) -> str:
@@ -93,10 +96,44 @@ def test_failed_calls_are_not_remembered() -> None:
         return "red"
 
     experts[FACTS].model.func._answer = fail_once  # type: ignore[attr-defined]
-    failed = source.ask([Request(0, FACTS, [])])[0]
-    assert failed.quality == 0.0
-    assert failed.answer["error"] == "ConnectionError: gone for a moment"
-    assert source.ask([Request(0, FACTS, [])])[0].answer["text"] == "red"
+    with open_cache(tmp_path / "answers.db") as cache:
+        source = AnswerSource(experts, toy_examples(1), get_metric("match"), cache=cache)
+        for _ in range(2):
+            failed = source.ask([Request(0, FACTS, [])])[0]
+            assert failed.quality == 0.0
+            assert failed.answer["error"] == "ConnectionError: gone for a moment"
+        assert len(attempts) == 1
+        again = AnswerSource(experts, toy_examples(1), get_metric("match"), cache=cache)
+        assert again.ask([Request(0, FACTS, [])])[0].answer["text"] == "red"
+
+
+@dataclass
+class Broken:
+    """A metric that gives what it is told to."""
+
+    given: list[float]
+    name: str = "broken"
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        return self.given
+
+
+@pytest.mark.parametrize("given", [float("nan"), 1.5, -0.1])
+def test_a_metric_that_gives_no_quality_is_an_error(given: float) -> None:
+    source = AnswerSource(toy_experts(), toy_examples(2), Broken([1.0, given]))
+    with pytest.raises(MetricError, match=r"'sum/0/1', expert 'facts'.* 0 to 1"):
+        source.ask([Request(0, FACTS, []), Request(1, FACTS, [])])
+
+
+def test_a_metric_that_forgets_an_answer_is_an_error() -> None:
+    source = AnswerSource(toy_experts(), toy_examples(2), Broken([1.0]))
+    with pytest.raises(MetricError, match="1 qualities for 2 answers"):
+        source.ask([Request(0, FACTS, []), Request(1, FACTS, [])])
+
+
+def test_a_rounding_error_is_no_fault() -> None:
+    source = AnswerSource(toy_experts(), toy_examples(1), Broken([1.0000001]))
+    assert source.ask([Request(0, FACTS, [])])[0].quality == 1.0
 
 
 def test_a_question_that_nobody_answers_does_not_end_the_run() -> None:
@@ -148,7 +185,8 @@ def test_the_graph_takes_the_route_of_the_environment() -> None:
             assert state["cost"] == pytest.approx(episode.cost)
             assert state["cost"] <= 2.5
             lengths.add(len(asked))
-    assert lengths >= {2, 3}  # with and without a transfer
+    assert 2 in lengths  # without a transfer
+    assert max(lengths) > 2  # and with one
 
 
 def test_lanes_do_not_change_the_routes() -> None:

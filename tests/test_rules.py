@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
-from der_graph.state import Answer
+from der_graph.state import Answer, DERContext
 
 RULES = RouteRules(names=("small", "middle", "large"), costs=(1.0, 2.0, 7.0), max_steps=3)
 ASKED_SMALL = [an_answer("small")]
@@ -32,8 +32,11 @@ def test_a_failed_call_gives_no_right_to_end() -> None:
 
 
 def test_nothing_is_asked_that_the_budget_does_not_cover() -> None:
-    assert RULES.mask(ASKED_SMALL, spent=1.0, max_cost=3.0) == ([False, True, False, True], "agent")
-    assert RULES.mask(ASKED_SMALL, spent=1.0, max_cost=2.5) == (
+    assert RULES.mask(ASKED_SMALL, spent=1.0, context=DERContext(max_cost=3.0)) == (
+        [False, True, False, True],
+        "agent",
+    )
+    assert RULES.mask(ASKED_SMALL, spent=1.0, context=DERContext(max_cost=2.5)) == (
         [False, False, False, True],
         "max_cost",
     )
@@ -42,18 +45,26 @@ def test_nothing_is_asked_that_the_budget_does_not_cover() -> None:
 def test_a_budget_is_not_missed_by_a_rounding_error() -> None:
     rules = RouteRules(("a", "b", "c"), (0.1, 0.2, 0.3), max_steps=3)
     assert 0.1 + 0.2 > 0.3
-    assert rules.mask([an_answer("a")], spent=0.1, max_cost=0.3)[0] == [False, True, False, True]
+    assert rules.mask([an_answer("a")], spent=0.1, context=DERContext(max_cost=0.3))[0] == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_after_the_longest_route_only_the_end_is_left() -> None:
     answers = [an_answer("small"), an_answer("middle")]
-    assert RULES.mask(answers, spent=3.0, max_steps=2) == ([False, False, False, True], "max_steps")
+    assert RULES.mask(answers, spent=3.0, context=DERContext(max_steps=2)) == (
+        [False, False, False, True],
+        "max_steps",
+    )
     assert RULES.mask([*answers, an_answer("large")], spent=10.0)[1] == "max_steps"
 
 
 def test_failed_calls_count_as_steps() -> None:
     answers = [an_answer("small"), an_answer("middle", error="boom")]
-    assert RULES.mask(answers, spent=3.0, max_steps=2)[1] == "max_steps"
+    assert RULES.mask(answers, spent=3.0, context=DERContext(max_steps=2))[1] == "max_steps"
 
 
 def test_when_everybody_was_asked_it_says_so() -> None:
@@ -81,7 +92,7 @@ def test_a_route_has_at_least_one_step(steps: int) -> None:
 @pytest.mark.parametrize("budget", [0.0, -1.0, 0.99, float("nan")])
 def test_a_budget_below_the_cheapest_expert_names_it(budget: float) -> None:
     with pytest.raises(BudgetError, match=r"the cheapest expert is 'small' at 1; raise max_cost"):
-        RULES.mask([], max_cost=budget)
+        RULES.mask([], context=DERContext(max_cost=budget))
 
 
 def test_when_all_fail_the_error_tells_each_cause() -> None:
@@ -94,7 +105,7 @@ def test_when_all_fail_the_error_tells_each_cause() -> None:
 
 def test_when_some_fail_and_the_rest_is_too_dear_it_is_the_failure_that_counts() -> None:
     with pytest.raises(AllExpertsFailedError, match="small: boom"):
-        RULES.mask([an_answer("small", error="boom")], spent=1.0, max_cost=1.5)
+        RULES.mask([an_answer("small", error="boom")], spent=1.0, context=DERContext(max_cost=1.5))
 
 
 def test_an_empty_pool_has_no_choices() -> None:
@@ -127,7 +138,9 @@ def test_no_route_is_too_long_too_dear_or_without_an_end(
     spent = 0.0
     while True:
         try:
-            mask, reason = rules.mask(answers, spent=spent, max_cost=max_cost, max_steps=wanted)
+            mask, reason = rules.mask(
+                answers, spent=spent, context=DERContext(max_cost=max_cost, max_steps=wanted)
+            )
         except BudgetError:
             assert not answers
             assert max_cost is not None

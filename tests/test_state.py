@@ -73,7 +73,11 @@ def test_answers_of_a_route_leave_the_end_out_and_failures_in() -> None:
 
 
 def test_the_output_is_the_state_without_what_is_internal() -> None:
-    assert set(get_type_hints(DERState)) - set(get_type_hints(DEROutput)) == {"question_id"}
+    assert set(get_type_hints(DERState)) - set(get_type_hints(DEROutput)) == {
+        "question_id",
+        "refused",
+        "shown",
+    }
 
 
 def test_every_field_of_the_state_says_who_writes_it() -> None:

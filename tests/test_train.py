@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from toy import WordEncoder, toy_examples, toy_experts, toy_rules
 
 pytest.importorskip("stable_baselines3")
 
-from der_graph.data import Example
+from der_graph.data import Example, load_examples
 from der_graph.errors import AgentError, DataError
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
@@ -42,7 +43,7 @@ SMALL = TrainConfig(
 
 def train(out: Path, config: TrainConfig = SMALL, **more: Any) -> DERAgent:
     experts = toy_experts()
-    return train_agent(
+    agent: DERAgent = train_agent(
         experts,
         toy_examples(60, seed=1),
         toy_examples(20, seed=2),
@@ -53,6 +54,7 @@ def train(out: Path, config: TrainConfig = SMALL, **more: Any) -> DERAgent:
         progress=False,
         **more,
     )
+    return agent
 
 
 def evaluate(agent: Any, examples: list[Example], **context: Any) -> list[Episode]:
@@ -157,6 +159,193 @@ def test_a_killed_run_goes_on_as_if_never_stopped(
         assert tensor.equal(resumed.network.state_dict()[name]), name
 
 
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C once so many steps were taken."""
+    from der_graph.policies.progress import TrainingProgress
+
+    original = TrainingProgress._on_step
+
+    def killed(self: TrainingProgress) -> bool:
+        if self.model.num_timesteps > step:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(TrainingProgress, "_on_step", killed)
+
+
+@pytest.mark.parametrize(
+    ("step", "said"), [(100, "no checkpoint yet"), (1500, "--resume goes on from step 1,024")]
+)
+def test_ctrl_c_says_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, said: str
+) -> None:
+    interrupt_at(monkeypatch, step)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, replace(SMALL, steps=2048, evaluations=2), say=lines.append)
+    assert said in lines[-1]
+    assert (tmp_path / "checkpoint.pt").exists() == (step == 1500)
+
+
+def test_early_stop(tmp_path: Path) -> None:
+    """Everyone is always wrong and nothing costs: the first agent is the best, and two more are no better."""
+    experts = [replace(e, cost=0.0) for e in toy_experts()]
+    wrong = [replace(e, reference="never") for e in toy_examples(30)]
+    lines: list[str] = []
+    for resume in (False, True):  # resumed, it stops where it had stopped
+        train_agent(
+            experts, wrong, wrong[:5], tmp_path, replace(SMALL, steps=8192, evaluations=8, patience=2),
+            rules=toy_rules(experts), encoder=WordEncoder(), progress=False, say=lines.append,
+            resume=resume,
+        )  # fmt: skip
+        rows = curve(tmp_path)
+        assert [int(row["time/steps"]) for row in rows] == list(range(512, 3 * 1024 + 1, 512))
+        assert [bool(row["dev/utility"]) for row in rows] == [False, True] * 3
+    assert sum("no better agent in 2 evaluations" in line for line in lines) == 1
+    assert "best on dev at step 1,024" in lines[-1]
+
+
+def read_events(folder: Path) -> Any:
+    """What TensorBoard would show."""
+    module = "tensorboard.backend.event_processing.event_accumulator"
+    events = pytest.importorskip(module).EventAccumulator(str(folder))
+    events.Reload()
+    return events
+
+
+def test_tensorboard_has_the_keys_of_the_curve(tmp_path: Path) -> None:
+    train(tmp_path, replace(SMALL, steps=2048, evaluations=2), tensorboard=tmp_path / "events")
+    events = read_events(tmp_path / "events")
+    rows = curve(tmp_path)
+    for key in events.Tags()["scalars"]:
+        expected = [(int(r["time/steps"]), float(r[key])) for r in rows if r.get(key)]
+        found = [(event.step, event.value) for event in events.Scalars(key)]
+        if key != "time/seconds":
+            assert found == [(step, pytest.approx(value, rel=1e-5)) for step, value in expected]
+    assert {"rollout/quality", "dev/utility", "route/share_facts", "train/approx_kl"} <= set(
+        events.Tags()["scalars"]
+    )
+
+
+def test_a_resumed_tensorboard_has_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(SMALL, steps=3072, evaluations=3)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 1600)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, config, tensorboard=tmp_path / "events")
+    train(tmp_path, config, resume=True, tensorboard=tmp_path / "events")
+    events = read_events(tmp_path / "events")
+    steps = [event.step for event in events.Scalars("rollout/quality")]
+    assert steps == list(range(512, 3073, 512))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files may grow to so many bytes, as on a full disk; then there is room again, and the run goes on."""
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    from der_graph.policies.progress import TrainingProgress
+
+    config = replace(SMALL, steps=4096, evaluations=8)
+    whole = train(tmp_path / "whole", config)
+    original = TrainingProgress._save_checkpoint
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(self: TrainingProgress) -> None:
+        if self.model.num_timesteps == 2048:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "_save_checkpoint", save)
+        try:
+            with pytest.raises(AgentError, match=r"checkpoint\.pt cannot be written .*--resume"):
+                train(tmp_path / "full", config)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "full").glob("*.part"))
+    resumed = train(tmp_path / "full", config, resume=True)
+    assert curve(tmp_path / "full") == curve(tmp_path / "whole")
+    for name, tensor in whole.network.state_dict().items():
+        assert tensor.equal(resumed.network.state_dict()[name]), name
+
+
+def test_a_row_cut_short_is_dropped(tmp_path: Path) -> None:
+    from der_graph.policies.curve import drop_later_rows
+
+    path = tmp_path / "progress.csv"
+    path.write_text("time/steps,a,b\n512,1,2\n1024,3,4\n1536,5,6\n10", encoding="utf-8")
+    drop_later_rows(path, 1024)
+    assert path.read_text(encoding="utf-8").splitlines() == [
+        "time/steps,a,b",
+        "512,1,2",
+        "1024,3,4",
+    ]
+
+
+def test_resuming_something_else(tmp_path: Path) -> None:
+    experts, config = toy_experts(), replace(SMALL, steps=1024)
+    given: dict[str, Any] = {
+        "experts": experts,
+        "examples": toy_examples(60, seed=1),
+        "dev": toy_examples(20, seed=2),
+        "rules": toy_rules(experts),
+        "metric": "match",
+        "ktp": "default",
+    }
+
+    def run(resume: bool, **other: Any) -> None:
+        train_agent(
+            out=tmp_path, config=config, encoder=WordEncoder(), progress=False, resume=resume,
+            **{**given, **other},
+        )  # fmt: skip
+
+    run(False)
+    changes: dict[str, dict[str, Any]] = {
+        "the training questions": {"examples": toy_examples(60, seed=7)},
+        "the dev questions": {"dev": toy_examples(20, seed=7)},
+        "the metric": {"metric": "exact"},
+        "the Knowledge Transfer Prompt": {"ktp": "paper"},
+        "the rules of a route": {"rules": toy_rules(experts, max_steps=2)},
+        "the experts": {"experts": [replace(experts[0], fingerprint="new"), *experts[1:]]},
+    }
+    for what, change in changes.items():
+        with pytest.raises(AgentError, match=rf"other settings \({what} changed\)"):
+            run(True, **change)
+    run(True)
+
+
+def test_an_expert_without_a_recorded_answer(tmp_path: Path) -> None:
+    """It would pass for a failed call, and its quality for 0."""
+    from der_graph.nodes.expert import Expert
+    from der_graph.nodes.ktp import TEMPLATES
+    from der_graph.nodes.recorded import RecordedChat
+
+    rows = [
+        {"id": f"q{i}", "question": f"{i}?", "answer": "1", "candidates": [
+            {"model": model, "text": "1", "scores": {"accuracy": 1.0}}
+            for model in ("a", "b") if (model, i) != ("b", 2)
+        ]}
+        for i in range(4)
+    ]  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    experts = [
+        Expert(n, RecordedChat(data=str(path), model=n), cost=1.0, ktp=TEMPLATES["none"])
+        for n in "ab"
+    ]
+    examples = load_examples(path)
+    with pytest.raises(DataError, match=r"question 'q2': no recorded answer of 'b'"):
+        train_agent(experts, examples[1:], examples[:1], tmp_path / "out", SMALL)
+
+
+def test_an_unusable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AgentError, match="the folder cannot be made"):
+        train(tmp_path / "file" / "run")
+
+
 def test_resuming_what_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="nothing to resume"):
         train(tmp_path, replace(SMALL, steps=1024), resume=True)
@@ -200,6 +389,8 @@ def test_presets() -> None:
 def test_settings_that_cannot_be_trained() -> None:
     with pytest.raises(AgentError, match="steps is 0; it must be at least 1"):
         TrainConfig(steps=0)
+    with pytest.raises(AgentError, match="patience is 0"):
+        TrainConfig(patience=0)
     with pytest.raises(AgentError, match="question_dims is -1"):
         TrainConfig(observation=ObservationConfig(question_dims=-1))
     with pytest.raises(AgentError, match=r"price of cost is 5, but .* from 0\.02 to 2"):

@@ -123,6 +123,9 @@ def toy_observer(source: AnswerSource, config: ObservationConfig | None = None) 
         questions=[e.question for e in source.examples],
         answers=[o.answer["text"] for row in first for o in row],
         qualities=np.array([[o.quality for o in row] for row in first], dtype=np.float32),
+        lengths=np.array(
+            [[len(o.answer["text"].split()) for o in row] for row in first], dtype=np.float32
+        ),
     )
 
 

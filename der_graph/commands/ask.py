@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from der_graph.commands.options import Commands, add_pool_and_agent, add_request
+from der_graph.commands.options import Commands, add_pool_and_agent, add_request, request_context
 
 
 def add(commands: Commands) -> None:
@@ -28,14 +28,11 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.graph import create_der_graph
     from der_graph.policies.agent import load_agent
     from der_graph.pool import load_pool
-    from der_graph.state import DERContext
 
     question = sys.stdin.read() if args.question == "-" else args.question
     pool, agent = load_pool(args.pool), load_agent(args.agent)
     der = create_der_graph(pool, agent=agent).compile(name="der")
-    context = DERContext(
-        max_cost=args.max_cost, max_steps=args.max_steps, cost_weight=args.cost_weight
-    )
+    context = request_context(args)
     inputs = {"messages": [("user", question)]}
     if args.json:
         state = der.invoke(inputs, context=context)

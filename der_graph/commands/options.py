@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from der_graph.state import DERContext
 
 Commands = Any
 """What `ArgumentParser.add_subparsers` returns; argparse has no public name for it."""
@@ -31,6 +34,27 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="price of cost: 0 buys quality, larger is thriftier",
     )
+    parser.add_argument("--deadline", type=seconds, metavar="S", help="seconds for the whole route")
+    parser.add_argument(
+        "--allow", action="append", metavar="NAME", help="ask only this expert (may be repeated)"
+    )
+    parser.add_argument(
+        "--forbid", action="append", metavar="NAME", help="do not ask this expert (may be repeated)"
+    )
+
+
+def request_context(args: argparse.Namespace) -> DERContext:
+    """The settings of one request, as `add_request` reads them."""
+    from der_graph.state import DERContext
+
+    return DERContext(
+        max_cost=args.max_cost,
+        max_steps=args.max_steps,
+        cost_weight=args.cost_weight,
+        deadline=args.deadline,
+        allowed_experts=args.allow,
+        forbidden_experts=args.forbid,
+    )
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +62,14 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", metavar="FILE", help="answer cache (default: in the user's cache folder)"
     )
+
+
+def seconds(text: str) -> float:
+    """Read a number above 0."""
+    value = cost(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
 
 
 def cost(text: str) -> float:

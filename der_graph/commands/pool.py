@@ -1,25 +1,86 @@
-"""`der pool`: look at pool files."""
+"""`der pool`: check pool files, and add an expert to a trained agent."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
-from der_graph.commands.options import Commands
+from der_graph.commands.options import Commands, add_cache
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = commands.add_parser("pool", help="look at pool files")
+    parser = commands.add_parser("pool", help="check pool files; add an expert to an agent")
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     check = actions.add_parser("check", help="check a pool file, without loading any model")
     check.add_argument("pool", metavar="FILE", help="pool file, or 'demo'")
     check.set_defaults(run=run)
 
+    new = actions.add_parser(
+        "add",
+        help="let a trained agent use new experts, after some probe questions and no training",
+        description="Asks every expert of the pool file that the agent does not know some probe questions, "
+        "and writes an agent that knows it by the results. Needs an agent trained with --any-pool.",
+    )
+    new.add_argument("--pool", required=True, metavar="FILE", help="pool file with the new expert")
+    new.add_argument(
+        "--agent", required=True, metavar="FOLDER", help="agent trained with --any-pool"
+    )
+    new.add_argument(
+        "--data", required=True, metavar="FILE", help="questions with answers to draw probes from"
+    )
+    new.add_argument("--out", required=True, metavar="FOLDER", help="folder of the new agent")
+    new.add_argument("--probes", type=int, default=30, metavar="K", help="probe questions (30)")
+    new.add_argument(
+        "--metric", default="match", metavar="NAME", help="what a good answer is (match)"
+    )
+    new.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (0)")
+    add_cache(new)
+    new.set_defaults(run=run_add)
+
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
+    """Check a pool file."""
     from der_graph.pool import check_pool
 
     for line in check_pool(args.pool):
         print(line)
+    return 0
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Add what is new in a pool file to an agent."""
+    from der_graph.data import load_examples
+    from der_graph.errors import AgentError, PoolError
+    from der_graph.policies.agent import DERAgent, load_agent
+    from der_graph.policies.cache import open_cache
+    from der_graph.policies.new_expert import probe_expert
+    from der_graph.pool import load_pool
+
+    if args.probes < 1:
+        raise PoolError(f"--probes is {args.probes}; it must be at least 1")
+    agent = load_agent(args.agent)
+    if not isinstance(agent, DERAgent):
+        raise AgentError("this agent reads texts with a head per expert; it cannot take new ones")
+    pool = load_pool(args.pool)
+    new = [expert for expert in pool if expert.name not in agent.names]
+    if not new:
+        raise PoolError(f"{args.pool}: the agent knows all its experts already; nothing to add")
+    examples = load_examples(args.data)
+    with open_cache(args.cache) as cache:
+        for expert in new:
+            asked = min(args.probes, len(examples))
+            print(f"{expert.name}: asking {asked} probe questions", file=sys.stderr)
+            agent, quality = probe_expert(
+                agent,
+                expert,
+                examples,
+                count=args.probes,
+                metric=args.metric,
+                cache=cache,
+                seed=args.seed,
+            )
+            print(f"{expert.name}: quality {quality:.3f} on {asked} questions")
+    agent.save_pretrained(args.out)
+    print(f"{args.out}: an agent for {', '.join(agent.names)}")
     return 0

@@ -40,6 +40,30 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--question-dims", type=int, metavar="K", help="dimensions of the question (16)"
     )
+    parser.add_argument(
+        "--any-pool",
+        action="store_true",
+        help="know experts by their results, not by position: der pool add can then add some",
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="MODEL",
+        help="fine-tune a causal language model on the texts, as in the paper: a hub id such as "
+        "facebook/opt-125m, or a folder (with --preset paper)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop after N evaluations without a better agent (default: train all steps)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="write the curve for TensorBoard too (default folder: tensorboard in --out)",
+    )
     add_cache(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.set_defaults(run=run)
@@ -47,6 +71,8 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from pathlib import Path
+
     from der_graph.data import load_examples
     from der_graph.errors import DataError
     from der_graph.policies.cache import open_cache
@@ -66,10 +92,11 @@ def run(args: argparse.Namespace) -> int:
     changes = {
         "steps": args.steps,
         "cost_weight": args.cost_weight,
-        "observation": (
-            None
-            if args.question_dims is None
-            else ObservationConfig(question_dims=args.question_dims)
+        "text_encoder": args.encoder,
+        "patience": args.patience,
+        "observation": ObservationConfig(
+            fixed_pool=not args.any_pool,
+            **({} if args.question_dims is None else {"question_dims": args.question_dims}),
         ),
     }
     config = preset(
@@ -89,6 +116,9 @@ def run(args: argparse.Namespace) -> int:
             metric=args.metric,
             cache=cache,
             resume=args.resume,
+            tensorboard=(
+                Path(args.out) / "tensorboard" if args.tensorboard == "" else args.tensorboard
+            ),
             say=lambda line: print(line, file=sys.stderr),
         )
     return 0

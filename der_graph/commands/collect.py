@@ -1,0 +1,89 @@
+"""`der collect`: fill the answer cache ahead of training."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from der_graph.commands.options import Commands, add_cache
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser("collect", help="fill the answer cache ahead of training")
+    parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
+    parser.add_argument("--data", required=True, metavar="FILE", help="questions (JSON Lines)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    parser.add_argument(
+        "--depth",
+        type=int,
+        default=1,
+        metavar="D",
+        help="1: first answers; 2: also those after each other expert's answer; ... (1)",
+    )
+    parser.add_argument(
+        "--engine",
+        default="local",
+        choices=["local", "ray"],
+        help="where experts are asked (local)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="ray: head of a running cluster (default: start one here)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="ray: processes (default: one per CPU)"
+    )
+    parser.add_argument(
+        "--gpus", type=float, default=0.0, metavar="G", help="ray: GPUs of each worker (0)"
+    )
+    add_cache(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from der_graph.data import load_examples
+    from der_graph.errors import DataError
+    from der_graph.policies.cache import open_cache
+    from der_graph.policies.collect import collect_answers
+    from der_graph.pool import load_pool
+
+    if args.workers is not None and args.workers < 1:
+        raise DataError(f"--workers is {args.workers}; it must be at least 1")
+    pool = load_pool(args.pool)
+    examples = load_examples(args.data, limit=args.limit)
+    engine: AbstractContextManager[Any] = nullcontext(None)
+    if args.engine == "ray":
+        from der_graph.ray_engine import RayEngine
+
+        engine = RayEngine(args.pool, address=args.address, workers=args.workers, gpus=args.gpus)
+    with open_cache(args.cache) as cache, engine as asking:
+        try:
+            done = collect_answers(
+                list(pool),
+                examples,
+                cache,
+                ktp=pool.settings.ktp,
+                depth=args.depth,
+                repeat_experts=pool.settings.repeat_experts,
+                engine=asking,
+                say=_say,
+            )
+        except KeyboardInterrupt:
+            _say(
+                "stopped; what was answered is in the cache, and the same command goes on from there"
+            )
+            raise
+    for name, count in done.failed.items():
+        _say(f"warning: {count} failed calls of '{name}', first: {done.errors[name]}")
+    made = sum(done.asked.values()) - sum(done.failed.values())
+    _say(f"{made:,} answers generated, {done.cached:,} were cached")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,168 @@
+"""`der eval`: DER beside everything that it is compared with, as a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from der_graph.commands.options import Commands, add_cache, add_pool_and_agent, cost
+
+if TYPE_CHECKING:
+    from der_graph.data import Example
+    from der_graph.policies.report_parts import WallClock
+    from der_graph.pool import Pool
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "eval",
+        help="compare an agent with every baseline, and write a report",
+        description="Writes report.json, report.md, report.html, plots and episodes.jsonl.gz to --out. "
+        "Answers are kept in the answer cache: an interrupted run goes on where it stopped.",
+    )
+    add_pool_and_agent(parser)
+    parser.add_argument("--data", required=True, metavar="FILE", help="questions (JSON Lines)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the report")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="what a good answer is (the agent's own, else match)"
+    )
+    parser.add_argument(
+        "--train", metavar="FILE", help="questions that one-shot routers learn from (else none run)"
+    )
+    parser.add_argument(
+        "--baselines",
+        metavar="A,B",
+        help="single, random, fixed_order, cascade, run_all, mixture, router, oracle, single methods "
+        "such as run_all:vote, or none (all)",
+    )
+    parser.add_argument(
+        "--cost-weights",
+        metavar="W,W",
+        help="prices of cost to sweep (nine over the agent's range)",
+    )
+    parser.add_argument(
+        "--fixed-order",
+        action="append",
+        metavar="E1,E2",
+        help="experts that are asked in this order for every question; may be given several times "
+        "(the pool's order)",
+    )
+    parser.add_argument(
+        "--ranker",
+        metavar="MODEL",
+        help="reward model that selects among all answers (Hub id, folder)",
+    )
+    parser.add_argument(
+        "--time-sample",
+        type=int,
+        default=20,
+        metavar="N",
+        help="questions whose wall clock is split, uncached, one at a time (20; 0 for none)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (0)")
+    add_cache(parser)
+    parser.add_argument("--json", action="store_true", help="print report.json to standard output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from der_graph.data import load_examples
+    from der_graph.policies.agent import load_agent
+    from der_graph.policies.cache import open_cache
+    from der_graph.policies.evaluate import evaluate
+    from der_graph.policies.methods import BASELINES
+    from der_graph.policies.provenance import agent_info, data_info, pool_info, run_info
+    from der_graph.policies.quality import get_metric
+    from der_graph.policies.rankers import RewardRanker
+    from der_graph.policies.report_files import write_report
+    from der_graph.policies.summary import is_live, summarize
+    from der_graph.pool import load_pool
+
+    pool, agent = load_pool(args.pool), load_agent(args.agent)
+    agent.check_pool(pool.names)
+    examples = load_examples(args.data, limit=args.limit)
+    train = load_examples(args.train) if args.train else []
+    trained_with = agent.metadata.get("training", {}).get("metric")
+    metric = get_metric(args.metric or trained_with or "match")
+    wanted = BASELINES if args.baselines is None else _words(args.baselines)
+    with open_cache(args.cache) as cache:
+        found = evaluate(
+            list(pool),
+            agent,
+            examples,
+            metric,
+            rules=pool.rules,
+            ktp=pool.settings.ktp,
+            train=train,
+            baselines=() if wanted == ["none"] else wanted,
+            cost_weights=None if args.cost_weights is None else _prices(args.cost_weights),
+            fixed_orders=[_words(order) for order in args.fixed_order or ()],
+            ranker=RewardRanker(args.ranker) if args.ranker else None,
+            cache=cache,
+            seed=args.seed,
+            say=_say,
+        )
+    live = is_live(found)
+    clock = _wall_clock(pool, agent, examples, args.time_sample, args.seed, live=live)
+    report = summarize(
+        found,
+        run=run_info(args.seed, found),
+        pool=pool_info(pool, str(args.pool), live=live),
+        agent=agent_info(agent, str(args.agent)),
+        data=data_info(examples, str(args.data), metric.name, train, args.train),
+        wall_clock=clock,
+    )
+    files = write_report(report, found, args.out, say=_say)
+    _say(report.headline)
+    _say(f"written to {args.out}: {', '.join(files)}")
+    if args.json:
+        print(report.model_dump_json(indent=2))
+    return 0
+
+
+def _wall_clock(
+    pool: Pool, agent: Any, examples: Sequence[Example], sample: int, seed: int, *, live: bool
+) -> WallClock | None:
+    """Split the wall clock of some questions, drawn evenly from all."""
+    import numpy as np
+    from langchain_core.messages import HumanMessage
+
+    from der_graph.graph import create_der_graph
+    from der_graph.nodes.conversation import messages_of
+    from der_graph.policies.timing import measure_wall_clock
+
+    if sample < 1 or not live:
+        return None
+    _say(
+        f"wall clock through the graph, {min(sample, len(examples))} questions, nothing cached ..."
+    )
+    pool.preload(_say)
+    order = np.random.default_rng(seed).permutation(len(examples))[:sample].tolist()
+    asked = [examples[i] for i in order]
+    return measure_wall_clock(
+        lambda mine: create_der_graph(pool, agent=mine).compile(name="der"),
+        agent,
+        [[*messages_of(e.history), HumanMessage(e.question)] for e in asked],
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _prices(text: str) -> list[float]:
+    from der_graph.errors import DataError
+
+    try:
+        return [cost(word) for word in _words(text)]
+    except argparse.ArgumentTypeError as error:
+        raise DataError(f"--cost-weights {text}: {error}") from None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,83 @@
+"""`der tune`: find the price of cost that meets a budget or a quality."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from der_graph.commands.options import Commands, add_cache, add_pool_and_agent, cost
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser("tune", help="find the price of cost for a budget or a quality")
+    add_pool_and_agent(parser)
+    parser.add_argument("--data", required=True, metavar="FILE", help="dev questions (JSON Lines)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument(
+        "--target-cost", type=cost, metavar="X", help="mean cost of a question not to exceed"
+    )
+    target.add_argument("--target-quality", type=cost, metavar="Q", help="mean quality to reach")
+    parser.add_argument(
+        "--metric", default="match", metavar="NAME", help="what a good answer is (match)"
+    )
+    parser.add_argument("--points", type=int, default=16, metavar="N", help="prices to try (16)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="write the agent with the price found as its default"
+    )
+    add_cache(parser)
+    parser.add_argument("--json", action="store_true", help="print the whole curve as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from der_graph.data import load_examples
+    from der_graph.errors import AgentError, BudgetError
+    from der_graph.policies.agent import DERAgent, load_agent
+    from der_graph.policies.answers import AnswerSource
+    from der_graph.policies.cache import open_cache
+    from der_graph.policies.quality import get_metric
+    from der_graph.policies.tuning import KnobPoint, choose_point, knob_curve
+    from der_graph.pool import load_pool
+
+    if args.points < 1:
+        raise BudgetError(f"--points is {args.points}; it must be at least 1")
+    pool, agent = load_pool(args.pool), load_agent(args.agent)
+    if not isinstance(agent, DERAgent):
+        raise AgentError("this agent has no knob: it was trained with one price of cost")
+    agent = agent.for_pool(pool.rules.names, pool.rules.costs)
+    unit = pool.settings.cost_unit
+
+    def show(point: KnobPoint) -> None:
+        print(
+            f"  price {point.cost_weight:7.4f}   quality {point.quality.estimate:.3f} "
+            f"[{point.quality.low:.3f}, {point.quality.high:.3f}]   "
+            f"cost {point.cost.estimate:.4g} {unit}   {point.calls:.2f} calls",
+            file=sys.stderr,
+        )
+
+    with open_cache(args.cache) as cache:
+        source = AnswerSource(
+            list(pool),
+            load_examples(args.data, limit=args.limit),
+            get_metric(args.metric),
+            ktp=pool.settings.ktp,
+            cache=cache,
+        )
+        curve = knob_curve(agent, source, pool.rules, points=args.points, on_point=show)
+    chosen = choose_point(curve, target_cost=args.target_cost, target_quality=args.target_quality)
+    if args.out:
+        agent.cost_weight = chosen.cost_weight
+        agent.save_pretrained(args.out)
+    if args.json:
+        print(json.dumps({"chosen": asdict(chosen), "curve": [asdict(p) for p in curve]}, indent=2))
+    else:
+        print(
+            f"--cost-weight {chosen.cost_weight:.4g}: quality {chosen.quality.estimate:.3f} at "
+            f"{chosen.cost.estimate:.4g} {unit} a question"
+        )
+    return 0

@@ -1,0 +1,80 @@
+"""Experts that look into the answer cache before they generate.
+
+    prompt ──Expert.cache_key──> AnswerCache ──found──> the answer, at its usual price
+                                             ──not──> the expert, whose answer is kept
+
+A cached answer is charged as if it had been generated, so that budgets and routes do not depend on what was
+asked before. A cache that cannot be read or written is reported, and does no other harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from der_graph.errors import CacheError
+from der_graph.nodes.expert import Expert
+from der_graph.policies.cache import AnswerCache
+from der_graph.state import Answer
+
+log = logging.getLogger("der_graph.server")
+
+
+@dataclass(frozen=True)
+class CachedExpert(Expert):
+    """An expert with a cache; for asynchronous graphs.
+
+    Attributes:
+        answers: The cache.
+        noted: Gets the expert's name, and whether the answer was there.
+    """
+
+    answers: AnswerCache | None = None
+    noted: Callable[[str, bool], None] = lambda name, hit: None
+
+    async def aask(
+        self, prompt: list[BaseMessage], config: RunnableConfig | None = None, **more: Any
+    ) -> Answer:
+        """Ask one question; see `Expert.aask`."""
+        if self.answers is None:
+            return await super().aask(prompt, config, **more)
+        start = time.perf_counter()
+        key = await asyncio.to_thread(self.cache_key, prompt)
+        found = await asyncio.to_thread(self._find, self.answers, key)
+        self.noted(self.name, found is not None)
+        if found is not None:
+            return {**found, "seconds": time.perf_counter() - start}
+        answer = await super().aask(prompt, config, **more)
+        if more.get("time_left") is None:  # else it may have been cut by this request's deadline
+            await asyncio.to_thread(self._keep, self.answers, key, answer)
+        return answer
+
+    @staticmethod
+    def _find(answers: AnswerCache, key: str) -> Answer | None:
+        try:
+            return answers.get_many([key]).get(key)
+        except CacheError as error:
+            log.warning("%s", error)
+            return None
+
+    @staticmethod
+    def _keep(answers: AnswerCache, key: str, answer: Answer) -> None:
+        try:
+            answers.put_many({key: answer})
+        except CacheError as error:
+            log.warning("%s", error)
+
+
+def with_cache(
+    expert: Expert, answers: AnswerCache, noted: Callable[[str, bool], None]
+) -> CachedExpert:
+    """The same expert, with a cache."""
+    own = {each.name: getattr(expert, each.name) for each in fields(expert)}
+    return CachedExpert(**own, answers=answers, noted=noted)

@@ -1,0 +1,126 @@
+"""The server process: signals, an orderly end, and a server in the background for tests and notebooks.
+
+SIGTERM ──> no new connections ──> what runs is finished, for `grace` seconds at most ──> exit code 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from der_graph.errors import ServerError, require
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Bind the address, so that a port in use is known before anything is loaded.
+
+    Raises:
+        ServerError: If that cannot be done.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ServerError(
+            f"cannot listen on {host} port {port}: {reason}; choose another --host or --port"
+        ) from None
+
+
+def make_server(
+    app: Any, *, grace: float = 30.0, started: Callable[[], None] = lambda: None
+) -> Any:
+    """Make a server (of uvicorn) that ends in good order.
+
+    Args:
+        app: The application.
+        grace: Seconds that what runs may take after a signal.
+        started: Called when connections are accepted.
+    """
+    uvicorn = require("uvicorn", extra="serve", why="der serve")
+
+    class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            started()
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # uvicorn raises the signal again after the end, and the process would not exit with 0.
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            handlers = {
+                number: signal.signal(number, self.handle_exit)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+            try:
+                yield
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=max(1, round(grace)),
+    )
+    return Server(config)
+
+
+@contextmanager
+def in_background(
+    app: Any, *, host: str = "127.0.0.1", port: int = 0, wait: bool = True
+) -> Iterator[str]:
+    """Serve an application from a thread of this process, for tests and notebooks.
+
+    Args:
+        app: The application.
+        host: Address.
+        port: Port; 0 for a free one.
+
+        wait: Wait until the models are loaded?
+
+    Yields:
+        Its address, such as `http://127.0.0.1:43210`.
+
+    Raises:
+        ServerError: If the address is in use.
+        DERError: If the models cannot be loaded.
+    """
+    listening = threading.Event()
+    listener = open_socket(host, port)
+    server = make_server(app, grace=5, started=listening.set)
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            asyncio.run(server.serve(sockets=[listener]))
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            listening.set()
+
+    thread = threading.Thread(target=work, name="der-graph-server", daemon=True)
+    thread.start()
+    listening.wait()
+    try:
+        if failed:
+            raise ServerError("the server did not start") from failed[0]
+        if wait:
+            app.state.der.settled.wait()
+            if app.state.der.failure is not None:
+                raise app.state.der.failure
+        yield f"http://{host}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

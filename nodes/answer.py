@@ -1,0 +1,88 @@
+"""The node that closes a route: what the experts said becomes what the graph adds to the conversation.
+
+    Task ──the answer that counts──> one AIMessage, with the route's experts, tokens and cost
+
+Knows nothing of agents.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+
+from der_graph.nodes.conversation import DRAFT, EXPERTS
+from der_graph.nodes.events import write_event
+from der_graph.nodes.hub import ANSWER_NODE
+from der_graph.state import Answer, RouteStep, Task, answers_of, elapsed, good_answers
+
+
+def answer_node(
+    select: Callable[[Sequence[Answer], str], int] | None = None,
+    output_mode: Literal["final", "experts"] = "final",
+) -> Runnable[Task, dict[str, Any]]:
+    """Make the node that closes the route.
+
+    Args:
+        select: Chooses among the good answers to a question, for agents that vote; the last one counts
+            if left out.
+        output_mode: `final` adds the answer alone to `messages`; `experts` adds the other good answers
+            before it, each as a message with its expert's name. The answer itself is given once.
+    """
+
+    def answer(task: Task, config: RunnableConfig) -> dict[str, Any]:
+        answers = answers_of(task["route"])
+        good = good_answers(answers)  # not empty: the rules allow END only once there is an answer
+        chosen = -1 if select is None else select(good, task["question"])
+        final = good[chosen]
+        # Fixed here, so that reducers of parent graphs recognise it; the id of its tokens where they were
+        # streamed as the final answer, so that readers do too.
+        message_id = task.get("shown") or f"der-{uuid.uuid4()}"
+        tokens_in = sum(each["input_tokens"] for each in answers)
+        tokens_out = sum(each["output_tokens"] for each in answers)
+        message = AIMessage(
+            content=final["text"],
+            tool_calls=final.get("tool_calls", []),
+            id=message_id,
+            usage_metadata=UsageMetadata(
+                input_tokens=tokens_in,
+                output_tokens=tokens_out,
+                total_tokens=tokens_in + tokens_out,
+            ),
+            response_metadata={
+                EXPERTS: [each["expert"] for each in answers],
+                "der_cost": sum(each["cost"] for each in answers),
+            },
+        )
+        route = [*task["route"], RouteStep(**task["decision"], answer=None)]
+        messages = [message]
+        if output_mode == "experts":
+            message.name = final["expert"]
+            drafts = [each for each in good if each is not final]
+            messages = [
+                *(_draft(each, f"{message_id}-{i}") for i, each in enumerate(drafts)),
+                message,
+            ]
+        ended = {
+            "expert": final["expert"],
+            "text": final["text"],
+            "message_id": message_id,
+            "experts": [each["expert"] for each in answers],
+            "cost": sum(each["cost"] for each in answers),
+            "seconds": elapsed(route),
+        }
+        write_event(config, "der.final", ended)
+        return {"messages": messages, "answer": final["text"], "route": route}
+
+    return RunnableLambda(answer, name=ANSWER_NODE)
+
+
+def _draft(answer: Answer, message_id: str) -> AIMessage:
+    """An expert's own message. Its tokens and cost are in the final answer's sums, and not here again."""
+    return AIMessage(
+        answer["text"], name=answer["expert"], id=message_id, response_metadata={DRAFT: True}
+    )

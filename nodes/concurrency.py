@@ -1,0 +1,153 @@
+"""Calls in flight, bounded: a remote engine is asked many things at once, but never more than it can take.
+
+    invoke, ainvoke, batch, stream ──a slot each──> the model
+
+One `Bounded` model has one set of slots for all its callers: threads, event loops, training batches, requests
+of a server. Retries and waiting between them are the client library's. Knows nothing of experts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_config_list
+
+
+class Slots:
+    """A number of places that threads and event loops take and give back, first come, first served.
+
+    Args:
+        number: How many there are, at least 1.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._waiting: deque[Future[None]] = deque()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold a place, waiting for it in this thread."""
+        place = self._take()
+        try:
+            place.result()
+        except BaseException:  # Ctrl-C while waiting
+            self._give_up(place)
+            raise
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    @asynccontextmanager
+    async def one_later(self) -> AsyncIterator[None]:
+        """Hold a place, waiting for it without blocking the event loop."""
+        place = self._take()
+        try:
+            await asyncio.wrap_future(place)
+        except BaseException:  # cancelled, perhaps just after the place was given
+            self._give_up(place)
+            raise
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _take(self) -> Future[None]:
+        place: Future[None] = Future()
+        with self._lock:
+            if self._free == 0:
+                self._waiting.append(place)
+                return place
+            self._free -= 1
+        place.set_result(None)
+        return place
+
+    def _give_up(self, place: Future[None]) -> None:
+        if not place.cancel() and not place.cancelled():
+            self._give_back()  # it had been given
+
+    def _give_back(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._free += 1
+                    return
+                place = self._waiting.popleft()
+            if place.set_running_or_notify_cancel():
+                place.set_result(None)
+                return
+
+
+class Bounded(Runnable[Any, Any]):
+    """A model that is asked at most a number of things at the same time.
+
+    Args:
+        bound: The model; attributes that are not a Runnable's are looked up there.
+        max_concurrency: Most calls in flight, over all callers of this object; at least 1.
+    """
+
+    def __init__(self, bound: Runnable[Any, Any], max_concurrency: int) -> None:
+        self.bound = bound
+        self.max_concurrency = max_concurrency
+        self._slots = Slots(max_concurrency)
+
+    def __getattr__(self, name: str) -> Any:
+        if (
+            name.startswith("_") or name == "bound"
+        ):  # not ours, or not there yet: a copy in the making
+            raise AttributeError(name)
+        return getattr(self.bound, name)
+
+    def __repr__(self) -> str:
+        # The model's own text may show settings.
+        return f"Bounded({type(self.bound).__name__}, max_concurrency={self.max_concurrency})"
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `Runnable.invoke`, once there is a slot."""
+        with self._slots.one():
+            return self.bound.invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `Runnable.ainvoke`, once there is a slot."""
+        async with self._slots.one_later():
+            return await self.bound.ainvoke(input, config, **kwargs)
+
+    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        """Ask all at the same time, within the bound."""
+        return Runnable.batch(self, inputs, self._within(config, len(inputs)), **kwargs)
+
+    async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        """Ask all at the same time, within the bound."""
+        return await Runnable.abatch(self, inputs, self._within(config, len(inputs)), **kwargs)
+
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """As `Runnable.stream`; the slot is held to the last piece."""
+        with self._slots.one():
+            yield from self.bound.stream(input, config, **kwargs)
+
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """As `Runnable.astream`; the slot is held to the last piece."""
+        async with self._slots.one_later():
+            async for piece in self.bound.astream(input, config, **kwargs):
+                yield piece
+
+    def _within(self, config: Any, number: int) -> list[RunnableConfig]:
+        """A config for each input, whose own bound is ours or tighter; it sizes the pool of threads."""
+        configs = get_config_list(config, number)
+        for each in configs:
+            each["max_concurrency"] = min(
+                self.max_concurrency, each.get("max_concurrency") or self.max_concurrency
+            )
+        return configs

@@ -1,0 +1,88 @@
+"""A question that goes on from others: what the agent reads, what the experts get, who spoke last.
+
+    history, question ──conversation_text──> the text by which the agent knows the question
+    history           ──history_for_experts──> the conversation as its participants had it
+
+"And twice that?" says nothing of its subject, so in a conversation the agent reads the question, the human
+turn before it, shortened, and the question once more: a sentence encoder takes the mean over all words, and
+with more of the past in it a new subject is drowned (`benchmarks/follow_ups.py` compares the ways). The first
+question of a conversation is read as it is, so agents that were trained on single questions see what they
+were trained on. The training environment builds the same text by the same function. Knows nothing of agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage
+
+TURN_CHARACTERS = 200
+"""Longest share of the turn before that the agent reads."""
+
+DRAFT = "der_draft"
+"""Marks, in `response_metadata`, an expert's message that is not the final answer."""
+
+EXPERTS = "der_experts"
+"""Names, in `response_metadata` of the final answer, the experts of its route in order."""
+
+
+def conversation_text(history: Sequence[BaseMessage], question: str) -> str:
+    """The text by which an agent knows a question.
+
+    Args:
+        history: The conversation before the question.
+        question: The question.
+
+    Returns:
+        The question; in a conversation the question, the human turn before it and the question again, a
+        line each.
+    """
+    turns = (message for message in reversed(history) if isinstance(message, HumanMessage))
+    before = next((short for turn in turns if (short := _shortened(turn.text))), None)
+    return question if before is None else f"{question}\n{before}\n{question}"
+
+
+def history_for_experts(history: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """The conversation before the question, as its participants had it.
+
+    Drafts of earlier turns are left out (`output_mode="experts"` keeps them in `messages`). System prompts
+    stand first, as most chat templates demand, each once: callers that send theirs with every turn of a
+    thread leave one in the middle at every turn.
+    """
+    kept = [message for message in history if not is_draft(message)]
+    if not any(isinstance(message, SystemMessage) for message in kept[1:]):
+        return kept
+    systems = [message for message in kept if isinstance(message, SystemMessage)]
+    texts = list(dict.fromkeys(message.text for message in systems))
+    others = [message for message in kept if not isinstance(message, SystemMessage)]
+    first = systems[0] if len(texts) == 1 else SystemMessage("\n\n".join(texts), id=systems[0].id)
+    return [first, *others]
+
+
+def messages_of(turns: Sequence[tuple[str, str]]) -> list[AnyMessage]:
+    """A conversation that is given as pairs of role (`system`, `user`, `assistant`) and text."""
+    kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
+    return [kinds[role](text) for role, text in turns]
+
+
+def last_experts(history: Sequence[BaseMessage]) -> list[str]:
+    """The experts of the route that gave the last answer; none if that is not one of ours."""
+    for message in reversed(history):
+        if isinstance(message, AIMessage) and EXPERTS in message.response_metadata:
+            return [str(name) for name in message.response_metadata[EXPERTS]]
+    return []
+
+
+def is_draft(message: Any) -> bool:
+    """Is this an expert's message that was kept beside the final answer?"""
+    return bool(getattr(message, "response_metadata", {}).get(DRAFT))
+
+
+def _shortened(text: str) -> str:
+    """The two ends of a text on one line: answers open with their subject and close with the result."""
+    line = " ".join(text.split())
+    if len(line) <= TURN_CHARACTERS:
+        return line
+    half = (TURN_CHARACTERS - 5) // 2
+    return f"{line[:half]} ... {line[-half:]}"

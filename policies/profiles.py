@@ -1,0 +1,162 @@
+"""What is known of the experts before any route: projections of texts, and results on probe questions.
+
+    training questions, every expert's first answers ──fit_profiles──> arrays, saved with the agent
+
+| array | shape | what |
+|---|---|---|
+| `question_mean`, `question_axes` | (d,), (d, question dims) | projection of questions |
+| `answer_mean`, `answer_axes` | (d,), (d, answer dims) | projection of answers |
+| `probe_vectors` | (questions, d) | embeddings of the probe questions |
+| `probe_quality` | (questions, experts) | quality of each expert's own first answer; NaN unknown |
+| `length_profile` | (2, experts) | mean and deviation of the log of an answer's tokens |
+| `question_length` | (2,) | the same of a question's characters |
+| `description_vectors` | (experts, d) | embeddings of what the experts say they are good at; 0 for none |
+
+Knows nothing of situations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from der_graph.policies.encoder import TextEncoder, Vectors
+from der_graph.policies.projection import principal_axes
+
+_LEAST_DEVIATION = 0.1  # of a log length: an expert whose answers are all of one length
+
+
+def fit_profiles(
+    encoder: TextEncoder,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    dims: tuple[int, int],
+    *,
+    qualities: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.float32] | None = None,
+    descriptions: Sequence[str] | None = None,
+) -> dict[str, Vectors]:
+    """Fit all arrays on training questions; see `Observer.fit` for the arguments.
+
+    Args, besides those:
+        dims: Dimensions of the projected question and answer.
+    """
+    vectors = encoder.encode(questions)
+    question_mean, question_axes = principal_axes(vectors, dims[0])
+    # Without answer dimensions no answer is encoded: that would be most of the work.
+    answer_mean, answer_axes = principal_axes(
+        encoder.encode(answers) if answers else vectors, dims[1]
+    )
+    characters = np.log1p([len(question) for question in questions])
+    arrays = {
+        "question_mean": question_mean,
+        "question_axes": question_axes,
+        "answer_mean": answer_mean,
+        "answer_axes": answer_axes,
+        "probe_vectors": vectors,
+        "probe_quality": np.asarray(qualities, dtype=np.float32),
+        "question_length": np.array(
+            [characters.mean(), max(characters.std(), _LEAST_DEVIATION)], dtype=np.float32
+        ),
+    }
+    if lengths is not None:
+        arrays["length_profile"] = length_profile(lengths)
+    if descriptions is not None and any(descriptions):
+        arrays["description_vectors"] = describe_experts(encoder, descriptions)
+    return arrays
+
+
+def mean_skill(quality: Vectors) -> Vectors:
+    """Mean quality of each expert on the probe questions: (experts,); 0.5 where unknown."""
+    known = ~np.isnan(quality)
+    count = known.sum(axis=0)
+    mean = np.where(known, quality, 0.0).sum(axis=0) / np.maximum(count, 1)
+    return np.where(count > 0, mean, 0.5).astype(np.float32)
+
+
+def chosen_experts(arrays: dict[str, Vectors], positions: Sequence[int]) -> dict[str, Vectors]:
+    """The profiles of some of the experts, in another order or number.
+
+    Args:
+        arrays: All profiles.
+        positions: Which experts, in the order wanted.
+    """
+    at, changed = list(positions), dict(arrays)
+    changed["probe_quality"] = arrays["probe_quality"][:, at]
+    if "length_profile" in arrays:
+        changed["length_profile"] = arrays["length_profile"][:, at]
+    if "description_vectors" in arrays:
+        changed["description_vectors"] = arrays["description_vectors"][at]
+    return changed
+
+
+def with_expert(
+    arrays: dict[str, Vectors],
+    encoder: TextEncoder,
+    questions: Sequence[str],
+    qualities: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.float32],
+    description: str = "",
+) -> dict[str, Vectors]:
+    """The profiles with one more expert, known by its results on some questions.
+
+    Args:
+        arrays: The profiles so far.
+        encoder: The sentence encoder.
+        questions: What the new expert was asked; new ones become probe questions of which only its result is
+            known.
+        qualities: (questions,) its quality on each.
+        lengths: (questions,) tokens of its answers.
+        description: What it is good at, in words.
+    """
+    changed = dict(arrays)
+    vectors, quality = arrays["probe_vectors"], arrays["probe_quality"]
+    asked = encoder.encode(questions)
+    nearest = (asked @ vectors.T).argmax(axis=1) if len(vectors) else np.zeros(len(asked), int)
+    column = np.full((len(vectors), 1), np.nan, dtype=np.float32)
+    new: list[int] = []
+    for i, probe in enumerate(nearest.tolist()):
+        if len(vectors) and float(asked[i] @ vectors[probe]) > 1 - 1e-5:
+            column[probe] = qualities[i]
+        else:
+            new.append(i)
+    rows = np.full((len(new), quality.shape[1] + 1), np.nan, dtype=np.float32)
+    rows[:, -1] = qualities[new]
+    changed["probe_vectors"] = np.concatenate([vectors, asked[new]])
+    changed["probe_quality"] = np.concatenate([np.concatenate([quality, column], axis=1), rows])
+    if "length_profile" in arrays:
+        added = length_profile(np.asarray(lengths, dtype=np.float32)[:, None])
+        changed["length_profile"] = np.concatenate([arrays["length_profile"], added], axis=1)
+    if description or "description_vectors" in arrays:
+        known = arrays.get("description_vectors")
+        if known is None:
+            known = np.zeros((quality.shape[1], vectors.shape[1]), dtype=np.float32)
+        added = describe_experts(encoder, [description])
+        changed["description_vectors"] = np.concatenate([known, added])
+    return changed
+
+
+def length_profile(lengths: npt.NDArray[np.float32]) -> Vectors:
+    """Mean and deviation of the log of answers' lengths.
+
+    Args:
+        lengths: (questions, experts) in tokens; NaN where unknown.
+
+    Returns:
+        (2, experts).
+    """
+    logs = np.log(np.maximum(lengths, 1.0))
+    known = ~np.isnan(logs)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, logs, 0.0).sum(axis=0) / count
+    deviation = np.sqrt(np.where(known, (logs - mean) ** 2, 0.0).sum(axis=0) / count)
+    return np.stack([mean, np.maximum(deviation, _LEAST_DEVIATION)]).astype(np.float32)
+
+
+def describe_experts(encoder: TextEncoder, descriptions: Sequence[str]) -> Vectors:
+    """Embed descriptions: (experts, d); zeros where there is none."""
+    vectors = encoder.encode([text or "-" for text in descriptions])
+    vectors[[not text for text in descriptions]] = 0.0
+    return vectors

