@@ -109,7 +109,7 @@ def test_train_ask_and_json(
         (["ask", "  ", "--pool", "POOL", "--agent", "AGENT"], "the question is empty"),
         (["ask", "x", "--pool", "nowhere.yaml"], "nowhere.yaml"),
         (["ask", "x", "--agent", "./nowhere"], "no such folder"),
-        (["ask", "x", "--pool", "POOL", "--agent", "AGENT"], "trained for another pool"),
+        (["ask", "x", "--pool", "POOL", "--agent", "AGENT"], "the agent does not know"),
         (["ask", "x", "--max-cost", "-1"], "not a number >= 0"),
         (["ask", "x", "--max-cost", "cheap"], "'cheap' is not a number"),
         (["ask", "x", "--deadline", "0"], "not a number above 0"),

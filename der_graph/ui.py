@@ -1,0 +1,201 @@
+"""The way in to the page: a Gradio page to look at routes with, or `der ui` with a server for it.
+
+    create_page() ──> gradio.Blocks          serve_page() ──> runs until a signal comes
+
+    ui_page: layout and handlers · ui_run: models and running routes · ui_route: a route as HTML · ui_style
+
+The page asks nothing of any other host: no analytics, no fonts or scripts from elsewhere, and a content
+security policy that lets the browser load nothing but what this server gives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from der_graph.errors import require
+from der_graph.nodes.hub import RoutingAgent
+from der_graph.policies.agent import load_agent
+from der_graph.pool import Pool, load_pool, pool_path
+from der_graph.serving.running import make_server, open_socket
+
+log = logging.getLogger("der_graph.ui")
+
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+"""What a browser may load for the page: Gradio's own scripts are inline, everything comes from here."""
+
+
+def create_page(
+    pool: Pool | str | Path = "demo",
+    agent: RoutingAgent | str | os.PathLike[str] = "demo",
+    *,
+    examples: Sequence[str] | None = None,
+    on_failure: Any = lambda: None,
+) -> Any:
+    """Make the page, and begin to load the models in the background.
+
+    Args:
+        pool: A pool, `demo`, or a pool file.
+        agent: An agent, `demo`, or an agent folder.
+        examples: Questions to offer; those of the demo for the demo pool, else none.
+        on_failure: Called without arguments when the models could not be loaded.
+
+    Returns:
+        `gradio.Blocks`: mount it with `create_app`, or call its `launch`, with the `der_graph.ui_style.CSS`.
+
+    Raises:
+        PoolError: If the pool file cannot be used.
+        MissingDependencyError: If the extra `ui` is not installed.
+    """
+    _gradio()
+    from der_graph.ui_page import build_page
+    from der_graph.ui_run import Ensemble
+
+    if examples is None:
+        examples = _demo_questions() if pool == "demo" else ()
+    ensemble = Ensemble(
+        pool if isinstance(pool, Pool) else load_pool(pool),
+        lambda: load_agent(agent) if isinstance(agent, (str, os.PathLike)) else agent,
+        on_failure,
+    )
+    page = build_page(ensemble, examples=examples)
+    page.der = ensemble
+    ensemble.start()
+    return page
+
+
+def create_app(page: Any) -> Any:
+    """Make an ASGI application of a page.
+
+    Args:
+        page: What `create_page` gave.
+
+    Returns:
+        A FastAPI application with nothing but the page in it.
+    """
+    gradio = _gradio()
+    import fastapi
+
+    from der_graph.ui_style import CSS
+
+    sizes, colors = gradio.themes.sizes, gradio.themes.colors
+    theme = gradio.themes.Default(
+        primary_hue=colors.neutral,
+        secondary_hue=colors.neutral,
+        neutral_hue=colors.neutral,
+        radius_size=sizes.radius_sm,
+        font=("Helvetica Neue", "Arial", "sans-serif"),
+        font_mono=("Consolas", "monospace"),
+    ).set(
+        button_primary_background_fill="*neutral_900",
+        button_primary_background_fill_hover="*neutral_700",
+        slider_color="*neutral_900",
+        checkbox_background_color_selected="*neutral_900",
+        checkbox_border_color_selected="*neutral_900",
+    )
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gradio.mount_gradio_app(
+        app,
+        page,
+        "/",
+        theme=theme,
+        css=CSS,
+        footer_links=[],
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        show_error=False,
+        enable_monitoring=False,
+        max_file_size=1,  # nothing on the page takes files
+    )
+    app.add_middleware(_Headers)
+    app.state.der = page.der
+    return app
+
+
+def serve_page(
+    pool: Pool | str | Path = "demo",
+    agent: RoutingAgent | str | os.PathLike[str] = "demo",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    examples: Sequence[str] | None = None,
+) -> None:
+    """Serve the page until SIGTERM or Ctrl-C.
+
+    Args:
+        pool: A pool, `demo`, or a pool file.
+        agent: An agent, `demo`, or an agent folder.
+        host: Address to listen on.
+        port: Port; 0 for a free one.
+        examples: As in `create_page`.
+
+    Raises:
+        DERError: If something cannot be used or loaded, or the address is in use.
+    """
+    _gradio()
+    with open_socket(host, port) as listener:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        server: Any = None
+
+        def stop() -> None:
+            if server is not None:
+                server.should_exit = True
+
+        page = create_page(pool, agent, examples=examples, on_failure=stop)
+        app = create_app(page)
+
+        def started() -> None:
+            print(f"open {address} in a browser", flush=True)
+            if page.der.failure is not None:
+                stop()
+
+        server = make_server(app, grace=1.0, started=started)
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            log.warning("there is no password: everybody who reaches %s can ask", address)
+        asyncio.run(server.serve(sockets=[listener]))
+        if page.der.failure is not None:
+            raise page.der.failure
+
+
+class _Headers:
+    """Adds the headers that keep a browser from loading anything from elsewhere."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+def _gradio() -> Any:
+    # Read when it is imported or used; without them it reports to its makers and keeps a history of runs.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
+    return require("gradio", extra="ui", why="der ui")
+
+
+def _demo_questions() -> list[str]:
+    path = pool_path("demo").parent / "questions" / "showcase.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [str(json.loads(line)["instruction"]) for line in lines][:4]
