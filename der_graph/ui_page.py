@@ -2,18 +2,19 @@
 
     question, limits ──answer──> [ parts of the stream -> RouteView -> HTML ]* ──> one more turn
 
-Models' words are shown as text: the conversation without Markdown, the route escaped by
-`der_graph.ui_route`. Gradio is imported when a page is made.
+Models' words are shown as text. The chat component takes HTML even without Markdown, and removes only what
+is dangerous, so its messages are escaped here; the route is escaped by `der_graph.ui_route`. Gradio is imported when a page
+is made.
 """
 # No `from __future__ import annotations` here: Gradio reads the annotations of the handlers, and those are of
 # an optional package that is imported inside the function.
 
+import html
 import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, TypedDict
 
-from der_graph.errors import DERError
 from der_graph.pool import Pool
 from der_graph.ui_route import RouteView, dearest_route, escaped, visible
 from der_graph.ui_run import Ensemble, Watched, request_of, words_of
@@ -61,12 +62,13 @@ def build_page(
             with gr.Column(scale=5, min_width=360):
                 chat = gr.Chatbot(
                     label="Conversation",
-                    height=560,
-                    render_markdown=False,  # a model's links and images would be fetched
+                    height="calc(100vh - 290px)",
+                    min_height=360,
+                    render_markdown=False,  # a model's images would be fetched
                     sanitize_html=True,
                     allow_tags=False,
                     latex_delimiters=[],
-                    buttons=["copy"],
+                    buttons=[],  # what they copied would be the escaped text
                     feedback_options=None,
                     elem_id="der-chat",
                     examples=[{"text": each} for each in examples] or None,
@@ -83,9 +85,9 @@ def build_page(
                     elem_id="der-question",
                 )
                 with gr.Row():
-                    send = gr.Button("Ask", variant="primary", elem_id="der-ask")
-                    stop = gr.Button("Stop", interactive=False, elem_id="der-stop")
-                    fresh = gr.Button("New conversation", elem_id="der-new")
+                    send = gr.Button("Ask", variant="primary", min_width=80, elem_id="der-ask")
+                    stop = gr.Button("Stop", interactive=False, min_width=80, elem_id="der-stop")
+                    fresh = gr.Button("New conversation", min_width=80, elem_id="der-new")
             with gr.Column(scale=6, min_width=420):
                 panel = gr.HTML(
                     fresh_view(pool).html(), elem_id="der-panel", js_on_load=None, autoscroll=True
@@ -98,40 +100,45 @@ def build_page(
                             value=end,
                             step=step,
                             visible=end > 0,
+                            min_width=180,
                             elem_id="der-max-cost",
-                            label=f"Budget (max_cost), {UNITS[pool.settings.cost_unit]}",
-                            info="all the way to the right: no limit",
+                            label="Budget",
+                            info=f"max_cost, {UNITS[pool.settings.cost_unit]}; right end: no limit",
                         )
                         weight = gr.Slider(
                             0,
                             1,
                             visible=False,
+                            min_width=180,
                             elem_id="der-cost-weight",
-                            label="Price of cost (cost_weight)",
-                            info="higher: stops earlier, asks cheaper experts",
+                            label="Price of cost",
+                            info="cost_weight; higher: thriftier",
                         )
-                    with gr.Row():
                         longest = gr.Slider(
                             1,
                             max(2, pool.settings.max_steps),
                             value=pool.settings.max_steps,
                             step=1,
                             interactive=pool.settings.max_steps > 1,
+                            min_width=180,
                             elem_id="der-max-steps",
-                            label="Longest route (max_steps), calls",
+                            label="Longest route",
+                            info="max_steps, in calls",
                         )
+                    with gr.Row():
                         deadline = gr.Number(
-                            None,
-                            label="Deadline, seconds",
-                            placeholder="none",
+                            0,
+                            label="Deadline, s (0: none)",
+                            min_width=180,
                             elem_id="der-deadline",
                         )
-                    experts = gr.CheckboxGroup(
-                        [(priced(pool, name), name) for name in pool.names],
-                        value=list(pool.names),
-                        label="Experts that may be asked (price of a call)",
-                        elem_id="der-experts",
-                    )
+                        experts = gr.CheckboxGroup(
+                            [(priced(pool, name), name) for name in pool.names],
+                            value=list(pool.names),
+                            label="Experts that may be asked (price of a call)",
+                            scale=3,
+                            elem_id="der-experts",
+                        )
 
         def buttons(running: bool) -> dict[Any, Any]:
             return {
@@ -165,7 +172,7 @@ def build_page(
                     no_limit=end,
                     max_steps=steps,
                     cost_weight=price if knob else None,
-                    deadline=seconds,
+                    deadline=seconds or None,
                     experts=names,
                 )
                 view.max_cost, view.deadline = context.max_cost, context.deadline
@@ -230,7 +237,15 @@ def build_page(
             knob = getattr(ensemble.agent, "cost_weight_range", None)
             if knob is not None:
                 low, high = knob
-                yield {weight: gr.update(minimum=low, maximum=high, value=ensemble.agent.cost_weight, step=nice(high / 100), visible=True)}  # type: ignore[union-attr]
+                yield {
+                    weight: gr.update(
+                        minimum=low,
+                        maximum=high,
+                        value=ensemble.agent.cost_weight,
+                        step=nice(high / 100),
+                        visible=True,
+                    )
+                }  # type: ignore[union-attr]
 
         private: Any = {"api_visibility": "private", "show_progress": "hidden"}
         gr.on(
@@ -244,6 +259,7 @@ def build_page(
         )
         stop.click(halt, queue=False, **private)
         fresh.click(restart, None, [chat, turns, panel, box], queue=False, **private)
+        chat.clear(restart, None, [chat, turns, panel, box], queue=False, **private)
         chat.example_select(pick, None, box, queue=False, **private)
         page.load(follow, None, [status, weight], concurrency_limit=None, **private)
         page.unload(halt)
@@ -261,12 +277,24 @@ def fresh_view(pool: Pool, state: str = IDLE) -> RouteView:
 
 def messages_of(turns: Sequence[Turn]) -> list[dict[str, str]]:
     """The conversation as the chat component takes it."""
-    return [{"role": each["role"], "content": each["content"]} for each in turns]
+    return [{"role": each["role"], "content": as_chat_html(each["content"])} for each in turns]
 
 
 def shown(turns: Sequence[Turn], reply: str) -> list[dict[str, str]]:
     """The conversation with an answer that is not complete yet."""
-    return [*messages_of(turns), {"role": "assistant", "content": visible(reply)}]
+    return [*messages_of(turns), {"role": "assistant", "content": as_chat_html(visible(reply))}]
+
+
+def as_chat_html(text: str) -> str:
+    """Text for the chat component, which takes HTML with or without Markdown, and removes indentation.
+
+    >>> as_chat_html("<img src=x>" + chr(10) + "  b")
+    '&lt;img src=x&gt;\\n&nbsp;&nbsp;b'
+    """
+    kept = (line.expandtabs(4) for line in html.escape(text, quote=False).split("\n"))
+    return "\n".join(
+        "&nbsp;" * (len(line) - len(line.lstrip(" "))) + line.lstrip(" ") for line in kept
+    )
 
 
 def priced(pool: Pool, name: str) -> str:

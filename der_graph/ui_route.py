@@ -216,7 +216,12 @@ class RouteView:
 
 
 def _chances(decision: Mapping[str, Any]) -> str:
-    """The probabilities as bars; the choice is solid, what was forbidden has no bar."""
+    """The probabilities as bars; the choice is solid, what was forbidden has no bar.
+
+    Where only END is left there was nothing to weigh, and the reason says why.
+    """
+    if decision["choice"] == END_CHOICE and sum(decision["mask"].values()) == 1:
+        return ""
     rows = []
     for name, chance in decision["probabilities"].items():
         chosen, free = name == decision["choice"], decision["mask"].get(name, True)

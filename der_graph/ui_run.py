@@ -194,7 +194,9 @@ def request_of(
         BudgetError: If no expert is ticked, or a number cannot be used.
     """
     if not experts:
-        raise BudgetError("no expert is ticked; tick at least one under 'Experts that may be asked'")
+        raise BudgetError(
+            "no expert is ticked; tick at least one under 'Experts that may be asked'"
+        )
     return DERContext(
         max_cost=None if max_cost is None or max_cost >= no_limit else float(max_cost),
         max_steps=int(max_steps),

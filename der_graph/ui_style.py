@@ -9,7 +9,7 @@ CSS = """
 .der-title {font-size: 1.25rem; margin: 0}
 .der-title b {margin-right: .75rem}
 .der-title span {font-size: 1rem; opacity: .85}
-#der-panel {height: 560px; overflow-y: auto; padding: .75rem 1rem; border: 1px solid currentColor;
+#der-panel {height: calc(100vh - 400px); min-height: 360px; overflow-y: auto !important; padding: .75rem 1rem !important; border: 1px solid currentColor;
   border-radius: 4px; scroll-behavior: auto}
 .der-route, .der-route * {box-sizing: border-box}
 .der-route {font-size: 1rem; line-height: 1.35; color: var(--body-text-color)}
@@ -47,5 +47,6 @@ CSS = """
   white-space: pre-wrap}
 .der-state {font-weight: 600}
 #der-limits {padding-top: .25rem}
+#der-chat .top-panel {display: none}
 """
 """Style sheet of the page."""

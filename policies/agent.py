@@ -73,6 +73,11 @@ class DERAgent:
         """The experts that the agent knows, in order."""
         return self.observer.names
 
+    @property
+    def positional(self) -> bool:
+        """Does it tell experts by their position in training, so that no new one can be added?"""
+        return self.network.shape.head == "fixed" or self.observer.config.fixed_pool
+
     def check_pool(self, names: Sequence[str]) -> None:
         """Check that the agent knows every expert of a pool; order and number do not matter.
 
@@ -102,6 +107,10 @@ class DERAgent:
             AgentPoolMismatchError: If it does not know one of them.
         """
         self.check_pool(names)
+        if self.network.shape.head == "fixed":
+            from der_graph.policies.part_of_pool import PartOfPool
+
+            return self if list(names) == self.names else PartOfPool(self, names)
         if list(names) == self.names and np.allclose(costs, self.observer.costs):
             return self
         return self.over(self.observer.for_pool(names, costs))
@@ -201,7 +210,7 @@ class DERAgent:
         """
         from safetensors.torch import load_file
 
-        from der_graph.policies.network import RoutingNetwork, Shape
+        from der_graph.policies.network import Shape, make_network
 
         path = find_agent_folder(folder)
         config = read_config(path)
@@ -226,7 +235,7 @@ class DERAgent:
                 features,
                 _identity(config, len(features.expert)),
             )
-            network = RoutingNetwork(Shape(**config["network"]))
+            network = make_network(Shape(**config["network"]))
             network.load_state_dict(
                 {
                     name.removeprefix(_NETWORK): tensor

@@ -99,7 +99,13 @@ def features_learner(
         descriptions=[expert.description for expert in source.experts],
     )
     env = make_env(config, source, rules, observer)
-    shape = Shape(len(observer.names), observer.context_size, observer.expert_size, config.hidden)
+    shape = Shape(
+        len(observer.names),
+        observer.context_size,
+        observer.expert_size,
+        config.hidden,
+        "shared" if config.any_pool else "fixed",
+    )
     size = config.envs * config.rollout
     model = MaskablePPO(
         RoutingPolicy,

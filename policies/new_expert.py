@@ -129,7 +129,7 @@ def add_expert(
 def _check_new(agent: DERAgent, name: str) -> None:
     if name in agent.names:
         raise AgentPoolMismatchError(f"the agent knows '{name}' already")
-    if agent.observer.config.fixed_pool:
+    if agent.positional:
         raise AgentPoolMismatchError(
             "this agent was trained for a fixed pool and tells its experts by position; "
             "one that can take new experts is trained with: der train --any-pool ..."

@@ -39,13 +39,14 @@ class ObservationConfig:
         question_dims: Dimensions of the projected question.
         answer_dims: Dimensions of the projected last answer; 0 leaves answers unencoded, which is faster
             and enough where their values (agreement) say what matters.
-        fixed_pool: Give each expert its index. Learns more about a fixed pool; cannot take new experts.
+        fixed_pool: Give each expert its index among its features, for a network that scores all experts by
+            the same weights. It cannot take new experts then.
         neighbours: Use the probe questions near to the question for `skill_here`.
     """
 
     question_dims: int = 16
     answer_dims: int = 8
-    fixed_pool: bool = True
+    fixed_pool: bool = False
     neighbours: bool = True
 
 

@@ -127,6 +127,8 @@ class TrainingProgress(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         # Between an update and the next rollout: everything that the future depends on is at rest here.
+        done = self._learner.model.num_timesteps / self._config.steps
+        self._learner.model.ent_coef = self._config.entropy * (1 - 0.9 * min(1.0, done))
         if self._learner.model.num_timesteps in (0, self._resumed_at):
             return
         row = self._row()
@@ -149,8 +151,9 @@ class TrainingProgress(BaseCallback):
     def _evaluate(self, agent: TrainedAgent) -> dict[str, float]:
         figures = evaluate_utility(agent, self._dev, self._rules, self._config)
         self._unimproved += 1
-        if self.best is None or figures["dev/utility"] > self.best["dev/utility"]:
-            self._unimproved = 0
+        better = self.best is None or figures["dev/utility"] > self.best["dev/utility"]
+        if better or self._config.keep == "last":
+            self._unimproved = 0 if better else self._unimproved
             self.best = {**figures, "step": self._learner.model.num_timesteps}
             agent.metadata["results"] = {"dev": self.best}
             with saving(self._folder / WEIGHTS_FILE):
@@ -167,7 +170,7 @@ class TrainingProgress(BaseCallback):
         best = self.best
         assert best is not None  # the last weights are evaluated if none were
         self._say(
-            f"best on dev at step {best['step']:,}: quality {best['dev/quality']:.3f}, cost "
+            f"{self._config.keep} on dev at step {best['step']:,}: quality {best['dev/quality']:.3f}, cost "
             f"{best['dev/cost']:.4g}, {best['dev/calls']:.2f} calls a question; saved in {self._folder}"
         )
         return self._learner.reload(self._folder)

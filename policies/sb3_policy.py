@@ -14,7 +14,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from der_graph.policies.network import RoutingNetwork, Shape
+from der_graph.policies.network import RoutingNetwork, Shape, make_network
 
 
 class NetworkExtractor(BaseFeaturesExtractor):
@@ -27,7 +27,7 @@ class NetworkExtractor(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Box, shape: Shape) -> None:
         super().__init__(observation_space, features_dim=shape.experts + 2)
-        self.network = RoutingNetwork(shape)
+        self.network = make_network(shape)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(batch, size) -> (batch, N + 2)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from der_graph.errors import AgentError
 from der_graph.policies.observation import ObservationConfig
@@ -38,10 +38,13 @@ class TrainConfig:
     """Of the advantage estimate; 1 trusts the sampled route alone, 0 the critic alone."""
     clip: float = 0.2
     """How far one update may move a probability ratio."""
-    entropy: float = 0.01
-    """Weight of the entropy bonus. Larger values explore longer."""
+    entropy: float = 0.03
+    """Weight of the entropy bonus at first; falls linearly to a tenth. Larger values explore longer."""
     hidden: int = 64
     """Width of the hidden layers."""
+    any_pool: bool = False
+    """Know experts by their profiles and score all by the same weights, so that experts can be added later;
+    or learn this pool alone, better and faster."""
     cost_weight: float = 0.2
     """The price of cost where a request names none: quality given up for the cost of asking everyone."""
     cost_weight_range: tuple[float, float] = (0.02, 2.0)
@@ -49,7 +52,10 @@ class TrainConfig:
     budget_share: float = 0.1
     """Share of the training routes with a hard budget."""
     evaluations: int = 15
-    """How often the agent is evaluated on the dev questions; the best one is kept."""
+    """How often the agent is evaluated on the dev questions."""
+    keep: Literal["best", "last"] = "best"
+    """Which agent is kept: the best on the dev questions, or the last one. With few dev questions the best is
+    the luckiest, and the last one, at the end of the learning rate's decay, the better choice."""
     patience: int | None = None
     """Stop after so many evaluations without a better agent; None trains all steps."""
     text_encoder: str | None = None

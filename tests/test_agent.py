@@ -15,7 +15,7 @@ from toy import WordEncoder, toy_agent, toy_rules, toy_source
 from der_graph.errors import AgentError, AgentPoolMismatchError
 from der_graph.policies.agent import DERAgent, load_agent
 from der_graph.policies.agent_folder import CONFIG_FILE, WEIGHTS_FILE
-from der_graph.policies.network import RoutingNetwork, Shape, masked_probabilities
+from der_graph.policies.network import Shape, SharedHead, masked_probabilities
 from der_graph.policies.rollout import run_routes
 from der_graph.state import Situation
 
@@ -41,7 +41,7 @@ def test_masked_probabilities_by_hand() -> None:
 
 def test_every_expert_is_scored_by_the_same_weights() -> None:
     """Swapping two experts' features swaps their scores, and changes neither END nor the value."""
-    network = RoutingNetwork(Shape(3, 5, 4, 8))
+    network = SharedHead(Shape(3, 5, 4, 8))
     observation = torch.randn(1, 17)
     swapped = observation.clone()
     swapped[:, 5:9], swapped[:, 9:13] = observation[:, 9:13], observation[:, 5:9]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_source
+from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_observer, toy_source
 
 from der_graph.data import Example
 from der_graph.errors import AgentPoolMismatchError, BudgetError, DataError
@@ -23,7 +23,7 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.encoder import Vectors
 from der_graph.policies.evidence import answer_tokens
 from der_graph.policies.features import EXPERT_FEATURES
-from der_graph.policies.network import RoutingNetwork, Shape
+from der_graph.policies.network import FixedHead, Shape, SharedHead
 from der_graph.policies.new_expert import add_expert, probe_expert
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.policies.quality import get_metric
@@ -62,7 +62,7 @@ def any_pool_agent(experts: Sequence[Expert], examples: Sequence[Example]) -> DE
             [[answer_tokens(o.answer) for o in row] for row in first], dtype=np.float32
         ),
     )
-    network = RoutingNetwork(Shape(len(experts), observer.context_size, observer.expert_size, 16))
+    network = SharedHead(Shape(len(experts), observer.context_size, observer.expert_size, 16))
     with torch.no_grad():
         network.score_expert.weight.normal_(0.0, 3.0)
     return DERAgent(observer, network, cost_weight=0.2, cost_weight_range=(0.02, 2.0))
@@ -101,6 +101,27 @@ def test_a_smaller_pool_is_the_same_network_over_fewer_experts(tmp_path: Path) -
     smaller.save_pretrained(tmp_path)
     again = DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
     assert by_name(again, ["facts", "writer"]) == pytest.approx(found, abs=1e-6)
+
+
+def test_a_fixed_head_masks_what_is_missing() -> None:
+    source = toy_source(12)
+    observer = toy_observer(source, ObservationConfig(2, 0))
+    torch.manual_seed(1)
+    network = FixedHead(Shape(4, observer.context_size, observer.expert_size, 16, "fixed"))
+    with torch.no_grad():
+        network.actor[-1].weight.normal_(0.0, 1.0)  # type: ignore[operator]
+    agent = DERAgent(observer, network, cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+    masked = replace(situation(NAMES), mask=[True, False, False, True, False])
+    whole = dict(zip(NAMES, agent.decide([masked])[0].probabilities, strict=False))
+    part = agent.for_pool(["parrot", "writer"], [0.5, 1.0])
+    found = by_name(part, ["parrot", "writer"])
+    assert found["parrot"] == pytest.approx(whole["parrot"], rel=1e-5)
+    assert found["writer"] == pytest.approx(whole["writer"], rel=1e-5)
+    assert found["END"] == 0.0
+    assert part.decide([situation(["parrot", "writer"])])[0].index == int(
+        found["writer"] > found["parrot"]
+    )
+    assert agent.for_pool(NAMES, [1.0] * 4) is agent
 
 
 def test_the_graph_takes_a_pool_with_experts_removed() -> None:

