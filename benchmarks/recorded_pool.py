@@ -1,172 +1,235 @@
 """Quality against cost on real recorded answers of eleven open LLMs, by cross-validation.
 
-    python benchmarks/recorded_pool.py --data recorded_pool [--folds 5] [--seeds 1] [--steps 300000]
+    python benchmarks/recorded_pool.py --data recorded_pool --out results.json [--seeds 5] [--jobs 2]
 
-`--data` is a folder with train.jsonl.gz and dev.jsonl.gz in the MixInstruct layout, recorded scores under
-`accuracy`; both are put together and cut into folds. One agent is trained per fold and seed, and its knob is
-swept on the fold that it never saw; beside it stand every single model and the one-shot routers on the same
-encoder, swept likewise. Cost is billions of parameters run per question. Prints a table and, with `--out`,
-writes it as JSON.
+One agent is trained per fold and seed, all its settings fixed before, and its knob is swept on the fold that
+it never saw; beside it stand every single model and the one-shot routers on the same encoder, swept likewise.
+Cost is billions of parameters run per question. The interval of DER is over questions (bootstrap) of the mean
+over seeds; the spread of the seeds is given too. See `recorded_data` for the data.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
+import csv
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from recorded_data import METRIC, Recorded, at_cost, load, split
 
-from der_graph.data import Example, load_examples
-from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
-from der_graph.nodes.ktp import TEMPLATES
-from der_graph.nodes.recorded import RecordedChat
-from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.baselines import Single
-from der_graph.policies.encoder import SentenceEncoder
 from der_graph.policies.observation import ObservationConfig
 from der_graph.policies.quality import get_metric
-from der_graph.policies.rollout import Episode, run_routes
+from der_graph.policies.reward import PRESETS
+from der_graph.policies.rollout import run_routes
 from der_graph.policies.routers import PREDICTORS, OneShotRouter
 from der_graph.policies.statistics import bootstrap_interval
-from der_graph.policies.train import split_dev, train_agent
-from der_graph.policies.train_config import preset
+from der_graph.policies.train import train_agent
+from der_graph.policies.train_config import TrainConfig, preset
+from der_graph.policies.voting import Cascade
 from der_graph.state import DERContext
 
-# Billions of parameters, as published with the models.
-SIZES = {
-    "gemma-2-2b-it": 2.6,
-    "Phi-3.5-mini-instruct": 3.8,
-    "Qwen2-7B-Instruct": 7.6,
-    "Meta-Llama-3.1-8B-Instruct": 8.0,
-    "Yi-1.5-9B-Chat": 8.8,
-    "gemma-2-9b-it": 9.2,
-    "gemma-2-27b-it": 27.2,
-    "Yi-1.5-34B-Chat": 34.4,
-    "Meta-Llama-3-70B-Instruct": 70.6,
-    "Meta-Llama-3.1-70B-Instruct": 70.6,
-    "Qwen2-72B-Instruct": 72.7,
-}
-PRICES = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
-"""Points of the knob; the agent's range begins at 0.02, so 0 is its lowest price."""
-
-Curves = dict[str, list[list[Episode]]]
+PRICES = (0.05, 0.08, 0.13, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+"""Points of the knob."""
+MAX_STEPS = 5
+Points = list[tuple[list[float], list[float], list[int]]]
+"""Per price: quality, cost and calls of every test question."""
 
 
-def together(folder: Path, into: Path) -> Path:
-    """Put the parts of the data into one file, which the recorded experts read."""
-    file = into / "all.jsonl.gz"
-    with gzip.open(file, "wt", encoding="utf-8") as out:
-        for part in ("train", "dev"):
-            with gzip.open(folder / f"{part}.jsonl.gz", "rt", encoding="utf-8") as rows:
-                out.writelines(rows)
-    return file
+def settings(
+    seed: int, steps: int, reward: str = "default", *, any_pool: bool = False
+) -> TrainConfig:
+    """Training settings, the same for every fold; see docs/results.md for how they were chosen."""
+    return preset(
+        "default",
+        seed=seed,
+        steps=steps,
+        batch=512,
+        cost_weight=0.3,
+        cost_weight_range=(PRICES[0], PRICES[-1]),
+        budget_share=0.0,
+        evaluations=10,
+        keep="last",
+        any_pool=any_pool,
+        reward=PRESETS[reward],
+        observation=ObservationConfig(question_dims=3, answer_dims=0),
+    )
 
 
-def sweep(agent: RoutingAgent, source: AnswerSource, rules: RouteRules) -> list[list[Episode]]:
-    """Episodes at every point of the knob."""
+@lru_cache(maxsize=1)
+def pool(data: Path, vectors: Path) -> Recorded:
+    """The pool, read once per process."""
+    return load(data, vectors)
+
+
+def sweep(agent: RoutingAgent, source: AnswerSource, recorded: Recorded) -> Points:
+    """Test questions routed at every price."""
+    rules = recorded.rules(MAX_STEPS)
+    points: Points = []
+    for price in PRICES:
+        episodes = run_routes(agent, source, rules, context=DERContext(cost_weight=price))
+        points.append(
+            ([e.quality for e in episodes], [e.cost for e in episodes], [e.calls for e in episodes])
+        )
+    return points
+
+
+def train_one(job: tuple[Path, Path, int, int, int, str]) -> dict[str, Any]:
+    """One fold and seed: the swept points, the time, and the curve of training."""
+    data, vectors, fold, seed, steps, reward = job
+    import torch
+
+    torch.set_num_threads(1)  # jobs run side by side
+    recorded = pool(data, vectors)
+    train, test = split(recorded.examples, fold)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        agent = train_agent(
+            recorded.experts,
+            train,
+            test,  # for the curve alone: the last agent is kept, whatever it says
+            folder,
+            settings(seed, steps, reward),
+            rules=recorded.rules(MAX_STEPS),
+            ktp="none",
+            metric=get_metric(METRIC),
+            encoder=recorded.encoder,
+            progress=False,
+        )
+        seconds = time.perf_counter() - start
+        with open(Path(folder) / "progress.csv", encoding="utf-8") as rows:
+            curve = [
+                (int(row["time/steps"]), float(row["dev/quality"]), float(row["dev/cost"]))
+                for row in csv.DictReader(rows)
+                if row.get("dev/quality")
+            ]
+    points = sweep(agent, recorded.source(test), recorded)
+    return {"fold": fold, "seed": seed, "seconds": seconds, "curve": curve, "points": points}
+
+
+def others(recorded: Recorded, fold: int) -> dict[str, Points]:
+    """Single models, one-shot routers and cascades on one fold."""
+    train, test = split(recorded.examples, fold)
+    rules, source = recorded.rules(MAX_STEPS), recorded.source(test)
+    found: dict[str, Points] = {}
+
+    def once(name: str, agent: RoutingAgent) -> None:
+        episodes = run_routes(agent, source, rules)
+        found[name] = [
+            ([e.quality for e in episodes], [e.cost for e in episodes], [e.calls for e in episodes])
+        ]
+
+    for name in rules.names:
+        once(f"single:{name}", Single(rules.names, rules.costs, name))
+    for agreeing in (2, 3):
+        once(f"cascade:{agreeing}", Cascade(rules.names, rules.costs, agreeing))
+    quality = recorded.first_quality(train)
+    for kind in ("knn", "logistic", "mlp", "kmeans", "matrix"):
+        router = OneShotRouter(rules.names, rules.costs, recorded.encoder, PREDICTORS[kind]())
+        router.fit([example.question for example in train], quality)
+        found[f"router:{kind}"] = sweep(router, source, recorded)
+    return found
+
+
+def joined(parts: list[Points]) -> Points:
+    """The points of all folds, put together by price."""
     return [
-        run_routes(agent, source, rules, context=DERContext(cost_weight=price)) for price in PRICES
+        tuple([x for part in parts for x in part[k][i]] for i in range(3))  # type: ignore[misc]
+        for k in range(len(parts[0]))
     ]
 
 
-def one_fold(
-    experts: list[Expert],
-    train: Sequence[Example],
-    test: Sequence[Example],
-    seeds: int,
-    args: argparse.Namespace,
-    encoder: SentenceEncoder,
-) -> Curves:
-    """All methods on one fold."""
-    metric = get_metric("recorded:accuracy")
-    rules = RouteRules(tuple(SIZES), tuple(SIZES.values()), args.max_steps)
-    source = AnswerSource(experts, test, metric, ktp="none")
-    names, costs = rules.names, rules.costs
-    curves: Curves = {
-        f"single:{name}": [run_routes(Single(names, costs, name), source, rules)] for name in names
-    }
-    first = AnswerSource(experts, train, metric, ktp="none").first_answers()
-    quality = np.array([[outcome.quality for outcome in row] for row in first])
-    for kind in ("knn", "logistic", "mlp", "kmeans"):
-        router = OneShotRouter(names, costs, encoder, PREDICTORS[kind]())
-        router.fit([example.question for example in train], quality)
-        curves[f"router:{kind}"] = sweep(router, source, rules)
-    kept, aside = split_dev(train, share=0.15)
-    for seed in range(seeds):
-        config = preset(
-            "default",
-            seed=seed,
-            steps=args.steps,
-            cost_weight=0.15,
-            cost_weight_range=(0.02, 1.0),
-            observation=ObservationConfig(question_dims=args.question_dims, answer_dims=0),
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            agent = train_agent(
-                experts, kept, aside, folder, config, rules=rules, ktp="none", metric=metric, encoder=encoder
-            )  # fmt: skip
-        print(f"  seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-        curves[f"der (seed {seed})"] = sweep(agent, source, rules)
-    return curves
+def row(
+    method: str, price: float | None, quality: list[float], cost: float, calls: float
+) -> dict[str, Any]:
+    interval = bootstrap_interval(quality, seed=0)
+    return {
+        "method": method, "cost_weight": price, "quality": interval.estimate, "low": interval.low,
+        "high": interval.high, "cost": cost, "calls": calls,
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the recorded pool")
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument(
-        "--run-folds", type=int, help="only the first of the folds, for a quick look"
-    )
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--vectors", type=Path, default=Path("runs/recorded_vectors.npz"))
+    parser.add_argument("--folds", type=int, default=5, help="run only the first K of the 5 folds")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300_000)
-    parser.add_argument("--max-steps", type=int, default=5)
-    parser.add_argument("--question-dims", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="write the table as JSON")
+    parser.add_argument("--reward", default="default", choices=list(PRESETS))
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
+    parser.add_argument("--only-der", action="store_true", help="leave the other methods out")
+    parser.add_argument("--out", type=Path, help="write the table, and all curves, as JSON")
     args = parser.parse_args()
-    encoder = SentenceEncoder()
-    with tempfile.TemporaryDirectory() as folder:
-        file = together(args.data, Path(folder))
-        examples = load_examples(file)
-        experts = [
-            Expert(name, RecordedChat(data=str(file), model=name), cost=size, ktp=TEMPLATES["none"])
-            for name, size in SIZES.items()
-        ]
-        fold = np.random.default_rng(0).permutation(len(examples)) % args.folds
-        found: Curves = {}
-        for k in range(args.run_folds or args.folds):
-            print(f"fold {k + 1} of {args.folds}", file=sys.stderr)
-            train = [e for e, f in zip(examples, fold, strict=True) if f != k]
-            test = [e for e, f in zip(examples, fold, strict=True) if f == k]
-            for name, points in one_fold(experts, train, test, args.seeds, args, encoder).items():
-                mine = found.setdefault(name, [[] for _ in points])
-                for whole, part in zip(mine, points, strict=True):
-                    whole.extend(part)
+    recorded = pool(args.data, args.vectors)
+    jobs = [
+        (args.data, args.vectors, fold, seed, args.steps, args.reward)
+        for seed in range(args.seeds)
+        for fold in range(args.folds)
+    ]
+    runs = []
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as workers:
+        for run in workers.map(train_one, jobs):
+            runs.append(run)
+            print(
+                f"fold {run['fold']} seed {run['seed']}: {run['seconds']:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+    found = {} if args.only_der else {
+        name: joined([part[name] for part in parts])
+        for parts in [[others(recorded, fold) for fold in range(args.folds)]]
+        for name in parts[0]
+    }  # fmt: skip
     rows = []
     for name, points in found.items():
-        for price, episodes in zip(PRICES if len(points) > 1 else [None], points, strict=True):
-            interval = bootstrap_interval([e.quality for e in episodes], seed=0)
-            cost = float(np.mean([e.cost for e in episodes]))
-            calls = float(np.mean([e.calls for e in episodes]))
-            rows.append(
-                {"method": name, "cost_weight": price, "quality": interval.estimate,
-                 "low": interval.low, "high": interval.high, "cost": cost, "calls": calls}
-            )  # fmt: skip
-            knob = "" if price is None else f"@{price:g}"
-            print(
-                f"{name + knob:<36} {interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-                f"  {cost:6.1f} B  {calls:.2f} calls"
-            )
+        for price, (quality, cost, calls) in zip(
+            PRICES if len(points) > 1 else [None], points, strict=True
+        ):
+            rows.append(row(name, price, quality, float(np.mean(cost)), float(np.mean(calls))))
+    by_seed = [
+        joined([run["points"] for run in runs if run["seed"] == seed]) for seed in range(args.seeds)
+    ]
+    for k, price in enumerate(PRICES):
+        each_question = np.mean([points[k][0] for points in by_seed], axis=0).tolist()
+        mean_cost = float(np.mean([points[k][1] for points in by_seed]))
+        mean_calls = float(np.mean([points[k][2] for points in by_seed]))
+        rows.append(row("der", price, each_question, mean_cost, mean_calls))
+    for each in rows:
+        knob = "" if each["cost_weight"] is None else f"@{each['cost_weight']:g}"
+        print(
+            f"{each['method'] + knob:<38} {each['quality']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
+            f"  {each['cost']:6.1f} B  {each['calls']:.2f} calls"
+        )
+    print("\nquality at a cost, interpolated")
+    names = sorted({each["method"] for each in rows if each["cost_weight"] is not None})
+    for name in names:
+        curve = [(each["cost"], each["quality"]) for each in rows if each["method"] == name]
+        print(
+            f"{name:<18}",
+            *(f"{c} B {at_cost(curve, c):.3f}  " for c in (35, 40, 45, 47, 50, 55, 60)),
+        )
+    for seed, points in enumerate(by_seed):
+        curve = [(float(np.mean(cost)), float(np.mean(quality))) for quality, cost, _ in points]
+        print(
+            f"der seed {seed:<9}",
+            *(f"{c} B {at_cost(curve, c):.3f}  " for c in (35, 40, 45, 47, 50, 55, 60)),
+        )
     if args.out:
-        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        curves = [{key: run[key] for key in ("fold", "seed", "seconds", "curve")} for run in runs]
+        args.out.write_text(
+            json.dumps({"rows": rows, "curves": curves}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

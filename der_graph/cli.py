@@ -20,8 +20,12 @@ _EPILOG = """examples:
   der demo                                     the shipped pool on six questions, then a table
   der ask "What is 37 * 4?"                    one question over the shipped pool
   der ask "..." --pool my.yaml --agent runs/a  over your own pool
-  der train --pool my.yaml --data train.jsonl --out runs/a
   der pool check my.yaml                       what is in a pool file, and whether it can be used
+  der train --pool my.yaml --data train.jsonl --out runs/a
+  der eval --pool my.yaml --agent runs/a --data test.jsonl --out runs/a/report
+  der serve --pool my.yaml --agent runs/a      for any OpenAI client, on http://127.0.0.1:8000/v1
+
+der COMMAND --help says more of each.
 """
 
 

@@ -2,7 +2,8 @@
 
     create_page() ──> gradio.Blocks          serve_page() ──> runs until a signal comes
 
-    ui_page: layout and handlers · ui_run: models and running routes · ui_route: a route as HTML · ui_style
+    ui_page: layout, handlers · ui_chat: the conversation · ui_limits: controls · ui_route: a route as HTML
+    ui_run: models and running routes · ui_style: CSS
 
 The page asks nothing of any other host: no analytics, no fonts or scripts from elsewhere, and a content
 security policy that lets the browser load nothing but what this server gives it.
@@ -100,6 +101,7 @@ def create_app(page: Any) -> Any:
         button_primary_background_fill="*neutral_900",
         button_primary_background_fill_hover="*neutral_700",
         slider_color="*neutral_900",
+        slider_color_dark="*neutral_100",
         checkbox_background_color_selected="*neutral_900",
         checkbox_border_color_selected="*neutral_900",
     )

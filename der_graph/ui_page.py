@@ -1,36 +1,22 @@
 """The page: a conversation on the left, the route and its limits on the right.
 
-    question, limits ──answer──> [ parts of the stream -> RouteView -> HTML ]* ──> one more turn
+    controls ──answer──> frames of the route ──> updates of the components
 
 Models' words are shown as text. The chat component takes HTML even without Markdown, and removes only what
-is dangerous, so its messages are escaped here; the route is escaped by `der_graph.ui_route`. Gradio is imported when a page
-is made.
+is dangerous, so its messages are escaped by `der_graph.ui_chat`, and the route by `der_graph.ui_route`.
+Gradio is imported when a page is made.
 """
 # No `from __future__ import annotations` here: Gradio reads the annotations of the handlers, and those are of
 # an optional package that is imported inside the function.
 
-import html
-import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, TypedDict
+from typing import Any
 
-from der_graph.pool import Pool
-from der_graph.ui_route import RouteView, dearest_route, escaped, visible
-from der_graph.ui_run import Ensemble, Watched, request_of, words_of
-
-UNITS = {"parameters_b": "billions of parameters", "usd": "US dollars", "seconds": "seconds"}
-
-IDLE = "Ask a question: the route is drawn here while it is built."
-
-
-class Turn(TypedDict):
-    """One message of the conversation as the page keeps it."""
-
-    role: str
-    content: str
-    counts: bool
-    """Do the experts read it in later turns? Questions without an answer and notes do not count."""
+from der_graph.ui_chat import frames, messages_of
+from der_graph.ui_limits import UNITS, fresh_view, nice, priced, scale_of
+from der_graph.ui_route import escaped, visible
+from der_graph.ui_run import Ensemble, Watched
 
 
 def build_page(
@@ -103,7 +89,7 @@ def build_page(
                             min_width=180,
                             elem_id="der-max-cost",
                             label="Budget",
-                            info=f"max_cost, {UNITS[pool.settings.cost_unit]}; right end: no limit",
+                            info=f"max_cost, {UNITS[pool.settings.cost_unit]}; right end: none",
                         )
                         weight = gr.Slider(
                             0,
@@ -112,7 +98,7 @@ def build_page(
                             min_width=180,
                             elem_id="der-cost-weight",
                             label="Price of cost",
-                            info="cost_weight; higher: thriftier",
+                            info="cost_weight, higher is thriftier",
                         )
                         longest = gr.Slider(
                             1,
@@ -149,7 +135,7 @@ def build_page(
 
         async def answer(
             question: str,
-            said: list[Turn],
+            said: list[Any],
             max_cost: float,
             price: float,
             steps: float,
@@ -161,63 +147,34 @@ def build_page(
             question = visible(question or "").strip()
             if not question or session in watched:
                 return
-            asked = [*said, Turn(role="user", content=question, counts=False)]
-            knob = hasattr(ensemble.agent, "cost_weight_range")
-            view = fresh_view(pool, state="waiting for the models")
-            reply = ""
+            limits = {
+                "max_cost": max_cost,
+                "max_steps": steps,
+                "cost_weight": price if hasattr(ensemble.agent, "cost_weight_range") else None,
+                "deadline": seconds,
+                "experts": names,
+            }
+
+            def begun(run: Watched) -> None:
+                watched[session] = run
+
+            first = True
             try:
-                context = request_of(
-                    pool,
-                    max_cost=max_cost if end else None,
-                    no_limit=end,
-                    max_steps=steps,
-                    cost_weight=price if knob else None,
-                    deadline=seconds or None,
-                    experts=names,
-                )
-                view.max_cost, view.deadline = context.max_cost, context.deadline
-                view.max_steps = min(int(steps), pool.settings.max_steps)
-                history = [(each["role"], each["content"]) for each in said if each["counts"]]
-                run = watched[session] = Watched(ensemble, [*history, ("user", question)], context)
-                yield {
-                    box: "",
-                    chat: messages_of(asked),
-                    panel: view.html(),
-                    turns: asked,
-                    **buttons(True),
-                }
-                async with aclosing(run.batches()) as batches:
-                    async for batch in batches:
-                        for mode, part in batch:
-                            if mode == "note":
-                                view.state = part if part != "ready" else "the agent is choosing"
-                                continue
-                            view.take(mode, part)
-                        # What may still be a draft is in the route only.
-                        reply = view.final["text"] if view.final else ""
-                        yield {panel: view.html(), **({chat: shown(asked, reply)} if reply else {})}
-                if run.stopped:
-                    view.state = "stopped"
-                    view.problem = ""
-                    note = "Stopped before there was an answer."
-                    reply = ""
-                else:
-                    note = "The answer is empty."
-            except Exception as error:
-                view.problem = words_of(error)
-                view.state = "no answer"
-                note, reply = f"No answer: {view.problem}", ""
+                async with aclosing(frames(ensemble, question, said, limits, begun)) as shown:
+                    async for frame in shown:
+                        update = {panel: frame.view.html()}
+                        if first or frame.answer or not frame.running:
+                            update[chat] = messages_of(frame)
+                        if first:
+                            update |= {box: "", **buttons(running=True)}
+                        if not frame.running:
+                            update |= {turns: frame.turns, **buttons(running=False)}
+                            if frame.again:
+                                update[box] = frame.again
+                        first = False
+                        yield update
             finally:
                 watched.pop(session, None)
-            asked[-1]["counts"] = bool(reply)
-            asked.append(Turn(role="assistant", content=visible(reply or note), counts=bool(reply)))
-            yield {
-                box: gr.update() if reply or not view.problem else question,
-                chat: messages_of(asked),
-                panel: view.html(),
-                turns: asked,
-                **buttons(False),
-            }
 
         def halt(request: gr.Request) -> None:
             run = watched.get(str(request.session_hash))
@@ -237,15 +194,14 @@ def build_page(
             knob = getattr(ensemble.agent, "cost_weight_range", None)
             if knob is not None:
                 low, high = knob
-                yield {
-                    weight: gr.update(
-                        minimum=low,
-                        maximum=high,
-                        value=ensemble.agent.cost_weight,
-                        step=nice(high / 100),
-                        visible=True,
-                    )
-                }  # type: ignore[union-attr]
+                usual = getattr(ensemble.agent, "cost_weight", low)
+                setting = {
+                    "minimum": low,
+                    "maximum": high,
+                    "value": usual,
+                    "step": nice(high / 100),
+                }
+                yield {weight: gr.update(visible=True, **setting)}
 
         private: Any = {"api_visibility": "private", "show_progress": "hidden"}
         gr.on(
@@ -265,65 +221,3 @@ def build_page(
         page.unload(halt)
     page.queue(api_open=False)
     return page
-
-
-def fresh_view(pool: Pool, state: str = IDLE) -> RouteView:
-    """A route that has not begun."""
-    settings = pool.settings
-    prices = {expert.name: expert.cost for expert in pool}
-    dearest = dearest_route(list(prices.values()), settings.max_steps, settings.repeat_experts)
-    return RouteView(prices, settings.cost_unit, dearest, settings.max_steps, state=state)
-
-
-def messages_of(turns: Sequence[Turn]) -> list[dict[str, str]]:
-    """The conversation as the chat component takes it."""
-    return [{"role": each["role"], "content": as_chat_html(each["content"])} for each in turns]
-
-
-def shown(turns: Sequence[Turn], reply: str) -> list[dict[str, str]]:
-    """The conversation with an answer that is not complete yet."""
-    return [*messages_of(turns), {"role": "assistant", "content": as_chat_html(visible(reply))}]
-
-
-def as_chat_html(text: str) -> str:
-    """Text for the chat component, which takes HTML with or without Markdown, and removes indentation.
-
-    >>> as_chat_html("<img src=x>" + chr(10) + "  b")
-    '&lt;img src=x&gt;\\n&nbsp;&nbsp;b'
-    """
-    kept = (line.expandtabs(4) for line in html.escape(text, quote=False).split("\n"))
-    return "\n".join(
-        "&nbsp;" * (len(line) - len(line.lstrip(" "))) + line.lstrip(" ") for line in kept
-    )
-
-
-def priced(pool: Pool, name: str) -> str:
-    """An expert's name with its price."""
-    return f"{name} ({fresh_view(pool).amount(pool[name].cost)})"
-
-
-def scale_of(pool: Pool) -> tuple[float, float]:
-    """End and step of the budget's slider: what no route costs more than, in about a hundred steps.
-
-    Returns:
-        End, 0 where all experts are free; and step.
-    """
-    dearest = fresh_view(pool).dearest
-    if dearest <= 0:
-        return 0.0, 0.1
-    step = nice(dearest / 100)
-    return round(math.ceil(dearest / step - 1e-9) * step, 12), step
-
-
-def nice(value: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above a value.
-
-    >>> nice(0.0054), nice(0.7), nice(30)
-    (0.005, 0.5, 20)
-    """
-    power = math.floor(math.log10(value))
-    return max(
-        (n * 10**power if power >= 0 else n / 10**-power)
-        for n in (1, 2, 5)
-        if n * 10.0**power <= value * (1 + 1e-9)
-    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from der_graph.display import Display
-from der_graph.state import END_CHOICE
+from der_graph.state import END_CHOICE, DERContext
 
 LONGEST = 4000
 """Characters of one answer that the route shows."""
@@ -37,10 +37,10 @@ _TEMPLATES = {ord(sign): f"&#{ord(sign)};" for sign in "${}`"}
 
 
 def visible(text: str) -> str:
-    """Text with control characters and overrides of direction shown as `\\x..` instead of obeyed.
+    r"""Text with control characters and overrides of direction shown as `\x..` instead of obeyed.
 
     >>> visible("a" + chr(27) + "[31m")
-    'a\\\\x1b[31m'
+    'a\\x1b[31m'
     """
     return "".join(
         f"\\x{ord(c):02x}"
@@ -100,6 +100,11 @@ class RouteView:
     steps: list[Step] = field(default_factory=list)
     final: Mapping[str, Any] | None = None
 
+    def limit(self, context: DERContext) -> None:
+        """Show the bounds of a request."""
+        self.max_cost, self.deadline = context.max_cost, context.deadline
+        self.max_steps = min(self.max_steps, context.max_steps or self.max_steps)
+
     def take(self, mode: str, part: Any) -> None:
         """Take in one part of the stream: modes `custom` and `messages`."""
         if mode == "messages":
@@ -154,22 +159,20 @@ class RouteView:
             if self.problem
             else ""
         )
-        return (
-            f'<div class="der-route">{self._meters()}<ol class="der-steps">{steps}</ol>{problem}'
-            f'<p class="der-state" role="status">{escaped(self.state)}</p></div>'
-        )
+        return f'<div class="der-route">{self._meters()}<ol class="der-steps">{steps}</ol>{problem}</div>'
 
     def _meters(self) -> str:
         end = self.dearest if self.max_cost is None else self.max_cost
         limit = "no limit" if self.max_cost is None else f"budget {self.amount(self.max_cost)}"
+        cost = escaped(self.amount(self.cost))
         calls = sum(step.decision["choice"] != END_CHOICE for step in self.steps)
         time = f"{self.seconds:.1f} s" + (
             "" if self.deadline is None else f" of {self.deadline:g} s"
         )
         return (
-            '<div class="der-meters">'
-            f'<div class="der-meter-line"><span>Cost <b class="der-cost">{self.amount(self.cost)}</b>, '
-            f'<span class="der-limit">{limit}</span></span>'
+            f'<div class="der-meters"><p class="der-state" role="status">{escaped(self.state)}</p>'
+            f'<div class="der-meter-line"><span>Cost <b class="der-cost">{cost}</b>, '
+            f'<span class="der-limit">{escaped(limit)}</span></span>'
             f"<span>Calls <b>{calls}</b> of {self.max_steps}</span><span>Time <b>{time}</b></span></div>"
             f'<div class="der-meter">{_bar("der-spent", self.cost, end)}'
             f"{_bar('der-pending', self.pending, end)}</div></div>"
@@ -188,8 +191,40 @@ class RouteView:
             f'<li class="der-step" data-choice="{escaped(decision["choice"])}">'
             f'<div class="der-head"><span class="der-number">{number}</span> The agent {verb} '
             f'<span class="der-note">{escaped(", ".join(notes))}</span></div>'
-            f"{_chances(decision)}{'' if ends else self._answer(step)}</li>"
+            f'<div class="der-body">{self._chances(decision)}{"" if ends else self._answer(step)}</div></li>'
         )
+
+    def _chances(self, decision: Mapping[str, Any]) -> str:
+        """The probabilities as bars; the choice is solid, what was forbidden has no bar.
+
+        Where only END is left there was nothing to weigh, and the reason says why.
+        """
+        if decision["choice"] == END_CHOICE and sum(decision["mask"].values()) == 1:
+            return ""
+        rows = []
+        for name, chance in decision["probabilities"].items():
+            chosen, free = name == decision["choice"], decision["mask"].get(name, True)
+            kind = "der-chosen" if chosen else "" if free else "der-forbidden"
+            shown = "stop" if name == END_CHOICE else name
+            number = f"{chance:.2f}" if free else self._why_not(name, decision)
+            rows.append(
+                f'<div class="der-chance {kind}"><span class="der-name">{escaped(shown)}</span>'
+                f'<span class="der-track">{_bar("der-fill", chance, 1.0)}</span>'
+                f'<span class="der-number-of">{number}</span></div>'
+            )
+        return f'<div class="der-chances">{"".join(rows)}</div>'
+
+    def _why_not(self, name: str, decision: Mapping[str, Any]) -> str:
+        """Why a choice was forbidden, in two words."""
+        if name == END_CHOICE:
+            return "not yet"
+        before = [step.decision["choice"] for step in self.steps[: decision["step"]]]
+        if name in before:
+            return "was asked"
+        price = self.prices.get(name, 0.0)
+        if self.max_cost is not None and decision["spent"] + price > self.max_cost * (1 + 1e-9):
+            return "too dear"
+        return "not allowed"
 
     def _answer(self, step: Step) -> str:
         answer = step.answer
@@ -213,27 +248,6 @@ class RouteView:
         words = f"{self.amount(answer['cost'])}, {answer['seconds']:.1f} s"
         tokens = answer["output_tokens"]
         return f"{words}, {tokens} token{'' if tokens == 1 else 's'}" if tokens else words
-
-
-def _chances(decision: Mapping[str, Any]) -> str:
-    """The probabilities as bars; the choice is solid, what was forbidden has no bar.
-
-    Where only END is left there was nothing to weigh, and the reason says why.
-    """
-    if decision["choice"] == END_CHOICE and sum(decision["mask"].values()) == 1:
-        return ""
-    rows = []
-    for name, chance in decision["probabilities"].items():
-        chosen, free = name == decision["choice"], decision["mask"].get(name, True)
-        kind = "der-chosen" if chosen else "" if free else "der-forbidden"
-        shown = "stop" if name == END_CHOICE else name
-        number = f"{chance:.2f}" if free else "not allowed"
-        rows.append(
-            f'<div class="der-chance {kind}"><span class="der-name">{escaped(shown)}</span>'
-            f'<span class="der-track">{_bar("der-fill", chance, 1.0)}</span>'
-            f'<span class="der-number-of">{number}</span></div>'
-        )
-    return f'<div class="der-chances">{"".join(rows)}</div>'
 
 
 def _bar(kind: str, part: float, whole: float) -> str:

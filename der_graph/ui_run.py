@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from der_graph.errors import BudgetError, DERError
+from der_graph.errors import DERError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.threads import in_thread
@@ -167,43 +167,6 @@ class Watched:
                 raise error
         finally:
             self._task.cancel()
-
-
-def request_of(
-    pool: Pool,
-    *,
-    max_cost: float | None,
-    no_limit: float,
-    max_steps: float,
-    cost_weight: float | None,
-    deadline: float | None,
-    experts: Sequence[str],
-) -> DERContext:
-    """The settings of one request, as the controls of the page give them.
-
-    Args:
-        pool: The experts.
-        max_cost: Where the budget's slider stands, or None if there is none.
-        no_limit: The end of that slider, which is what no route costs: no budget.
-        max_steps: Longest route.
-        cost_weight: Price of cost, or None for agents without that knob.
-        deadline: Seconds, or None.
-        experts: The experts that are ticked.
-
-    Raises:
-        BudgetError: If no expert is ticked, or a number cannot be used.
-    """
-    if not experts:
-        raise BudgetError(
-            "no expert is ticked; tick at least one under 'Experts that may be asked'"
-        )
-    return DERContext(
-        max_cost=None if max_cost is None or max_cost >= no_limit else float(max_cost),
-        max_steps=int(max_steps),
-        cost_weight=None if cost_weight is None else float(cost_weight),
-        deadline=None if deadline is None else float(deadline),
-        allowed_experts=None if set(experts) >= set(pool.names) else list(experts),
-    )
 
 
 def words_of(error: BaseException) -> str:

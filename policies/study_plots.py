@@ -18,7 +18,6 @@ from der_graph.policies.plot_style import new_figure
 from der_graph.policies.report_parts import Estimate
 
 _LINES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 3)))
-_MARKERS = "so^vDP"
 
 CURVES = {
     "dev/quality": "quality on the dev questions",

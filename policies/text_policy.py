@@ -25,13 +25,12 @@ from torch import nn
 import der_graph
 from der_graph.errors import AgentError, DERError
 from der_graph.nodes.hub import Choice
+from der_graph.policies.agent_folder import CONFIG_FILE, WEIGHTS_FILE
 from der_graph.policies.network import masked_probabilities
 from der_graph.state import Situation, good_answers
 
 KIND = "text"
 """What `kind` in `config.json` says of such an agent."""
-WEIGHTS_FILE = "agent.safetensors"
-CONFIG_FILE = "config.json"
 ENCODER_FOLDER = "encoder"
 FORMAT = 1
 PADDING = -1

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from fakes import ScriptedAgent, chat_expert, scripted_expert
+from fakes import ScriptedAgent, scripted_expert
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
@@ -161,7 +161,7 @@ def test_a_conversation_and_its_routes(browser: Any) -> None:
         assert [text.split() for text in chances] == [
             ["small", "1.00"],
             ["large", "0.00"],
-            ["stop", "not", "allowed"],
+            ["stop", "not", "yet"],
         ]
         look.expect(look.page.locator("#der-question textarea")).to_have_value("")
         look.ask("And now?")

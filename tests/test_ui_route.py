@@ -17,9 +17,10 @@ from der_graph.errors import AgentError, AllExpertsFailedError, BudgetError
 from der_graph.nodes.expert import Expert
 from der_graph.pool import pool_from
 from der_graph.state import END_CHOICE, DERContext
-from der_graph.ui_page import as_chat_html, fresh_view, nice, scale_of
+from der_graph.ui_chat import as_chat_html
+from der_graph.ui_limits import fresh_view, nice, request_of, scale_of
 from der_graph.ui_route import LONGEST, RouteView, escaped, shortened, visible
-from der_graph.ui_run import Ensemble, Watched, request_of, words_of
+from der_graph.ui_run import Ensemble, Watched, words_of
 
 EVIL = '<script>hit()</script><img src=x onerror="hit()"> \' ${hit()} {{hit}} `x`'
 
@@ -172,7 +173,6 @@ def test_the_controls_become_a_request() -> None:
     pool = pool_from([chat_expert("small", "x"), chat_expert("large", "y", cost=2.0)])
     settings: dict[str, Any] = {
         "max_cost": 3.0,
-        "no_limit": 3.0,
         "max_steps": 4,
         "cost_weight": None,
         "deadline": None,
@@ -183,6 +183,7 @@ def test_the_controls_become_a_request() -> None:
     assert request_of(pool, **narrow) == DERContext(
         max_cost=0.0, max_steps=4, cost_weight=0.5, deadline=3.0, allowed_experts=["small"]
     )
+    assert request_of(pool, **{**settings, "deadline": 0}).deadline is None
     with pytest.raises(BudgetError, match="no expert is ticked; tick at least one"):
         request_of(pool, **{**settings, "experts": []})
     with pytest.raises(BudgetError, match=r"deadline=-1.0: it must be a number of seconds above 0"):

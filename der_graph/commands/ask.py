@@ -12,12 +12,16 @@ from der_graph.commands.options import Commands, add_pool_and_agent, add_request
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = commands.add_parser("ask", help="answer one question, showing the route")
+    parser = commands.add_parser(
+        "ask",
+        help="answer one question, showing the route",
+        description="Answer one question, showing the route while it is built.",
+    )
     parser.add_argument("question", help="the question; - reads it from standard input")
     add_pool_and_agent(parser)
     add_request(parser)
     parser.add_argument(
-        "--json", action="store_true", help="print the final state's route as JSON instead"
+        "--json", action="store_true", help="print question, answer, cost and route as JSON"
     )
     parser.set_defaults(run=run)
 

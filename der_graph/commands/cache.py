@@ -10,7 +10,9 @@ from der_graph.commands.options import Commands, add_cache
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser("cache", help="look at or clear the answer cache")
-    parser.add_argument("action", choices=["info", "clear"])
+    parser.add_argument(
+        "action", choices=["info", "clear"], help="say what is in it, or remove answers"
+    )
     add_cache(parser)
     parser.add_argument("--expert", metavar="NAME", help="clear only this expert's answers")
     parser.set_defaults(run=run)

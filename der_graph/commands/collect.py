@@ -12,7 +12,12 @@ from der_graph.commands.options import Commands, add_cache
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = commands.add_parser("collect", help="fill the answer cache ahead of training")
+    parser = commands.add_parser(
+        "collect",
+        help="fill the answer cache ahead of training",
+        description="Ask the experts ahead of training and keep their answers in the answer cache. "
+        "What is there already is not asked again, so an interrupted command goes on where it stopped.",
+    )
     parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
     parser.add_argument("--data", required=True, metavar="FILE", help="questions (JSON Lines)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
@@ -21,13 +26,13 @@ def add(commands: Commands) -> None:
         type=int,
         default=1,
         metavar="D",
-        help="1: first answers; 2: also those after each other expert's answer; ... (1)",
+        help="1: first answers; 2: also those after each other expert's answer; ... (default: 1)",
     )
     parser.add_argument(
         "--engine",
         default="local",
         choices=["local", "ray"],
-        help="where experts are asked (local)",
+        help="where experts are asked (default: local)",
     )
     parser.add_argument(
         "--address",
@@ -38,7 +43,7 @@ def add(commands: Commands) -> None:
         "--workers", type=int, metavar="N", help="ray: processes (default: one per CPU)"
     )
     parser.add_argument(
-        "--gpus", type=float, default=0.0, metavar="G", help="ray: GPUs of each worker (0)"
+        "--gpus", type=float, default=0.0, metavar="G", help="ray: GPUs of each worker (default: 0)"
     )
     add_cache(parser)
     parser.set_defaults(run=run)

@@ -10,9 +10,15 @@ from der_graph.commands.options import Commands
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser("demo", help="the shipped pool on real questions")
-    parser.add_argument("--full", action="store_true", help="evaluate all held-out questions")
     parser.add_argument(
-        "--seconds", type=float, default=40.0, metavar="S", help="time for the closing table (40)"
+        "--full", action="store_true", help="all held-out questions in the closing table"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=40.0,
+        metavar="S",
+        help="time for the closing table (default: 40)",
     )
     parser.set_defaults(run=run)
 

@@ -20,7 +20,8 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "eval",
         help="compare an agent with every baseline, and write a report",
-        description="Writes report.json, report.md, report.html, plots and episodes.jsonl.gz to --out. "
+        description="Compares an agent with every baseline on the same questions. "
+        "Writes report.json, report.md, report.html, plots and episodes.jsonl.gz to --out. "
         "Answers are kept in the answer cache: an interrupted run goes on where it stopped.",
     )
     add_pool_and_agent(parser)
@@ -28,28 +29,32 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the report")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
     parser.add_argument(
-        "--metric", metavar="NAME", help="what a good answer is (the agent's own, else match)"
+        "--metric",
+        metavar="NAME",
+        help="what a good answer is (default: the agent's own, else match)",
     )
     parser.add_argument(
-        "--train", metavar="FILE", help="questions that one-shot routers learn from (else none run)"
+        "--train",
+        metavar="FILE",
+        help="questions that trained routers learn from (default: no routers)",
     )
     parser.add_argument(
         "--baselines",
         metavar="A,B",
         help="single, random, fixed_order, cascade, run_all, mixture, router, oracle, single methods "
-        "such as run_all:vote, or none (all)",
+        "such as run_all:vote, or none (default: all)",
     )
     parser.add_argument(
         "--cost-weights",
         metavar="W,W",
-        help="prices of cost to sweep (nine over the agent's range)",
+        help="prices of cost to sweep (default: nine over the agent's range)",
     )
     parser.add_argument(
         "--fixed-order",
         action="append",
         metavar="E1,E2",
         help="experts that are asked in this order for every question; may be given several times "
-        "(the pool's order)",
+        "(default: the pool's order)",
     )
     parser.add_argument(
         "--ranker",
@@ -61,9 +66,9 @@ def add(commands: Commands) -> None:
         type=int,
         default=20,
         metavar="N",
-        help="questions whose wall clock is split, uncached, one at a time (20; 0 for none)",
+        help="questions whose wall clock is split, uncached, one at a time (default: 20; 0 for none)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
     add_cache(parser)
     parser.add_argument("--json", action="store_true", help="print report.json to standard output")
     parser.set_defaults(run=run)

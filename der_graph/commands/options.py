@@ -18,7 +18,10 @@ def add_pool_and_agent(parser: argparse.ArgumentParser) -> None:
         "--pool", default="demo", metavar="FILE", help="pool file (default: the demo pool)"
     )
     parser.add_argument(
-        "--agent", default="demo", metavar="FOLDER", help="agent folder (default: demo)"
+        "--agent",
+        default="demo",
+        metavar="FOLDER",
+        help="agent folder or Hub id (default: the demo agent)",
     )
 
 
@@ -27,12 +30,14 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-cost", type=cost, metavar="X", help="hard budget, in the pool's cost unit"
     )
-    parser.add_argument("--max-steps", type=int, metavar="N", help="longest route, in calls")
+    parser.add_argument(
+        "--max-steps", type=int, metavar="N", help="longest route, in calls (default: the pool's)"
+    )
     parser.add_argument(
         "--cost-weight",
         type=cost,
         metavar="W",
-        help="price of cost: 0 buys quality, larger is thriftier",
+        help="price of cost: small ones buy quality, large ones are thrifty (default: the agent's)",
     )
     parser.add_argument("--deadline", type=seconds, metavar="S", help="seconds for the whole route")
     parser.add_argument(

@@ -30,11 +30,19 @@ def add(commands: Commands) -> None:
         "--data", required=True, metavar="FILE", help="questions with answers to draw probes from"
     )
     new.add_argument("--out", required=True, metavar="FOLDER", help="folder of the new agent")
-    new.add_argument("--probes", type=int, default=30, metavar="K", help="probe questions (30)")
     new.add_argument(
-        "--metric", default="match", metavar="NAME", help="what a good answer is (match)"
+        "--probes", type=int, default=30, metavar="K", help="probe questions (default: 30)"
     )
-    new.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (0)")
+    new.add_argument(
+        "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
+    )
+    new.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="seed of their draw (default: 0)",
+    )
     add_cache(new)
     new.set_defaults(run=run_add)
 

@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--cache", metavar="FILE", help="answer cache to look into and to fill (default: none)"
     )
-    parser.add_argument("--quiet", action="store_true", help="no line for every request")
+    parser.add_argument("--quiet", action="store_true", help="do not log a line for every request")
     parser.set_defaults(run=run)
 
 

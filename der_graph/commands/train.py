@@ -10,7 +10,13 @@ from der_graph.commands.options import Commands, add_cache, cost
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = commands.add_parser("train", help="train an agent for a pool")
+    parser = commands.add_parser(
+        "train",
+        help="train an agent for a pool",
+        description="Train an agent for the experts of a pool file. The experts answer every question once, "
+        "into the answer cache; Ctrl-C loses little, --resume goes on. Needs the extra 'train'; "
+        "docs/training.md explains the rest.",
+    )
     parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
     parser.add_argument(
         "--data", required=True, metavar="FILE", help="training questions (JSON Lines)"
@@ -25,25 +31,37 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the agent")
     parser.add_argument(
-        "--preset", default="default", choices=["default", "paper"], help="settings (default)"
+        "--preset",
+        default="default",
+        choices=["default", "paper"],
+        help="settings; paper: those of Hu et al. (default)",
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="decisions to train on (default 300,000)"
+        "--steps",
+        type=int,
+        metavar="N",
+        help="decisions to train on (default: the preset's, 300,000)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
     parser.add_argument(
-        "--metric", default="match", metavar="NAME", help="what a good answer is (match)"
+        "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
     )
     parser.add_argument(
-        "--cost-weight", type=cost, metavar="W", help="default price of cost of the agent"
+        "--cost-weight",
+        type=cost,
+        metavar="W",
+        help="price of cost where a request names none (default: the preset's)",
     )
     parser.add_argument(
-        "--question-dims", type=int, metavar="K", help="dimensions of the question (16)"
+        "--question-dims",
+        type=int,
+        metavar="K",
+        help="numbers that it sees of a question (default: 16)",
     )
     parser.add_argument(
         "--any-pool",
         action="store_true",
-        help="know experts by their results, not by position: der pool add can then add some",
+        help="know experts by their results, not by position, so that der pool add can add some later",
     )
     parser.add_argument(
         "--encoder",

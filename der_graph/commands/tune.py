@@ -12,7 +12,12 @@ from der_graph.commands.options import Commands, add_cache, add_pool_and_agent, 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = commands.add_parser("tune", help="find the price of cost for a budget or a quality")
+    parser = commands.add_parser(
+        "tune",
+        help="find the price of cost for a budget or a quality",
+        description="Route dev questions at many prices of cost, and choose the price whose mean cost or "
+        "mean quality meets a target.",
+    )
     add_pool_and_agent(parser)
     parser.add_argument("--data", required=True, metavar="FILE", help="dev questions (JSON Lines)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
@@ -22,9 +27,11 @@ def add(commands: Commands) -> None:
     )
     target.add_argument("--target-quality", type=cost, metavar="Q", help="mean quality to reach")
     parser.add_argument(
-        "--metric", default="match", metavar="NAME", help="what a good answer is (match)"
+        "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
     )
-    parser.add_argument("--points", type=int, default=16, metavar="N", help="prices to try (16)")
+    parser.add_argument(
+        "--points", type=int, default=16, metavar="N", help="prices to try (default: 16)"
+    )
     parser.add_argument(
         "--out", metavar="FOLDER", help="write the agent with the price found as its default"
     )

@@ -1,0 +1,127 @@
+"""A new expert without retraining: how much of the gain of training with it do 30 probe questions bring?
+
+    python benchmarks/new_expert.py --data recorded_pool --out results.json [--seeds 1] [--jobs 2]
+
+For every fold and seed, three agents of the same settings (`--any-pool`): trained without the best model;
+the same one, which is then shown that model's answers to 30 training questions (`der pool add`); and one
+trained with it. Each is swept on the test fold. The share of the gain is the second's quality above the
+first's, over the third's above the first's, at the same price of cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recorded_data import METRIC, Recorded, split
+from recorded_pool import MAX_STEPS, PRICES, Points, joined, pool, settings, sweep
+
+from der_graph.data import Example
+from der_graph.policies.agent import DERAgent
+from der_graph.policies.new_expert import probe_expert
+from der_graph.policies.quality import get_metric
+from der_graph.policies.statistics import bootstrap_interval
+from der_graph.policies.train import train_agent
+
+ARMS = ("without", "added", "trained")
+
+
+def trained(recorded: Recorded, train: list[Example], seed: int, steps: int) -> DERAgent:
+    """An agent that knows its experts by profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        agent: DERAgent = train_agent(
+            recorded.experts,
+            train,
+            train[:100],  # for the curve alone: the last agent is kept
+            folder,
+            settings(seed, steps, any_pool=True),
+            rules=recorded.rules(MAX_STEPS),
+            ktp="none",
+            metric=get_metric(METRIC),
+            encoder=recorded.encoder,
+            progress=False,
+        )
+    return agent
+
+
+def one(job: tuple[Path, Path, int, int, int, int, str]) -> dict[str, Any]:
+    """The three arms of one fold and seed."""
+    data, vectors, fold, seed, steps, probes, name = job
+    import torch
+
+    torch.set_num_threads(1)
+    whole = pool(data, vectors)
+    train, test = split(whole.examples, fold)
+    without = whole.without(name)
+    agent = trained(without, train, seed, steps)
+    newcomer = next(expert for expert in whole.experts if expert.name == name)
+    added, quality = probe_expert(
+        agent, newcomer, train, count=probes, metric=get_metric(METRIC), seed=seed
+    )
+    rules = whole.rules(MAX_STEPS)
+    points = {
+        "without": sweep(agent, without.source(test), without),
+        "added": sweep(added.for_pool(rules.names, rules.costs), whole.source(test), whole),
+        "trained": sweep(trained(whole, train, seed, steps), whole.source(test), whole),
+    }
+    return {"fold": fold, "seed": seed, "probed": quality, "points": points}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the recorded pool")
+    parser.add_argument("--vectors", type=Path, default=Path("runs/recorded_vectors.npz"))
+    parser.add_argument("--expert", default="Meta-Llama-3.1-70B-Instruct", help="the new one")
+    parser.add_argument("--probes", type=int, default=30)
+    parser.add_argument("--folds", type=int, default=5, help="run only the first K of the 5 folds")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=300_000)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
+    parser.add_argument("--out", type=Path, help="write the table as JSON")
+    args = parser.parse_args()
+    pool(args.data, args.vectors)  # encodes the questions, once
+    jobs = [
+        (args.data, args.vectors, fold, seed, args.steps, args.probes, args.expert)
+        for seed in range(args.seeds)
+        for fold in range(args.folds)
+    ]
+    runs = []
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as workers:
+        for run in workers.map(one, jobs):
+            runs.append(run)
+            print(
+                f"fold {run['fold']} seed {run['seed']}: quality on the probes {run['probed']:.2f}",
+                file=sys.stderr,
+                flush=True,
+            )
+    arms: dict[str, Points] = {arm: joined([run["points"][arm] for run in runs]) for arm in ARMS}
+    rows = []
+    print(f"{'price':>6}  " + "  ".join(f"{arm:>16}" for arm in ARMS) + "   share of the gain")
+    for k, price in enumerate(PRICES):
+        quality = {arm: float(np.mean(arms[arm][k][0])) for arm in ARMS}
+        cost = {arm: float(np.mean(arms[arm][k][1])) for arm in ARMS}
+        gain = quality["trained"] - quality["without"]
+        share = (quality["added"] - quality["without"]) / gain if gain > 0 else float("nan")
+        shown = "  ".join(f"{quality[arm]:.3f} @ {cost[arm]:5.1f} B" for arm in ARMS)
+        print(f"{price:6.2f}  {shown}   {share:6.2f}")
+        rows.append({"cost_weight": price, "quality": quality, "cost": cost, "share": share})
+    # Over all prices, paired by question: gains of `added` and of `trained` over `without`.
+    mean = {arm: np.mean([np.array(point[0]) for point in arms[arm]], axis=0) for arm in ARMS}
+    for arm in ("added", "trained"):
+        interval = bootstrap_interval((mean[arm] - mean["without"]).tolist(), seed=0)
+        print(
+            f"{arm}: {interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}] on average"
+        )
+    if args.out:
+        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
