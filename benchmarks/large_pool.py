@@ -10,8 +10,10 @@ under 10 ms for 1,000 experts.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -71,8 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experts", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     rng = np.random.default_rng(1)
+    rows = []
     print(f"{torch.get_num_threads()} threads, milliseconds")
     for experts in args.experts:
         agent = make_agent(experts)
@@ -87,9 +91,11 @@ def main() -> None:
             agent.decide([situation])
             times.append((time.perf_counter() - start) * 1000)
         kept = times[10:]
-        print(
-            f"{experts:>5} experts   p50 {np.median(kept):6.2f}   p95 {np.quantile(kept, 0.95):6.2f}"
-        )
+        p50, p95 = float(np.median(kept)), float(np.quantile(kept, 0.95))
+        rows.append({"experts": experts, "repeats": args.repeats, "p50_ms": p50, "p95_ms": p95})
+        print(f"{experts:>5} experts   p50 {p50:6.2f}   p95 {p95:6.2f}")
+    if args.out:
+        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

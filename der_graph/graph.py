@@ -26,6 +26,7 @@ from der_graph.nodes.hub import (
     APPROVAL_NODE,
     HUB_NODE,
     RoutingAgent,
+    agent_for_pool,
     decision_edge,
     der_agent,
 )
@@ -119,7 +120,6 @@ def create_der_graph(
     if not 0 <= stickiness <= 1:
         raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
     _check_state_schema(state_schema)
-    agent.check_pool(names)
 
     rules = RouteRules(
         names=names,
@@ -130,8 +130,7 @@ def create_der_graph(
     )
     template = ktp_template(_first(ktp, getattr(settings, "ktp", None), None))
 
-    if hasattr(agent, "for_pool"):  # it may know more experts than these, or in another order
-        agent = agent.for_pool(names, rules.costs)
+    agent = agent_for_pool(agent, names, rules.costs)
     graph = StoppableBuilder(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )

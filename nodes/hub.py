@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -71,6 +71,20 @@ class RoutingAgent(Protocol):
 
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """Choose for each situation, all in one batch; only what its mask allows."""
+
+
+Agent = TypeVar("Agent", bound=RoutingAgent)
+
+
+def agent_for_pool(agent: Agent, names: Sequence[str], costs: Sequence[float]) -> Agent:
+    """The agent over a pool: one that knows more experts, or in another order, adapts itself.
+
+    Raises:
+        AgentPoolMismatchError: If it cannot choose among these experts.
+    """
+    agent.check_pool(names)
+    adapt = getattr(agent, "for_pool", None)
+    return agent if adapt is None else cast(Agent, adapt(names, costs))
 
 
 def find_question(

@@ -92,3 +92,9 @@ def read_config(path: Path) -> dict[str, Any]:
                 "upgrade der-graph, or train the agent anew"
             )
     return config
+
+
+def trained_metric(agent: object) -> str:
+    """Name of the metric that an agent was trained with; `match` where it does not say."""
+    metadata: dict[str, Any] = getattr(agent, "metadata", {})
+    return str(metadata.get("training", {}).get("metric") or "match")

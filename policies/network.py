@@ -5,8 +5,8 @@
 
 The head `shared`, in the picture, scores every expert by the same weights from its own features, so the
 pool's order and size are not built into the network. The head `fixed` reads the whole observation at once and
-has an output for every expert, as in the paper: it learns more about the pool it is trained for, in less time,
-and knows no other. Actor and critic share nothing, as in the paper; layers are tanh, as there. Knows nothing
+has an output for every expert, as in the paper: it learns more about its pool, in less time, and knows no
+other. Actor and critic share nothing, as in the paper; layers are tanh, as there. Knows nothing
 of texts or experts: numbers in, numbers out.
 """
 

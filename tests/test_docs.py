@@ -7,6 +7,7 @@ import shlex
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collector import collector
@@ -145,15 +146,16 @@ def test_the_python_of_the_tracing_page_runs(
     needs_the_demo_pool()
     import langsmith.utils
 
+    remembered: Any = langsmith.utils.get_env_var
     monkeypatch.chdir(tmp_path)
     with collector() as got:
         monkeypatch.setenv("LANGSMITH_ENDPOINT", got.url)
         monkeypatch.setenv("LANGSMITH_API_KEY", "none")
-        langsmith.utils.get_env_var.cache_clear()
+        remembered.cache_clear()
         try:
             run_blocks(repo_root / "docs" / "tracing.md")
         finally:
-            langsmith.utils.get_env_var.cache_clear()
+            remembered.cache_clear()
         assert got.named("der_decision")
     assert b"37 * 48" not in b"".join(got.raw)  # the page redacts
     assert (tmp_path / "feedback.jsonl").exists()

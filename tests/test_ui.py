@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import urllib.request
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +30,14 @@ from der_graph.pool import Pool, pool_from
 from der_graph.serving.running import in_background, open_socket
 from der_graph.ui import create_app, create_page, serve_page
 
+# Gradio's queue, in its own bookkeeping, uses what pandas 3 warns of.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+    pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"),
+]
+
 FLAGS = [
     *"--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking".split(),
     *"--disable-component-update --disable-sync --disable-dev-shm-usage".split(),
@@ -37,6 +47,15 @@ EVIL = (
     "<script>window.hit=1</script><img src=/evil.png onerror='window.hit=2'> <b>bold</b> **stars** "
     "${window.hit=3} {{window.hit}} ![x](/evil.png) [y](javascript:window.hit=4)\n    indented"
 )
+
+
+@pytest.fixture(autouse=True)
+def _left_open() -> Iterator[None]:
+    """Gradio makes locks on event loops that it never closes; they must not be found by another test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def needs_gradio() -> None:
@@ -53,7 +72,7 @@ def browser() -> Iterator[Any]:
     if found is None:
         pytest.skip(f"no Chromium: none of {', '.join(names)} is installed")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS, timeout=120_000)
         yield browser
         browser.close()
 
@@ -182,25 +201,25 @@ def test_limits_take_effect(browser: Any) -> None:
     pool, small, _ = two()
     agent = KnobAgent("small", "large")
     with opened(browser, pool, agent) as look:
-        look.set_number("#der-max-cost", "2.5")
+        look.set_number("#der-max-cost", "1.5")
         look.expect(look.page.locator("#der-cost-weight")).to_be_visible()
         look.set_number("#der-cost-weight", "1.2")
         look.set_number("#der-deadline", "50")
         look.ask("Count")
         look.over("done: 1 call")
         assert look.route() == ["small", "END"]
-        assert look.page.locator(".der-limit").inner_text() == "budget 2.500 B"
+        assert look.page.locator(".der-limit").inner_text() == "budget 1.500 B"
         assert "the budget pays for no other expert" in look.panel()
         assert "of 50 s" in look.panel()
         assert look.replies() == ["a draft"]
-        assert (agent.seen[0].max_cost, agent.seen[0].cost_weight) == (2.5, 1.2)
+        assert (agent.seen[0].max_cost, agent.seen[0].cost_weight) == (1.5, 1.2)
         assert agent.seen[0].deadline_left == 50
 
         look.tick("small", on=False)
         look.ask("And now?")
         look.over("no answer")
         problem = look.page.locator(".der-problem").inner_text()
-        assert problem.startswith("max_cost=2.5 does not pay") or "large" in look.route()
+        assert problem.startswith("max_cost=1.5 does not pay for a single call")
         look.tick("large", on=False)
         look.ask("Anybody?")
         look.expect(look.page.locator(".der-problem")).to_contain_text("no expert is ticked")

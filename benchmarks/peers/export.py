@@ -2,9 +2,9 @@
 
     python benchmarks/peers/export.py --data recorded_pool --out peers_run [--embeddings FILE.npz]
 
-Runs where der-graph is installed. The questions are those of `der_graph.data.load_examples`, train then dev,
-and the embeddings those of der-graph's own sentence encoder, so that a peer sees exactly what the agent sees.
-`--embeddings` names a file that keeps them between runs.
+Runs where der-graph is installed. The questions are those of `der_graph.data.load_examples`, train then
+dev, and the embeddings those of der-graph's own sentence encoder, so that a peer sees exactly what the
+agent sees. `--embeddings` names a file that keeps them between runs.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ which take most of its training time and which its `predict` does not use).
 
 A label is the best model of a question, and where several are equally good the one whose row comes first.
 With answers right or wrong, most questions are such ties, so the order of the rows decides what is learnt;
-each order below is one that a user could have given. The reward is the package's own cost-aware training: the
-column `performance` is replaced by alpha * quality - (1 - alpha) * cost, each scaled to [0, 1].
+each order below is one that a user could have given. The reward is the package's own cost-aware training:
+the column `performance` is replaced by alpha * quality - (1 - alpha) * cost, each scaled to [0, 1].
 """
 
 from __future__ import annotations
@@ -154,14 +154,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that export.py wrote")
     parser.add_argument("--routers", nargs="+", choices=list(ROUTERS), default=list(ROUTERS))
+    parser.add_argument("--knobs", nargs="+", help="only the settings of these names")
+    parser.add_argument("--folds", type=int, nargs="+", help="only these, counted from 0")
+    parser.add_argument("--tag", default="", help="part of the file name, for runs side by side")
     args = parser.parse_args()
     data = PeerData.load(args.data)
     for kind in args.routers:
         start = time.perf_counter()
         found: dict[str, Setting] = {}
-        for k in range(int(data.fold.max()) + 1):
+        for k in args.folds or range(int(data.fold.max()) + 1):
             train, test = np.flatnonzero(data.fold != k), np.flatnonzero(data.fold == k)
             for table in tables(data.quality[train], data.costs):
+                if args.knobs and table.knob not in args.knobs:
+                    continue
                 random.seed(k)
                 np.random.seed(k)
                 torch.manual_seed(k)
@@ -175,7 +180,7 @@ def main() -> None:
                     setting.choices[i] = choice
             print(f"{kind}: fold {k + 1}, {time.perf_counter() - start:.0f} s", flush=True)
         save_choices(
-            args.data / f"choices_llmrouter_{kind}.json",
+            args.data / f"choices_llmrouter_{kind}{args.tag}.json",
             "LLMRouter",
             {
                 name: importlib.metadata.version(name)

@@ -2,12 +2,14 @@
 
     export.py ──data.npz, data.json──> llmrouter_run.py, routellm_run.py ──choices_*.json──> report.py
 
-Needs numpy alone, since it is imported in the environment of the peers too, where der-graph is not installed.
+Needs numpy alone, since it is imported in the environment of the peers too, where der-graph is not
+installed.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,7 +85,8 @@ class Setting:
         knob: What was set, in words.
         cost_weight: The price of cost where the knob is one, in der-graph's unit: quality given up for
             asking everyone once.
-        choices: (n,) index of the expert asked for each question, by the model that never saw it.
+        choices: (n,) index of the expert asked for each question, by the model that never saw it; -1 where
+            the fold was not run.
     """
 
     method: str
@@ -98,7 +101,13 @@ def save_choices(file: Path, peer: str, versions: dict[str, str], settings: list
     file.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
-def load_choices(file: Path) -> list[Setting]:
-    """Read what `save_choices` wrote."""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return [Setting(**setting) for setting in found["settings"]]
+def load_choices(files: Iterable[Path]) -> list[Setting]:
+    """Read what `save_choices` wrote; settings whose folds lie in several files are put together."""
+    merged: dict[tuple[str, str], Setting] = {}
+    for file in files:
+        for fields in json.loads(file.read_text(encoding="utf-8"))["settings"]:
+            new = Setting(**fields)
+            old = merged.setdefault((new.method, new.knob), new)
+            pairs = zip(old.choices, new.choices, strict=True)
+            old.choices = [first if first >= 0 else second for first, second in pairs]
+    return list(merged.values())

@@ -1,13 +1,15 @@
 """Put the peers' choices into one table: quality against cost, and quality at the same cost.
 
-    python benchmarks/peers/report.py --data peers_run [--der results.json] [--out peers.json] [--markdown peers.md]
+    python benchmarks/peers/report.py --data peers_run [--der results.json] [--out peers.json]
 
-`--out` has the row format of `benchmarks/recorded_pool.py --out`, with the knob in words besides, so that both
-can be drawn into one plot. `--der` is such a file; its methods are put at the same costs as the peers.
+`--out` has the row format of `benchmarks/recorded_pool.py --out`, with the knob in words besides, so that
+both can be drawn into one plot. `--der` is such a file; its methods are put at the same costs as the
+peers.
 
-Quality at a cost is that of the best mixture of two settings of one router by the toss of a coin (the upper
-concave hull of its points), at a mean cost of at most so much. That favours the peers: which settings to mix is
-found on the test questions. The toss of a coin between single models is what any router has to beat.
+Quality at a cost is that of the best mixture of two settings of one router by the toss of a coin (the
+upper concave hull of its points), at a mean cost of at most so much. That favours the peers: which
+settings to mix is found on the test questions. The toss of a coin between single models is what any router
+has to beat.
 """
 
 from __future__ import annotations
@@ -164,7 +166,7 @@ def main() -> None:
         raise SystemExit(
             f"{args.data}: no choices_*.json; run llmrouter_run.py and routellm_run.py first"
         )
-    settings = [setting for file in files for setting in load_choices(file)]
+    settings = load_choices(files)
     rows = rows_of(data, settings)
     at = at_budgets(data, singles(data) + settings, args.budgets)
     if args.der:

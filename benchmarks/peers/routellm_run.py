@@ -2,23 +2,24 @@
 
     OPENAI_API_KEY=none python benchmarks/peers/routellm_run.py --data peers_run
 
-Runs in an environment of its own (requirements-routellm.txt), with the package's own classes: `MFModel_Train`
-and `train_loops` as its training script calls them (dimension 128, 100 epochs, learning rate 3e-4, noise 0.1),
-then `MatrixFactorizationRouter.route`. Adapted, none of it in the package's files:
+Runs in an environment of its own (requirements-routellm.txt), with the package's own classes:
+`MFModel_Train` and `train_loops` as its training script calls them (dimension 128, 100 epochs, learning
+rate 3e-4, noise 0.1), then `MatrixFactorizationRouter.route`. Adapted, none of it in the package's files:
 
 - The embeddings are MiniLM's (384 numbers), not text-embedding-3-small's (1,536): the package's
-  `OPENAI_CLIENT` is replaced by a table of the exported ones. The key above is never used; the package wants one
-  at import.
+  `OPENAI_CLIENT` is replaced by a table of the exported ones. The key above is never used; the package
+  wants one at import.
 - `MODEL_IDS`, a fixed list of 64 models, holds the models of the pool instead.
-- Human votes are replaced by comparisons of the recorded answers: a right answer beats a wrong one. Ties are
-  left out, as the package's script leaves them out.
-- Training on a CPU, which its script does not do by itself.
+- Human votes are replaced by comparisons of the recorded answers: a right answer beats a wrong one. Ties
+  are left out, as the package's script leaves them out.
+- Training on a CPU, which its script does not do by itself, with batches cut from tensors: the same batches,
+  but faster than the package's loader.
 
-The router decides between two models. The strong one is the best on the training questions. The weak one makes
-the best pair when a coin tosses between the two at `--budget`, on the training questions too. The threshold is
-set as the package's `calibrate_threshold` does, from the wanted share of strong calls, on the training questions.
-With `--every-weak`, each cheaper model is tried as the weak one besides; to pick the best of these would be to
-pick on the test questions.
+The router decides between two models. The strong one is the best on the training questions. The weak one
+makes the best pair when a coin tosses between the two at `--budget`, on the training questions too. The
+threshold is set as the package's `calibrate_threshold` does, from the wanted share of strong calls, on the
+training questions. With `--every-weak`, each cheaper model is tried as the weak one besides; to pick the
+best of these would be to pick on the test questions.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import io
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +58,23 @@ class Table:
         return SimpleNamespace(
             data=[SimpleNamespace(embedding=self._known[text]) for text in input]
         )
+
+
+class Batches:
+    """Batches of a dataset of the package, whose own loader builds each from single tensors and is slower."""
+
+    def __init__(self, dataset: Any, size: int, *, shuffle: bool) -> None:
+        rows = [dataset[i] for i in range(len(dataset))]
+        self._columns = [torch.tensor([int(row[c]) for row in rows]) for c in range(3)]
+        self._size = size
+        self._shuffle = shuffle
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Winner, loser and question of each comparison, in a new order every time if shuffled."""
+        n = len(self._columns[0])
+        order = torch.randperm(n) if self._shuffle else torch.arange(n)
+        for part in order.split(self._size):
+            yield tuple(column[part] for column in self._columns)
 
 
 def comparisons(
@@ -90,8 +108,8 @@ def train_model(
     found = comparisons(data, train, models)
     cut = int(len(found) * 0.95)
     loaders = [
-        script.PairwiseDataset(found[:cut]).get_dataloaders(batch_size=64, shuffle=True),
-        script.PairwiseDataset(found[cut:]).get_dataloaders(1024, shuffle=False),
+        Batches(script.PairwiseDataset(found[:cut]), 64, shuffle=True),
+        Batches(script.PairwiseDataset(found[cut:]), 1024, shuffle=False),
     ]
     size = {"num_models": len(data.names), "text_dim": data.embeddings.shape[1]}
     net = script.MFModel_Train(
@@ -148,9 +166,11 @@ def main() -> None:
     parser.add_argument(
         "--every-weak", action="store_true", help="each cheaper model as the weak one"
     )
+    parser.add_argument("--folds", type=int, nargs="+", help="only these, counted from 0")
+    parser.add_argument("--tag", default="", help="part of the file name, for runs side by side")
     args = parser.parse_args()
     data = PeerData.load(args.data)
-    model_module = importlib.import_module(f"{PACKAGE}.model")
+    model_module: Any = importlib.import_module(f"{PACKAGE}.model")
     model_module.OPENAI_CLIENT = Table(data)
     model_module.MODEL_IDS.clear()
     model_module.MODEL_IDS.update({name: i for i, name in enumerate(data.names)})
@@ -164,7 +184,7 @@ def main() -> None:
             for i, choice in zip(test, chosen, strict=True):
                 setting.choices[i] = choice
 
-    for k in range(int(data.fold.max()) + 1):
+    for k in args.folds or range(int(data.fold.max()) + 1):
         start = time.perf_counter()
         train, test = np.flatnonzero(data.fold != k), np.flatnonzero(data.fold == k)
         mean = data.quality[train].mean(axis=0)
@@ -190,7 +210,9 @@ def main() -> None:
             flush=True,
         )
     versions = {name: importlib.metadata.version(name) for name in ("routellm", "torch", "openai")}
-    save_choices(args.data / "choices_routellm.json", "RouteLLM", versions, list(found.values()))
+    save_choices(
+        args.data / f"choices_routellm{args.tag}.json", "RouteLLM", versions, list(found.values())
+    )
 
 
 if __name__ == "__main__":

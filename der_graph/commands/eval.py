@@ -77,7 +77,9 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data import load_examples
+    from der_graph.nodes.hub import agent_for_pool
     from der_graph.policies.agent import load_agent
+    from der_graph.policies.agent_folder import trained_metric
     from der_graph.policies.cache import open_cache
     from der_graph.policies.evaluate import evaluate
     from der_graph.policies.methods import BASELINES
@@ -88,12 +90,11 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.policies.summary import is_live, summarize
     from der_graph.pool import load_pool
 
-    pool, agent = load_pool(args.pool), load_agent(args.agent)
-    agent.check_pool(pool.names)
+    pool = load_pool(args.pool)
+    agent = agent_for_pool(load_agent(args.agent), pool.rules.names, pool.rules.costs)
     examples = load_examples(args.data, limit=args.limit)
     train = load_examples(args.train) if args.train else []
-    trained_with = agent.metadata.get("training", {}).get("metric")
-    metric = get_metric(args.metric or trained_with or "match")
+    metric = get_metric(args.metric or trained_metric(agent))
     wanted = BASELINES if args.baselines is None else _words(args.baselines)
     with open_cache(args.cache) as cache:
         found = evaluate(

@@ -34,7 +34,9 @@ def add(commands: Commands) -> None:
         "--probes", type=int, default=30, metavar="K", help="probe questions (default: 30)"
     )
     new.add_argument(
-        "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
+        "--metric",
+        metavar="NAME",
+        help="what a good answer is (default: the metric that the agent was trained with)",
     )
     new.add_argument(
         "--seed",
@@ -61,6 +63,7 @@ def run_add(args: argparse.Namespace) -> int:
     from der_graph.data import load_examples
     from der_graph.errors import AgentError, PoolError
     from der_graph.policies.agent import DERAgent, load_agent
+    from der_graph.policies.agent_folder import trained_metric
     from der_graph.policies.cache import open_cache
     from der_graph.policies.new_expert import probe_expert
     from der_graph.pool import load_pool
@@ -84,7 +87,7 @@ def run_add(args: argparse.Namespace) -> int:
                 expert,
                 examples,
                 count=args.probes,
-                metric=args.metric,
+                metric=args.metric or trained_metric(agent),
                 cache=cache,
                 seed=args.seed,
             )

@@ -27,7 +27,9 @@ def add(commands: Commands) -> None:
     )
     target.add_argument("--target-quality", type=cost, metavar="Q", help="mean quality to reach")
     parser.add_argument(
-        "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
+        "--metric",
+        metavar="NAME",
+        help="what a good answer is (default: the metric that the agent was trained with)",
     )
     parser.add_argument(
         "--points", type=int, default=16, metavar="N", help="prices to try (default: 16)"
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.data import load_examples
     from der_graph.errors import AgentError, BudgetError
     from der_graph.policies.agent import DERAgent, load_agent
+    from der_graph.policies.agent_folder import trained_metric
     from der_graph.policies.answers import AnswerSource
     from der_graph.policies.cache import open_cache
     from der_graph.policies.quality import get_metric
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         source = AnswerSource(
             list(pool),
             load_examples(args.data, limit=args.limit),
-            get_metric(args.metric),
+            get_metric(args.metric or trained_metric(agent)),
             ktp=pool.settings.ktp,
             cache=cache,
         )

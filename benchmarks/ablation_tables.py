@@ -1,0 +1,239 @@
+"""Rows of the ablations: what each training's tests come to, question by question against the standard agent.
+
+    units (one training, fold and seed each) ──tables──> studies, a row per condition
+
+Quality is taken at one cost, 47 B a question, by interpolation between the two nearest points of the knob, for
+every question; where the whole curve is cheaper, at its dearest point. So conditions that change the meaning of
+the price are comparable. Intervals are over questions, of the mean over seeds. A row counts only folds that the
+condition and the standard agent both have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from ablation_plan import BAD, BETAS, CLONES, FAULTS, POOLS, QUESTIONS, STEPS, TASKS, Training
+
+from der_graph.policies.statistics import bootstrap_interval
+
+Floats = npt.NDArray[np.float64]
+Unit = dict[str, Any]
+Row = dict[str, Any]
+COST = 47.0
+"""Billions of parameters a question: the cost of the issue's target."""
+DIGITS = 6
+FAULT_AT = 3
+"""Position of the price at which a fault is looked at: 0.2 of `recorded_pool.PRICES`."""
+
+
+class Curve(NamedTuple):
+    """A condition over its knob; arrays of shape (prices, questions), means over seeds."""
+
+    quality: Floats
+    cost: Floats
+    calls: Floats
+
+    def at(self, cost: float) -> tuple[Floats, Floats, Floats] | None:
+        """Quality, cost and calls of every question at a mean cost; None where the knob does not go so low."""
+        means = self.cost.mean(axis=1)
+        order = np.argsort(means, kind="stable")
+        means = means[order]
+        if cost < means[0]:
+            return None
+        upper = int(np.searchsorted(means, min(cost, means[-1])))
+        lower = max(0, upper - 1)
+        gap = means[upper] - means[lower]
+        share = float(np.clip((cost - means[lower]) / gap, 0, 1)) if gap > 0 else 1.0
+        low, high = order[lower], order[upper]
+        return tuple((1 - share) * table[low] + share * table[high] for table in self)  # type: ignore[return-value]
+
+    def means(self) -> list[list[float]]:
+        """(cost, quality) of every price, by cost."""
+        pairs = zip(self.cost.mean(axis=1), self.quality.mean(axis=1), strict=True)
+        return [[round(float(c), DIGITS), round(float(q), DIGITS)] for c, q in sorted(pairs)]
+
+
+def curve(units: Sequence[Unit], test: str, folds: Sequence[int], task: str = "") -> Curve:
+    """All folds of a test put together, after the mean over the seeds of each."""
+    parts = []
+    for fold in folds:
+        mine = [unit for unit in units if unit["fold"] == fold]
+        tables = np.mean([unit["tests"][test]["points"] for unit in mine], axis=0)
+        if task:
+            tables = tables[:, :, np.array(mine[0]["tasks"]) == task]
+        parts.append(tables)
+    joined = np.concatenate(parts, axis=2)  # (prices, 3, questions)
+    return Curve(joined[:, 0], joined[:, 1], joined[:, 2])
+
+
+class Condition(NamedTuple):
+    """One row: a test of a training, the one that it is compared with, and what to call it."""
+
+    label: str
+    training: Training
+    test: str = "plain"
+    against: tuple[Training, str] | None = (Training(), "plain")
+    task: str = ""
+    value: float | None = None
+    price: int | None = None
+    """Compare at this price (position) and not at one cost."""
+
+
+def studies() -> dict[str, list[Condition]]:
+    """All rows, by study."""
+    standard = Training()
+    found: dict[str, list[Condition]] = {}
+    found["max_steps"] = [
+        Condition(f"trained for {n}", Training(max_steps=n), value=n) for n in STEPS
+    ] + [
+        Condition(f"trained for {max(STEPS)}, limited to {n} when asked", standard, f"max_steps={n}", value=n)
+        for n in STEPS[:-1]
+    ]
+    found["pool_size"] = [
+        Condition(f"trained with {n} experts", Training(experts=n), value=n) for n in POOLS
+    ] + [
+        Condition(f"trained with all, {n} of them at hand", standard, f"part={n}", value=n)
+        for n in POOLS[:-1]
+    ]
+    found["questions"] = [
+        Condition(f"{n} questions", Training(questions=n), value=n) for n in QUESTIONS
+    ] + [Condition("all questions", standard, value=None)]
+    found["left_out"] = [
+        Condition(f"{task}: {how}", training, task=task)
+        for task in TASKS
+        for how, training in (
+            ("trained with it", standard),
+            ("never trained on", Training(without_task=task)),
+        )
+    ]
+    found["reward"] = [Condition("default reward", standard)] + [
+        Condition(f"paper's reward, beta {beta:g}", Training(beta=beta), value=beta) for beta in BETAS
+    ]
+    found["bad_expert"] = [Condition("all as recorded", standard, price=FAULT_AT)] + [
+        Condition(f"{name}: {fault}", standard, f"bad={name}:{fault}", price=FAULT_AT)
+        for name in BAD
+        for fault in FAULTS
+    ]
+    found["bad_in_training"] = [
+        Condition(f"{BAD[0]}: {fault}, in training too", Training(bad=f"{BAD[0]}:{fault}"))
+        for fault in FAULTS
+    ]
+    found["clones"] = [
+        Condition(
+            f"{n} experts", Training(any_pool=True), "plain" if n == CLONES[0] else f"clones={n}",
+            (Training(any_pool=True), "plain"), value=n,
+        )
+        for n in CLONES
+    ]  # fmt: skip
+    return found
+
+
+def tables(units: Sequence[Unit]) -> dict[str, Any]:
+    """Make all rows that the units have data for.
+
+    Args:
+        units: Results of trainings, as `ablations.run` makes them.
+    """
+    by_key: dict[str, list[Unit]] = {}
+    for unit in units:
+        by_key.setdefault(Training(**unit["training"]).key, []).append(unit)
+    rows = {
+        study: [row for condition in conditions for row in _row(condition, by_key)]
+        for study, conditions in studies().items()
+    }
+    return {
+        "cost": COST,
+        "steps": sorted({unit["steps"] for unit in units}),
+        "seconds_per_training": round(float(np.median([u["seconds"] for u in units])), 1) if units else None,
+        "studies": {study: found for study, found in rows.items() if found},
+        "stability": stability(by_key.get(Training().key, [])),
+    }  # fmt: skip
+
+
+def _row(condition: Condition, by_key: dict[str, list[Unit]]) -> list[Row]:
+    def having(training: Training, test: str) -> list[Unit]:
+        return [unit for unit in by_key.get(training.key, []) if test in unit["tests"]]
+
+    mine = having(condition.training, condition.test)
+    folds = {unit["fold"] for unit in mine}
+    base: list[Unit] = []
+    if condition.against is not None:
+        base = having(*condition.against)
+        folds &= {unit["fold"] for unit in base}
+    if not folds:
+        return []
+    order = sorted(folds)
+    found = curve(mine, condition.test, order, condition.task)
+    point = _point(found, condition.price)
+    row: Row = {
+        "label": condition.label, "value": condition.value, "curve": found.means(),
+        "questions": found.quality.shape[1], "folds": len(order),
+        "seeds": len({unit["seed"] for unit in mine}),
+        "ms_per_call": round(float(np.mean([u["tests"][condition.test]["ms_per_call"] for u in mine])), 2),
+    }  # fmt: skip
+    if point is None:
+        return [{**row, "quality": None, "cost": None, "calls": None, "difference": None}]
+    quality, cost, calls = point
+    row |= {
+        "quality": bootstrap_interval(quality, seed=0)._asdict(),
+        "cost": round(float(cost.mean()), DIGITS),
+        "calls": round(float(calls.mean()), DIGITS),
+        "difference": None,
+    }
+    same = condition.against == (condition.training, condition.test)
+    if condition.against is not None and not same:
+        other = _point(curve(base, condition.against[1], order, condition.task), condition.price)
+        if other is not None:
+            row["difference"] = bootstrap_interval(quality - other[0], seed=0)._asdict()
+    return [row]
+
+
+def _point(found: Curve, price: int | None) -> tuple[Floats, Floats, Floats] | None:
+    if price is None:
+        return found.at(COST)
+    at = min(price, len(found.quality) - 1)  # a fault is looked at with one price only
+    return found.quality[at], found.cost[at], found.calls[at]
+
+
+def stability(units: Sequence[Unit]) -> list[Row]:
+    """How far routes differ: between two seeds at each price, and from one price to the next."""
+    found: list[Row] = []
+    if not units:
+        return found
+    prices = units[0]["tests"]["plain"]["prices"]
+    by_fold: dict[int, list[list[list[str]]]] = {}
+    for unit in sorted(units, key=lambda u: (u["fold"], u["seed"])):
+        by_fold.setdefault(unit["fold"], []).append(unit["tests"]["plain"]["routes"])
+    pairs = [
+        (seeds[i], seeds[j])
+        for seeds in by_fold.values()
+        for i in range(len(seeds))
+        for j in range(i)
+    ]
+    for k, price in enumerate(prices):
+        row: Row = {"price": price, "pairs": len(pairs)}
+        if pairs:
+            both = [(x, y) for a, b in pairs for x, y in zip(a[k], b[k], strict=True)]
+            row |= {
+                "questions": len(both),
+                "route": _share([x != y for x, y in both]),
+                "first": _share([x.split()[:1] != y.split()[:1] for x, y in both]),
+                "last": _share([x.split()[-1:] != y.split()[-1:] for x, y in both]),
+            }
+        if k + 1 < len(prices):
+            steps = [
+                x != y
+                for seeds in by_fold.values()
+                for routes in seeds
+                for x, y in zip(routes[k], routes[k + 1], strict=True)
+            ]
+            row["next_price"] = _share(steps)
+        found.append(row)
+    return found
+
+
+def _share(flags: Sequence[bool]) -> dict[str, float]:
+    return bootstrap_interval([float(flag) for flag in flags], resamples=2000, seed=0)._asdict()

@@ -1,0 +1,64 @@
+"""Measure everything and write docs/results.md with its pictures: `make results`.
+
+    python benchmarks/results.py [--data ../shared/data] [--only comparison,ablations] [--render] [--fast]
+
+Every stage is a benchmark of its own that leaves a JSON in `--runs`; those that are there and current are not
+run again, so an interrupted run goes on. Then the page and the pictures are made of the JSONs alone: the same
+JSONs give the same files. What was not measured is not shown. See `results_stages` and `results_page`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from results_page import load_results, page
+from results_pictures import draw
+from results_stages import ROOT, STAGES, Places, adopt, run_all, stage
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("DER_DATA") or ROOT.parent / "shared" / "data"),
+        help="folder with recorded_pool/ (default: DER_DATA, else ../shared/data)",
+    )
+    parser.add_argument("--runs", type=Path, help="folder of the JSONs (default: runs/results)")
+    parser.add_argument("--docs", type=Path, help="where results.md and images/ go (default: docs)")
+    parser.add_argument("--vectors", type=Path, help="file of sentence vectors")
+    parser.add_argument("--cache", type=Path, help="answer cache of the live pool")
+    parser.add_argument("--only", help=f"stages to run, of: {', '.join(s.name for s in STAGES)}")
+    parser.add_argument("--force", action="store_true", help="run stages that are current too")
+    parser.add_argument("--render", action="store_true", help="run nothing: page and pictures only")
+    parser.add_argument(
+        "--fast", action="store_true", help="a few rows and steps, to see that it works; not into docs"
+    )
+    parser.add_argument(
+        "--adopt", action="append", default=[], metavar="STAGE=FILE",
+        help="take a JSON that this stage's very command made before",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    runs = args.runs or ROOT / "runs" / ("results-fast" if args.fast else "results")
+    docs = args.docs or (runs / "docs" if args.fast else ROOT / "docs")
+    runs.mkdir(parents=True, exist_ok=True)
+    vectors = args.vectors or ROOT / "runs" / "recorded_vectors.npz"
+    places = Places(args.data.absolute(), runs.absolute(), vectors.absolute(), args.cache)
+    for told in args.adopt:
+        name, _, file = told.partition("=")
+        adopt(stage(name), Path(file), places)
+    if not args.render:
+        wanted = [stage(name) for name in args.only.split(",")] if args.only else list(STAGES)
+        run_all(wanted, places, fast=args.fast, force=args.force)
+    results = load_results(places.runs)
+    docs.mkdir(parents=True, exist_ok=True)
+    pictures = draw(results, docs / "images")
+    (docs / "results.md").write_text(page(results, pictures), encoding="utf-8")
+    print(f"{docs / 'results.md'}: {', '.join(results) or 'nothing measured yet'}")
+
+
+if __name__ == "__main__":
+    main()
