@@ -1,6 +1,6 @@
 """What the ablations train and test: a list of trainings, each with the tests that its agent takes.
 
-    plan() ──> Training (what differs from the standard one), names of its tests, first seeds that it is run with
+    plan() ──> Training (what differs from the standard one), names of its tests, seeds
 
 Everything not named is as in `recorded_pool.settings`. Order is order of work, so that an interrupted run has
 whole studies first.
@@ -62,7 +62,7 @@ class Item:
 
 
 def part(experts: int) -> list[str]:
-    """The pool of so many experts: alternately the dearest and the cheapest that is left, in the pool's order."""
+    """The pool of so many experts: alternately the dearest and the cheapest left, in pool order."""
     left = list(SIZES)
     taken = [left.pop(-1 if turn % 2 == 0 else 0) for turn in range(experts)]
     return [name for name in SIZES if name in taken]

@@ -2,10 +2,10 @@
 
     units (one training, fold and seed each) ──tables──> studies, a row per condition
 
-Quality is taken at one cost, 47 B a question, by interpolation between the two nearest points of the knob, for
-every question; where the whole curve is cheaper, at its dearest point. So conditions that change the meaning of
-the price are comparable. Intervals are over questions, of the mean over seeds. A row counts only folds that the
-condition and the standard agent both have.
+Quality is taken at one cost, 47 B a question, by interpolation between the two nearest points of the knob,
+for every question; where the whole curve is cheaper, at its dearest point. So conditions that change the
+meaning of the price are comparable. Intervals are over questions, of the mean over seeds. A row counts only
+folds that the condition and the standard agent both have.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 Unit = dict[str, Any]
 Row = dict[str, Any]
 COST = 47.0
-"""Billions of parameters a question: the cost of the issue's target."""
+"""Billions of parameters a question: the cost at which the comparison has its target."""
 DIGITS = 6
 FAULT_AT = 3
 """Position of the price at which a fault is looked at: 0.2 of `recorded_pool.PRICES`."""
@@ -37,7 +37,7 @@ class Curve(NamedTuple):
     calls: Floats
 
     def at(self, cost: float) -> tuple[Floats, Floats, Floats] | None:
-        """Quality, cost and calls of every question at a mean cost; None where the knob does not go so low."""
+        """Quality, cost and calls of every question at a mean cost; None if the knob is dearer."""
         means = self.cost.mean(axis=1)
         order = np.argsort(means, kind="stable")
         means = means[order]
@@ -89,7 +89,12 @@ def studies() -> dict[str, list[Condition]]:
     found["max_steps"] = [
         Condition(f"trained for {n}", Training(max_steps=n), value=n) for n in STEPS
     ] + [
-        Condition(f"trained for {max(STEPS)}, limited to {n} when asked", standard, f"max_steps={n}", value=n)
+        Condition(
+            f"trained for {max(STEPS)}, limited to {n} when asked",
+            standard,
+            f"max_steps={n}",
+            value=n,
+        )
         for n in STEPS[:-1]
     ]
     found["pool_size"] = [
@@ -110,7 +115,8 @@ def studies() -> dict[str, list[Condition]]:
         )
     ]
     found["reward"] = [Condition("default reward", standard)] + [
-        Condition(f"paper's reward, beta {beta:g}", Training(beta=beta), value=beta) for beta in BETAS
+        Condition(f"paper's reward, beta {beta:g}", Training(beta=beta), value=beta)
+        for beta in BETAS
     ]
     found["bad_expert"] = [Condition("all as recorded", standard, price=FAULT_AT)] + [
         Condition(f"{name}: {fault}", standard, f"bad={name}:{fault}", price=FAULT_AT)

@@ -1,11 +1,11 @@
 """What each part is worth, on the recorded pool: train again with one thing changed, and test.
 
-    python benchmarks/ablations.py --data recorded_pool --out ablations.json [--work FOLDER] [--folds 2] [--seeds 1]
+    python benchmarks/ablations.py --data recorded_pool --out ablations.json [--work FOLDER] [--folds 2]
 
-Longest route, size of the pool, number of training questions, a task never trained on, the reward's beta, a bad
-expert, copies of every expert, and how far routes differ between two seeds. See `ablation_plan` for the list
-and `ablation_tables` for how a row is made. Each training's results go to `--work` at once: an interrupted run
-goes on where it stopped. One process.
+Longest route, size of the pool, number of training questions, a task never trained on, the reward's beta, a
+bad expert, copies of every expert, and how far routes differ between two seeds. See `ablation_plan` for the
+list and `ablation_tables` for how a row is made. Each training's results go to `--work` at once: an
+interrupted run goes on where it stopped. One process.
 """
 
 from __future__ import annotations
@@ -172,7 +172,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=150_000, help="of each training")
     parser.add_argument("--only", help="trainings whose key has this word (see --work); for trying")
-    parser.add_argument("--read", action="store_true", help="train nothing: table of what --work has")
+    parser.add_argument(
+        "--read", action="store_true", help="train nothing: table of what --work has"
+    )
     parser.add_argument("--out", type=Path, required=True, help="write the tables as JSON")
     args = parser.parse_args(argv)
     if args.read:
@@ -196,5 +198,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    assert MAX_STEPS == Training().max_steps
+    assert Training().max_steps == MAX_STEPS
     main()

@@ -1,7 +1,7 @@
 """A recorded pool with one bad expert, or with many copies of every expert.
 
-    Recorded ──spoiled──> the same, one expert answers noise or what is wrong on purpose
-    Recorded, agent ──cloned──> 11 experts become 110 or 1,000, each at a slightly different price
+Recorded ──spoiled──> the same, one expert answers noise or what is wrong on purpose
+Recorded, agent ──cloned──> 11 experts become 110 or 1,000, each at a slightly different price
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ def spoiled(recorded: Recorded, name: str, fault: Fault, *, seed: int = 0) -> Re
     return recorded._replace(examples=examples, experts=experts)
 
 
-def _bad_answer(
-    example: Example, name: str, fault: Fault, rng: np.random.Generator
-) -> Candidate:
+def _bad_answer(example: Example, name: str, fault: Fault, rng: np.random.Generator) -> Candidate:
     tokens = example.candidates[name].tokens
     if fault == "noise":
         text = " ".join(rng.choice(_WORDS, size=30).tolist())
@@ -102,7 +100,9 @@ def cloned(
         known.features,
         np.zeros((experts, 0), dtype=np.float32),
     )
-    names = list(zip([e.name for e in members], [recorded.experts[i].name for i in at], strict=True))
+    names = list(
+        zip([e.name for e in members], [recorded.experts[i].name for i in at], strict=True)
+    )
     examples = [
         replace(e, candidates={new: e.candidates[old] for new, old in names})
         for e in recorded.examples

@@ -37,7 +37,8 @@ def timed(
         start = time.perf_counter()
         try:
             state = graph.invoke(
-                {"messages": [HumanMessage(example.question)]}, context=DERContext(deadline=deadline)
+                {"messages": [HumanMessage(example.question)]},
+                context=DERContext(deadline=deadline),
             )
         except AllExpertsFailedError:
             answers = []

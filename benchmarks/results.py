@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="run stages that are current too")
     parser.add_argument("--render", action="store_true", help="run nothing: page and pictures only")
     parser.add_argument(
-        "--fast", action="store_true", help="a few rows and steps, to see that it works; not into docs"
+        "--fast",
+        action="store_true",
+        help="a few rows and steps, to see that it works; not into docs",
     )
     parser.add_argument(
         "--adopt", action="append", default=[], metavar="STAGE=FILE",

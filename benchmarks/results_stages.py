@@ -74,7 +74,9 @@ class Stage:
 
     def shown(self) -> str:
         """The command as a reader types it, from the checkout."""
-        places = Places(Path("../shared/data"), Path("runs/results"), Path("runs/recorded_vectors.npz"))
+        places = Places(
+            Path("../shared/data"), Path("runs/results"), Path("runs/recorded_vectors.npz")
+        )
         words = _filled(self.arguments, places, self.output)
         start = "der" if self.script == "der_graph" else f"python {self.script}"
         return " ".join([start, *words]).replace(" --vectors runs/recorded_vectors.npz", "")
@@ -189,7 +191,9 @@ def run_stage(what: Stage, places: Places, *, fast: bool = False) -> None:
     if what.live and places.cache is not None:
         words += ["--cache", str(places.cache)]
     start = ["-m", "der_graph"] if what.script == "der_graph" else [str(ROOT / what.script)]
-    noted = fingerprint(what, places, fast=fast)  # before: what changes meanwhile is not in the result
+    noted = fingerprint(
+        what, places, fast=fast
+    )  # before: what changes meanwhile is not in the result
     began = time.perf_counter()
     log = places.runs / f"{what.name}.log"
     with log.open("w", encoding="utf-8") as lines:
@@ -197,8 +201,14 @@ def run_stage(what: Stage, places: Places, *, fast: bool = False) -> None:
             [sys.executable, *start, *words], cwd=ROOT, stdout=lines, check=False
         ).returncode
     if code:
-        raise SystemExit(f"stage '{what.name}' failed with exit code {code}; its output is in {log}")
-    _note(what, places, {**noted, "seconds": round(time.perf_counter() - began), "cores": os.cpu_count()})
+        raise SystemExit(
+            f"stage '{what.name}' failed with exit code {code}; its output is in {log}"
+        )
+    _note(
+        what,
+        places,
+        {**noted, "seconds": round(time.perf_counter() - began), "cores": os.cpu_count()},
+    )
 
 
 def adopt(what: Stage, file: Path, places: Places) -> None:

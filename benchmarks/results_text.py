@@ -51,7 +51,5 @@ def band(rows: Sequence[Row], method: str, cost: float) -> dict[str, float] | No
     if value is None:
         return None
     mine = points(rows, method)
-    ends = {
-        end: at_cost([(r["cost"], r[end]) for r in mine], cost) for end in ("low", "high")
-    }
+    ends = {end: at_cost([(r["cost"], r[end]) for r in mine], cost) for end in ("low", "high")}
     return {"estimate": value, **ends}

@@ -9,11 +9,11 @@ CSS = """
 .der-title {font-size: 1.25rem; margin: 0}
 .der-title b {margin-right: .75rem}
 .der-title span {font-size: 1rem; opacity: .85}
-#der-panel {height: calc(100vh - 390px); min-height: 360px; overflow-y: auto !important;
+#der-panel {height: calc(100vh - 375px); min-height: 360px; overflow-y: auto !important;
   padding: .75rem 1rem !important; border: 1px solid currentColor; border-radius: 4px}
 .der-route, .der-route * {box-sizing: border-box}
 .der-route {font-size: 1rem; line-height: 1.35; color: var(--body-text-color)}
-.der-route p {margin: .4rem 0}
+.der-route p {margin: 0 0 .2rem}
 .der-meters {position: sticky; top: -.75rem; padding: .75rem 0 .5rem; margin-top: -.75rem; z-index: 1;
   background: var(--body-background-fill)}
 .der-meter-line {display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1.5rem;
@@ -23,7 +23,7 @@ CSS = """
 .der-pending, .der-fill {background:
   repeating-linear-gradient(135deg, currentColor 0 1.5px, transparent 1.5px 5px)}
 .der-steps {list-style: none; margin: .25rem 0 0; padding: 0}
-.der-step {margin: 0; padding: .5rem 0 .6rem; border-top: 1px solid var(--border-color-primary)}
+.der-step {margin: 0; padding: .3rem 0 .4rem; border-top: 1px solid var(--border-color-primary)}
 .der-head {overflow-wrap: anywhere}
 .der-number {display: inline-block; min-width: 1.5em; text-align: center; border: 1px solid currentColor;
   border-radius: 50%; font-size: .85rem; margin-right: .25rem}

@@ -82,3 +82,13 @@ def test_what_the_peers_read_comes_back_as_written(peers: Any, tmp_path: Path) -
     assert (read.questions, read.names) == (["a", "b", "c", "d"], ["small", "large"])
     assert np.array_equal(read.quality, data(peers).quality)
     assert np.array_equal(read.fold, [0, 1, 0, 1])
+
+
+def test_an_unfinished_run_is_reported_on_the_folds_it_has(peers: Any) -> None:
+    whole = peers.Setting("whole", "k", None, [1, 0, 0, 1])
+    begun = peers.Setting("begun", "k", None, [-1, 0, -1, 1])
+    part, settings = peers.only(data(peers), [whole, begun], [1])
+    assert part.questions == ["b", "d"]
+    assert [(s.method, s.choices) for s in settings] == [("whole", [0, 1]), ("begun", [0, 1])]
+    _, settings = peers.only(data(peers), [whole, begun], [0, 1])
+    assert [s.method for s in settings] == ["whole"]

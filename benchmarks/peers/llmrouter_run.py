@@ -159,6 +159,8 @@ def main() -> None:
     parser.add_argument("--tag", default="", help="part of the file name, for runs side by side")
     args = parser.parse_args()
     data = PeerData.load(args.data)
+    packages = ("llmrouter-lib", "scikit-learn", "torch")
+    versions = {name: importlib.metadata.version(name) for name in packages}
     for kind in args.routers:
         start = time.perf_counter()
         found: dict[str, Setting] = {}
@@ -179,15 +181,8 @@ def main() -> None:
                 for i, choice in zip(test, route(kind, data, train, test, table), strict=True):
                     setting.choices[i] = choice
             print(f"{kind}: fold {k + 1}, {time.perf_counter() - start:.0f} s", flush=True)
-        save_choices(
-            args.data / f"choices_llmrouter_{kind}{args.tag}.json",
-            "LLMRouter",
-            {
-                name: importlib.metadata.version(name)
-                for name in ("llmrouter-lib", "scikit-learn", "torch")
-            },
-            list(found.values()),
-        )
+            file = args.data / f"choices_llmrouter_{kind}{args.tag}.json"
+            save_choices(file, "LLMRouter", versions, list(found.values()))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +119,22 @@ def others_at_budgets(rows: Sequence[Row], budgets: Sequence[float]) -> list[Row
     return found
 
 
+def only(
+    data: PeerData, settings: Sequence[Setting], folds: Sequence[int]
+) -> tuple[PeerData, list[Setting]]:
+    """The questions of some folds, and the settings that were run on them: for a run not yet complete."""
+    rows = np.flatnonzero(np.isin(data.fold, folds))
+    part = replace(
+        data,
+        questions=[data.questions[i] for i in rows],
+        quality=data.quality[rows],
+        embeddings=data.embeddings[rows],
+        fold=data.fold[rows],
+    )
+    cut = [replace(setting, choices=[setting.choices[i] for i in rows]) for setting in settings]
+    return part, [setting for setting in cut if min(setting.choices) >= 0]
+
+
 def singles(data: PeerData) -> list[Setting]:
     """The single models as settings of one method: their mixtures are routing without looking."""
     n = len(data.questions)
@@ -157,6 +174,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of export.py and the runs")
     parser.add_argument("--der", type=Path, help="what benchmarks/recorded_pool.py --out wrote")
     parser.add_argument("--budgets", type=float, nargs="+", default=[20.0, 45.0, 47.0, 60.0])
+    parser.add_argument("--folds", type=int, nargs="+", help="only the questions of these, from 0")
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     parser.add_argument("--markdown", type=Path, help="write the tables as Markdown")
     args = parser.parse_args()
@@ -167,6 +185,8 @@ def main() -> None:
             f"{args.data}: no choices_*.json; run llmrouter_run.py and routellm_run.py first"
         )
     settings = load_choices(files)
+    if args.folds:
+        data, settings = only(data, settings, args.folds)
     rows = rows_of(data, settings)
     at = at_budgets(data, singles(data) + settings, args.budgets)
     if args.der:

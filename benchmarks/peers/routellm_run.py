@@ -174,6 +174,7 @@ def main() -> None:
     model_module.OPENAI_CLIENT = Table(data)
     model_module.MODEL_IDS.clear()
     model_module.MODEL_IDS.update({name: i for i, name in enumerate(data.names)})
+    versions = {name: importlib.metadata.version(name) for name in ("routellm", "torch", "openai")}
     found: dict[tuple[str, str], Setting] = {}
 
     def keep(method: str, test: np.ndarray[Any, Any], choices: dict[str, list[int]]) -> None:
@@ -209,10 +210,8 @@ def main() -> None:
             f"{time.perf_counter() - start:.0f} s",
             flush=True,
         )
-    versions = {name: importlib.metadata.version(name) for name in ("routellm", "torch", "openai")}
-    save_choices(
-        args.data / f"choices_routellm{args.tag}.json", "RouteLLM", versions, list(found.values())
-    )
+        file = args.data / f"choices_routellm{args.tag}.json"
+        save_choices(file, "RouteLLM", versions, list(found.values()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,243 @@
+"""The pictures of the results page, made of the JSONs alone; legible in black and white.
+
+results ──draw──> images/results-<name>.png and .svg
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_text import Row, methods, points
+
+from der_graph.policies.plot_style import (
+    LOOKS,
+    ROUTER_LINES,
+    ROUTER_MARKERS,
+    label_points,
+    new_figure,
+    save,
+    styled,
+)
+from der_graph.policies.plots import quality_cost as report_quality_cost
+from der_graph.policies.report_parts import Estimate
+from der_graph.policies.study_plots import Effect, effects, training_curves
+
+Results = dict[str, Any]
+COST = "cost of a question, billions of parameters (mean)"
+QUALITY = "quality (share of right answers)"
+_MARKERS = "so^Dv<>"
+
+
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    """Draw what there is data for.
+
+    Args:
+        results: By name of the stage.
+        folder: Where to; beside the page.
+
+    Returns:
+        File of each picture relative to the page, by name.
+    """
+    makers: dict[str, Callable[[], Any]] = {}
+    if "comparison" in results:
+        makers["quality-cost"] = lambda: quality_cost(
+            results["comparison"], results.get("peers", [])
+        )
+        if any(run["curve"] for run in results["comparison"]["curves"]):
+            makers["training"] = lambda: training(results["comparison"])
+    found = results.get("ablations", {}).get("studies", {})
+    for name, study, label in (
+        ("max-steps", "max_steps", "longest route, calls"),
+        ("pool-size", "pool_size", "experts in the pool"),
+        ("questions", "questions", "training questions"),
+    ):
+        rows = [
+            r for r in found.get(study, []) if r["quality"] is not None and r["value"] is not None
+        ]
+        if rows:
+            makers[name] = lambda rows=rows, label=label: over(rows, label)  # type: ignore[misc]
+    if found.get("reward"):
+        makers["reward"] = lambda: curves({r["label"]: r["curve"] for r in found["reward"]})
+    if "new_expert" in results:
+        rows = results["new_expert"]
+        arms = {"without": "without it", "added": "added by probes", "trained": "trained with it"}
+        makers["new-expert"] = lambda: curves(
+            {
+                label: [[r["cost"][arm], r["quality"][arm]] for r in rows]
+                for arm, label in arms.items()
+            }
+        )
+    if "demo" in results:
+        makers["demo"] = lambda: report_quality_cost(results["demo"])
+    if "ktp" in results:
+        makers["ktp"] = lambda: transfer(results["ktp"])
+    drawn = {}
+    for name, make in makers.items():
+        with styled():
+            save(make(), folder, f"results-{name}")
+        drawn[name] = f"{folder.name}/results-{name}.png"
+    return drawn
+
+
+def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
+    """DER's curve with its band, curves of routers, single models, cascades, and the target."""
+    rows: list[Row] = found["rows"]
+    figure, axes = new_figure(7.2, 4.6)
+    der = points(rows, "der")
+    x, y = [r["cost"] for r in der], [r["quality"] for r in der]
+    axes.fill_between(
+        x, [r["low"] for r in der], [r["high"] for r in der], color="black", alpha=0.1, linewidth=0
+    )
+    axes.plot(x, y, color="black", linewidth=2, marker="s", markersize=5, zorder=4)
+    labels: list[tuple[tuple[float, float], str]] = [((x[len(x) // 2], y[len(y) // 2]), "DER")]
+    every = list(zip(x, y, strict=True))
+    routers = [(name, rows) for name in methods(rows, "router:")]
+    routers += [(name, list(peers)) for name in methods(peers, "")]
+    for number, (name, source) in enumerate(routers):
+        mine = points(source, name)
+        ours = source is rows
+        axes.plot(
+            [r["cost"] for r in mine], [r["quality"] for r in mine], linewidth=1, markersize=4,
+            color=LOOKS["router"].colour if ours else LOOKS["run_all"].colour, markerfacecolor="white",
+            linestyle=ROUTER_LINES[number % len(ROUTER_LINES)], zorder=2,
+            marker=ROUTER_MARKERS[number % len(ROUTER_MARKERS)],
+        )  # fmt: skip
+        every += [(r["cost"], r["quality"]) for r in mine]
+        at = mine[number % len(mine)]
+        labels.append(((at["cost"], at["quality"]), name.removeprefix("router:")))
+    floor = 0.75 * min(
+        quality for _, quality in every
+    )  # a point far below would flatten everything
+    below = []
+    for family in ("single", "cascade"):
+        look = LOOKS[family]
+        for name in methods(rows, f"{family}:"):
+            r = points(rows, name)[0]
+            if r["quality"] < floor:
+                below.append(
+                    f"{name.removeprefix('single:')} ({r['cost']:g} B, {r['quality']:.2f})"
+                )
+                continue
+            axes.errorbar(
+                r["cost"], r["quality"], yerr=[[r["quality"] - r["low"]], [r["high"] - r["quality"]]],
+                fmt=look.marker, color=look.colour, markersize=6, elinewidth=0.6, zorder=3,
+                markerfacecolor=look.colour if look.filled else "white",
+            )  # fmt: skip
+            shown = name.removeprefix("single:").replace("cascade:", "cascade, agreeing: ")
+            for word in ("-Instruct", "-instruct", "-Chat", "-it", "Meta-"):
+                shown = shown.replace(word, "")
+            labels.append(((r["cost"], r["quality"]), shown))
+    axes.plot(47, 0.73, "*", color="black", markersize=11, markerfacecolor="white", zorder=5)
+    labels.append(((47, 0.73), "target"))
+    outside = f"\nnot shown: {', '.join(below)}" if below else ""
+    axes.set_xlabel(COST + outside)
+    axes.set_ylabel(QUALITY)
+    axes.set_title(
+        "Quality against cost, cross-validated (bars and band: 95 % intervals)", loc="left"
+    )
+    axes.margins(x=0.07, y=0.06)
+    label_points(
+        axes,
+        [point for point, _ in labels],
+        [text for _, text in labels],
+        avoid=every,
+        bold=[True],
+        size=7,
+    )
+    return figure
+
+
+def training(found: Any) -> Any:
+    """A line per seed, the mean of its folds."""
+    by_seed: dict[int, list[Any]] = {}
+    for run in found["curves"]:
+        by_seed.setdefault(run["seed"], []).append(run["curve"])
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for seed, runs in sorted(by_seed.items()):
+            length = min(len(run) for run in runs)
+            mean = np.mean([run[:length] for run in runs], axis=0)
+            file = Path(folder) / f"{seed}.csv"
+            with file.open("w", newline="", encoding="utf-8") as out:
+                writer = csv.writer(out)
+                writer.writerow(["time/steps", "dev/quality", "dev/cost"])
+                writer.writerows(mean.tolist())
+            files.append(file)
+        return training_curves(
+            files,
+            columns={
+                "dev/quality": "quality on the test folds",
+                "dev/cost": "cost of a question, B",
+            },
+        )
+
+
+def over(rows: Sequence[Row], label: str) -> Any:
+    """Quality over a number; each way of getting there is a line."""
+    figure, axes = new_figure(4.6, 3.2)
+    lines = _by_beginning(rows)
+    for number, (way, mine) in enumerate(lines.items()):
+        mine = sorted(mine, key=lambda r: float(r["value"]))
+        y = np.array([r["quality"]["estimate"] for r in mine])
+        axes.errorbar(
+            [r["value"] for r in mine], y, label=way, marker=_MARKERS[number], markersize=5, capsize=2,
+            yerr=[y - [r["quality"]["low"] for r in mine], [r["quality"]["high"] for r in mine] - y],
+            color="black" if number == 0 else "0.45", linestyle=("-", "--")[number % 2], elinewidth=0.7,
+            markerfacecolor="black" if number == 0 else "white",
+        )  # fmt: skip
+    axes.set_xlabel(label)
+    axes.set_ylabel("quality at 47 B or less (bars: 95 %)")
+    values = sorted({r["value"] for r in rows})
+    if values[-1] / values[0] > 12:
+        axes.set_xscale("log")
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.minorticks_off()
+    if len(lines) > 1:
+        axes.legend()
+    return figure
+
+
+def _by_beginning(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of a study by how they were made: trained so, or limited so when asked."""
+    found: dict[str, list[Row]] = {}
+    for r in rows:
+        way = "limited when asked" if "," in r["label"] else "trained so"
+        found.setdefault(way, []).append(r)
+    return found
+
+
+def curves(given: dict[str, Sequence[Sequence[float]]]) -> Any:
+    """Quality against cost of several agents."""
+    figure, axes = new_figure(5.6, 3.6)
+    for number, (label, pairs) in enumerate(given.items()):
+        x, y = np.array(sorted(pairs)).T
+        axes.plot(
+            x, y, label=label, marker=_MARKERS[number % len(_MARKERS)], markersize=4.5,
+            color="black" if number == 0 else str(0.2 + 0.12 * number),
+            linestyle=("-", *ROUTER_LINES)[number % (1 + len(ROUTER_LINES))],
+            markerfacecolor="black" if number == 0 else "white",
+        )  # fmt: skip
+    axes.set_xlabel(COST)
+    axes.set_ylabel(QUALITY)
+    axes.legend()
+    return figure
+
+
+def transfer(found: Any) -> Any:
+    """Forest plot of DER's routes with and without knowledge."""
+    rows = [
+        Effect(
+            r["name"], Estimate(**r["difference"]), r["helped"], r["harmed"], r["questions"], r["p"]
+        )
+        for r in found["routes"]
+    ]
+    return effects(
+        rows,
+        title="DER's routes on the demo pool",
+        axis="difference in quality, with knowledge minus without",
+    )
