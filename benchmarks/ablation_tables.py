@@ -48,7 +48,7 @@ class Curve(NamedTuple):
         gap = means[upper] - means[lower]
         share = float(np.clip((cost - means[lower]) / gap, 0, 1)) if gap > 0 else 1.0
         low, high = order[lower], order[upper]
-        return tuple((1 - share) * table[low] + share * table[high] for table in self)  # type: ignore[return-value]
+        return tuple((1 - share) * table[low] + share * table[high] for table in self)
 
     def means(self) -> list[list[float]]:
         """(cost, quality) of every price, by cost."""
@@ -173,6 +173,8 @@ def _row(condition: Condition, by_key: dict[str, list[Unit]]) -> list[Row]:
         return []
     order = sorted(folds)
     found = curve(mine, condition.test, order, condition.task)
+    if not found.quality.size:  # no test question is of this task
+        return []
     point = _point(found, condition.price)
     row: Row = {
         "label": condition.label, "value": condition.value, "curve": found.means(),
@@ -207,6 +209,7 @@ def _point(found: Curve, price: int | None) -> tuple[Floats, Floats, Floats] | N
 def stability(units: Sequence[Unit]) -> list[Row]:
     """How far routes differ: between two seeds at each price, and from one price to the next."""
     found: list[Row] = []
+    units = [unit for unit in units if "routes" in unit["tests"]["plain"]]
     if not units:
         return found
     prices = units[0]["tests"]["plain"]["prices"]

@@ -21,6 +21,7 @@ from langchain_core.messages import HumanMessage
 from der_graph.data import Example, load_examples
 from der_graph.errors import AllExpertsFailedError
 from der_graph.graph import create_der_graph
+from der_graph.nodes.ktp import ktp_template
 from der_graph.policies.agent import load_agent
 from der_graph.policies.quality import QualityMetric, get_metric
 from der_graph.policies.statistics import bootstrap_interval
@@ -74,9 +75,9 @@ def main() -> None:
         at = np.linspace(0, len(examples) - 1, min(args.limit, len(examples))).astype(int)
         examples = [examples[i] for i in at]
     metric = get_metric(args.metric)
-    graph = create_der_graph(pool, agent=agent)
+    graph = create_der_graph(pool, agent=agent).compile()
     for expert in pool:  # loads the models
-        expert.ask([expert.prompt([], examples[0].question, [], pool.settings.ktp)])
+        expert.ask([expert.prompt([], examples[0].question, [], ktp_template(pool.settings.ktp))])
     graph.invoke({"messages": [HumanMessage(examples[0].question)]})
     limits: list[float | None] = [None, *map(float, args.deadlines.split(","))]
     rows = [timed(graph, examples, metric, limit) for limit in limits]

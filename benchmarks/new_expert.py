@@ -5,7 +5,8 @@
 For every fold and seed, three agents of the same settings (`--any-pool`): trained without the best model;
 the same one, which is then shown that model's answers to 30 training questions (`der pool add`); and one
 trained with it. Each is swept on the test fold. The share of the gain is the second's quality above the
-first's, over the third's above the first's, at the same price of cost.
+first's, over the third's above the first's; at the same price of cost, and at the same cost, because the
+three do not spend the same at one price.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recorded_data import METRIC, Recorded, split
+from recorded_data import METRIC, Recorded, at_cost, split
 from recorded_pool import MAX_STEPS, PRICES, Points, joined, pool, settings, sweep
 
 from der_graph.data import Example
@@ -112,6 +113,16 @@ def main() -> None:
         shown = "  ".join(f"{quality[arm]:.3f} @ {cost[arm]:5.1f} B" for arm in ARMS)
         print(f"{price:6.2f}  {shown}   {share:6.2f}")
         rows.append({"cost_weight": price, "quality": quality, "cost": cost, "share": share})
+    print("\nat equal cost, between the points linearly")
+    for wanted in (10, 20, 30, 40, 45, 49, 57):
+        at = {
+            arm: at_cost([(each["cost"][arm], each["quality"][arm]) for each in rows], wanted)
+            for arm in ARMS
+        }
+        gain = at["trained"] - at["without"]
+        share = (at["added"] - at["without"]) / gain if gain > 0 else float("nan")
+        shown = "  ".join(f"{arm} {at[arm]:.3f}" for arm in ARMS)
+        print(f"{wanted:>4} B  {shown}   share {share:.2f}")
     # Over all prices, paired by question: gains of `added` and of `trained` over `without`.
     mean = {arm: np.mean([np.array(point[0]) for point in arms[arm]], axis=0) for arm in ARMS}
     for arm in ("added", "trained"):

@@ -37,7 +37,9 @@ def how(found: Found) -> str:
 
 def sure(rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
     """Labels of rows whose difference is surely worse, surely better, and neither."""
-    worse, better, neither = [], [], []
+    worse: list[str] = []
+    better: list[str] = []
+    neither: list[str] = []
     for r in rows:
         gap = r["difference"]
         if gap is not None:

@@ -96,23 +96,25 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
     axes.plot(x, y, color="black", linewidth=2, marker="s", markersize=5, zorder=4)
     labels: list[tuple[tuple[float, float], str]] = [((x[len(x) // 2], y[len(y) // 2]), "DER")]
     every = list(zip(x, y, strict=True))
-    routers = [(name, rows) for name in methods(rows, "router:")]
-    routers += [(name, list(peers)) for name in methods(peers, "")]
-    for number, (name, source) in enumerate(routers):
-        mine = points(source, name)
-        ours = source is rows
+    routers = methods(rows, "router:")
+    for number, name in enumerate(routers):
+        mine = points(rows, name)
         axes.plot(
-            [r["cost"] for r in mine], [r["quality"] for r in mine], linewidth=1, markersize=4,
-            color=LOOKS["router"].colour if ours else LOOKS["run_all"].colour, markerfacecolor="white",
+            [r["cost"] for r in mine], [r["quality"] for r in mine], label=name.replace(":", " "),
+            linewidth=1, markersize=4,
+            color=LOOKS["router"].colour, markerfacecolor="white",
             linestyle=ROUTER_LINES[number % len(ROUTER_LINES)], zorder=2,
             marker=ROUTER_MARKERS[number % len(ROUTER_MARKERS)],
         )  # fmt: skip
         every += [(r["cost"], r["quality"]) for r in mine]
-        at = mine[number % len(mine)]
-        labels.append(((at["cost"], at["quality"]), name.removeprefix("router:")))
-    floor = 0.75 * min(
-        quality for _, quality in every
-    )  # a point far below would flatten everything
+    # A point far below would flatten everything.
+    floor = 0.75 * min(quality for _, quality in every)
+    for number, name in enumerate(methods(peers, "")):
+        mine = [r for r in points(peers, name) if r["quality"] >= floor]
+        axes.plot(
+            [r["cost"] for r in mine], [r["quality"] for r in mine], label=name, markersize=4.5,
+            color=LOOKS["run_all"].colour, linestyle="", marker="+x1234|"[number % 7],
+        )  # fmt: skip
     below = []
     for family in ("single", "cascade"):
         look = LOOKS[family]
@@ -141,6 +143,8 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
         "Quality against cost, cross-validated (bars and band: 95 % intervals)", loc="left"
     )
     axes.margins(x=0.07, y=0.06)
+    if routers or peers:
+        axes.legend(loc="lower right", ncols=2 if peers else 1, fontsize=7)
     label_points(
         axes,
         [point for point, _ in labels],
@@ -215,7 +219,7 @@ def curves(given: dict[str, Sequence[Sequence[float]]]) -> Any:
     """Quality against cost of several agents."""
     figure, axes = new_figure(5.6, 3.6)
     for number, (label, pairs) in enumerate(given.items()):
-        x, y = np.array(sorted(pairs)).T
+        x, y = np.array(sorted(map(tuple, pairs))).T
         axes.plot(
             x, y, label=label, marker=_MARKERS[number % len(_MARKERS)], markersize=4.5,
             color="black" if number == 0 else str(0.2 + 0.12 * number),

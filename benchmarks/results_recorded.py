@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from results_text import Row, band, budget, methods, points, shown, spread, table
+from recorded_data import at_cost
+from results_text import Row, band, budget, methods, mixed, points, shown, spread, table
 
 TARGET_QUALITY, TARGET_COST = 0.73, 47.0
 COSTS = (20.0, 35.0, 42.0, 45.0, 47.0, 50.0, 55.0, 60.0)
@@ -65,7 +66,7 @@ def comparison(found: Mapping[str, Any]) -> str:
 def _target(rows: list[Row]) -> str:
     at = band(rows, "der", TARGET_COST)
     if at is None:
-        return f"Target: {TARGET_QUALITY} at {TARGET_COST:g} B or less. DER's knob does not reach that cost here."
+        return f"Target: {TARGET_QUALITY} at {TARGET_COST:g} B or less. DER's knob is never that cheap here."
     best = max(
         (r for r in points(rows, "der") if r["cost"] <= TARGET_COST), key=lambda r: r["quality"]
     )
@@ -149,32 +150,47 @@ def training(found: Mapping[str, Any]) -> str:
     )
 
 
+ARMS = {"without": "without", "added": "added by probes", "trained": "trained with it"}
+
+
 def new_expert(rows: list[Row]) -> str:
     """Probed against trained."""
-    head = ["price", "without", "added by probes", "trained with it", "share of the gain"]
+    head = ["price", *ARMS.values(), "share of the gain"]
     body = [
         [f"{r['cost_weight']:g}",
-         *(f"{r['quality'][arm]:.3f} at {r['cost'][arm]:.1f} B" for arm in ("without", "added", "trained")),
+         *(f"{r['quality'][arm]:.3f} at {r['cost'][arm]:.1f} B" for arm in ARMS),
          "–" if r["share"] is None or r["share"] != r["share"] else f"{r['share']:.2f}"]
         for r in rows
     ]  # fmt: skip
-    mean = {
-        arm: float(np.mean([r["quality"][arm] for r in rows]))
-        for arm in ("without", "added", "trained")
-    }
+    mean = {arm: float(np.mean([r["quality"][arm] for r in rows])) for arm in ARMS}
     gain, got = mean["trained"] - mean["without"], mean["added"] - mean["without"]
     if gain <= 0:
-        text = "Training with the expert brought nothing on average, so there is no gain to have a share of."
+        text = "Training with the expert brought nothing on average: there is no gain to share."
     else:
         verdict = "met" if got / gain >= TRAINED_SHARE else "missed"
         text = (
-            f"Over all prices, training with the expert brings {gain:+.3f}; adding it by probes brings "
-            f"{got:+.3f}: "
-            f"{got / gain:.0%} of it. The target of {TRAINED_SHARE:.0%} is {verdict}. The shares of single "
-            "prices "
-            "divide by small gains and are not to be read closely."
+            "The target is read at the same prices, over all of them: training with the expert brings "
+            f"{gain:+.3f}; adding it by probes brings {got:+.3f}: {got / gain:.0%} of it. The target of "
+            f"{TRAINED_SHARE:.0%} is **{verdict}**."
         )
-    return f"{table(head, body)}\n\n{text}"
+    return "\n\n".join(part for part in (table(head, body), text, _equal_cost(rows)) if part)
+
+
+def _equal_cost(rows: list[Row]) -> str:
+    """The three agents at the same cost, where all their knobs reach it."""
+    curves = {arm: sorted((r["cost"][arm], r["quality"][arm]) for r in rows) for arm in ARMS}
+    low = max(curve[0][0] for curve in curves.values())
+    high = min(curve[-1][0] for curve in curves.values())
+    if low >= high:
+        return ""
+    body = [
+        [f"{cost:.1f}", *(f"{at_cost(curve, cost):.3f}" for curve in curves.values())]
+        for cost in (low, (low + high) / 2, high)
+    ]
+    return (
+        "At the same price the agents do not spend the same. At the same cost, where all three overlap:\n\n"
+        + table(["cost, B", *ARMS.values()], body)
+    )
 
 
 def large_pool(rows: list[Row]) -> str:
@@ -194,23 +210,33 @@ def large_pool(rows: list[Row]) -> str:
 
 def peers(rows: list[Row], der: list[Row]) -> str:
     """Other projects' routers beside DER."""
-    names = list(dict.fromkeys(r["method"] for r in rows))
+    costs = (20.0, 45.0, 47.0, 60.0)
+    named = {name: points(rows, name) for name in methods(rows, "")}
+    ours = {"**DER**": points(der, "der")}
+    ours |= {name: points(der, name) for name in methods(der, "router:")}
+    ours["single models, by coin"] = [r for r in der if r["method"].startswith("single:")]
+    body = [
+        [name, str(len(mine)), *(shown(mixed(mine, cost), 3) for cost in costs)]
+        for name, mine in {**(ours if der else {}), **named}.items()
+    ]
     beaten = [
         f"{name} ({r['quality']:.3f} at {r['cost']:.1f} B)"
-        for name in names
-        for r in points(rows, name)
-        if (mine := budget(der, "der", r["cost"])) is not None and mine < r["quality"]
+        for name, mine in named.items()
+        for r in mine
+        if (own := budget(der, "der", r["cost"])) is not None and own < r["quality"]
     ]
-    text = (
-        f"Points above DER's curve: {', '.join(beaten)}."
-        if beaten
-        else "No point of theirs is above DER's curve where the two overlap."
-    )
-    body = [
-        [name, str(r.get("knob", "")), spread({"estimate": r["quality"], "low": r["low"], "high": r["high"]}),
-         shown(r["cost"]), shown(budget(der, "der", r["cost"]), 3)]
-        for name in names
-        for r in points(rows, name)
-    ]  # fmt: skip
-    head = ["method", "setting", "quality", "cost, B", "DER at this cost"]
-    return f"{table(head, body)}\n\n{text if der else ''}".rstrip()
+    parts = [
+        "Quality at a mean cost of at most so much, of the best mixture of two settings of one method by "
+        "the toss of a "
+        "coin. Which two is found on the test questions, which favours those with many settings. A toss "
+        "between single "
+        "models is what any router has to beat. The command prints every setting with its interval.",
+        table(["method", "settings", *(f"at {cost:g} B" for cost in costs)], body),
+    ]
+    if der:
+        parts.append(
+            f"Settings of theirs above DER's curve: {', '.join(beaten)}."
+            if beaten
+            else "No setting of theirs is above DER's curve at its own cost, where the curve reaches it."
+        )
+    return "\n\n".join(parts)

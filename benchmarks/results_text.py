@@ -13,7 +13,7 @@ from recorded_data import at_cost
 from der_graph.policies.report_markdown import table
 
 Row = Mapping[str, Any]
-__all__ = ["band", "budget", "methods", "points", "shown", "spread", "table"]
+__all__ = ["band", "budget", "methods", "mixed", "points", "shown", "spread", "table"]
 
 
 def spread(found: Mapping[str, float] | None, *, signed: bool = False) -> str:
@@ -43,6 +43,20 @@ def budget(rows: Sequence[Row], method: str, cost: float) -> float | None:
     """Quality of a method at a cost, between its points linearly; None outside."""
     found = at_cost([(r["cost"], r["quality"]) for r in points(rows, method)], cost)
     return None if found != found else found
+
+
+def mixed(rows: Sequence[Row], cost: float) -> float | None:
+    """Quality of the best mixture of two points at a mean cost of at most so much; None if dearer."""
+    cheap = [r for r in rows if r["cost"] <= cost]
+    if not cheap:
+        return None
+    best = max(float(r["quality"]) for r in cheap)
+    for low in cheap:
+        for high in rows:
+            if high["cost"] > cost:
+                share = (cost - low["cost"]) / (high["cost"] - low["cost"])
+                best = max(best, low["quality"] + share * (high["quality"] - low["quality"]))
+    return best
 
 
 def band(rows: Sequence[Row], method: str, cost: float) -> dict[str, float] | None:

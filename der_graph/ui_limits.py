@@ -90,8 +90,7 @@ def nice(value: float) -> float:
     (0.005, 0.5, 20)
     """
     power = math.floor(math.log10(value))
-    return max(
-        (n * 10**power if power >= 0 else n / 10**-power)
-        for n in (1, 2, 5)
-        if n * 10.0**power <= value * (1 + 1e-9)
-    )
+    # Divided for small ones, as 0.005 is 5 / 1000, and 5 * 0.001 is not.
+    many, few = 10 ** max(power, 0), 10 ** max(-power, 0)
+    steps: list[float] = [n * many / few if few > 1 else n * many for n in (1, 2, 5)]
+    return max(step for step in steps if step <= value * (1 + 1e-9))

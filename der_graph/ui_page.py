@@ -162,7 +162,7 @@ def build_page(
             try:
                 async with aclosing(frames(ensemble, question, said, limits, begun)) as shown:
                     async for frame in shown:
-                        update = {panel: frame.view.html()}
+                        update: dict[Any, Any] = {panel: frame.view.html()}
                         if first or frame.answer or not frame.running:
                             update[chat] = messages_of(frame)
                         if first:

@@ -285,7 +285,7 @@ def gated(name: str) -> tuple[Expert, threading.Event, threading.Event]:
         async def _astream(self, *args: Any, **more: Any) -> AsyncIterator[ChatGenerationChunk]:
             run_manager = args[2] if len(args) > 2 else more.get("run_manager")
             for word in ("word", " two"):
-                chunk = ChatGenerationChunk(message=AIMessageChunk(word))
+                chunk = ChatGenerationChunk(message=AIMessageChunk(content=word))
                 if run_manager:
                     await run_manager.on_llm_new_token(word, chunk=chunk)
                 yield chunk

@@ -73,7 +73,7 @@ def test_a_route_is_drawn_as_it_grows() -> None:
     ]
 
     view.take("custom", {"type": "der.draft", "expert": "large", "step": 0, "text": "for"})
-    view.take("messages", (AIMessageChunk("ty"), {"der_expert": "large", "der_step": 0}))
+    view.take("messages", (AIMessageChunk(content="ty"), {"der_expert": "large", "der_step": 0}))
     view.take("messages", (AIMessage("of the answer node"), {}))
     assert '<div class="der-text" dir="auto">forty</div>' in view.html()
     assert "is answering ..." in view.html()
@@ -155,7 +155,9 @@ def test_the_sliders_end_is_what_no_route_exceeds(
         [scripted_expert(f"e{i}", "x", cost=cost)[0] for i, cost in enumerate(costs)],
         max_steps=max_steps,
     )
-    assert scale_of(pool) == (pytest.approx(end), step)
+    found, steps = scale_of(pool)
+    assert found == pytest.approx(end)
+    assert steps == step
     assert fresh_view(pool).dearest <= scale_of(pool)[0] + 1e-9
 
 

@@ -73,7 +73,7 @@ class Batches:
         """Winner, loser and question of each comparison, in a new order every time if shuffled."""
         n = len(self._columns[0])
         order = torch.randperm(n) if self._shuffle else torch.arange(n)
-        for part in order.split(self._size):
+        for part in torch.split(order, self._size):
             yield tuple(column[part] for column in self._columns)
 
 
