@@ -2,10 +2,10 @@
 
     units (one training, fold and seed each) ──tables──> studies, a row per condition
 
-Quality is taken at one cost, 47 B a question, by interpolation between the two nearest points of the knob,
-for every question; where the whole curve is cheaper, at its dearest point. So conditions that change the
-meaning of the price are comparable. Intervals are over questions, of the mean over seeds. A row counts only
-folds that the condition and the standard agent both have.
+Quality is taken at one cost, 47 B a question, by interpolation between the two nearest points of the
+knob, for every question; or at the cost nearest to it that the condition and the standard agent both
+reach. So conditions that change the meaning of the price are comparable. Intervals are over questions,
+of the mean over seeds. A row counts only folds that the condition and the standard agent both have.
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ class Curve(NamedTuple):
     cost: Floats
     calls: Floats
 
-    def at(self, cost: float) -> tuple[Floats, Floats, Floats] | None:
-        """Quality, cost and calls of every question at a mean cost; None if the knob is dearer."""
+    def ends(self) -> tuple[float, float]:
+        """The cheapest and the dearest mean cost of the knob."""
+        means = self.cost.mean(axis=1)
+        return float(means.min()), float(means.max())
+
+    def at(self, cost: float) -> tuple[Floats, Floats, Floats]:
+        """Quality, cost and calls of every question at a mean cost, or at the end that is nearest to it."""
         means = self.cost.mean(axis=1)
         order = np.argsort(means, kind="stable")
         means = means[order]
-        if cost < means[0]:
-            return None
-        upper = int(np.searchsorted(means, min(cost, means[-1])))
+        upper = int(np.searchsorted(means, np.clip(cost, means[0], means[-1])))
         lower = max(0, upper - 1)
         gap = means[upper] - means[lower]
         share = float(np.clip((cost - means[lower]) / gap, 0, 1)) if gap > 0 else 1.0
@@ -175,33 +178,31 @@ def _row(condition: Condition, by_key: dict[str, list[Unit]]) -> list[Row]:
     found = curve(mine, condition.test, order, condition.task)
     if not found.quality.size:  # no test question is of this task
         return []
-    point = _point(found, condition.price)
-    row: Row = {
-        "label": condition.label, "value": condition.value, "curve": found.means(),
-        "questions": found.quality.shape[1], "folds": len(order),
-        "seeds": len({unit["seed"] for unit in mine}),
-        "ms_per_call": round(float(np.mean([u["tests"][condition.test]["ms_per_call"] for u in mine])), 2),
-    }  # fmt: skip
-    if point is None:
-        return [{**row, "quality": None, "cost": None, "calls": None, "difference": None}]
-    quality, cost, calls = point
-    row |= {
-        "quality": bootstrap_interval(quality, seed=0)._asdict(),
-        "cost": round(float(cost.mean()), DIGITS),
-        "calls": round(float(calls.mean()), DIGITS),
-        "difference": None,
-    }
-    same = condition.against == (condition.training, condition.test)
-    if condition.against is not None and not same:
-        other = _point(curve(base, condition.against[1], order, condition.task), condition.price)
-        if other is not None:
-            row["difference"] = bootstrap_interval(quality - other[0], seed=0)._asdict()
-    return [row]
+    other = curve(base, condition.against[1], order, condition.task) if condition.against else found
+    low, high = np.array([found.ends(), other.ends()]).T
+    common = bool(low.max() <= high.min()) or condition.price is not None
+    at = float(np.clip(COST, low.max(), high.min())) if low.max() <= high.min() else COST
+    quality, cost, calls = _point(found, condition.price, at)
+    same = condition.against in (None, (condition.training, condition.test))
+    gap = quality - _point(other, condition.price, at)[0]
+    each_call = [unit["tests"][condition.test]["ms_per_call"] for unit in mine]
+    return [
+        {
+            "label": condition.label, "value": condition.value, "curve": found.means(),
+            "questions": found.quality.shape[1], "folds": len(order),
+            "seeds": len({unit["seed"] for unit in mine}),
+            "ms_per_call": round(float(np.mean(each_call)), 2),
+            "quality": bootstrap_interval(quality, seed=0)._asdict(),
+            "cost": round(float(cost.mean()), DIGITS),
+            "calls": round(float(calls.mean()), DIGITS),
+            "difference": bootstrap_interval(gap, seed=0)._asdict() if common and not same else None,
+        }
+    ]  # fmt: skip
 
 
-def _point(found: Curve, price: int | None) -> tuple[Floats, Floats, Floats] | None:
+def _point(found: Curve, price: int | None, cost: float) -> tuple[Floats, Floats, Floats]:
     if price is None:
-        return found.at(COST)
+        return found.at(cost)
     at = min(price, len(found.quality) - 1)  # a fault is looked at with one price only
     return found.quality[at], found.cost[at], found.calls[at]
 

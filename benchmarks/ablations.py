@@ -192,9 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for study, rows in found["studies"].items():
         for row in rows:
-            if row["quality"] is not None:
-                mean, cost = row["quality"]["estimate"], row["cost"]
-                print(f"{study:<16} {row['label']:<44} {mean:.3f}  {cost:.1f} B")
+            mean, cost = row["quality"]["estimate"], row["cost"]
+            print(f"{study:<16} {row['label']:<44} {mean:.3f}  {cost:.1f} B")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def main() -> None:
                 flush=True,
             )
     arms: dict[str, Points] = {arm: joined([run["points"][arm] for run in runs]) for arm in ARMS}
-    rows = []
+    rows: list[dict[str, Any]] = []
     print(f"{'price':>6}  " + "  ".join(f"{arm:>16}" for arm in ARMS) + "   share of the gain")
     for k, price in enumerate(PRICES):
         quality = {arm: float(np.mean(arms[arm][k][0])) for arm in ARMS}

@@ -26,12 +26,16 @@ def how(found: Found) -> str:
     """What all tables of the ablations share."""
     steps = ", ".join(f"{count:,}" for count in found["steps"])
     return (
-        f"Each training has {steps} decisions, half of the comparison's where that is 150,000. Quality is at "
-        f"{found['cost']:g} B a question, interpolated over the knob; where the whole knob is cheaper, at "
-        "its dearest "
-        "point, and a dash stands where it is dearer. `n` is test questions, over all folds measured. "
-        "The difference is from the standard agent on the same questions. Brackets: 95 % intervals over "
-        "questions; a difference between two trainings also has the luck of the seed, about as large."
+        f"Each training has {steps} decisions (the comparison's have 300,000). Quality is at "
+        f"{found['cost']:g} B a "
+        "question, interpolated over the knob, or at the nearest cost that the condition and "
+        "the standard agent both reach; where they share none, at the condition's own nearest, and a dash "
+        "stands for "
+        "the difference. `n` is test questions, over all folds measured. The difference is from the "
+        "standard agent "
+        "on the same questions at the same cost. Brackets: 95 % intervals over questions; the luck of the "
+        "seed is not "
+        "in them, so a small difference between two trainings of one seed each says little."
     )
 
 
@@ -112,10 +116,8 @@ def ablation_sections(found: Found | None) -> dict[str, str | None]:
         "may rise as "
         "well as its quality fall. `noise` has no value to agree with; `wrong` gives the commonest wrong "
         "value of the "
-        "others, which is the worst that one expert can do to agreement. Injections cannot be seen here: "
-        "recorded "
-        "experts do not read each other. That earlier answers are fenced in prompts is tested in "
-        "`tests/test_ktp.py`.",
+        "others, so that it agrees with whoever errs. Injections cannot be seen here: recorded "
+        "experts do not read each other.",
     )
     return {
         "max_steps": section(found, (("max_steps", "longest route"),)),
@@ -140,9 +142,7 @@ def ablation_sections(found: Found | None) -> dict[str, str | None]:
             "parameters "
             "times the price, so at most 0.07 for the dearest expert, where a right answer earns 1 and "
             "more at every "
-            "step: its agents hardly heed the knob. A dash says that they are never as cheap as the cost "
-            "compared at; "
-            "the picture shows where they are.",
+            "step: its agents hardly heed the knob.",
         ),
         "stability": stability(found),
         "bad_expert": bad,

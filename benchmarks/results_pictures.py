@@ -115,7 +115,7 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
             [r["cost"] for r in mine], [r["quality"] for r in mine], label=name, markersize=4.5,
             color=LOOKS["run_all"].colour, linestyle="", marker="+x1234|"[number % 7],
         )  # fmt: skip
-    below = []
+    below = ["settings of other projects"] * any(r["quality"] < floor for r in peers)
     for family in ("single", "cascade"):
         look = LOOKS[family]
         for name in methods(rows, f"{family}:"):
@@ -136,7 +136,7 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
             labels.append(((r["cost"], r["quality"]), shown))
     axes.plot(47, 0.73, "*", color="black", markersize=11, markerfacecolor="white", zorder=5)
     labels.append(((47, 0.73), "target"))
-    outside = f"\nnot shown: {', '.join(below)}" if below else ""
+    outside = f"\nnot shown, under {floor:.2f}: {', '.join(below)}" if below else ""
     axes.set_xlabel(COST + outside)
     axes.set_ylabel(QUALITY)
     axes.set_title(
@@ -195,7 +195,7 @@ def over(rows: Sequence[Row], label: str) -> Any:
             markerfacecolor="black" if number == 0 else "white",
         )  # fmt: skip
     axes.set_xlabel(label)
-    axes.set_ylabel("quality at 47 B or less (bars: 95 %)")
+    axes.set_ylabel("quality at 47 B or near it (bars: 95 %)")
     values = sorted({r["value"] for r in rows})
     if values[-1] / values[0] > 12:
         axes.set_xscale("log")

@@ -12,7 +12,7 @@ from results_text import Row, band, budget, methods, mixed, points, shown, sprea
 TARGET_QUALITY, TARGET_COST = 0.73, 47.0
 COSTS = (20.0, 35.0, 42.0, 45.0, 47.0, 50.0, 55.0, 60.0)
 MARGIN_AT, MARGIN = 45.0, 0.03
-TRAINED_SHARE = 0.8
+TRAINED_SHARE = 0.5
 """Of the gain of training with a new expert, what probe questions alone are to bring."""
 
 

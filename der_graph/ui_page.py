@@ -173,6 +173,8 @@ def build_page(
                                 update[box] = frame.again
                         first = False
                         yield update
+                # Gradio sends the last update twice: what was typed in between would be lost.
+                yield {panel: gr.skip()}
             finally:
                 watched.pop(session, None)
 
@@ -190,7 +192,8 @@ def build_page(
         async def follow() -> AsyncGenerator[dict[Any, Any], None]:
             async with aclosing(ensemble.notes()) as notes:
                 async for note in notes:
-                    yield {status: heading(note)}
+                    if not ensemble.settled:
+                        yield {status: heading(note)}
             knob = getattr(ensemble.agent, "cost_weight_range", None)
             if knob is not None:
                 low, high = knob
@@ -202,6 +205,8 @@ def build_page(
                     "step": nice(high / 100),
                 }
                 yield {weight: gr.update(visible=True, **setting)}
+            # Last, as Gradio sends the last update twice: the knob may have been moved in between.
+            yield {status: heading(ensemble.note)}
 
         private: Any = {"api_visibility": "private", "show_progress": "hidden"}
         gr.on(

@@ -67,17 +67,19 @@ def test_a_condition_is_compared_on_the_same_questions(load: Load) -> None:
     rows = {row["label"]: row for row in tables.tables(units)["studies"]["questions"]}
     row = rows["50 questions"]
     assert (row["questions"], row["folds"], row["seeds"]) == (2, 1, 1)
-    assert row["quality"]["estimate"] == 0.0  # the whole knob is cheaper: its dearest point
-    assert row["difference"]["estimate"] == pytest.approx(-0.85)
+    # Its dearest point, 10 B, is far from the standard agent's cheapest: nothing to compare.
+    assert (row["quality"]["estimate"], row["cost"], row["difference"]) == (0.0, 10.0, None)
 
 
-def test_a_knob_that_is_never_cheap_enough_has_no_quality_at_that_cost(load: Load) -> None:
+def test_agents_are_compared_at_the_nearest_cost_that_both_reach(load: Load) -> None:
     tables = load("ablation_tables")
-    dear = [[[1.0, 1.0], [60.0, 60.0], [1, 1]], [[1.0, 0.0], [55.0, 55.0], [1, 1]]]
+    dear = [[[1.0, 1.0], [60.0, 60.0], [1, 1]], [[0.0, 0.0], [49.0, 49.0], [1, 1]]]
     row = tables.tables([unit(DEAR_AND_CHEAP), unit(dear, beta=5.0)])["studies"]["reward"][1]
     assert row["label"] == "paper's reward, beta 5"
-    assert row["quality"] is None
-    assert row["difference"] is None
+    assert (row["quality"]["estimate"], row["cost"]) == (0.0, 49.0)
+    assert row["difference"]["estimate"] == pytest.approx(
+        -0.95
+    )  # the standard agent: (0.9 + 1) / 2
 
 
 def test_a_task_left_out_counts_its_own_questions(load: Load) -> None:
@@ -261,11 +263,9 @@ def test_the_share_of_the_gain_is_over_all_prices(load: Load) -> None:
     text = section(
         load("results_page").page({"new_expert": rows}, {}), "An expert that joins later"
     )
-    assert (
-        "training with the expert brings +0.100; adding it by probes brings +0.100: 100% of it"
-        in text
-    )
-    assert "target of 80% is met" in text
+    assert "the expert brings +0.100; adding it by probes brings +0.100: 100% of it" in text
+    assert "target of 50% is **met**" in text
+    assert "At the same cost" not in text  # the knobs overlap nowhere
     assert "| 0.2 | 0.500 at 10.0 B | 0.600 at 11.0 B | 0.500 at 12.0 B | – |" in text
 
 
