@@ -127,6 +127,18 @@ class Observer:
         )
         return cls(config, names, costs, encoder, arrays)
 
+    def with_encoder(self, encoder: TextEncoder) -> Observer:
+        """The same observer over another instance of its encoder, with no text remembered."""
+        return Observer(
+            self.config,
+            self.names,
+            self.costs.tolist(),
+            encoder,
+            self.arrays,
+            self.features,
+            self.identity,
+        )
+
     def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> Observer:
         """The same observer over some of its experts, in any order and at other prices.
 

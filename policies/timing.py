@@ -18,7 +18,6 @@ import numpy as np
 from der_graph.errors import AllExpertsFailedError
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.encoder import SentenceEncoder, TextEncoder, Vectors
-from der_graph.policies.observation import Observer
 from der_graph.policies.report_parts import Span, WallClock
 
 
@@ -105,7 +104,7 @@ def timed_agent(agent: Any) -> tuple[Any, TimedEncoder | None]:
     encoder.encode(["warm up"])
     timed = TimedEncoder(encoder)
     fresh = copy.copy(agent)
-    fresh.observer = Observer(known.config, known.names, known.costs.tolist(), timed, known.arrays)
+    fresh.observer = known.with_encoder(timed)
     return fresh, timed
 
 

@@ -9,21 +9,25 @@ from pathlib import Path
 
 import pytest
 from fakes import ScriptedAgent
-from toy import WordEncoder, toy_examples, toy_experts, toy_rules
+from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
 from der_graph.errors import AgentPoolMismatchError, DataError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.hub import Choice
+from der_graph.policies.agent import DERAgent
 from der_graph.policies.baselines import Baseline, certain
 from der_graph.policies.cache import AnswerCache
 from der_graph.policies.evaluate import Evaluation, evaluate, knob_points
+from der_graph.policies.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
 from der_graph.policies.methods import BASELINES
+from der_graph.policies.network import Shape, SharedHead
+from der_graph.policies.observation import Observer
 from der_graph.policies.provenance import agent_info, data_info, pool_info, run_info
 from der_graph.policies.quality import get_metric
 from der_graph.policies.report import Report, read_report
 from der_graph.policies.report_files import write_report
 from der_graph.policies.summary import is_live, summarize
-from der_graph.policies.timing import measure_wall_clock
+from der_graph.policies.timing import measure_wall_clock, timed_agent
 from der_graph.pool import pool_from
 from der_graph.state import Situation
 
@@ -236,3 +240,25 @@ def test_all_groups_have_a_maker() -> None:
     from der_graph.policies.methods import _GROUPS
 
     assert {*_GROUPS, "router"} == set(BASELINES)
+
+
+def test_the_timed_copy_of_an_agent_decides_as_it_does() -> None:
+    """Also for agents that see fewer features than this version computes, as the shipped one does."""
+    agent = toy_agent(toy_source(8))
+    observer = agent.observer
+    old = Observer(
+        observer.config,
+        observer.names,
+        observer.costs.tolist(),
+        observer.encoder,
+        observer.arrays,
+        FeatureNames(STATE_FEATURES[:19], EXPERT_FEATURES[:11]),
+    )
+    shape = Shape(4, old.context_size, old.expert_size, 8)
+    agent = DERAgent(old, SharedHead(shape), cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+    copied, encoder = timed_agent(agent)
+    situation = Situation("What is the colour of thing 7?", mask=[True] * 4 + [False], max_steps=3)
+    expected = agent.decide([situation])[0].probabilities
+    assert copied.decide([situation])[0].probabilities == pytest.approx(expected)
+    assert encoder is not None
+    assert encoder.seconds > 0
