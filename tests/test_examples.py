@@ -63,3 +63,19 @@ def test_tracing_and_feedback(repo_root: Path, capsys: pytest.CaptureFixture[str
     assert b"3 * 4" not in seen["sent"]  # redacted
     assert seen["row"]["output"] == "12"
     assert "0 guesser" in capsys.readouterr().out
+
+
+def test_a_remote_expert(repo_root: Path) -> None:
+    example = load(repo_root, "remote_expert")
+    with example.stub_server() as address:
+        state = example.main(address)
+    assert [step["choice"] for step in state["route"]] == ["local", "remote", "END"]
+    assert state["answer"] == "4, as the other one said."  # it was told
+    assert state["cost"] == pytest.approx(0.1 + (20 * 10_000 + 6 * 30_000) / 1e6)
+
+
+@pytest.mark.slow
+def test_adding_an_expert(repo_root: Path) -> None:
+    pytest.importorskip("stable_baselines3")
+    route = load(repo_root, "adding_an_expert").main(encoder=WordEncoder())
+    assert "adder" in route
