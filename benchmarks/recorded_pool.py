@@ -2,10 +2,11 @@
 
     python benchmarks/recorded_pool.py --data recorded_pool --out results.json [--seeds 5] [--jobs 2]
 
-One agent is trained per fold and seed, all its settings fixed before, and its knob is swept on the fold that
-it never saw; beside it stand every single model and the one-shot routers on the same encoder, swept likewise.
-Cost is billions of parameters run per question. The interval of DER is over questions (bootstrap) of the mean
-over seeds; the spread of the seeds is given too. See `recorded_data` for the data.
+One agent is trained per fold and seed, with the same settings for all, and its knob is swept on the fold that
+it never saw; beside it stand every single model and the one-shot routers on the same encoder, swept likewise. The
+settings were chosen by cross-validation on these questions, so DER's figures are somewhat optimistic. Cost is
+billions of parameters run per question. The interval of DER is over questions (bootstrap) of the mean over
+seeds; the spread of the seeds is given too. See `recorded_data` for the data.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ Points = list[tuple[list[float], list[float], list[int]]]
 def settings(
     seed: int, steps: int, reward: str = "default", *, any_pool: bool = False
 ) -> TrainConfig:
-    """Training settings, the same for every fold; see docs/results.md for how they were chosen."""
+    """Training settings, the same for every fold; see docs/results.md on how they were chosen."""
     return preset(
         "default",
         seed=seed,
