@@ -2,11 +2,11 @@
 
     python benchmarks/recorded_pool.py --data recorded_pool --out results.json [--seeds 5] [--jobs 2]
 
-One agent is trained per fold and seed, with the same settings for all, and its knob is swept on the fold that
-it never saw; beside it stand every single model and the one-shot routers on the same encoder, swept likewise. The
-settings were chosen by cross-validation on these questions, so DER's figures are somewhat optimistic. Cost is
-billions of parameters run per question. The interval of DER is over questions (bootstrap) of the mean over
-seeds; the spread of the seeds is given too. See `recorded_data` for the data.
+One agent is trained per fold and seed, with the same settings for all, and its knob is swept on the fold
+that it never saw; beside it stand every single model and the one-shot routers on the same encoder, swept
+likewise. The settings were chosen by cross-validation on these questions, so DER's figures are somewhat
+optimistic. Cost is billions of parameters run per question. The interval of DER is over questions
+(bootstrap) of the mean over seeds; the spread of the seeds is given too. See `recorded_data` for the data.
 """
 
 from __future__ import annotations
