@@ -35,7 +35,7 @@ from der_graph.policies.agent import load_agent
 from der_graph.pool import Pool, load_pool, pool_from
 
 
-class Ensemble(BaseChatModel):
+class BaseChatDER(BaseChatModel):
     """Settings, graph and identity of `ChatDER`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())

@@ -25,7 +25,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from der_graph.chat_answer import STREAM_MODES, AnswerStream
-from der_graph.chat_base import Ensemble
+from der_graph.chat_base import BaseChatDER
 from der_graph.chat_runs import (
     RUNS,
     adispatch,
@@ -43,7 +43,7 @@ from der_graph.nodes.waiting import crowd
 from der_graph.pool import Pool
 
 
-class ChatDER(Ensemble):
+class ChatDER(BaseChatDER):
     """Dynamic Ensemble Reasoning as a chat model: several experts inside, one answer outside.
 
     Settings of a route (`max_cost`, `max_steps`, `cost_weight` and all else that `DERContext` has), of the

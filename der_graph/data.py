@@ -120,22 +120,6 @@ def load_examples(path: str | os.PathLike[str], *, limit: int | None = None) -> 
     return examples
 
 
-def check_candidates(examples: Sequence[Example], names: Sequence[str]) -> None:
-    """Check that every question has a recorded answer of every one of these models.
-
-    Raises:
-        DataError: If one is missing; names the question, the model and what is there.
-    """
-    for example in examples:
-        missing = [name for name in names if name not in example.candidates]
-        if missing:
-            there = ", ".join(example.candidates) or "none at all"
-            raise DataError(
-                f"question {example.id!r}: no recorded answer of {_listing(missing)}; there are: "
-                f"{there}. Every question needs a candidate of each expert that replays answers"
-            )
-
-
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a plain or compressed file, with its faults turned into `DataError`."""
     try:

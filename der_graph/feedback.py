@@ -166,7 +166,9 @@ class RouteLog:
 
     def _lines(self) -> list[str]:
         try:
-            return self.path.read_text(encoding="utf-8").splitlines()
+            # Not `splitlines`: texts may hold line separators that JSON does not escape.
+            text = self.path.read_text(encoding="utf-8").removesuffix("\n")
+            return text.split("\n") if text else []
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.path}: cannot be read ({error})") from None
 

@@ -2,7 +2,8 @@
 
     "demo" | pool.yaml ──load_pool──> Pool ──create_der_graph──> one node per expert
 
-Models are described here and loaded when they are first asked, or by `preload`. Knows nothing of agents.
+Models are described here and loaded when they are first asked, or by `preload`. Of agents it knows that
+one may have an encoder to load.
 """
 
 from __future__ import annotations
@@ -133,6 +134,25 @@ class Pool:
                     act()
                 except DERError as error:
                     raise type(error)(f"expert '{expert.name}': {error}") from error
+
+
+def preload(agent: Any, pool: Pool, progress: Callable[[str], None] = lambda line: None) -> None:
+    """Load what agent and experts load when they are first used. Takes its time: not for an event loop.
+
+    Args:
+        agent: The agent; its sentence encoder is loaded, if it has one.
+        pool: The experts.
+        progress: Gets a line before each part.
+
+    Raises:
+        DERError: If something cannot be loaded; an expert's error names it.
+    """
+    encoder = getattr(getattr(agent, "observer", None), "encoder", None)
+    if encoder is not None:
+        progress("loading the agent's text encoder")
+        encoder.encode(["warm up"])
+    progress("making the experts' weights ready")
+    pool.preload(progress)
 
 
 def pool_from(experts: Sequence[Expert], **settings: Any) -> Pool:

@@ -19,7 +19,14 @@ from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.agent import load_agent
 from der_graph.policies.cache import open_cache
 from der_graph.pool import Pool, load_pool
-from der_graph.serving.running import in_background, make_server, open_socket
+from der_graph.serving.access import read_secrets
+from der_graph.serving.running import (
+    address_of,
+    in_background,
+    is_local,
+    make_server,
+    open_socket,
+)
 
 __all__ = ["create_app", "in_background", "read_keys", "serve"]
 
@@ -96,14 +103,7 @@ def read_keys(variables: Sequence[str] = ()) -> list[str]:
     Raises:
         ServerError: If a named variable is not set or empty: the server would stand open unexpectedly.
     """
-    for name in variables:
-        if not os.environ.get(name, "").strip():
-            raise ServerError(
-                f"--api-key-env {name}: the environment variable {name} is not set; set it to the key, or "
-                "leave the option out to serve without one"
-            )
-    names = variables or [name for name in (KEY_VARIABLE,) if os.environ.get(name, "").strip()]
-    return [os.environ[name].strip() for name in names]
+    return read_secrets("--api-key-env", variables, KEY_VARIABLE)
 
 
 def serve(
@@ -133,7 +133,7 @@ def serve(
     require("uvicorn", extra="serve", why="der serve")
     listener = open_socket(host, port)
     with listener:
-        shown = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        shown = address_of(host, listener)
 
         def stop() -> None:
             server.should_exit = True
@@ -142,7 +142,7 @@ def serve(
         server = make_server(
             app, grace=grace, started=lambda: print(f"listening on {shown}", flush=True)
         )
-        if not keys and host not in ("127.0.0.1", "::1", "localhost"):
+        if not keys and not is_local(host):
             log.warning("no API key is set: everybody who reaches %s can use it", shown)
         asyncio.run(server.serve(sockets=[listener]))
         if app.state.der.failure is not None:

@@ -28,7 +28,7 @@ from der_graph.policies.quality import get_metric
 from der_graph.policies.rollout import Episode, run_routes
 from der_graph.policies.statistics import bootstrap_interval
 from der_graph.policies.voting import RunAll
-from der_graph.pool import Pool, load_pool
+from der_graph.pool import Pool, load_pool, preload
 from der_graph.state import answers_of, good_answers
 
 _CHUNK = (
@@ -50,8 +50,7 @@ def run_demo(*, full: bool = False, seconds: float = 40.0, display: Display | No
         "Loading the encoder and four experts (the first time, their weights are converted) ..."
     )
     pool, agent = load_pool("demo"), load_agent("demo")
-    agent.observer.encoder.encode(["warm up"])
-    pool.preload()
+    preload(agent, pool)
     show.line(f"ready after {time.perf_counter() - started:.1f} s\n")
     show_routes(pool, agent, load_examples(demo_file("showcase.jsonl")), show)
     closing_table(pool, agent, show, budget=None if full else seconds)

@@ -19,13 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from der_graph.errors import require
+from der_graph.errors import ServerError, require
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.agent import load_agent
 from der_graph.pool import Pool, load_pool, pool_path
-from der_graph.serving.running import make_server, open_socket
+from der_graph.serving.access import Keys, read_secrets
+from der_graph.serving.running import address_of, is_local, make_server, open_socket
 
 log = logging.getLogger("der_graph.ui")
+
+LOGIN_VARIABLE = "DER_UI_PASSWORD"
 
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -75,15 +78,21 @@ def create_page(
     return page
 
 
-def create_app(page: Any) -> Any:
+def create_app(page: Any, logins: Sequence[str] = ()) -> Any:
     """Make an ASGI application of a page.
 
     Args:
         page: What `create_page` gave.
+        logins: Who may come in, each as `USER:PASSWORD`; none: everybody.
 
     Returns:
         A FastAPI application with nothing but the page in it.
+
+    Raises:
+        ServerError: If a login is not a user and a password.
     """
+    check_logins(logins)
+    keys = Keys(logins)
     gradio = _gradio()
     import fastapi
 
@@ -119,10 +128,33 @@ def create_app(page: Any) -> Any:
         show_error=False,
         enable_monitoring=False,
         max_file_size=1,  # nothing on the page takes files
+        # A function, as Gradio's own look-up of users tells by its time which there are.
+        auth=(lambda user, password: keys.fits(f"{user}:{password}".encode())) if logins else None,
     )
     app.add_middleware(_Headers)
     app.state.der = page.der
     return app
+
+
+def read_logins(variables: Sequence[str] = ()) -> list[str]:
+    """Read logins, `USER:PASSWORD` each, of the variables named, else of `DER_UI_PASSWORD` if it is set.
+
+    Raises:
+        ServerError: If a named variable is not set or empty: the page would stand open unexpectedly.
+    """
+    return read_secrets("--password-env", variables, LOGIN_VARIABLE, "USER:PASSWORD")
+
+
+def check_logins(logins: Sequence[str]) -> None:
+    """Check that each login is a user and a password.
+
+    Raises:
+        ServerError: If one is not.
+    """
+    for login in logins:
+        user, _, password = login.partition(":")
+        if not user.strip() or not password:
+            raise ServerError("a login is not of the form USER:PASSWORD, such as ada:secret")
 
 
 def serve_page(
@@ -132,6 +164,7 @@ def serve_page(
     host: str = "127.0.0.1",
     port: int = 7860,
     examples: Sequence[str] | None = None,
+    logins: Sequence[str] = (),
 ) -> None:
     """Serve the page until SIGTERM or Ctrl-C.
 
@@ -141,13 +174,15 @@ def serve_page(
         host: Address to listen on.
         port: Port; 0 for a free one.
         examples: As in `create_page`.
+        logins: As in `create_app`.
 
     Raises:
         DERError: If something cannot be used or loaded, or the address is in use.
     """
     _gradio()
+    check_logins(logins)  # before anything is loaded
     with open_socket(host, port) as listener:
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        address = address_of(host, listener)
         server: Any = None
 
         def stop() -> None:
@@ -155,7 +190,7 @@ def serve_page(
                 server.should_exit = True
 
         page = create_page(pool, agent, examples=examples, on_failure=stop)
-        app = create_app(page)
+        app = create_app(page, logins)
 
         def started() -> None:
             print(f"open {address} in a browser", flush=True)
@@ -163,8 +198,8 @@ def serve_page(
                 stop()
 
         server = make_server(app, grace=1.0, started=started)
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            log.warning("there is no password: everybody who reaches %s can ask", address)
+        if not logins and not is_local(host):
+            log.warning("no password is set: everybody who reaches %s can ask", address)
         asyncio.run(server.serve(sockets=[listener]))
         if page.der.failure is not None:
             raise page.der.failure

@@ -69,6 +69,7 @@ async def frames(
     turns: list[Turn] = [*said, Turn(role="user", content=question, counts=False)]
     view = fresh_view(ensemble.pool, "waiting for the models")
     reply, note = "", "The answer is empty."
+    run: Watched | None = None
     try:
         context = request_of(ensemble.pool, **limits)
         view.limit(context)
@@ -96,6 +97,9 @@ async def frames(
     except Exception as error:
         view.problem, view.state, reply = words_of(error), "no answer", ""
         note = f"No answer: {view.problem}"
+    finally:
+        if run is not None:
+            run.stop()  # a page that leaves before the first batch would leave the route behind
     done = bool(reply)
     turns = [
         *said,

@@ -18,6 +18,9 @@ from der_graph.ui_route import RouteView, dearest_route
 UNITS = {"parameters_b": "B parameters", "usd": "US dollars", "seconds": "seconds"}
 """The pool's cost units, in as few letters as a label has room for."""
 
+UNSEEN = -1.0
+"""Where the slider of the price of cost stands until it is shown: the agent's own price holds."""
+
 IDLE = "Ask a question: the route is drawn here while it is built."
 
 
@@ -36,7 +39,7 @@ def request_of(
         pool: The experts.
         max_cost: Where the budget's slider stands; at its end there is no budget.
         max_steps: Longest route.
-        cost_weight: Price of cost, or None for agents without that knob.
+        cost_weight: Price of cost, or None where its slider is not shown; see `UNSEEN`.
         deadline: Seconds; 0 or None for none.
         experts: The experts that are ticked.
 
@@ -51,7 +54,7 @@ def request_of(
     return DERContext(
         max_cost=None if max_cost >= end else float(max_cost),
         max_steps=int(max_steps),
-        cost_weight=None if cost_weight is None else float(cost_weight),
+        cost_weight=None if cost_weight is None or cost_weight == UNSEEN else float(cost_weight),
         deadline=float(deadline) if deadline else None,
         allowed_experts=None if set(experts) >= set(pool.names) else list(experts),
     )

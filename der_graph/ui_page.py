@@ -14,7 +14,7 @@ from contextlib import aclosing
 from typing import Any
 
 from der_graph.ui_chat import frames, messages_of
-from der_graph.ui_limits import UNITS, fresh_view, nice, priced, scale_of
+from der_graph.ui_limits import UNITS, UNSEEN, fresh_view, nice, priced, scale_of
 from der_graph.ui_route import escaped, visible
 from der_graph.ui_run import Ensemble, Watched
 
@@ -92,8 +92,9 @@ def build_page(
                             info=f"max_cost, {UNITS[pool.settings.cost_unit]}; right end: none",
                         )
                         weight = gr.Slider(
-                            0,
+                            UNSEEN,
                             1,
+                            value=UNSEEN,
                             visible=False,
                             min_width=180,
                             elem_id="der-cost-weight",
@@ -150,7 +151,7 @@ def build_page(
             limits = {
                 "max_cost": max_cost,
                 "max_steps": steps,
-                "cost_weight": price if hasattr(ensemble.agent, "cost_weight_range") else None,
+                "cost_weight": price,
                 "deadline": seconds,
                 "experts": names,
             }

@@ -86,6 +86,7 @@ class RouteView:
         max_cost: Budget, or None.
         deadline: Seconds, or None.
         state: One line about where the route is.
+        limits: What was asked for, as the graph was told; empty before there was a question.
         problem: What went wrong; empty if nothing did.
     """
 
@@ -96,6 +97,7 @@ class RouteView:
     max_cost: float | None = None
     deadline: float | None = None
     state: str = ""
+    limits: str = ""
     problem: str = ""
     steps: list[Step] = field(default_factory=list)
     final: Mapping[str, Any] | None = None
@@ -104,6 +106,14 @@ class RouteView:
         """Show the bounds of a request."""
         self.max_cost, self.deadline = context.max_cost, context.deadline
         self.max_steps = min(self.max_steps, context.max_steps or self.max_steps)
+        budget = "no budget" if self.max_cost is None else f"budget {self.amount(self.max_cost)}"
+        parts = [budget, f"at most {self.max_steps} call{'' if self.max_steps == 1 else 's'}"]
+        parts.append("no deadline" if self.deadline is None else f"deadline {self.deadline:g} s")
+        if context.cost_weight is not None:
+            parts.append(f"price of cost {context.cost_weight:g}")
+        asked = context.allowed_experts
+        parts.append("all experts" if asked is None else f"only {', '.join(asked)}")
+        self.limits = ", ".join(parts)
 
     def take(self, mode: str, part: Any) -> None:
         """Take in one part of the stream: modes `custom` and `messages`."""
@@ -175,7 +185,9 @@ class RouteView:
             f'<span class="der-limit">{escaped(limit)}</span></span>'
             f"<span>Calls <b>{calls}</b> of {self.max_steps}</span><span>Time <b>{time}</b></span></div>"
             f'<div class="der-meter">{_bar("der-spent", self.cost, end)}'
-            f"{_bar('der-pending', self.pending, end)}</div></div>"
+            f"{_bar('der-pending', self.pending, end)}</div>"
+            + (f'<p class="der-limits">Limits: {escaped(self.limits)}</p>' if self.limits else "")
+            + "</div>"
         )
 
     def _step(self, number: int, step: Step) -> str:

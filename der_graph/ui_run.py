@@ -21,7 +21,7 @@ from der_graph.errors import DERError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.threads import in_thread
-from der_graph.pool import Pool
+from der_graph.pool import Pool, preload
 from der_graph.state import DERContext
 
 log = logging.getLogger("der_graph.ui")
@@ -67,12 +67,7 @@ class Ensemble:
         try:
             agent = self.load_agent()
             graph = create_der_graph(self.pool, agent=agent, stream_tokens="final")
-            encoder = getattr(getattr(agent, "observer", None), "encoder", None)
-            if encoder is not None:
-                self.note = "loading the agent's text encoder"
-                encoder.encode(["warm up"])
-            self.note = "making the experts' weights ready"
-            self.pool.preload(self._tell)
+            preload(agent, self.pool, self._tell)
             self.agent, self.graph = agent, graph.compile(name="der")
             self.note = "ready"
         except Exception as error:

@@ -19,6 +19,7 @@ CSS = """
 .der-meter-line {display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1.5rem;
   font-variant-numeric: tabular-nums}
 .der-meter {display: flex; height: 14px; border: 1px solid currentColor; margin-top: .3rem; overflow: hidden}
+.der-limits {font-size: .875rem; opacity: .85; margin: .3rem 0 0 !important; overflow-wrap: anywhere}
 .der-spent, .der-chosen .der-fill {background: currentColor}
 .der-pending, .der-fill {background:
   repeating-linear-gradient(135deg, currentColor 0 1.5px, transparent 1.5px 5px)}

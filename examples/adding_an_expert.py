@@ -14,6 +14,7 @@ from pathlib import Path
 from der_graph import Expert, create_der_graph
 from der_graph.data import Example
 from der_graph.nodes.langchain import as_expert
+from der_graph.policies.agent import DERAgent
 from der_graph.policies.encoder import TextEncoder
 from der_graph.policies.new_expert import probe_expert
 from der_graph.policies.train import split_dev, train_agent
@@ -60,6 +61,7 @@ def main(steps: int = 30_000, encoder: TextEncoder | None = None) -> Sequence[st
             old, train, dev, Path(folder), config, rules=pool_from(old, max_steps=2).rules,
             encoder=encoder, say=print,
         )  # fmt: skip
+    assert isinstance(before, DERAgent)  # the other kind reads texts and takes no new experts
     agent, quality = probe_expert(before, new, train, count=10)
     print(f"adder: quality {quality:.2f} on 10 probe questions")
     der = create_der_graph(pool_from([*old, new], max_steps=2), agent=agent).compile(name="der")

@@ -7,9 +7,10 @@ Knows nothing of LangChain's runs and callbacks.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -17,10 +18,11 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.generation import Row, generate_rows, new_row
+from der_graph.nodes.generation import Row, generate_rows
 from der_graph.nodes.generation_settings import GenerationSettings
 from der_graph.nodes.loading import LoadedModel
 from der_graph.nodes.prompts import DEFAULT_STOP, PromptWriter
+from der_graph.nodes.reading import AnswerReader, TokenReader
 
 
 class Request(NamedTuple):
@@ -87,8 +89,10 @@ class Answerer:
             except ExpertError as error:
                 results[index] = error
             else:
-                # A prompt near the end of the context has less room; the others are not cut with it.
-                groups.setdefault((request.settings, room), []).append((index, row))
+                # A prompt near the end of the context has less room; the others are not cut with it. The
+                # time that is left differs with every request, and rows are cut one by one.
+                alike = replace(request.settings, max_time=None)
+                groups.setdefault((alike, room), []).append((index, row))
         for (settings, room), members in groups.items():
             for start in range(0, len(members), self.max_batch_size):
                 part = members[start : start + self.max_batch_size]
@@ -96,6 +100,11 @@ class Answerer:
                 for (index, _), result in zip(part, done, strict=True):
                     results[index] = result
         return results
+
+    @functools.cached_property
+    def _tokens(self) -> TokenReader:
+        """Made once: some tokenizers have thousands of special tokens to look at."""
+        return TokenReader(self.loaded.tokenizer, keep=self.tags or ())
 
     def open_row(self, request: Request) -> tuple[Row, int]:
         """Write the prompt of a request, and see how many tokens its answer may have.
@@ -120,8 +129,14 @@ class Answerer:
         room = (
             settings.max_new_tokens if limit is None else min(settings.max_new_tokens, limit - size)
         )
-        row = new_row(self.loaded, prompt, settings, self.tags)
-        row.cancel, row.show = request.cancel, request.show
+        row = Row(
+            prompt,
+            self._tokens.reopened(),
+            AnswerReader(self.tags, settings.stop, thinking=prompt.thinking),
+            cancel=request.cancel,
+            max_time=settings.max_time,
+            show=request.show,
+        )
         return row, room
 
     def _answer_rows(

@@ -110,6 +110,12 @@ class Bounded(Runnable[Any, Any]):
         # The model's own text may show settings.
         return f"Bounded({type(self.bound).__name__}, max_concurrency={self.max_concurrency})"
 
+    def around(self, bound: Runnable[Any, Any]) -> Bounded:
+        """The same slots around another model, such as this one with tools bound to it."""
+        other = Bounded(bound, self.max_concurrency)
+        other._slots = self._slots
+        return other
+
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `Runnable.invoke`, once there is a slot."""
         with self._slots.one():

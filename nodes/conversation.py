@@ -1,5 +1,6 @@
 """A question that goes on from others: what the agent reads, what the experts get, who spoke last.
 
+    messages          ──find_question──> history, question, what was done with tools after it
     history, question ──conversation_text──> the text by which the agent knows the question
     history           ──history_for_experts──> the conversation as its participants had it
 
@@ -17,6 +18,9 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage
 
+from der_graph.errors import QuestionError
+from der_graph.nodes.tools import tail_of
+
 TURN_CHARACTERS = 200
 """Longest share of the turn before that the agent reads."""
 
@@ -25,6 +29,34 @@ DRAFT = "der_draft"
 
 EXPERTS = "der_experts"
 """Names, in `response_metadata` of the final answer, the experts of its route in order."""
+
+
+def find_question(
+    messages: Sequence[AnyMessage],
+) -> tuple[list[AnyMessage], HumanMessage, list[AnyMessage]]:
+    """Split a conversation into what came before the question, the question, and its tail.
+
+    Returns:
+        The messages before; the last human message; and of those after it what `tail_of` keeps.
+
+    Raises:
+        QuestionError: If there is no human message, or it has no text, or more than text.
+    """
+    for position in range(len(messages) - 1, -1, -1):
+        message = messages[position]
+        if isinstance(message, HumanMessage):
+            if (kind := block_beside_text(message)) is not None:
+                raise QuestionError(
+                    f"the question holds a block of type '{kind}', and agents and experts are given its text "
+                    "only; send a text, or blocks of type 'text', that say all that is asked"
+                )
+            if not message.text.strip():
+                raise QuestionError("the question is empty; the last human message needs some text")
+            return list(messages[:position]), message, tail_of(messages[position + 1 :])
+    raise QuestionError(
+        'there is no question: "messages" needs a human message, '
+        'for example {"messages": [("user", "What is 2 + 3?")]}'
+    )
 
 
 def conversation_text(history: Sequence[BaseMessage], question: str) -> str:
@@ -72,6 +104,21 @@ def last_experts(history: Sequence[BaseMessage]) -> list[str]:
         if isinstance(message, AIMessage) and EXPERTS in message.response_metadata:
             return [str(name) for name in message.response_metadata[EXPERTS]]
     return []
+
+
+def block_beside_text(message: BaseMessage, *also: str) -> str | None:
+    """The type of the first content block that the text of a message leaves out; None if there is none.
+
+    Args:
+        message: The message.
+        also: Types of blocks that may be left out.
+    """
+    blocks = message.content if isinstance(message.content, list) else []
+    for block in blocks:
+        kind = "text" if isinstance(block, str) else str(block.get("type", "?"))
+        if kind not in ("text", *also):
+            return kind
+    return None
 
 
 def is_draft(message: Any) -> bool:

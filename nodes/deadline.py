@@ -2,7 +2,8 @@
 
 - A local model (`HuggingFaceChat`, bare or wrapped by `bind`, `with_config`, `with_retry`) is told the
   seconds that are left and stops at the next token; what it wrote until then is its answer. Loading a model
-  is not cut, nor is the reading of the prompt: it writes one token at least.
+  is not cut, nor is the wait for those who came before, nor the reading of the prompt: it writes one token at
+  least.
 - An asynchronous call of any other model is given up, and recorded as a failed answer ("deadline: ..."). Work
   that it does in a thread, as functions that are not coroutines do, goes on unheard.
 - A synchronous call of any other model cannot be interrupted: it takes as long as it takes, and its answer

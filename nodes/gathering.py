@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from der_graph.nodes.threads import settle
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -60,17 +62,7 @@ class Gathering(Generic[Item, Result]):
 
     def answer(self) -> None:
         """Answer all who came. Never raises: errors go to those who wait."""
-        try:
-            results = self.answer_all(self._items, self.cancel)
-        except BaseException as error:
-            for future in self._futures:
-                future.set_exception(error)
-            return
-        for future, result in zip(self._futures, results, strict=True):
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        settle(self._futures, lambda: self.answer_all(self._items, self.cancel))
 
 
 @dataclass

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from der_graph.nodes.drawing import SeededDraws
 from der_graph.nodes.generation_settings import GenerationSettings
 from der_graph.nodes.loading import LoadedModel
-from der_graph.nodes.prefix import can_share, padded_rows, read_once, shared_start
 from der_graph.nodes.prompts import Prompt
 from der_graph.nodes.reading import AnswerReader, TokenReader
 
@@ -35,6 +34,7 @@ class Row:
         logprob: Sum of their log-probabilities, in nats.
         finish: `stop`, `length` (cut by `max_new_tokens`, the context or `max_time`), or None while open.
         cancel: Ends this row once set.
+        max_time: Seconds after which it is cut, or None.
         show: Gets each piece of the answer as soon as it is known.
         shown: Has it got one?
     """
@@ -46,6 +46,7 @@ class Row:
     logprob: float = 0.0
     finish: str | None = None
     cancel: threading.Event | None = None
+    max_time: float | None = None
     show: Callable[[str], None] | None = None
     shown: bool = False
 
@@ -67,7 +68,7 @@ class Row:
     def reopened(self) -> Row:
         """A new row for the same prompt."""
         row = Row(self.prompt, self.tokens.reopened(), self.reader.reopened())
-        row.cancel, row.show = self.cancel, self.show
+        row.cancel, row.max_time, row.show = self.cancel, self.max_time, self.show
         return row
 
     def _show(self, text: str) -> None:
@@ -84,15 +85,15 @@ class Watch:
         rows: One per sequence of the batch.
         ends: Ids that end a row.
         logprobs: Add up log-probabilities? Costs one pass over the vocabulary per token.
-        deadline: `time.monotonic()` at which everything ends, or None.
         cancel: Ends everything once set.
+        start: `time.monotonic()` from which the time of the rows is counted.
     """
 
     rows: Sequence[Row]
     ends: frozenset[int]
     logprobs: bool = True
-    deadline: float | None = None
     cancel: threading.Event | None = None
+    start: float = field(default_factory=time.monotonic)
     _logits: Any = field(default=None, repr=False)
 
     def note_scores(self, input_ids: Any, scores: Any) -> Any:
@@ -105,12 +106,13 @@ class Watch:
         newest = input_ids[:, -1]
         tokens = newest.tolist()
         added = self._added(newest)
-        over = self.deadline is not None and time.monotonic() >= self.deadline
-        over = over or (self.cancel is not None and self.cancel.is_set())
+        over = self.cancel is not None and self.cancel.is_set()
+        seconds = time.monotonic() - self.start
         for row, token, logprob in zip(self.rows, tokens, added, strict=True):
             if row.finish is None:
                 self._read(row, token, logprob)
-                if row.finish is None and (over or row.given_up):
+                late = row.max_time is not None and seconds >= row.max_time
+                if row.finish is None and (over or late or row.given_up):
                     row.finish = "length"
         done = [row.finish is not None for row in self.rows]
         return newest.new_tensor(done).bool()
@@ -133,14 +135,6 @@ class Watch:
             row.finish = "stop"
 
 
-def new_row(
-    loaded: LoadedModel, prompt: Prompt, settings: GenerationSettings, tags: tuple[str, str] | None
-) -> Row:
-    """Open the row of a prompt."""
-    reader = AnswerReader(tags, settings.stop, thinking=prompt.thinking)
-    return Row(prompt, TokenReader(loaded.tokenizer, keep=tags or ()), reader)
-
-
 def generate_rows(
     loaded: LoadedModel,
     rows: Sequence[Row],
@@ -155,7 +149,7 @@ def generate_rows(
     Args:
         loaded: The model.
         rows: Open rows; they are filled in place.
-        settings: How to generate.
+        settings: How to generate; each row has its own `max_time`.
         max_new_tokens: Longest answer of these rows; the caller has looked at the room in the context.
         logprobs: Add up log-probabilities?
         cancel: Stops the call within one token.
@@ -163,29 +157,24 @@ def generate_rows(
     import torch
     import transformers
 
-    deadline = None if settings.max_time is None else time.monotonic() + settings.max_time
     cancel = cancel or threading.Event()
-    watch = Watch(rows, frozenset(loaded.end_tokens), logprobs, deadline, cancel)
-    prompts = [row.prompt.ids for row in rows]
-    shared = shared_start(prompts) if can_share(loaded.model) else 0
-    padded, mask = padded_rows(prompts, shared, loaded.tokenizer.pad_token_id or 0)
+    watch = Watch(rows, frozenset(loaded.end_tokens), logprobs, cancel)
+    padded, mask = _padded(rows, loaded.tokenizer.pad_token_id or 0)
 
     def work() -> None:
         if cancel.is_set() or all(row.given_up for row in rows):
             return  # given up while others had their turn
         device = loaded.model.device
-        with torch.inference_mode(), _seeded(torch, settings, device):
-            start = {}
-            if shared:
-                cache = read_once(loaded.model, prompts[0][:shared], len(rows))
-                start["past_key_values"] = cache
+        processors: list[Any] = [watch.note_scores]
+        if _seeded(settings):
+            processors.append(SeededDraws(settings, len(rows), device))
+        with torch.inference_mode():
             loaded.model.generate(
                 input_ids=torch.tensor(padded, device=device),
                 attention_mask=torch.tensor(mask, device=device),
                 generation_config=_config(transformers, loaded, settings, max_new_tokens),
-                logits_processor=transformers.LogitsProcessorList([watch.note_scores]),
+                logits_processor=transformers.LogitsProcessorList(processors),
                 stopping_criteria=transformers.StoppingCriteriaList([watch]),
-                **start,
             )
 
     loaded.run(work, cancel)
@@ -193,13 +182,27 @@ def generate_rows(
         row.close()
 
 
+def _padded(rows: Sequence[Row], pad: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Prompts of one length, (batch, width), padded on the left; and their attention mask."""
+    width = max(len(row.prompt.ids) for row in rows)
+    gaps = [width - len(row.prompt.ids) for row in rows]
+    padded = [[pad] * gap + list(row.prompt.ids) for row, gap in zip(rows, gaps, strict=True)]
+    return padded, [[0] * gap + [1] * (width - gap) for gap in gaps]
+
+
+def _seeded(settings: GenerationSettings) -> bool:
+    """Are tokens drawn by `SeededDraws`, and not by transformers?"""
+    return settings.sampling and settings.seed is not None
+
+
 def _config(
     transformers: Any, loaded: LoadedModel, settings: GenerationSettings, max_new_tokens: int
 ) -> Any:
     # Everything is spelt out: what is None here is taken from the checkpoint, whose makers often sample.
+    drawn = settings.sampling and not _seeded(settings)
     values: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
-        "do_sample": settings.sampling,
+        "do_sample": drawn,
         "num_beams": 1,
         "pad_token_id": loaded.tokenizer.pad_token_id or 0,
         "eos_token_id": loaded.end_tokens or None,
@@ -210,20 +213,9 @@ def _config(
         "top_k": 50,
         "use_cache": True,
     }
-    if settings.sampling:
+    if drawn:
         values["temperature"] = 1.0 if settings.temperature is None else settings.temperature
         values["top_p"] = 1.0 if settings.top_p is None else settings.top_p
         values["top_k"] = 0 if settings.top_k is None else settings.top_k
         values["min_p"] = settings.min_p
     return transformers.GenerationConfig(**values)
-
-
-@contextmanager
-def _seeded(torch: Any, settings: GenerationSettings, device: Any) -> Iterator[None]:
-    """Seed the draws of one call, and leave the program's own random numbers as they were."""
-    if settings.seed is None or not settings.sampling:
-        yield
-        return
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        yield

@@ -37,7 +37,7 @@ class GenerationSettings:
     stop: tuple[str, ...] = ()
     """Texts that end an answer and are not part of it."""
     seed: int | None = None
-    """Makes draws repeatable: one seed for one call, a batch being one call."""
+    """Makes draws repeatable: every prompt draws by numbers of its own, alone and in any batch."""
     max_time: float | None = None
     """Seconds after which the answer is cut."""
 
@@ -111,4 +111,4 @@ def _check(name: str, value: Any, where: str) -> Any:
         bounds = f"from {low:g} to {high:g}" if high is not None else f"of at least {low:g}"
         kind_name = "a number" if kind is float else "a whole number"
         raise PoolError(f"{where}: {name} is {value!r}; it must be {kind_name} {bounds}")
-    return value
+    return float(value) if kind is float else value  # transformers refuses a temperature of 2

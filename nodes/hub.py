@@ -14,19 +14,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
-from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.runtime import Runtime
 from langgraph.types import Send
 
-from der_graph.errors import AgentError, QuestionError
-from der_graph.nodes.conversation import conversation_text, history_for_experts, last_experts
+from der_graph.errors import AgentError
+from der_graph.nodes.conversation import (
+    conversation_text,
+    find_question,
+    history_for_experts,
+    last_experts,
+)
 from der_graph.nodes.events import write_event
 from der_graph.nodes.handovers import without_handovers
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences, traced
-from der_graph.nodes.tools import tail_of
 from der_graph.state import (
     END_CHOICE,
     Decision,
@@ -85,29 +88,6 @@ def agent_for_pool(agent: Agent, names: Sequence[str], costs: Sequence[float]) -
     agent.check_pool(names)
     adapt = getattr(agent, "for_pool", None)
     return agent if adapt is None else cast(Agent, adapt(names, costs))
-
-
-def find_question(
-    messages: Sequence[AnyMessage],
-) -> tuple[list[AnyMessage], HumanMessage, list[AnyMessage]]:
-    """Split a conversation into what came before the question, the question, and its tail.
-
-    Returns:
-        The messages before; the last human message; and of those after it what `tail_of` keeps.
-
-    Raises:
-        QuestionError: If there is no human message, or it has no text.
-    """
-    for position in range(len(messages) - 1, -1, -1):
-        message = messages[position]
-        if isinstance(message, HumanMessage):
-            if not message.text.strip():
-                raise QuestionError("the question is empty; the last human message needs some text")
-            return list(messages[:position]), message, tail_of(messages[position + 1 :])
-    raise QuestionError(
-        'there is no question: "messages" needs a human message, '
-        'for example {"messages": [("user", "What is 2 + 3?")]}'
-    )
 
 
 def der_agent(state: DERState) -> None:

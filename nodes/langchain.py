@@ -32,6 +32,7 @@ from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.masking import Guarded, mask, public, secrets_in
 from der_graph.nodes.pipelines import wrapped_pipeline
 from der_graph.nodes.threads import in_thread
+from der_graph.nodes.tools import bare
 
 
 def as_expert(
@@ -101,8 +102,8 @@ def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
             return HuggingFaceChat(**wrapped)
         except DERError as error:
             raise PoolError(f"pipeline of langchain-huggingface: {error}") from error
-    if isinstance(model, BaseChatModel):
-        return model
+    if isinstance(model, Runnable) and isinstance(bare(model), BaseChatModel):
+        return model  # as it is, also with retries or settings bound to it
     if isinstance(model, Pregel):
         return _with_messages | model | _TO_MESSAGE
     if isinstance(model, Runnable):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.conversation import block_beside_text
 
 FORMAT_FIELDS = frozenset({"text", "system", "history"})
 """What a plain format may use: the last human message, the system text, the turns before."""
@@ -182,11 +183,9 @@ def text_of(message: BaseMessage) -> str:
     Raises:
         ExpertError: If it holds anything else, such as an image.
     """
-    if isinstance(message.content, list):
-        for block in message.content:
-            kind = block.get("type", "?") if isinstance(block, dict) else "text"
-            if kind not in ("text", "reasoning", "thinking"):
-                raise ExpertError(
-                    f"this expert reads text only, and a message holds a block of type '{kind}'"
-                )
+    kind = block_beside_text(message, "reasoning", "thinking")
+    if kind is not None:
+        raise ExpertError(
+            f"this expert reads text only, and a message holds a block of type '{kind}'"
+        )
     return str(message.text)

@@ -80,7 +80,8 @@ class RecordedChat(BaseChatModel):
                 answers = _read(self.data, self.model)
                 if not answers:
                     raise ExpertError(
-                        f"{self.data} holds no answers of a model named '{self.model}'"
+                        f"{self.data} holds no answers of a model named '{self.model}', but of: "
+                        f"{', '.join(recorded_models(self.data)) or 'none at all'}"
                     )
                 self._answers = answers
             return self._answers

@@ -21,7 +21,6 @@ from typing import Any, get_args
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 from langgraph.constants import TAG_NOSTREAM
 
@@ -30,6 +29,7 @@ from der_graph.nodes.events import write_event
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.stopping import STOPS
+from der_graph.nodes.tools import bare
 from der_graph.state import END_CHOICE, Answer, Audience, DERContext, StreamTokens, Task
 
 TAG = "der"
@@ -158,6 +158,4 @@ def traced(config: RunnableConfig, step: int) -> RunnableConfig:
 
 def speaks_once(model: Any) -> bool:
     """Is an expert one chat model, bare or bound? Only then is every token it streams part of its answer."""
-    while isinstance(model, RunnableBindingBase):
-        model = model.bound
-    return isinstance(model, BaseChatModel)
+    return isinstance(bare(model), BaseChatModel)

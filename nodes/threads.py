@@ -2,6 +2,7 @@
 
     work ──in_thread──> Future
     work ──listen────> piece, piece, ..., result     (`alisten` for event loops)
+    work ──settle────> a result for each of many futures
 
 Knows nothing of models.
 """
@@ -12,9 +13,9 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from der_graph.nodes.stopping import STOPS, Cancel
 
@@ -40,6 +41,24 @@ def in_thread(work: Callable[[], Result]) -> Future[Result]:
 
     threading.Thread(target=run, name="der-graph-model", daemon=True).start()
     return future
+
+
+def settle(futures: Sequence[Future[Any]], work: Callable[[], Sequence[Any]]) -> None:
+    """Give each future its result of some work; what fails as a whole fails for all. Never raises.
+
+    Args:
+        futures: Futures that are running.
+        work: Gives a result for each, in order; one that is an exception belongs to its future alone.
+    """
+    try:
+        results = list(zip(futures, work(), strict=True))
+    except BaseException as error:
+        results = [(future, error) for future in futures]
+    for future, result in results:
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
 
 
 def listen(work: Shown[Result]) -> Generator[str | Result, None, None]:

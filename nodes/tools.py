@@ -21,6 +21,8 @@ from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
+from der_graph.nodes.concurrency import Bounded
+
 
 def tail_of(after: Sequence[AnyMessage]) -> list[AnyMessage]:
     """What of the messages after the question belongs to answering it: all up to the last tool's result.
@@ -53,9 +55,14 @@ def reads_tools(model: Any) -> bool:
     """Can a model be handed tools' results? Chat templates of local models have no common role for them."""
     from der_graph.nodes.batching import BatchedChatModel
 
-    while isinstance(model, RunnableBindingBase):
+    return not isinstance(bare(model), BatchedChatModel)
+
+
+def bare(model: Any) -> Any:
+    """A model without the bindings, retries and bounds around it."""
+    while isinstance(model, (RunnableBindingBase, Bounded)):
         model = model.bound
-    return not isinstance(model, BatchedChatModel)
+    return model
 
 
 def with_tools(
@@ -64,7 +71,8 @@ def with_tools(
     """Let a model call tools, whatever it is wrapped in.
 
     Args:
-        model: A chat model, bare or wrapped by `bind`, `with_config`, `with_retry` or `with_fallbacks`.
+        model: A chat model, bare or wrapped by `bind`, `with_config`, `with_retry`, `with_fallbacks` or
+            `Bounded`.
         tools: What `bind_tools` of chat models takes.
         tool_choice: A tool's name, `auto`, `any`, or None for the model's default.
         settings: Passed on to the model's own `bind_tools`.
@@ -89,6 +97,8 @@ def rebound(
     if isinstance(model, RunnableWithFallbacks):
         members = [rebound(each, change) for each in (model.runnable, *model.fallbacks)]
         return model.model_copy(update={"runnable": members[0], "fallbacks": members[1:]})
+    if isinstance(model, Bounded):
+        return model.around(rebound(model.bound, change))
     # Copied, as `bind` on some would leave their other duties behind.
     if isinstance(model, RunnableBindingBase):
         return model.model_copy(update={"bound": rebound(model.bound, change)})

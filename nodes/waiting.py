@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from der_graph.nodes.threads import in_thread
+from der_graph.nodes.threads import in_thread, settle
 
 
 class Cancellable(Protocol):
@@ -92,8 +93,9 @@ class WaitingLine:
 
     def _serve(self, at_most: int) -> None:
         while part := self._next(at_most):
-            _answer(part)
-            del part  # what it holds may be large, and the next may be long
+            answer = partial(part[0].answer_all, [each.request for each in part], None)
+            settle([each.future for each in part], answer)
+            del part, answer  # what they hold may be large, and the next may be long
 
     def _next(self, at_most: int) -> list[_Waiting]:
         with self._lock:
@@ -119,16 +121,3 @@ class WaitingLine:
         while number < len(self._line) < min(at_most, max(each.crowd for each in self._line)):
             number = len(self._line)
             self._lock.wait(self._quiet)
-
-
-def _answer(part: Sequence[_Waiting]) -> None:
-    """Answer for all. Never raises: errors go to those who wait."""
-    try:
-        results = part[0].answer_all([each.request for each in part], None)
-    except BaseException as error:
-        results = [error] * len(part)
-    for each, result in zip(part, results, strict=True):
-        if isinstance(result, BaseException):
-            each.future.set_exception(result)
-        else:
-            each.future.set_result(result)

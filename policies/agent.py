@@ -8,35 +8,38 @@ conventions: `agent.safetensors` and `config.json`, nothing that could run code 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
-import der_graph
-from der_graph.errors import AgentError, AgentPoolMismatchError
+from der_graph.errors import AgentPoolMismatchError
 from der_graph.nodes.hub import Choice
 from der_graph.policies.agent_folder import (
-    CONFIG_FILE,
-    FORMAT,
-    WEIGHTS_FILE,
     agent_kind,
     find_agent_folder,
+    kept_metadata,
+    part_of,
     read_config,
+    read_features,
+    read_weights,
+    reading,
+    write_agent,
 )
 from der_graph.policies.encoder import SentenceEncoder, TextEncoder
-from der_graph.policies.features import FeatureNames
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.state import Situation
 
 if TYPE_CHECKING:
     from der_graph.policies.network import RoutingNetwork
     from der_graph.policies.text_policy import TextAgent
+
+TrainedAgent: TypeAlias = "DERAgent | TextAgent"
+"""What training makes and an agent folder holds."""
 
 _ARRAYS = "observer."
 _NETWORK = "network."
@@ -107,13 +110,17 @@ class DERAgent:
             AgentPoolMismatchError: If it does not know one of them.
         """
         self.check_pool(names)
-        if self.network.shape.head == "fixed":
-            from der_graph.policies.part_of_pool import PartOfPool
-
-            return self if list(names) == self.names else PartOfPool(self, names)
-        if list(names) == self.names and np.allclose(costs, self.observer.costs):
+        seen = self.observer
+        learnt = [float(seen.costs[seen.names.index(name)]) for name in names]
+        if list(names) == self.names and np.allclose(costs, learnt):
             return self
-        return self.over(self.observer.for_pool(names, costs))
+        if self.network.shape.head == "fixed":
+            from der_graph.policies.part_of_pool import PartOfPool, warn_of_prices
+
+            warn_of_prices(names, learnt, costs)
+            if list(names) != seen.names:
+                return PartOfPool(self, names, costs)
+        return self.over(seen.for_pool(names, costs))
 
     def over(self, observer: Observer) -> DERAgent:
         """The same weights over another observer."""
@@ -156,10 +163,6 @@ class DERAgent:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the agent folder: `agent.safetensors` and `config.json`."""
-        from safetensors.numpy import save_file
-
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
         network = {
             _NETWORK + name: tensor.detach().cpu().numpy().astype(np.float32)
             for name, tensor in self.network.state_dict().items()
@@ -167,12 +170,10 @@ class DERAgent:
         arrays = {_ARRAYS + name: array for name, array in self.observer.arrays.items()}
         shape = self.network.shape
         config = {
-            "format": FORMAT,
-            "der_graph_version": der_graph.__version__,
             "experts": [
                 {"name": name, "cost": float(cost), "index": index}
                 for name, cost, index in zip(
-                    self.names, self.observer.costs, self.observer.indices, strict=True
+                    self.observer.names, self.observer.costs, self.observer.indices, strict=True
                 )
             ],
             "network": shape._asdict(),
@@ -184,16 +185,7 @@ class DERAgent:
             "cost_weight_range": list(self.cost_weight_range),
             **self.metadata,
         }
-        # Each file whole or not at all, the config last: a folder without it is no agent.
-        tensors = {
-            name: np.ascontiguousarray(array) for name, array in {**network, **arrays}.items()
-        }
-        save_file(tensors, path / f"{WEIGHTS_FILE}.part")
-        os.replace(path / f"{WEIGHTS_FILE}.part", path / WEIGHTS_FILE)
-        (path / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (path / f"{CONFIG_FILE}.part").write_text(text, encoding="utf-8")
-        os.replace(path / f"{CONFIG_FILE}.part", path / CONFIG_FILE)
+        write_agent(folder, {**network, **arrays}, config)
 
     @classmethod
     def from_pretrained(
@@ -208,63 +200,41 @@ class DERAgent:
         Raises:
             AgentError: If it is not an agent folder, or was written by a newer version.
         """
-        from safetensors.torch import load_file
-
         from der_graph.policies.network import Shape, make_network
 
         path = find_agent_folder(folder)
         config = read_config(path)
-        try:
-            tensors = load_file(path / WEIGHTS_FILE)
+        tensors = read_weights(path)
+        with reading(path):
             settings = dict(config["observation"])
             encoder_name = settings.pop("encoder")
-            arrays = {
-                name.removeprefix(_ARRAYS): tensor.numpy()
-                for name, tensor in tensors.items()
-                if name.startswith(_ARRAYS)
-            }
-            features = FeatureNames(
-                *(tuple(config["features"][part]) for part in ("state", "expert"))
-            )
+            features = read_features(path, config)
             observer = Observer(
                 ObservationConfig(**settings),
                 [expert["name"] for expert in config["experts"]],
                 [expert["cost"] for expert in config["experts"]],
                 encoder or SentenceEncoder(encoder_name),
-                arrays,
+                {name: tensor.numpy() for name, tensor in part_of(tensors, _ARRAYS).items()},
                 features,
                 _identity(config, len(features.expert)),
             )
             network = make_network(Shape(**config["network"]))
-            network.load_state_dict(
-                {
-                    name.removeprefix(_NETWORK): tensor
-                    for name, tensor in tensors.items()
-                    if name.startswith(_NETWORK)
-                }
-            )
+            network.load_state_dict(part_of(tensors, _NETWORK))
             low, high = config["cost_weight_range"]
-            cost_weight = float(config["cost_weight"])
-        except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-            raise AgentError(
-                f"agent folder {path} is damaged: {error}. Copy it again, or train anew."
-            ) from error
-        except Exception as error:  # safetensors has an exception type of its own
-            raise AgentError(f"agent folder {path}: cannot read {WEIGHTS_FILE}: {error}") from error
-        return cls(
-            observer,
-            network,
-            cost_weight=cost_weight,
-            cost_weight_range=(float(low), float(high)),
-            metadata={key: config[key] for key in ("training", "results") if key in config},
-        )
+            return cls(
+                observer,
+                network,
+                cost_weight=float(config["cost_weight"]),
+                cost_weight_range=(float(low), float(high)),
+                metadata=kept_metadata(config),
+            )
 
 
 @overload
 def load_agent(name: Literal["demo"] = "demo") -> DERAgent: ...
 @overload
-def load_agent(name: str | os.PathLike[str]) -> DERAgent | TextAgent: ...
-def load_agent(name: str | os.PathLike[str] = "demo") -> DERAgent | TextAgent:
+def load_agent(name: str | os.PathLike[str]) -> TrainedAgent: ...
+def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
     """Load an agent: `demo` for the shipped one, an agent folder, or a Hub id.
 
     What `kind` in its config says decides: `text` is the paper's agent, a fine-tuned language model.

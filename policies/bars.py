@@ -29,11 +29,11 @@ class AnswerBar:
 
     Args:
         label: What is being done.
-        total: How many answers there will be.
+        total: How many answers there will be; None if nobody knows.
         show: Draw it, if this is a terminal.
     """
 
-    def __init__(self, label: str, total: int, *, show: bool) -> None:
+    def __init__(self, label: str, total: int | None, *, show: bool) -> None:
         self._bar = tqdm(
             total=total,
             desc=label,

@@ -8,16 +8,13 @@ where it stopped, and another agent for the same pool is evaluated in seconds.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from der_graph.data import Example
 from der_graph.errors import DataError
@@ -26,9 +23,10 @@ from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource, check_recorded
+from der_graph.policies.bars import AnswerBar
 from der_graph.policies.cache import MEMORY, AnswerCache
 from der_graph.policies.encoder import TextEncoder
-from der_graph.policies.method import Method, Setting, Skipped
+from der_graph.policies.method import Learnt, Method, Setting, Skipped
 from der_graph.policies.methods import BASELINES, build_methods, check_wanted
 from der_graph.policies.quality import QualityMetric
 from der_graph.policies.rollout import Episode, run_routes
@@ -127,12 +125,16 @@ def evaluate(
         first = sources.of(members).first_answers() if wants_oracle else []
         learned = None
         if train:
-            say(f"first answers that routers learn from: {len(train)} questions")
+            say(f"first answers that routers and cascades learn from: {len(train)} questions")
             taught = AnswerSource(
                 members, train, metric, ktp=ktp, cache=cache, on_asked=sources.count
             )
-            table = [[o.quality for o in row] for row in taught.first_answers()]
-            learned = (taught.questions, np.array(table, dtype=np.float64))
+            rows = taught.first_answers()
+            learned = Learnt(
+                taught.questions,
+                np.array([[o.quality for o in row] for row in rows], dtype=np.float64),
+                [[o.answer["value"] for o in row] for row in rows],
+            )
     setting = Setting(
         experts=members,
         rules=rules,
@@ -194,7 +196,7 @@ class _Sources:
     ) -> None:
         self._metric, self._ktp, self._cache, self._examples = metric, ktp, cache, examples
         self._sources: dict[tuple[tuple[str, str], ...], AnswerSource] = {}
-        self._bar: Any = None
+        self._bar: AnswerBar | None = None
         self.generated = 0
 
     def of(self, experts: Sequence[Expert]) -> AnswerSource:
@@ -215,14 +217,12 @@ class _Sources:
         """Some answers were generated."""
         self.generated += answers
         if self._bar is not None:
-            self._bar.update(answers)
+            self._bar.advance(answers)
 
     @contextmanager
     def progress(self, label: str, *, show: bool) -> Iterator[None]:
         """A bar of generated answers while something runs."""
-        shown = show and sys.stderr.isatty()
-        with tqdm(desc=label, unit="answer", disable=not shown, leave=False) as bar:
-            self._bar = bar
+        with AnswerBar(label, None, show=show) as self._bar:
             try:
                 yield
             finally:

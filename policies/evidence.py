@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,8 @@ _HEDGE = re.compile(
 )
 
 
-class Evidence(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Evidence:
     """The answers of n routes in L slots, in the order they came.
 
     Attributes:
@@ -51,7 +52,7 @@ class Evidence(NamedTuple):
     tokens: Floats
     last: npt.NDArray[np.int64]
 
-    @property
+    @cached_property
     def agrees(self) -> npt.NDArray[np.bool_]:
         """(n, L) does the answer in a slot have the last one's value? The last one itself is left out."""
         rows = np.arange(len(self.last))
@@ -60,6 +61,12 @@ class Evidence(NamedTuple):
             self.good & (self.value == value[:, None]) & (value >= 0)[:, None]
         )
         same[rows[self.last >= 0], self.last[self.last >= 0]] = False
+        return same
+
+    @cached_property
+    def _same(self) -> npt.NDArray[np.bool_]:
+        """(n, L, L) do the answers in two slots have the same value?"""
+        same: npt.NDArray[np.bool_] = self.value[:, :, None] == self.value[:, None, :]
         return same
 
     def weight(self, log_odds: Floats) -> Floats:
@@ -74,8 +81,7 @@ class Evidence(NamedTuple):
         rows = np.arange(len(self.last))[:, None]
         counts = self.good & (self.value >= 0) & (self.expert >= 0)
         each = np.where(counts, log_odds[rows, np.maximum(self.expert, 0)], 0.0)
-        same = self.value[:, :, None] == self.value[:, None, :]
-        support = (same * each[:, None, :]).sum(axis=2)  # of the value in each slot
+        support = (self._same * each[:, None, :]).sum(axis=2)  # of the value in each slot
         last = np.maximum(self.last, 0)
         value = self.value[rows[:, 0], last]
         mine = np.where((self.last >= 0) & (value >= 0), support[rows[:, 0], last], 0.0)

@@ -7,19 +7,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 
-from der_graph.nodes.hub import Choice
 from der_graph.nodes.rules import RouteRules
-from der_graph.policies.agent import DERAgent
+from der_graph.policies.agent import DERAgent, TrainedAgent
 from der_graph.policies.answers import AnswerSource, Outcome
 from der_graph.policies.encoder import TextEncoder
 from der_graph.policies.env import RoutingVecEnv, SituationObserver
@@ -29,22 +27,6 @@ from der_graph.policies.network import Shape
 from der_graph.policies.observation import Observer
 from der_graph.policies.sb3_policy import NetworkExtractor, RoutingPolicy
 from der_graph.policies.train_config import TrainConfig
-from der_graph.state import Situation
-
-
-class TrainedAgent(Protocol):
-    """An agent that training makes, saves and gives back."""
-
-    metadata: dict[str, Any]
-
-    def check_pool(self, names: Sequence[str]) -> None:
-        """See `RoutingAgent`."""
-
-    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
-        """See `RoutingAgent`."""
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the agent folder."""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,20 @@ class Method:
     together: int = 1
 
 
+class Learnt(NamedTuple):
+    """What baselines that learn are given.
+
+    Attributes:
+        questions: (n,) training questions, as agents read them.
+        qualities: (n, experts) quality of every expert's own answer.
+        values: [question][expert] what that answer comes to; see `Answer.value`.
+    """
+
+    questions: Sequence[str]
+    qualities: NDArray[float64]
+    values: Sequence[Sequence[str | None]]
+
+
 @dataclass(frozen=True)
 class Setting:
     """What all methods have in common.
@@ -75,7 +89,7 @@ class Setting:
         first: Every expert's first answer to them, for the oracles: [example][expert].
         cost_weights: Points of the knob.
         encoder: For routers and centroids; None leaves them out.
-        train: Questions and qualities (n, experts) that routers learn from, or None.
+        train: What routers and cascades learn from, or None.
         ranker: Selects among all answers (`run_all:rank`), or None.
         fixed_orders: Orders of the method `fixed_order`; the pool's where there is none.
         seed: Of what is random.
@@ -88,7 +102,7 @@ class Setting:
     cost_weights: Sequence[float]
     ktp: str | KTPTemplate | None = None
     encoder: TextEncoder | None = None
-    train: tuple[Sequence[str], NDArray[float64]] | None = None
+    train: Learnt | None = None
     ranker: Select | None = None
     fixed_orders: Sequence[Sequence[str]] = ()
     seed: int = 0

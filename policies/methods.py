@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from der_graph.errors import DataError, DERError
+from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.baselines import FixedOrder, Oracle, Random, Single
+from der_graph.policies.cascades import BestCascades
 from der_graph.policies.method import Method, Setting, Skipped
 from der_graph.policies.mixture import MixtureOfAgents, mixture_experts
 from der_graph.policies.routers import PREDICTORS, OneShotRouter
@@ -126,14 +128,24 @@ def _fixed_order(setting: Setting) -> Made:
 def _cascades(setting: Setting) -> Made:
     rules = _everyone(setting)
     alone = without_transfer(setting.experts, setting.ktp)
-    return [
+    made = [
         Method(
             f"cascade:{agree}", "cascade", f"cheapest first until {agree} agree",
             Cascade(setting.names, setting.costs, agree), rules, alone,
         )
         for agree in (2, 3)
         if len(setting.names) >= agree
-    ], []  # fmt: skip
+    ]  # fmt: skip
+    best = "cascade:best"
+    if setting.train is None or setting.encoder is None:
+        reason = "the best cascades are found on questions of their own: give --train"
+        return made, [Skipped(best, reason)]
+    try:
+        agent = BestCascades(setting.names, setting.costs, setting.encoder).fit(*setting.train)
+    except DERError as error:  # scikit-learn is an extra
+        return made, [Skipped(best, str(error))]
+    label = "best order until 2 agree"
+    return made + _over_prices(best, "cascade", label, agent, setting, rules, alone), []
 
 
 def _run_all(setting: Setting) -> Made:
@@ -170,7 +182,7 @@ def _mixture(setting: Setting) -> Made:
         ]
     # Who aggregates is settled before the test questions are seen: the best on --train, else the dearest.
     if setting.train is not None:
-        best = int(np.argmax(setting.train[1].mean(axis=0)))
+        best = int(np.argmax(setting.train.qualities.mean(axis=0)))
     else:
         best = int(np.argmax(setting.costs))
     aggregator = setting.names[best]
@@ -208,21 +220,34 @@ def _routers(setting: Setting, kinds: Sequence[str]) -> Made:
         router = OneShotRouter(setting.names, setting.costs, setting.encoder, PREDICTORS[kind]())
         name = f"router:{kind}"
         try:
-            router.fit(*setting.train)
+            router.fit(setting.train.questions, setting.train.qualities)
         except DERError as error:  # scikit-learn is an extra
             skipped.append(Skipped(name, str(error)))
             continue
-        for price in (None, *setting.cost_weights):
-            suffix = "" if price is None else f"@{price:g}"
-            label = f"{kind} router" + ("" if price is None else f", price {price:g}")
-            context = DERContext(cost_weight=price)
-            made.append(
-                Method(
-                    name + suffix, "router", label, router, setting.rules, setting.experts, context,
-                    curve=name,
-                )
-            )  # fmt: skip
+        made += _over_prices(
+            name, "router", f"{kind} router", router, setting, setting.rules, setting.experts
+        )
     return made, skipped
+
+
+def _over_prices(
+    name: str,
+    family: str,
+    label: str,
+    agent: RoutingAgent,
+    setting: Setting,
+    rules: RouteRules,
+    experts: Sequence[Expert],
+) -> list[Method]:
+    """A method at its default price, and at every point of the knob."""
+    made = []
+    for price in (None, *setting.cost_weights):
+        at, shown = ("", "") if price is None else (f"@{price:g}", f", price {price:g}")
+        context = DERContext(cost_weight=price)
+        made.append(
+            Method(name + at, family, label + shown, agent, rules, experts, context, curve=name)
+        )
+    return made
 
 
 def _everyone(setting: Setting) -> RouteRules:

@@ -25,7 +25,7 @@ from der_graph.policies.features import EXPERT_FEATURES, STATE_FEATURES, Feature
 from der_graph.policies.profiles import chosen_experts, fit_profiles, mean_skill
 from der_graph.policies.projection import Projected, ProjectedTexts
 from der_graph.policies.route_features import state_features
-from der_graph.state import Answer, Situation, good_answers
+from der_graph.state import Situation
 
 _STATE = {name: i for i, name in enumerate(STATE_FEATURES)}
 _EXPERT = {name: i for i, name in enumerate(EXPERT_FEATURES)}
@@ -184,12 +184,15 @@ class Observer:
             float32, (n, size); all features finite, most of them within [-3, 3].
         """
         n, dims = len(situations), self.config
-        answers = [_last_answer(s) for s in situations]
+        seen = gather(situations, self._position)
+        answers = [
+            s.answers[slot] if slot >= 0 else None
+            for s, slot in zip(situations, seen.last.tolist(), strict=True)
+        ]
         texts = [a["text"] for a in answers if a is not None] if dims.answer_dims else []
         questions, last = self._texts.look_up([s.question for s in situations], texts)
         asked = [questions[s.question] for s in situations]
         weights = np.asarray(cost_weights, dtype=np.float32)
-        seen = gather(situations, self._position)
         verbosity = seen.verbosity(self.arrays.get("length_profile"))
 
         out = np.zeros((n, self.size), dtype=np.float32)
@@ -254,13 +257,11 @@ class Observer:
         if "description_vectors" in self.arrays:
             vectors = np.array([q.vector for q in asked])
             block[:, :, _EXPERT["affinity"]] = vectors @ self.arrays["description_vectors"].T
-        agrees = seen.agrees
-        for slot in range(
-            seen.expert.shape[1]
-        ):  # in order: a later answer of an expert is what counts
+        # In order: a later answer of an expert is what counts.
+        for slot in range(seen.expert.shape[1]):
             rows = np.flatnonzero((seen.expert[:, slot] >= 0) & (seen.good | seen.failed)[:, slot])
             at = seen.expert[rows, slot]
-            is_last, agree = seen.last[rows] == slot, agrees[rows, slot]
+            is_last, agree = seen.last[rows] == slot, seen.agrees[rows, slot]
             good = seen.good[rows, slot]
             block[rows, at, _EXPERT["asked"]] = 1.0
             block[rows, at, _EXPERT["failed"]] = seen.failed[rows, slot]
@@ -269,8 +270,3 @@ class Observer:
             block[rows, at, _EXPERT["disagrees_with_last"]] = good & ~agree & ~is_last
             block[rows, at, _EXPERT["verbosity"]] = verbosity[rows, slot]
         return block
-
-
-def _last_answer(situation: Situation) -> Answer | None:
-    good = good_answers(situation.answers)
-    return good[-1] if good else None

@@ -38,7 +38,7 @@ class Neighbours:
 
     def fit(self, vectors: Array, qualities: Array) -> None:
         """Remember the questions."""
-        package = _sklearn("sklearn.neighbors")
+        package = scikit_learn("sklearn.neighbors")
         k = min(self._k, len(vectors))
         self._model: Any = package.KNeighborsRegressor(n_neighbors=k, metric="cosine")
         self._model.fit(vectors, qualities)
@@ -60,7 +60,7 @@ class Logistic:
 
     def fit(self, vectors: Array, qualities: Array) -> None:
         """Fit every expert's regression."""
-        package = _sklearn("sklearn.linear_model")
+        package = scikit_learn("sklearn.linear_model")
         twice = np.concatenate([vectors, vectors])
         labels = np.repeat([1, 0], len(vectors))
         self._models: list[Any] = []
@@ -97,7 +97,7 @@ class Network:
 
     def fit(self, vectors: Array, qualities: Array) -> None:
         """Fit, with early stopping on a tenth of the questions where there are enough of them."""
-        package = _sklearn("sklearn.neural_network")
+        package = scikit_learn("sklearn.neural_network")
         self._model: Any = package.MLPRegressor(
             hidden_layer_sizes=(self._hidden,),
             alpha=self._penalty,
@@ -127,7 +127,7 @@ class Clusters:
 
     def fit(self, vectors: Array, qualities: Array) -> None:
         """Find the groups."""
-        package = _sklearn("sklearn.cluster")
+        package = scikit_learn("sklearn.cluster")
         different = len(np.unique(vectors, axis=0))  # no more groups than that exist
         self._model: Any = package.KMeans(
             min(self._k, different), n_init=4, random_state=self._seed
@@ -207,5 +207,10 @@ def _sigmoid(logits: Array) -> Array:
     return quality
 
 
-def _sklearn(module: str) -> Any:
-    return require(module, extra="baselines", why="routers that learn")
+def scikit_learn(module: str, why: str = "routers that learn") -> Any:
+    """A module of scikit-learn.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    return require(module, extra="baselines", why=why)

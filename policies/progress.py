@@ -18,6 +18,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
 from der_graph.nodes.rules import RouteRules
+from der_graph.policies.agent import TrainedAgent
 from der_graph.policies.agent_folder import WEIGHTS_FILE
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.bars import TrainingBar
@@ -29,7 +30,7 @@ from der_graph.policies.checkpoint import (
     write_checkpoint,
 )
 from der_graph.policies.curve import UPDATE_KEYS, Curve
-from der_graph.policies.learner import Learner, TrainedAgent
+from der_graph.policies.learner import Learner
 from der_graph.policies.train_config import TrainConfig
 from der_graph.policies.utility import evaluate_utility
 

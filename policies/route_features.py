@@ -11,7 +11,7 @@ import numpy as np
 
 from der_graph.policies.evidence import Evidence, Floats, appearance, log_odds
 from der_graph.policies.features import STATE_FEATURES
-from der_graph.state import Situation, good_answers
+from der_graph.state import Situation
 
 _AT = {name: i for i, name in enumerate(STATE_FEATURES)}
 _LAST_LOOKS = slice(_AT["has_value"], _AT["hedges"] + 1)
@@ -73,9 +73,12 @@ def state_features(
     state[:, _AT["evidence_here"]] = seen.weight(log_odds(skill_here)) / 3.0
     state[rows, _AT["verbosity"]] = verbosity[rows, seen.last[rows]]
     state[:, _AT["mean_verbosity"]] = verbosity.sum(axis=1) / np.maximum(good, 1)
-    for row in rows.tolist():
-        answer = good_answers(situations[row].answers)[-1]
-        state[row, _LAST_LOOKS] = appearance(answer["text"], answer["value"])
+    last = [
+        situations[row].answers[slot]
+        for row, slot in zip(rows.tolist(), seen.last[rows].tolist(), strict=True)
+    ]
+    state[rows, _LAST_LOOKS] = [appearance(answer["text"], answer["value"]) for answer in last]
+    for row, answer in zip(rows.tolist(), last, strict=True):
         if answer["logprob"] is not None:
             state[row, _AT["logprob"]] = max(-3.0, answer["logprob"])
             state[row, _AT["knows_logprob"]] = 1.0

@@ -181,10 +181,8 @@ def _result(
         name: Estimate(**interval._asdict())
         for name, interval in zip(columns, bootstrap_intervals(table, seed=seed), strict=True)
     }
-    if set(columns["quality"]) in (
-        {0.0},
-        {1.0},
-    ):  # resampling equals gives equals, however few they are
+    # Resampling equals gives equals, however few they are.
+    if set(columns["quality"]) in ({0.0}, {1.0}):
         found["quality"] = _few(columns["quality"], seed)
     return MethodResult(
         name=method.name,

@@ -10,8 +10,8 @@ stable-baselines3 nor gymnasium.
 
 from __future__ import annotations
 
-import json
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +22,21 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-import der_graph
-from der_graph.errors import AgentError, DERError
 from der_graph.nodes.hub import Choice
-from der_graph.policies.agent_folder import CONFIG_FILE, WEIGHTS_FILE
+from der_graph.policies.agent_folder import (
+    kept_metadata,
+    part_of,
+    read_config,
+    read_weights,
+    reading,
+    write_agent,
+)
 from der_graph.policies.network import masked_probabilities
 from der_graph.state import Situation, good_answers
 
 KIND = "text"
 """What `kind` in `config.json` says of such an agent."""
 ENCODER_FOLDER = "encoder"
-FORMAT = 1
 PADDING = -1
 """Stands where a text has no more tokens; no tokenizer's id."""
 _REMEMBERED = 50_000  # texts
@@ -53,6 +57,7 @@ class TextObserver:
         self.size = max_tokens
         self.vocabulary = len(tokenizer)
         self._known: OrderedDict[str, list[int]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def observe(self, situations: Sequence[Situation], cost_weights: Sequence[float]) -> Tokens:
         """Tokenize situations: int32, (n, size), padded at the end with `PADDING`.
@@ -60,19 +65,23 @@ class TextObserver:
         The price of cost is not in the text; these agents know the one that they were trained with.
         """
         texts = [state_text(situation) for situation in situations]
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        # Read once and kept here: another thread may crowd it out of the memory meanwhile.
+        known = {text: ids for text in texts if (ids := self._known.get(text)) is not None}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
             # An answer is model output: what looks like a control token in it is read as plain text.
             encoded = self.tokenizer(
                 new, truncation=True, max_length=self.size, split_special_tokens=True
             )
-            self._known.update(zip(new, encoded["input_ids"], strict=True))
+            known.update(zip(new, encoded["input_ids"], strict=True))
+            with self._lock:
+                self._known.update((text, known[text]) for text in new)
+                while len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
         out = np.full((len(texts), self.size), PADDING, dtype=np.int32)
         for row, text in zip(out, texts, strict=True):
-            ids = self._known[text]
+            ids = known[text]
             row[: len(ids)] = ids
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
         return out
 
 
@@ -153,6 +162,18 @@ class TextAgent:
                 "for this one: der train --pool FILE --data FILE --out FOLDER"
             )
 
+    def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> TextAgent:
+        """This agent, which sees no prices: warns where the pool's are others than in training.
+
+        Raises:
+            AgentPoolMismatchError: If the pool is not the one that it was trained for.
+        """
+        from der_graph.policies.part_of_pool import warn_of_prices
+
+        self.check_pool(names)
+        warn_of_prices(names, [cost for _, cost in self.experts], costs)
+        return self
+
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """Choose for each situation, all in one batch: the most probable choice that its mask allows."""
         device = next(self.encoder.parameters()).device
@@ -168,33 +189,22 @@ class TextAgent:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the agent folder; each file whole or not at all, the config last."""
-        from safetensors.torch import save_file
-
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
         encoder: Any = self.encoder
-        encoder.config.save_pretrained(path / ENCODER_FOLDER)
-        self.observer.tokenizer.save_pretrained(path / ENCODER_FOLDER)
+        encoder.config.save_pretrained(Path(folder) / ENCODER_FOLDER)
+        self.observer.tokenizer.save_pretrained(Path(folder) / ENCODER_FOLDER)
         weights = {
-            f"{part}.{name}": tensor.detach().cpu().contiguous()
+            f"{part}.{name}": tensor.detach().cpu().numpy()
             for part, module in (("encoder", self.encoder), ("head", self.head))
             for name, tensor in module.state_dict().items()
         }
-        save_file(weights, path / f"{WEIGHTS_FILE}.part")
-        os.replace(path / f"{WEIGHTS_FILE}.part", path / WEIGHTS_FILE)
-        (path / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
         config = {
-            "format": FORMAT,
             "kind": KIND,
-            "der_graph_version": der_graph.__version__,
             "experts": [{"name": name, "cost": cost} for name, cost in self.experts],
             "max_tokens": self.observer.size,
             "cost_weight": self.cost_weight,
             **self.metadata,
         }
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (path / f"{CONFIG_FILE}.part").write_text(text, encoding="utf-8")
-        os.replace(path / f"{CONFIG_FILE}.part", path / CONFIG_FILE)
+        write_agent(folder, weights, config)
 
     @classmethod
     def from_pretrained(
@@ -209,47 +219,28 @@ class TextAgent:
         Raises:
             AgentError: If it is not such a folder, or is damaged.
         """
-        from safetensors.torch import load_file
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
         path = Path(folder)
-        try:
-            config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
-            if config.get("kind") != KIND or int(config["format"]) > FORMAT:
-                raise AgentError(f"{path / CONFIG_FILE} is of another kind, or of a newer version")
+        config = read_config(path, KIND)
+        weights = read_weights(path)
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with reading(path):
             tokenizer = AutoTokenizer.from_pretrained(path / ENCODER_FOLDER)
             settings = AutoConfig.from_pretrained(path / ENCODER_FOLDER)
             make: Any = AutoModel.from_config
             encoder = make(settings, dtype=torch.float32)
-            experts = [(str(e["name"]), float(e["cost"])) for e in config["experts"]]
-            weights = load_file(path / WEIGHTS_FILE)
             head = _head_of(weights)
             for part, module in (("encoder", encoder), ("head", head)):
-                module.load_state_dict(
-                    {
-                        name.removeprefix(f"{part}."): tensor
-                        for name, tensor in weights.items()
-                        if name.startswith(f"{part}.")
-                    }
-                )
-            observer = TextObserver(tokenizer, int(config["max_tokens"]))
-            cost_weight = float(config["cost_weight"])
-        except DERError:
-            raise
-        except Exception as error:  # transformers and safetensors have many ways to fail
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise AgentError(
-                f"agent folder {path} is damaged: {cause}. Copy it again, or train anew."
-            ) from error
-        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(
-            observer,
-            encoder.to(where),
-            head.to(where),
-            experts=experts,
-            cost_weight=cost_weight,
-            metadata={key: config[key] for key in ("training", "results") if key in config},
-        )
+                module.load_state_dict(part_of(weights, f"{part}."))
+            return cls(
+                TextObserver(tokenizer, int(config["max_tokens"])),
+                encoder.to(where),
+                head.to(where),
+                experts=[(str(e["name"]), float(e["cost"])) for e in config["experts"]],
+                cost_weight=float(config["cost_weight"]),
+                metadata=kept_metadata(config),
+            )
 
 
 def _head_of(weights: dict[str, torch.Tensor]) -> nn.Sequential:

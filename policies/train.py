@@ -25,6 +25,7 @@ from der_graph.errors import AgentError, DataError, require
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.rules import RouteRules
+from der_graph.policies.agent import TrainedAgent
 from der_graph.policies.answers import AnswerSource, check_recorded
 from der_graph.policies.cache import AnswerCache
 from der_graph.policies.encoder import SentenceEncoder, TextEncoder
@@ -50,7 +51,7 @@ def train_agent(
     tensorboard: str | os.PathLike[str] | None = None,
     progress: bool = True,
     say: Say | None = None,
-) -> Any:
+) -> TrainedAgent:
     """Train an agent for a pool.
 
     Args:
@@ -109,10 +110,9 @@ def train_agent(
     for line in _first_report(members, first, dev_first):
         say(line)
     metadata = {"training": {**config.plain(), "metric": scorer.name, "versions": versions()}}
+    encoder = encoder or SentenceEncoder()
     if config.text_encoder is None:
-        learner = features_learner(
-            config, source, rules, first, encoder or SentenceEncoder(), metadata
-        )
+        learner = features_learner(config, source, rules, first, encoder, metadata)
     else:
         from der_graph.policies.text_training import text_learner
 
@@ -135,12 +135,35 @@ def train_agent(
         f"training: {config.steps:,} steps on {len(examples)} questions, {len(members)} experts, "
         f"{config.envs} routes at once, seed {config.seed}"
     )
+    if config.warm_start == "cascades" and not resume:
+        _imitate_cascades(learner, config, rules, encoder, source.questions, first, say)
     model = learner.model
     remaining = config.steps - model.num_timesteps
     if remaining > 0 and not watcher.enough:
         with watcher:
             model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
     return watcher.finish()
+
+
+def _imitate_cascades(
+    learner: Any,
+    config: TrainConfig,
+    rules: RouteRules,
+    encoder: TextEncoder,
+    questions: Sequence[str],
+    first: Sequence[Sequence[Any]],
+    say: Say,
+) -> None:
+    from der_graph.policies.cascades import BestCascades
+    from der_graph.policies.imitation import imitate
+
+    cascades = BestCascades(rules.names, rules.costs, encoder, price=config.cost_weight).fit(
+        questions,
+        [[outcome.quality for outcome in row] for row in first],
+        [[outcome.answer["value"] for outcome in row] for row in first],
+    )
+    share = imitate(learner.model.policy, learner.env, cascades, gamma=config.gamma)
+    say(f"warm start: {share:.0%} of the choices are those of the best cascades")
 
 
 def split_dev(

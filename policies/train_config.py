@@ -45,6 +45,9 @@ class TrainConfig:
     any_pool: bool = False
     """Know experts by their profiles and score all by the same weights, so that experts can be added later;
     or learn this pool alone, better and faster."""
+    warm_start: Literal["none", "cascades"] = "none"
+    """Begin PPO with a policy that has learnt the best agreement cascades of the training questions (see
+    `cascades.py`); for experts whose answers can be compared and do not depend on earlier ones."""
     cost_weight: float = 0.2
     """The price of cost where a request names none: quality given up for the cost of asking everyone."""
     cost_weight_range: tuple[float, float] = (0.02, 2.0)
@@ -78,6 +81,10 @@ class TrainConfig:
                 )
         if self.patience is not None and self.patience < 1:
             raise AgentError(f"training: patience is {self.patience}; it must be at least 1")
+        if self.warm_start not in ("none", "cascades"):
+            raise AgentError(
+                f"training: warm_start is '{self.warm_start}'; choose one of: none, cascades"
+            )
         if self.text_encoder is not None:
             self._check_text()
         dims = self.observation
@@ -95,6 +102,11 @@ class TrainConfig:
             )
 
     def _check_text(self) -> None:
+        if self.warm_start != "none":
+            raise AgentError(
+                "training: a warm start needs the price of a request, which a text encoder does not see; "
+                "leave warm_start at 'none'"
+            )
         low, high = self.cost_weight_range
         if low != high or self.budget_share:
             raise AgentError(
@@ -121,6 +133,9 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     Raises:
         AgentError: If there is no such preset, or a setting cannot be used.
     """
+    if changes.get("warm_start") == "cascades":
+        # Gently: what it has learnt is good, and much exploring would make it forget.
+        changes = {"learning_rate": 5e-4, "entropy": 0.005, **changes}
     if name == "default":
         return replace(TrainConfig(), **changes)
     if name == "paper":

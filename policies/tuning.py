@@ -16,7 +16,7 @@ import numpy as np
 from der_graph.errors import BudgetError
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.answers import AnswerSource
+from der_graph.policies.answers import AnswerSource, check_recorded
 from der_graph.policies.rollout import run_routes
 from der_graph.policies.statistics import Interval, bootstrap_interval
 from der_graph.state import DERContext
@@ -55,7 +55,11 @@ def knob_curve(
         rules: What is allowed on a route.
         points: How many prices, evenly on a log scale.
         on_point: Called with each point as it is known.
+
+    Raises:
+        DataError: If an expert that replays answers lacks one.
     """
+    check_recorded(source.experts, source.examples)
     low, high = agent.cost_weight_range
     prices = np.geomspace(low, high, points) if high > low else np.array([low])
     curve = []

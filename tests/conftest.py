@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tiny_models import Spy
+
+    from der_graph.nodes.huggingface import HuggingFaceChat
 
 # Before anything is imported, because these are read on import.
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = (
@@ -53,6 +60,68 @@ def recorded_data() -> Path:
 def word_problem_data() -> Path:
     """Folder with word problems, their expressions and answers: train.jsonl and dev.jsonl."""
     return _data("word_problems", "dev.jsonl")
+
+
+# A tiny local model. Imported where it is used: most tests need no torch.
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint to read from."""
+    from tiny_models import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def chat(folder: Path) -> HuggingFaceChat:
+    """The checkpoint as a chat model; its weights are shared with other tests."""
+    from der_graph.nodes.huggingface import HuggingFaceChat
+
+    return HuggingFaceChat(model=str(folder), generation={"max_new_tokens": 12}, device="cpu")
+
+
+@pytest.fixture
+def spy(chat: HuggingFaceChat) -> Iterator[Spy]:
+    """Watches what `chat` generates."""
+    from tiny_models import Spy
+
+    spy = Spy(chat)
+    spy.model.generate = spy
+    yield spy
+    del spy.model.generate
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> HuggingFaceChat:
+    """A model of its own, to be tampered with."""
+    from tiny_models import save_tiny
+
+    from der_graph.nodes.huggingface import HuggingFaceChat
+
+    folder = save_tiny(tmp_path / "own")
+    return HuggingFaceChat(model=str(folder), generation={"max_new_tokens": 60}, device="cpu")
+
+
+# The page of `der ui`.
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    from page_in_browser import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def no_loop_left() -> Iterator[None]:
+    """Closes what Gradio leaves open."""
+    from page_in_browser import close_what_gradio_left
+
+    yield
+    close_what_gradio_left()
 
 
 def _data_folder() -> Path:

@@ -7,7 +7,9 @@ from typing import Any
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import interrupt
 
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import Choice
@@ -35,6 +37,16 @@ def scripted_expert(
     """An expert and the model behind it, which remembers its prompts."""
     model = ScriptedModel(*answers)
     return Expert(name, RunnableLambda(model, name=f"model-{name}"), cost=cost, **more), model
+
+
+def three_experts() -> tuple[list[Expert], dict[str, ScriptedModel]]:
+    """At 1, 2 and 7, with the models behind them by name."""
+    made = {
+        "small": scripted_expert("small", "It is 5.", cost=1.0),
+        "middle": scripted_expert("middle", "It is 6.", cost=2.0),
+        "large": scripted_expert("large", "It is 7.", cost=7.0),
+    }
+    return [e for e, _ in made.values()], {name: model for name, (_, model) in made.items()}
 
 
 def chat_expert(name: str, *answers: str, cost: float = 1.0) -> Expert:
@@ -74,6 +86,30 @@ class ScriptedAgent:
         return Choice(index, [float(i == index) for i in range(len(choices))], value=0.5)
 
 
+class FailingAgent(ScriptedAgent):
+    """Raises the first time it is asked about a step."""
+
+    def __init__(self, step: int, *script: str) -> None:
+        super().__init__(*script)
+        self.step = step
+        self.raised = False
+
+    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
+        if len(situations[0].answers) == self.step and not self.raised:
+            self.raised = True
+            raise ConnectionError("the policy server is away")
+        return super().decide(situations)
+
+
+class AskingAgent(ScriptedAgent):
+    """Lets a person choose the second expert."""
+
+    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
+        if len(situations[0].answers) == 1:
+            self.script = (self.script[0], interrupt({"after": situations[0].answers[0]["text"]}))
+        return super().decide(situations)
+
+
 def an_answer(
     expert: str = "a", text: str = "42", *, error: str | None = None, cost: float = 1.0
 ) -> Answer:
@@ -94,3 +130,22 @@ def an_answer(
 def a_human(text: str) -> dict[str, Any]:
     """The usual input of the graph."""
     return {"messages": [("user", text)]}
+
+
+def thread() -> RunnableConfig:
+    """Where a checkpointer keeps the conversation."""
+    return {"configurable": {"thread_id": "1"}}
+
+
+def route_of(result: dict[str, Any]) -> list[str]:
+    """The choices of a route, in order."""
+    return [step["choice"] for step in result["route"]]
+
+
+def parent_of(builder: Any) -> Any:
+    """The graph as a node of another one."""
+    outer: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
+    outer.add_node("der", builder.compile(name="der"))
+    outer.add_edge(START, "der")
+    outer.add_edge("der", END)
+    return outer.compile()

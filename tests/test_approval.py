@@ -6,31 +6,21 @@ import asyncio
 from typing import Any
 
 import pytest
-from fakes import ScriptedAgent, ScriptedModel, a_human, scripted_expert
+from fakes import ScriptedAgent, ScriptedModel, a_human, route_of, three_experts
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from der_graph import DERContext, Expert, create_der_graph
+from der_graph import DERContext, create_der_graph
 from der_graph.errors import BudgetError, PoolError
-
-
-def pool() -> tuple[list[Expert], dict[str, ScriptedModel]]:
-    """Three experts, at 1, 2 and 7."""
-    made = {
-        "small": scripted_expert("small", "It is 5.", cost=1.0),
-        "middle": scripted_expert("middle", "It is 6.", cost=2.0),
-        "large": scripted_expert("large", "It is 7.", cost=7.0),
-    }
-    return [e for e, _ in made.values()], {name: model for name, (_, model) in made.items()}
 
 
 class Case:
     """A graph that asks before anything over 1.5, on a thread of its own."""
 
     def __init__(self, *script: str, above: float = 1.5, **settings: Any) -> None:
-        experts, self.models = pool()
+        experts, self.models = three_experts()
         self.agent = ScriptedAgent(*script)
         builder = create_der_graph(experts, agent=self.agent, approve_above=above, **settings)
         self.graph = builder.compile(checkpointer=InMemorySaver())
@@ -50,10 +40,6 @@ def payload(result: dict[str, Any]) -> dict[str, Any]:
     (each,) = result["__interrupt__"]
     value: dict[str, Any] = each.value
     return value
-
-
-def route_of(result: dict[str, Any]) -> list[str]:
-    return [step["choice"] for step in result["route"]]
 
 
 def test_what_is_not_dear_needs_no_approval() -> None:
@@ -163,7 +149,7 @@ def test_another_process_goes_on_from_the_checkpoint() -> None:
     config: RunnableConfig = {"configurable": {"thread_id": "1"}}
 
     def process() -> tuple[Any, ScriptedAgent, dict[str, ScriptedModel]]:
-        experts, models = pool()
+        experts, models = three_experts()
         agent = ScriptedAgent("small", "large")
         graph = create_der_graph(experts, agent=agent, approve_above=1.5)
         return graph.compile(checkpointer=saver), agent, models
@@ -216,7 +202,7 @@ def test_asynchronously_too() -> None:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_inside_a_parent_graph(asynchronous: bool) -> None:
-    experts, models = pool()
+    experts, models = three_experts()
     agent = ScriptedAgent("small", "large", "middle")
     der = create_der_graph(experts, agent=agent, approve_above=1.5).compile(name="der")
     builder: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
@@ -249,11 +235,16 @@ def test_waiting_is_seen_in_the_drawing_and_in_the_stream() -> None:
 
 
 def test_without_a_price_there_is_no_such_node() -> None:
-    drawn = create_der_graph(pool()[0], agent=ScriptedAgent()).compile().get_graph().draw_mermaid()
+    drawn = (
+        create_der_graph(three_experts()[0], agent=ScriptedAgent())
+        .compile()
+        .get_graph()
+        .draw_mermaid()
+    )
     assert "approval" not in drawn
 
 
 @pytest.mark.parametrize("price", [-1.0, float("nan")])
 def test_a_price_is_a_number_from_zero(price: float) -> None:
     with pytest.raises(PoolError, match="approve_above is"):
-        create_der_graph(pool()[0], agent=ScriptedAgent(), approve_above=price)
+        create_der_graph(three_experts()[0], agent=ScriptedAgent(), approve_above=price)

@@ -1,4 +1,4 @@
-"""One agent over pools that changed after training, experts removed, reordered or added; the knob, tuned."""
+"""One agent over pools that changed after training: experts removed, reordered or added, other prices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import torch
 from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_observer, toy_source
 
 from der_graph.data import Example
-from der_graph.errors import AgentPoolMismatchError, BudgetError, DataError
+from der_graph.errors import AgentPoolMismatchError, DataError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.encoder import Vectors
@@ -27,9 +26,7 @@ from der_graph.policies.network import FixedHead, Shape, SharedHead
 from der_graph.policies.new_expert import add_expert, probe_expert
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.policies.quality import get_metric
-from der_graph.policies.statistics import Interval
-from der_graph.policies.tuning import KnobPoint, choose_point, knob_curve
-from der_graph.state import Answer, Situation
+from der_graph.state import Answer, DERContext, Situation
 
 NAMES = ["writer", "counter", "facts", "parrot"]
 
@@ -103,14 +100,18 @@ def test_a_smaller_pool_is_the_same_network_over_fewer_experts(tmp_path: Path) -
     assert by_name(again, ["facts", "writer"]) == pytest.approx(found, abs=1e-6)
 
 
-def test_a_fixed_head_masks_what_is_missing() -> None:
-    source = toy_source(12)
-    observer = toy_observer(source, ObservationConfig(2, 0))
+def fixed_agent() -> DERAgent:
+    """An untrained agent with an output for every expert of the toy pool, and random opinions."""
+    observer = toy_observer(toy_source(12), ObservationConfig(2, 0))
     torch.manual_seed(1)
     network = FixedHead(Shape(4, observer.context_size, observer.expert_size, 16, "fixed"))
     with torch.no_grad():
         network.actor[-1].weight.normal_(0.0, 1.0)  # type: ignore[operator]
-    agent = DERAgent(observer, network, cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+    return DERAgent(observer, network, cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+
+
+def test_a_fixed_head_masks_what_is_missing() -> None:
+    agent = fixed_agent()
     masked = replace(situation(NAMES), mask=[True, False, False, True, False])
     whole = dict(zip(NAMES, agent.decide([masked])[0].probabilities, strict=False))
     part = agent.for_pool(["parrot", "writer"], [0.5, 1.0])
@@ -121,7 +122,61 @@ def test_a_fixed_head_masks_what_is_missing() -> None:
     assert part.decide([situation(["parrot", "writer"])])[0].index == int(
         found["writer"] > found["parrot"]
     )
-    assert agent.for_pool(NAMES, [1.0] * 4) is agent
+    assert part.for_pool(["parrot", "writer"], [0.5, 1.0]) is part
+
+
+def test_a_part_is_saved_as_the_whole(tmp_path: Path) -> None:
+    agent = fixed_agent()
+    expected = by_name(agent, NAMES)
+    for names, costs in ((["parrot", "writer"], [0.5, 1.0]), (NAMES[::-1], [0.5, 2.0, 0.1, 1.0])):
+        agent.for_pool(names, costs).save_pretrained(tmp_path)
+        again = DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
+        assert again.names == NAMES
+        assert again.observer.costs.tolist() == pytest.approx([1.0, 0.1, 2.0, 0.5])
+        assert by_name(again, NAMES) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_fixed_head_sees_the_prices_of_the_pool() -> None:
+    """The toy pool costs 1, 0.1, 2 and 0.5."""
+    agent = fixed_agent()
+    doubled = agent.for_pool(
+        NAMES, [2.0, 0.2, 4.0, 1.0]
+    )  # another unit: all shares are as they were
+    assert by_name(doubled, NAMES) == pytest.approx(by_name(agent, NAMES), rel=1e-5)
+    assert doubled.observer.costs.tolist() == pytest.approx([2.0, 0.2, 4.0, 1.0])
+    said = r"trained with 'facts' at 2, the pool says 8: budgets .* or with --any-pool"
+    with pytest.warns(UserWarning, match=said):
+        dear = agent.for_pool(NAMES, [1.0, 0.1, 8.0, 0.5])
+    assert dear.observer.costs.tolist() == pytest.approx([1.0, 0.1, 8.0, 0.5])
+    assert by_name(dear, NAMES) != pytest.approx(by_name(agent, NAMES), rel=1e-3)
+    assert dear.for_pool(NAMES, [1.0, 0.1, 8.0, 0.5]) is dear  # and warns once
+
+
+def test_a_fixed_head_over_a_part_at_other_prices() -> None:
+    agent = fixed_agent()
+    doubled = agent.for_pool(["facts", "writer"], [4.0, 2.0])
+    # Who is missing moves along, so that what the agent sees is as it was.
+    assert doubled.observer.costs.tolist() == pytest.approx([2.0, 0.2, 4.0, 1.0])
+    same = agent.for_pool(["facts", "writer"], [2.0, 1.0])
+    assert same.observer is agent.observer
+    asked = ["facts", "writer"]
+    assert by_name(doubled, asked) == pytest.approx(by_name(same, asked), rel=1e-5)
+    with pytest.warns(UserWarning, match="trained with 'facts' at 2, the pool says 1"):
+        cheap = agent.for_pool(asked, [1.0, 1.0])
+    # 2 + 1 in training, 1 + 1 now: two thirds for the others.
+    assert cheap.observer.costs.tolist() == pytest.approx([1.0, 0.2 / 3, 1.0, 1 / 3])
+
+
+def test_budgets_use_the_prices_of_the_pool() -> None:
+    """The agent learnt that facts costs 2; it costs 8 here, and the budget is 3."""
+    experts = [replace(e, cost=8.0) if e.name == "facts" else e for e in toy_experts()]
+    with pytest.warns(UserWarning, match="the pool says 8"):
+        der = create_der_graph(experts, agent=fixed_agent(), max_steps=4).compile()
+    asked = {"messages": [("user", "What is the colour of thing 7?")]}
+    state = der.invoke(asked, context=DERContext(max_cost=3.0))
+    assert state["cost"] <= 3.0
+    assert state["route"]
+    assert all(step["mask"]["facts"] is False for step in state["route"])
 
 
 def test_the_graph_takes_a_pool_with_experts_removed() -> None:
@@ -195,35 +250,6 @@ def test_who_cannot_be_added() -> None:
         probe_expert(agent, experts[0], examples)
     with pytest.raises(DataError, match="no probe questions"):
         probe_expert(agent, replace(experts[0], name="new"), [])
-
-
-def point(weight: float, quality: float, cost: float) -> KnobPoint:
-    return KnobPoint(weight, Interval(quality, 0, 1), Interval(cost, 0, 99), 1.0)
-
-
-def test_the_point_that_a_target_asks_for() -> None:
-    curve = [point(0.1, 0.80, 50), point(0.2, 0.80, 40), point(0.5, 0.70, 20), point(1, 0.60, 22)]
-    assert choose_point(curve, target_cost=45).cost_weight == 0.2
-    assert choose_point(curve, target_cost=99).cost_weight == 0.2  # as good, and cheaper
-    assert choose_point(curve, target_cost=20).cost_weight == 0.5
-    assert choose_point(curve, target_quality=0.65).cost_weight == 0.5
-    with pytest.raises(BudgetError, match=r"target cost 19 is out of reach.*still spends 20"):
-        choose_point(curve, target_cost=19)
-    with pytest.raises(BudgetError, match=r"target quality 0.9 is out of reach: the best .* 0.800"):
-        choose_point(curve, target_quality=0.9)
-    with pytest.raises(BudgetError, match="either"):
-        choose_point(curve)
-
-
-def test_a_curve_over_the_agents_range() -> None:
-    source = toy_source(12)
-    agent = toy_agent(source)
-    rules = RouteRules(tuple(NAMES), tuple(e.cost for e in source.experts), 3)
-    seen: list[KnobPoint] = []
-    curve = knob_curve(agent, source, rules, points=3, on_point=seen.append)
-    assert [p.cost_weight for p in curve] == pytest.approx([0.02, 0.2, 2.0])
-    assert seen == curve
-    assert all(0 <= p.quality.estimate <= 1 and p.cost.estimate > 0 for p in curve)
 
 
 def test_the_commands(

@@ -16,7 +16,7 @@ from tool_fakes import ToolModel, tool_expert
 
 from der_graph import ChatDER, Expert, create_der_graph
 from der_graph.errors import DERError, ToolsNotSupportedError
-from der_graph.nodes.hub import find_question
+from der_graph.nodes.conversation import find_question
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import ktp_messages
 from der_graph.nodes.masking import Guarded

@@ -13,13 +13,18 @@ from typing import Any
 
 import pytest
 from fakes import ScriptedAgent
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
+from tool_fakes import ToolModel
 
+from der_graph import ChatDER
 from der_graph.data import Example
 from der_graph.errors import PoolError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.concurrency import Bounded, Slots
 from der_graph.nodes.langchain import as_expert, bounded
+from der_graph.nodes.tools import bare, with_tools
 from der_graph.policies.answers import AnswerSource, Request
 from der_graph.policies.quality import get_metric
 from der_graph.pool import check_pool, load_pool
@@ -221,6 +226,38 @@ def test_streams_hold_their_slot_to_the_end() -> None:
     assert asyncio.run(later()) == ["a", "b"]
     assert asyncio.run(model.abatch(["x", "y"])) == ["ab", "ab"]
     assert model._slots._free == 1
+
+
+def remote_ensemble(model: Any, **settings: Any) -> ChatDER:
+    """A chat model as a pool file makes an expert of it, and the ensemble of it alone."""
+    expert = as_expert(model, name="a", cost=1.0, max_concurrency=2)
+    return ChatDER(pool=[expert], agent=ScriptedAgent("a"), **settings)
+
+
+def test_settings_and_tools_reach_a_bounded_model() -> None:
+    """Every remote expert of a pool file is bounded."""
+    model = ToolModel(answers=["5"])
+    remote_ensemble(model, temperature=0.25).invoke("2 + 3?", max_tokens=7)
+    assert model.settings == [{"temperature": 0.25, "max_tokens": 7}]
+    tool: Any = {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}
+    remote_ensemble(model).bind_tools([tool]).invoke("2 + 3?")
+    assert model.settings[1]["tools"][0]["function"]["name"] == "add"
+
+
+def test_what_is_bound_to_a_bounded_model_shares_its_slots() -> None:
+    model = Bounded(ToolModel(answers=["5"]), 1)
+    wrapped: Any = with_tools(model, [{"name": "add", "description": "Adds.", "parameters": {}}])
+    assert isinstance(wrapped, Bounded)
+    assert wrapped.bound is not model.bound
+    assert wrapped._slots is model._slots
+    assert wrapped.invoke("2 + 3?").text == "5"
+    assert bare(wrapped).settings[0]["tools"]
+
+
+def test_the_final_answer_of_a_bounded_model_is_streamed_as_it_comes() -> None:
+    model = GenericFakeChatModel(messages=iter([AIMessage("the final word")]))
+    pieces = [chunk.text for chunk in remote_ensemble(model).stream("Say it") if chunk.text]
+    assert pieces == ["the", " final", " word"]
 
 
 def test_bounds_that_cannot_be() -> None:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from fakes import ScriptedAgent, ScriptedModel, a_human, an_answer, scripted_expert
+from fakes import ScriptedAgent, a_human, an_answer, scripted_expert, three_experts
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import toy_agent, toy_rules, toy_source
 
-from der_graph import DERContext, Expert, create_der_graph
+from der_graph import DERContext, create_der_graph
 from der_graph.errors import BudgetError, PoolError, UnknownExpertError
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
@@ -20,15 +20,6 @@ from der_graph.policies.rollout import Lockstep, run_routes
 from der_graph.state import END_CHOICE, as_context
 
 RULES = RouteRules(("small", "middle", "large"), (1.0, 2.0, 7.0), max_steps=3)
-
-
-def pool() -> tuple[list[Expert], dict[str, ScriptedModel]]:
-    made = {
-        "small": scripted_expert("small", "It is 5.", cost=1.0),
-        "middle": scripted_expert("middle", "It is 6.", cost=2.0),
-        "large": scripted_expert("large", "It is 7.", cost=7.0),
-    }
-    return [e for e, _ in made.values()], {name: model for name, (_, model) in made.items()}
 
 
 # Who may be asked ---------------------------------------------------------------------------------
@@ -81,7 +72,7 @@ def test_the_cheapest_of_the_allowed_is_named() -> None:
 
 @pytest.mark.parametrize("field", ["allowed_experts", "forbidden_experts"])
 def test_an_unknown_name_is_an_error_that_lists_the_pool(field: str) -> None:
-    graph = create_der_graph(pool()[0], agent=ScriptedAgent("small")).compile()
+    graph = create_der_graph(three_experts()[0], agent=ScriptedAgent("small")).compile()
     with pytest.raises(
         UnknownExpertError,
         match=f"{field}: there is no expert 'smal'; the pool has: small, middle, large",
@@ -104,7 +95,7 @@ def test_settings_of_another_type_are_refused(settings: dict[str, Any], message:
 
 
 def test_the_graph_asks_whom_the_request_allows() -> None:
-    experts, models = pool()
+    experts, models = three_experts()
     graph = create_der_graph(experts, agent=ScriptedAgent("small", "large", "middle")).compile()
     result = graph.invoke(a_human("2 + 3?"), context={"forbidden_experts": ["small"]})
     assert [step["choice"] for step in result["route"]] == ["middle", "large", "END"]
@@ -160,7 +151,7 @@ def test_whoever_may_be_asked_is_within_every_bound(
 
 
 def test_a_request_may_have_a_template_of_its_own() -> None:
-    experts, models = pool()
+    experts, models = three_experts()
     own, model = scripted_expert("own", "8", ktp=KTPTemplate("raw", "{answer}!"))
     agent = ScriptedAgent("small", "large", "own")
     graph = create_der_graph([*experts, own], agent=agent).compile()
@@ -173,7 +164,7 @@ def test_a_request_may_have_a_template_of_its_own() -> None:
 
 
 def test_an_unknown_template_is_an_error_before_anybody_is_asked() -> None:
-    experts, models = pool()
+    experts, models = three_experts()
     graph = create_der_graph(experts, agent=ScriptedAgent("small")).compile()
     with pytest.raises(PoolError, match="ktp 'papre' is unknown; choose one of: default, paper"):
         graph.invoke(a_human("2 + 3?"), context={"ktp": "papre"})

@@ -196,6 +196,9 @@ def test_local_models_are_told_the_time_left(chat: HuggingFaceChat) -> None:
     assert call_limit(chat, -1.0) == {"max_time": 0.0}
     assert call_limit(chat.bind(max_new_tokens=3).with_retry(), 3.0) == {"max_time": 3.0}
     assert call_limit(chat.bind(max_time=2.0), 3.0) == {"max_time": 2.0}  # its own limit is kept
+    assert call_limit(as_expert(chat.with_retry(), name="a", cost=1.0).model, 3.0) == {
+        "max_time": 3.0
+    }
     assert call_limit(RunnableLambda(lambda messages: "5"), 3.0) == {}
 
 

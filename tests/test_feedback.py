@@ -85,6 +85,19 @@ def test_a_log_keeps_the_conversation(tmp_path: Path) -> None:
     assert row["history"][1] == {"role": "user", "content": "Hello"}
 
 
+def test_line_separators_in_a_text_do_not_end_its_line(tmp_path: Path) -> None:
+    log = RouteLog(tmp_path / "log")
+    state = toy_graph("parrot").invoke(
+        {"messages": [("user", "one\u2028two\x85three\x0cfour\r\nfive")]}
+    )
+    log.add(state)
+    (route,) = log.routes()
+    assert route.question == state["question"]
+    assert "\u2028" in route.question
+    log.path.write_text("")
+    assert log.routes() == []
+
+
 @pytest.mark.parametrize("score", [-0.1, 1.1, float("nan"), "good", None])
 def test_scores_are_from_0_to_1(tmp_path: Path, score: Any) -> None:
     with pytest.raises(DataError, match="it must be a number from 0 to 1"):

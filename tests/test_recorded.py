@@ -68,7 +68,7 @@ def test_what_was_not_recorded_is_estimated_or_empty(data: str) -> None:
 def test_unknown_questions_models_and_files(data: str, tmp_path: Path) -> None:
     with pytest.raises(ExpertError, match=r"no recorded answer of 'b' to 'Name a colour\.'"):
         RecordedChat(data=data, model="b").invoke("Name a colour.")
-    with pytest.raises(ExpertError, match="no answers of a model named 'c'"):
+    with pytest.raises(ExpertError, match="no answers of a model named 'c', but of: a, b"):
         RecordedChat(data=data, model="c").load()
     with pytest.raises(DataError):
         RecordedChat(data=str(tmp_path / "none.jsonl"), model="a").load()

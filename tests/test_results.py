@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,14 +155,14 @@ def places(load: Load, tmp_path: Path) -> Any:
     write_pool(data / "recorded_pool", 12)
     runs = tmp_path / "runs"
     runs.mkdir()
-    return load("results_stages").Places(data, runs, data / "recorded_pool" / "vectors.npz")
+    return load("results_plan").Places(data, runs, data / "recorded_pool" / "vectors.npz")
 
 
 def test_a_result_is_current_until_its_data_or_its_command_changes(
     load: Load, places: Any, tmp_path: Path
 ) -> None:
     stages = load("results_stages")
-    stage = stages.stage("comparison")
+    stage = load("results_plan").stage("comparison")
     made = tmp_path / "made.json"
     made.write_text('{"rows": [], "curves": []}', encoding="utf-8")
     assert not stages.is_current(stage, places)
@@ -173,28 +174,33 @@ def test_a_result_is_current_until_its_data_or_its_command_changes(
 
 
 def test_a_stage_runs_once_and_says_when_it_is_skipped(load: Load, places: Any) -> None:
-    stages = load("results_stages")
-    stage, said = stages.stage("large_pool"), list[str]()
+    stages, named = load("results_stages"), load("results_plan").stage
+    stage, said = named("large_pool"), list[str]()
     stages.run_all([stage], places, fast=True, say=said.append)
     (row,) = json.loads((places.runs / "large_pool.json").read_text(encoding="utf-8"))
     assert (row["experts"], row["repeats"]) == (10, 5)
     stages.run_all([stage], places, fast=True, say=said.append)
     (places.data / "recorded_pool" / "dev.jsonl.gz").unlink()
-    stages.run_all([stages.stage("comparison")], places, say=said.append)
-    assert said[1] == "large_pool: current"
-    assert said[2].startswith("comparison: skipped, dev.jsonl.gz is not in")
+    stages.run_all([named("comparison")], places, say=said.append)
+    assert re.fullmatch(r"large_pool: \d+\.\d minutes, peak \d+\.\d GB", said[1])
+    assert re.fullmatch(r"in all: \d+\.\d minutes, peak \d+\.\d GB", said[2])
+    assert said[3] == "large_pool: current"
+    assert said[5].startswith("comparison: skipped, dev.jsonl.gz is not in")
+    note = json.loads((places.runs / "large_pool.meta.json").read_text(encoding="utf-8"))
+    assert note["seconds"] >= 0
+    assert 0.05 < note["peak_gb"] < 10  # Python with torch and NumPy
 
 
 def test_a_stage_that_fails_names_its_log(
     load: Load, places: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages = load("results_stages")
-    broken = stages.Stage("broken", "broken.json", "benchmarks/large_pool.py", ("--no",), ("--no",))
+    stages, plan = load("results_stages"), load("results_plan")
+    broken = plan.Stage("broken", "broken.json", "benchmarks/large_pool.py", ("--no",), ("--no",))
     with pytest.raises(SystemExit, match=r"stage 'broken' failed with exit code 2; .*broken\.log"):
         stages.run_all([broken], places, say=lambda line: None)
     assert not (places.runs / "broken.meta.json").exists()
     with pytest.raises(SystemExit, match="'nothing' is unknown; stages are: comparison,"):
-        stages.stage("nothing")
+        plan.stage("nothing")
     with pytest.raises(SystemExit, match="no result of stage 'broken'"):
         stages.adopt(broken, ROOT / "README.md", places)
 
@@ -261,7 +267,7 @@ def test_the_share_of_the_gain_is_over_all_prices(load: Load) -> None:
          "cost": {"without": 10.0, "added": 11.0, "trained": 12.0}},
     ]  # fmt: skip
     text = section(
-        load("results_page").page({"new_expert": rows}, {}), "An expert that joins later"
+        load("results_page").page({"new_expert": {"rows": rows}}, {}), "An expert that joins later"
     )
     assert "the expert brings +0.100; adding it by probes brings +0.100: 100% of it" in text
     assert "target of 50% is **met**" in text
@@ -287,7 +293,15 @@ def test_the_same_results_give_the_same_files(load: Load, tmp_path: Path) -> Non
     drawn = [file.stem for file in files if file.suffix == ".png"]
     assert drawn == [
         f"results-{name}"
-        for name in ("max-steps", "pool-size", "quality-cost", "questions", "reward", "training")
+        for name in (
+            "left-out",
+            "max-steps",
+            "pool-size",
+            "quality-cost",
+            "questions",
+            "reward",
+            "training",
+        )
     ]
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
@@ -307,7 +321,7 @@ def test_every_ablation_section_reads_its_rows(load: Load) -> None:
         "| 50 questions | 2 | 1 | 0.850 [0.700, 1.000] | 47.0 | 1.70 | +0.000 [+0.000, +0.000] |"
         in text
     )
-    assert "Not distinguishable from it: 50 questions." in text
+    assert "Not distinguishable from the standard agent: 50 questions." in text
 
 
 # All of it ----------------------------------------------------------------------------------------

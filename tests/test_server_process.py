@@ -33,9 +33,9 @@ SCRIPT = textwrap.dedent(
     from langchain_core.messages import AIMessage
     from langchain_core.runnables import RunnableLambda
     from der_graph.nodes.expert import Expert
+    from der_graph.policies.baselines import Single
     from der_graph.pool import pool_from
     from der_graph.server import serve
-    from der_graph.serving.engine import Only
 
     async def answer(messages):
         print("asked", flush=True)
@@ -43,7 +43,7 @@ SCRIPT = textwrap.dedent(
         return AIMessage("finished")
 
     pool = pool_from([Expert("slow", RunnableLambda(answer), cost=1.0)], max_steps=1)
-    serve(pool, Only(), port=0, grace=float(sys.argv[1]))
+    serve(pool, Single(["slow"], [1.0], "slow"), port=0, grace=float(sys.argv[1]))
     """
 )
 

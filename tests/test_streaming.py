@@ -1,28 +1,20 @@
-"""Tokens, drafts, decisions and the end of a route, in every stream; models stop when nobody listens."""
+"""Tokens, drafts, decisions and the end of a route, in every stream."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes import ScriptedAgent, a_human, an_answer, chat_expert, scripted_expert
+from fakes import ScriptedAgent, a_human, chat_expert, parent_of, scripted_expert
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, MessagesState, StateGraph
-from tiny_models import save_tiny
 
 from der_graph import DERContext, Expert, create_der_graph
 from der_graph.errors import BudgetError, PoolError
-from der_graph.nodes.huggingface import HuggingFaceChat
-from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.stopping import stoppable
-from der_graph.nodes.streaming import Audiences
 
 Modes = ["messages", "updates", "custom"]
 
@@ -37,15 +29,6 @@ def build(
 ) -> Any:
     agent = ScriptedAgent(*script)
     return create_der_graph(experts(), agent=agent, stream_tokens=stream_tokens, **more)
-
-
-def parent_of(builder: Any) -> Any:
-    """The graph as a node of another one."""
-    outer: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
-    outer.add_node("der", builder.compile(name="der"))
-    outer.add_edge(START, "der")
-    outer.add_edge("der", END)
-    return outer.compile()
 
 
 def parts_of(graph: Any, *, asynchronous: bool, **settings: Any) -> list[Any]:
@@ -253,205 +236,3 @@ def test_wrong_settings_are_refused() -> None:
         build("last")
     with pytest.raises(BudgetError, match="stream_tokens is 'last'"):
         DERContext(stream_tokens=cast(Any, "last"))
-
-
-# Who hears an expert ---------------------------------------------------------------------------------------
-
-RULES = RouteRules(names=("a", "b", "c"), costs=(1.0, 2.0, 4.0), max_steps=3)
-
-
-@pytest.mark.parametrize(
-    ("choice", "asked", "context", "audience"),
-    [
-        ("a", [], DERContext(), "draft"),
-        ("a", [], DERContext(max_steps=1), "final"),
-        ("c", ["a", "b"], DERContext(), "final"),
-        ("b", ["a"], DERContext(), "draft"),
-        ("b", ["a"], DERContext(max_cost=7.0), "draft"),  # 1 + 2 + 4 = 7: c may follow
-        ("b", ["a"], DERContext(max_cost=6.9), "final"),
-        ("b", ["a"], DERContext(forbidden_experts=["c"]), "final"),
-        ("END", ["a"], DERContext(), "all"),
-    ],
-)
-def test_only_what_nothing_can_follow_is_final(
-    choice: str, asked: list[str], context: DERContext, audience: str
-) -> None:
-    answers = [an_answer(name) for name in asked]
-    spent = float(len(asked))  # a at 1
-    given = Audiences(RULES, "final").of(
-        choice, answers, context, spent=spent, elapsed=0.0, refused=()
-    )
-    assert given == audience
-
-
-def test_a_price_by_the_token_may_leave_room_for_another() -> None:
-    by_token = Audiences(RULES, "final", frozenset({"b"}))
-    settings: dict[str, Any] = {"spent": 1.0, "elapsed": 0.0, "refused": ()}
-    answers = [an_answer("a")]
-    # b at no more than 2, but perhaps at nothing: then c at 4 fits into 6.
-    assert by_token.of("b", answers, DERContext(max_cost=6.0), **settings) == "draft"
-    assert by_token.of("b", answers, DERContext(max_cost=4.9), **settings) == "final"
-    voting = Audiences(RULES, "final", votes=True)
-    assert voting.of("b", answers, DERContext(max_steps=2), **settings) == "draft"
-    assert by_token.of("b", [], DERContext(), spent=0.0, elapsed=0.0, refused=("a", "c")) == "final"
-
-
-# Nobody listens any more -----------------------------------------------------------------------------------
-
-
-class Gate:
-    """Lets a model go one step at a time, and counts its steps."""
-
-    def __init__(self, chat: HuggingFaceChat) -> None:
-        self.steps = 0
-        self.closing = threading.Event()
-        self.loaded = chat.load()
-        self._forward = self.loaded.model.forward
-        self.loaded.model.forward = self
-
-    def __call__(self, *args: Any, **given: Any) -> Any:
-        self.steps += 1
-        if self.steps > 3:
-            self.closing.wait(
-                10
-            )  # the fourth step runs when the stream has been closed, not before
-        return self._forward(*args, **given)
-
-    def settled(self) -> int:
-        """Steps taken once the model is idle."""
-        self.loaded.run(lambda: None)
-        return self.steps
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> tuple[Any, Gate]:
-    """A graph with one local model that would speak for 60 tokens."""
-    chat = HuggingFaceChat(model=str(save_tiny(tmp_path / "m")), generation={"max_new_tokens": 60})
-    expert = Expert("tiny", chat, cost=1.0)
-    return create_der_graph([expert], agent=ScriptedAgent("tiny")), Gate(chat)
-
-
-@pytest.fixture
-def told(local: tuple[Any, Gate], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the model go on as soon as it has been told that the stream is closed."""
-
-    class Told(threading.Event):
-        def set(self) -> None:
-            super().set()
-            local[1].closing.set()
-
-    monkeypatch.setattr("der_graph.nodes.stopping.Event", Told)
-
-
-@pytest.mark.usefixtures("told")
-@pytest.mark.parametrize("nested", [False, True])
-def test_closing_a_stream_stops_the_model(local: tuple[Any, Gate], nested: bool) -> None:
-    builder, gate = local
-    if nested:
-        stream: Any = stoppable(
-            parent_of(builder).stream(a_human("hello"), stream_mode="messages", subgraphs=True)
-        )
-    else:
-        stream = builder.compile().stream(a_human("hello"), stream_mode="messages")
-    next(stream)
-    stream.close()
-    assert gate.settled() <= 4  # the one that ran is the last
-
-
-def test_closing_an_asynchronous_stream_stops_the_model(local: tuple[Any, Gate]) -> None:
-    builder, gate = local
-
-    async def read_one() -> None:
-        stream: Any = builder.compile().astream(a_human("hello"), stream_mode="messages")
-        await anext_(stream)
-        await stream.aclose()
-        gate.closing.set()
-
-    asyncio.run(read_one())
-    assert gate.settled() <= 4
-
-
-async def anext_(stream: Any) -> Any:
-    return await stream.__anext__()
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_cancelling_a_task_stops_the_model(local: tuple[Any, Gate], streaming: bool) -> None:
-    builder, gate = local
-    graph = builder.compile()
-
-    async def read() -> None:
-        if streaming:
-            async for _ in graph.astream(a_human("hello"), stream_mode="messages"):
-                pass
-        else:
-            await graph.ainvoke(a_human("hello"))
-
-    async def cancelled() -> None:
-        task = asyncio.ensure_future(read())
-        while gate.steps < 4:  # it waits at the gate
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        gate.closing.set()
-
-    asyncio.run(cancelled())
-    assert gate.settled() <= 4
-
-
-@pytest.mark.usefixtures("told")
-def test_what_was_given_up_is_no_answer(local: tuple[Any, Gate]) -> None:
-    """A run that goes on later asks the expert again: half an answer is none."""
-    builder, gate = local
-    graph = builder.compile(checkpointer=InMemorySaver())
-    config: RunnableConfig = {"configurable": {"thread_id": "1"}}
-    stream: Any = graph.stream(a_human("hello"), config, stream_mode="messages")
-    next(stream)
-    stream.close()
-    assert gate.settled() <= 4
-    assert not graph.get_state(config).values.get("route")
-    assert graph.get_state(config).next == ("tiny",)
-    result = graph.invoke(None, config)
-    undisturbed = builder.compile().invoke(a_human("hello"))
-    assert result["answer"] == undisturbed["answer"]
-    assert result["route"][0]["answer"]["output_tokens"] > 4
-    assert [step["choice"] for step in result["route"]] == ["tiny", "END"]
-
-
-def test_any_model_that_streams_is_left_at_its_next_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[str] = []
-    left = threading.Event()
-
-    class Told(threading.Event):
-        def set(self) -> None:
-            super().set()
-            left.set()
-
-    class Endless(GenericFakeChatModel):
-        def _stream(self, *args: Any, **more: Any) -> Iterator[Any]:
-            for chunk in super()._stream(*args, **more):
-                if len(given) == 3:
-                    assert left.wait(10)
-                given.append(str(chunk.text))
-                yield chunk
-
-    monkeypatch.setattr("der_graph.nodes.stopping.Event", Told)
-    expert = Expert("far", Endless(messages=iter([AIMessage(" ".join(["word"] * 50))])), cost=1.0)
-    graph = create_der_graph([expert], agent=ScriptedAgent("far")).compile()
-    stream: Any = graph.stream(a_human("hello"), stream_mode="messages")
-    next(stream)
-    stream.close()
-    assert len(given) <= 4
-
-
-def test_errors_and_results_pass_through() -> None:
-    def numbers() -> Iterator[int]:
-        yield 1
-        raise ValueError("no more")
-
-    stream = stoppable(numbers())
-    assert next(stream) == 1
-    with pytest.raises(ValueError, match="no more"):
-        next(stream)
-    assert list(stoppable([1, 2])) == [1, 2]

@@ -10,32 +10,24 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import pytest
-from fakes import ScriptedAgent, ScriptedModel, a_human, scripted_expert
+from fakes import ScriptedAgent, a_human, three_experts
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from der_graph import DERContext, DERState, Expert, create_der_graph
+from der_graph import DERContext, DERState, create_der_graph
 from der_graph.errors import BudgetError
 from der_graph.nodes.handovers import without_handovers
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
 
-def pool() -> tuple[list[Expert], dict[str, ScriptedModel]]:
-    """Three experts, at 1, 2 and 7."""
-    made = {
-        "small": scripted_expert("small", "It is 5.", cost=1.0),
-        "middle": scripted_expert("middle", "It is 6.", cost=2.0),
-        "large": scripted_expert("large", "It is 7.", cost=7.0),
-    }
-    return [e for e, _ in made.values()], {name: model for name, (_, model) in made.items()}
-
-
 def der(*script: str, **settings: Any) -> Any:
-    return create_der_graph(pool()[0], agent=ScriptedAgent(*script), **settings).compile(name="der")
+    return create_der_graph(three_experts()[0], agent=ScriptedAgent(*script), **settings).compile(
+        name="der"
+    )
 
 
 def within(inner: Any, schema: type[Any] = MessagesState, context: type[Any] | None = None) -> Any:
@@ -184,7 +176,7 @@ def test_under_a_supervisor(asynchronous: bool, mode: Any) -> None:
             AIMessage("Again 6."),
         ]
     )
-    experts, models = pool()
+    experts, models = three_experts()
     agent = ScriptedAgent("small", "middle")
     expert_team = create_der_graph(experts, agent=agent).compile(name="der")
     app = supervisor.create_supervisor([expert_team], model=model, output_mode=mode).compile(

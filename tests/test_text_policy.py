@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import torch
 from fakes import an_answer
 from langchain_core.runnables import RunnableLambda
 from tiny_models import tiny_tokenizer
+from training import curve, interrupt_at
 from transformers import OPTConfig, OPTForCausalLM
 
 pytest.importorskip("stable_baselines3")
@@ -104,10 +104,11 @@ def settings(encoder: Path, **changes: Any) -> TrainConfig:
 
 
 def train(out: Path, config: TrainConfig, **more: Any) -> TextAgent:
-    agent: TextAgent = train_agent(
+    agent = train_agent(
         make_experts(), make_examples(0, 24), make_examples(50, 8), out, config, rules=RULES,
         progress=False, **more,
     )  # fmt: skip
+    assert isinstance(agent, TextAgent)
     return agent
 
 
@@ -250,29 +251,13 @@ def test_serving_needs_no_sb3(trained: tuple[TextAgent, Path]) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def curve(folder: Path) -> list[dict[str, str]]:
-    with (folder / "progress.csv").open(newline="") as file:
-        return [
-            {k: v for k, v in row.items() if k != "time/seconds"} for row in csv.DictReader(file)
-        ]
-
-
 def test_a_killed_run_goes_on_as_if_never_stopped(
     tiny_opt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from der_graph.policies.progress import TrainingProgress
-
     config = settings(tiny_opt, steps=640, evaluations=4)
     train(tmp_path / "whole", config)
-    original = TrainingProgress._on_step
-
-    def killed(self: TrainingProgress) -> bool:
-        if self.model.num_timesteps > 400:
-            raise KeyboardInterrupt
-        return original(self)
-
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingProgress, "_on_step", killed)
+        interrupt_at(patch, 400)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "killed", config)
     train(tmp_path / "killed", config, resume=True)
@@ -368,3 +353,26 @@ def test_what_cannot_be_trained(tiny_opt: Path, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="give the hub id or the folder of a causal"):
         train(tmp_path / "out", settings(tmp_path))
     assert replace(settings(tiny_opt), patience=3).patience == 3
+
+
+def test_it_sees_no_prices_and_says_so(trained: tuple[TextAgent, Path]) -> None:
+    agent, _ = trained
+    assert agent.for_pool(["left", "right"], [1.0, 3.0]) is agent
+    assert agent.for_pool(["left", "right"], [2.0, 6.0]) is agent  # another unit
+    with pytest.warns(UserWarning, match="trained with 'right' at 3, the pool says 1"):
+        assert agent.for_pool(["left", "right"], [1.0, 1.0]) is agent
+    with pytest.raises(AgentPoolMismatchError, match="trained for the experts left, right"):
+        agent.for_pool(["right", "left"], [3.0, 1.0])
+
+
+def test_texts_crowded_out_of_the_memory_are_read_all_the_same(
+    tiny_opt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from der_graph.policies import text_policy
+
+    observer = make_learner(tiny_opt).env.observer
+    texts = [situation(f"turn left {i}") for i in range(6)]
+    expected = observer.observe(texts, ())
+    monkeypatch.setattr(text_policy, "_REMEMBERED", 2)
+    assert (observer.observe(texts, ()) == expected).all()
+    assert (observer.observe(texts[::-1], ()) == expected[::-1]).all()

@@ -18,7 +18,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.pool import pool_from
 from der_graph.state import END_CHOICE, DERContext
 from der_graph.ui_chat import as_chat_html
-from der_graph.ui_limits import fresh_view, nice, request_of, scale_of
+from der_graph.ui_limits import UNSEEN, fresh_view, nice, request_of, scale_of
 from der_graph.ui_route import LONGEST, RouteView, escaped, shortened, visible
 from der_graph.ui_run import Ensemble, Watched, words_of
 
@@ -186,6 +186,7 @@ def test_the_controls_become_a_request() -> None:
         max_cost=0.0, max_steps=4, cost_weight=0.5, deadline=3.0, allowed_experts=["small"]
     )
     assert request_of(pool, **{**settings, "deadline": 0}).deadline is None
+    assert request_of(pool, **{**settings, "cost_weight": UNSEEN}).cost_weight is None
     with pytest.raises(BudgetError, match="no expert is ticked; tick at least one"):
         request_of(pool, **{**settings, "experts": []})
     with pytest.raises(BudgetError, match=r"deadline=-1.0: it must be a number of seconds above 0"):

@@ -70,6 +70,14 @@ def test_when_the_batch_fails_all_learn_it_and_the_line_goes_on() -> None:
     assert line.join(Call("b"), model, 8).result(30) == "bb"
 
 
+def test_results_that_are_not_one_each_are_an_error_and_the_line_goes_on() -> None:
+    model, line = Model(), WaitingLine()
+    model.go.set()
+    with pytest.raises(ValueError, match="zip"):
+        line.join(Call("a"), lambda calls, _: ["a", "b"], 8).result(30)
+    assert line.join(Call("b"), model, 8).result(30) == "bb"
+
+
 def test_a_call_that_was_given_up_is_not_begun() -> None:
     model, line = Model(), WaitingLine()
     calls = [Call("a"), Call("b"), Call("c", None)]

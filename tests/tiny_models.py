@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,24 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from der_graph.nodes.huggingface import HuggingFaceChat
+
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+QUESTIONS = [
+    "hello",
+    "What is the capital of France?",
+    "x",
+    "2 + 2",
+    "a b c d e f g",
+    "why",
+    "no",
+    "1",
+]
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 
@@ -74,3 +89,80 @@ def save_tiny(folder: Path, **options: Any) -> Path:
     tiny_model(vocabulary=len(tokenizer), **options).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+class Spy:
+    """Counts `generate` calls and remembers the shape of their input."""
+
+    def __init__(self, chat: HuggingFaceChat) -> None:
+        self.model = chat.load().model
+        self.shapes: list[tuple[int, ...]] = []
+        self.seen: list[dict[str, Any]] = []
+        self.original = self.model.generate
+
+    def __call__(self, **given: Any) -> Any:
+        self.shapes.append(tuple(given["input_ids"].shape))
+        self.seen.append(given)
+        return self.original(**given)
+
+
+def scripted(chat: HuggingFaceChat, text: str) -> HuggingFaceChat:
+    """Make the model say a text, whatever it is asked, and then end."""
+    loaded = chat.load()
+    ids = [
+        *loaded.tokenizer(text, add_special_tokens=False)["input_ids"],
+        loaded.tokenizer.eos_token_id,
+    ]
+    start: list[int] = []
+
+    def forward(*args: Any, **given: Any) -> Any:
+        out = original(*args, **given)
+        if given["input_ids"].shape[1] > 1 or not start:
+            start.clear()
+        at = len(start)
+        start.append(1)
+        logits = torch.full_like(out.logits, -50.0)
+        logits[..., ids[min(at, len(ids) - 1)]] = 0.0
+        out.logits = logits
+        return out
+
+    original = loaded.model.forward
+    loaded.model.forward = forward
+    return chat
+
+
+def slow(chat: HuggingFaceChat, seconds: float = 0.02) -> list[float]:
+    """Slow every step of the model down; gives the list of the times of its steps."""
+    steps: list[float] = []
+    model = chat.load().model
+    original = model.forward
+
+    def forward(*args: Any, **given: Any) -> Any:
+        steps.append(time.monotonic())
+        time.sleep(seconds)
+        return original(*args, **given)
+
+    model.forward = forward
+    return steps
+
+
+class Gate:
+    """Lets a model go one step at a time, and counts its steps."""
+
+    def __init__(self, chat: HuggingFaceChat) -> None:
+        self.steps = 0
+        self.closing = threading.Event()
+        self.loaded = chat.load()
+        self._forward = self.loaded.model.forward
+        self.loaded.model.forward = self
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        self.steps += 1
+        if self.steps > 3:
+            self.closing.wait(10)  # the fourth step runs when nobody listens any more, not before
+        return self._forward(*args, **given)
+
+    def settled(self) -> int:
+        """Steps taken once the model is idle."""
+        self.loaded.run(lambda: None)
+        return self.steps

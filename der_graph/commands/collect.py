@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from der_graph.commands.options import Commands, add_cache
+from der_graph.commands.options import Commands, add_cache, add_data, add_pool, say
 
 
 def add(commands: Commands) -> None:
@@ -18,9 +17,8 @@ def add(commands: Commands) -> None:
         description="Ask the experts ahead of training and keep their answers in the answer cache. "
         "What is there already is not asked again, so an interrupted command goes on where it stopped.",
     )
-    parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
-    parser.add_argument("--data", required=True, metavar="FILE", help="questions (JSON Lines)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    add_pool(parser)
+    add_data(parser)
     parser.add_argument(
         "--depth",
         type=int,
@@ -76,19 +74,15 @@ def run(args: argparse.Namespace) -> int:
                 depth=args.depth,
                 repeat_experts=pool.settings.repeat_experts,
                 engine=asking,
-                say=_say,
+                say=say,
             )
         except KeyboardInterrupt:
-            _say(
+            say(
                 "stopped; what was answered is in the cache, and the same command goes on from there"
             )
             raise
     for name, count in done.failed.items():
-        _say(f"warning: {count} failed calls of '{name}', first: {done.errors[name]}")
+        say(f"warning: {count} failed calls of '{name}', first: {done.errors[name]}")
     made = sum(done.asked.values()) - sum(done.failed.values())
-    _say(f"{made:,} answers generated, {done.cached:,} were cached")
+    say(f"{made:,} answers generated, {done.cached:,} were cached")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

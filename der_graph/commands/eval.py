@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from der_graph.commands.options import Commands, add_cache, add_pool_and_agent, cost
+from der_graph.commands.options import (
+    Commands,
+    add_cache,
+    add_data,
+    add_pool_and_agent,
+    add_seed,
+    add_trained_metric,
+    cost,
+    say,
+)
 
 if TYPE_CHECKING:
     from der_graph.data import Example
@@ -25,19 +33,15 @@ def add(commands: Commands) -> None:
         "Answers are kept in the answer cache: an interrupted run goes on where it stopped.",
     )
     add_pool_and_agent(parser)
-    parser.add_argument("--data", required=True, metavar="FILE", help="questions (JSON Lines)")
+    add_data(parser)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the report")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
-    parser.add_argument(
-        "--metric",
-        metavar="NAME",
-        help="what a good answer is (default: the agent's own, else match)",
-    )
+    add_trained_metric(parser)
     parser.add_argument(
         "--train",
         metavar="FILE",
         help="questions that trained routers learn from (default: no routers)",
     )
+    parser.add_argument("--train-limit", type=int, metavar="N", help="only the first N of --train")
     parser.add_argument(
         "--baselines",
         metavar="A,B",
@@ -68,7 +72,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="questions whose wall clock is split, uncached, one at a time (default: 20; 0 for none)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    add_seed(parser)
     add_cache(parser)
     parser.add_argument("--json", action="store_true", help="print report.json to standard output")
     parser.set_defaults(run=run)
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     pool = load_pool(args.pool)
     agent = agent_for_pool(load_agent(args.agent), pool.rules.names, pool.rules.costs)
     examples = load_examples(args.data, limit=args.limit)
-    train = load_examples(args.train) if args.train else []
+    train = load_examples(args.train, limit=args.train_limit) if args.train else []
     metric = get_metric(args.metric or trained_metric(agent))
     wanted = BASELINES if args.baselines is None else _words(args.baselines)
     with open_cache(args.cache) as cache:
@@ -111,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             ranker=RewardRanker(args.ranker) if args.ranker else None,
             cache=cache,
             seed=args.seed,
-            say=_say,
+            say=say,
         )
     live = is_live(found)
     clock = _wall_clock(pool, agent, examples, args.time_sample, args.seed, live=live)
@@ -123,9 +127,9 @@ def run(args: argparse.Namespace) -> int:
         data=data_info(examples, str(args.data), metric.name, train, args.train),
         wall_clock=clock,
     )
-    files = write_report(report, found, args.out, say=_say)
-    _say(report.headline)
-    _say(f"written to {args.out}: {', '.join(files)}")
+    files = write_report(report, found, args.out, say=say)
+    say(report.headline)
+    say(f"written to {args.out}: {', '.join(files)}")
     if args.json:
         print(report.model_dump_json(indent=2))
     return 0
@@ -144,10 +148,8 @@ def _wall_clock(
 
     if sample < 1 or not live:
         return None
-    _say(
-        f"wall clock through the graph, {min(sample, len(examples))} questions, nothing cached ..."
-    )
-    pool.preload(_say)
+    say(f"wall clock through the graph, {min(sample, len(examples))} questions, nothing cached ...")
+    pool.preload(say)
     order = np.random.default_rng(seed).permutation(len(examples))[:sample].tolist()
     asked = [examples[i] for i in order]
     return measure_wall_clock(
@@ -168,7 +170,3 @@ def _prices(text: str) -> list[float]:
         return [cost(word) for word in _words(text)]
     except argparse.ArgumentTypeError as error:
         raise DataError(f"--cost-weights {text}: {error}") from None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

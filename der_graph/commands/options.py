@@ -1,8 +1,9 @@
-"""Options that several commands share, and how their values are read."""
+"""What several commands share: options, how their values are read, and where they report to."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,49 @@ def add_pool_and_agent(parser: argparse.ArgumentParser) -> None:
         default="demo",
         metavar="FOLDER",
         help="agent folder or Hub id (default: the demo agent)",
+    )
+
+
+def add_pool(parser: argparse.ArgumentParser) -> None:
+    """Add `--pool` where there is no default."""
+    parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
+
+
+def add_data(parser: argparse.ArgumentParser, what: str = "questions") -> None:
+    """Add `--data` and `--limit`.
+
+    Args:
+        parser: The command's.
+        what: What the questions are for, in words.
+    """
+    parser.add_argument("--data", required=True, metavar="FILE", help=f"{what} (JSON Lines)")
+    parser.add_argument("--limit", type=int, metavar="N", help=f"only the first N {what}")
+
+
+def add_trained_metric(parser: argparse.ArgumentParser) -> None:
+    """Add `--metric` where a trained agent names the default."""
+    parser.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="what a good answer is (default: the metric that the agent was trained with)",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add `--seed`."""
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+
+
+def add_address(parser: argparse.ArgumentParser, port: int) -> None:
+    """Add `--host` and `--port`.
+
+    Args:
+        parser: The command's.
+        port: Where it listens by default.
+    """
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=port, help="port, 0 for a free one (default: %(default)s)"
     )
 
 
@@ -67,6 +111,11 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", metavar="FILE", help="answer cache (default: in the user's cache folder)"
     )
+
+
+def say(line: str) -> None:
+    """Report on standard error: standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def seconds(text: str) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from der_graph.commands.options import Commands, add_cache
+from der_graph.commands.options import Commands, add_cache, add_seed, add_trained_metric, say
 
 
 def add(commands: Commands) -> None:
@@ -33,18 +32,8 @@ def add(commands: Commands) -> None:
     new.add_argument(
         "--probes", type=int, default=30, metavar="K", help="probe questions (default: 30)"
     )
-    new.add_argument(
-        "--metric",
-        metavar="NAME",
-        help="what a good answer is (default: the metric that the agent was trained with)",
-    )
-    new.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="seed of their draw (default: 0)",
-    )
+    add_trained_metric(new)
+    add_seed(new)
     add_cache(new)
     new.set_defaults(run=run_add)
 
@@ -81,7 +70,7 @@ def run_add(args: argparse.Namespace) -> int:
     with open_cache(args.cache) as cache:
         for expert in new:
             asked = min(args.probes, len(examples))
-            print(f"{expert.name}: asking {asked} probe questions", file=sys.stderr)
+            say(f"{expert.name}: asking {asked} probe questions")
             agent, quality = probe_expert(
                 agent,
                 expert,

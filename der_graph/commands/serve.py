@@ -6,17 +6,14 @@ import argparse
 import logging
 import sys
 
-from der_graph.commands.options import Commands, add_pool_and_agent
+from der_graph.commands.options import Commands, add_address, add_pool_and_agent
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser("serve", help="serve an OpenAI-compatible HTTP interface")
     add_pool_and_agent(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="port, 0 for a free one (default: %(default)s)"
-    )
+    add_address(parser, 8000)
     parser.add_argument(
         "--api-key-env",
         action="extend",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from der_graph.commands.options import Commands, add_cache, cost
+from der_graph.commands.options import Commands, add_cache, add_data, add_pool, add_seed, cost, say
 
 
 def add(commands: Commands) -> None:
@@ -17,17 +16,12 @@ def add(commands: Commands) -> None:
         "into the answer cache; Ctrl-C loses little, --resume goes on. Needs the extra 'train'; "
         "docs/training.md explains the rest.",
     )
-    parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
-    parser.add_argument(
-        "--data", required=True, metavar="FILE", help="training questions (JSON Lines)"
-    )
+    add_pool(parser)
+    add_data(parser, "training questions")
     parser.add_argument(
         "--dev",
         metavar="FILE",
         help="questions for choosing the best agent (default: a tenth of --data)",
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="only the first N training questions"
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the agent")
     parser.add_argument(
@@ -42,7 +36,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="decisions to train on (default: the preset's, 300,000)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    add_seed(parser)
     parser.add_argument(
         "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
     )
@@ -62,6 +56,12 @@ def add(commands: Commands) -> None:
         "--any-pool",
         action="store_true",
         help="know experts by their results, not by position, so that der pool add can add some later",
+    )
+    parser.add_argument(
+        "--warm-start",
+        choices=["none", "cascades"],
+        help="cascades: begin with the best orders of asking until two agree; for experts whose answers "
+        "can be compared and do not build on each other (default: none)",
     )
     parser.add_argument(
         "--encoder",
@@ -113,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         "text_encoder": args.encoder,
         "patience": args.patience,
         "any_pool": args.any_pool,
+        "warm_start": args.warm_start,
         "observation": (
             None
             if args.question_dims is None
@@ -139,6 +140,6 @@ def run(args: argparse.Namespace) -> int:
             tensorboard=(
                 Path(args.out) / "tensorboard" if args.tensorboard == "" else args.tensorboard
             ),
-            say=lambda line: print(line, file=sys.stderr),
+            say=say,
         )
     return 0

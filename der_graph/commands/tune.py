@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 
-from der_graph.commands.options import Commands, add_cache, add_pool_and_agent, cost
+from der_graph.commands.options import (
+    Commands,
+    add_cache,
+    add_data,
+    add_pool_and_agent,
+    add_trained_metric,
+    cost,
+    say,
+)
 
 
 def add(commands: Commands) -> None:
@@ -19,18 +26,13 @@ def add(commands: Commands) -> None:
         "mean quality meets a target.",
     )
     add_pool_and_agent(parser)
-    parser.add_argument("--data", required=True, metavar="FILE", help="dev questions (JSON Lines)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    add_data(parser, "dev questions")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
         "--target-cost", type=cost, metavar="X", help="mean cost of a question not to exceed"
     )
     target.add_argument("--target-quality", type=cost, metavar="Q", help="mean quality to reach")
-    parser.add_argument(
-        "--metric",
-        metavar="NAME",
-        help="what a good answer is (default: the metric that the agent was trained with)",
-    )
+    add_trained_metric(parser)
     parser.add_argument(
         "--points", type=int, default=16, metavar="N", help="prices to try (default: 16)"
     )
@@ -63,11 +65,10 @@ def run(args: argparse.Namespace) -> int:
     unit = pool.settings.cost_unit
 
     def show(point: KnobPoint) -> None:
-        print(
+        say(
             f"  price {point.cost_weight:7.4f}   quality {point.quality.estimate:.3f} "
             f"[{point.quality.low:.3f}, {point.quality.high:.3f}]   "
-            f"cost {point.cost.estimate:.4g} {unit}   {point.calls:.2f} calls",
-            file=sys.stderr,
+            f"cost {point.cost.estimate:.4g} {unit}   {point.calls:.2f} calls"
         )
 
     with open_cache(args.cache) as cache:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from der_graph.errors import ServerError
 from der_graph.serving.failures import RequestError
 from der_graph.serving.replies import to_json
 
@@ -24,7 +26,7 @@ log = logging.getLogger("der_graph.server")
 NOTE = "der_graph.note"
 """Where an endpoint leaves, in the ASGI scope, what the log should say about a request."""
 
-_GUARDED = "/v1"
+_OPEN = ("/healthz", "/readyz", "/metrics")
 _SHOWN_PATH = 200
 
 
@@ -50,18 +52,46 @@ class Keys:
                 "no API key was given: send 'Authorization: Bearer KEY'",
                 code="missing_api_key",
             )
-        digest = _digest(key.strip())
-        # All of them, whatever the first ones say: the time tells nothing.
-        if not any([hmac.compare_digest(digest, each) for each in self._digests]):
+        if not self.fits(key.strip()):
             raise RequestError(401, "the API key is not right", code="invalid_api_key")
+
+    def fits(self, key: bytes) -> bool:
+        """Is this one of the keys?"""
+        digest = _digest(key)
+        # All of them, whatever the first ones say: the time tells nothing.
+        return any([hmac.compare_digest(digest, each) for each in self._digests])
 
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
+def read_secrets(
+    option: str, variables: Sequence[str], default: str, holds: str = "the key"
+) -> list[str]:
+    """Read secrets from the environment: the list of processes and the shell's history do not have them.
+
+    Args:
+        option: The option of the command that names variables, for the error.
+        variables: The variables that were named.
+        default: The variable that is read if none were named; it need not be set.
+        holds: What a variable is to be set to, for the error.
+
+    Raises:
+        ServerError: If a named variable is not set or empty: the server would stand open unexpectedly.
+    """
+    for name in variables:
+        if not os.environ.get(name, "").strip():
+            raise ServerError(
+                f"{option} {name}: the environment variable {name} is not set; set it to {holds}, or "
+                "leave the option out to serve without one"
+            )
+    names = variables or [name for name in (default,) if os.environ.get(name, "").strip()]
+    return [os.environ[name].strip() for name in names]
+
+
 class Access:
-    """ASGI middleware: the keys before every request to `/v1`, the log after every request.
+    """ASGI middleware: the keys before every request but those for health and metrics, the log after each.
 
     Args:
         app: What is behind it.
@@ -87,7 +117,7 @@ class Access:
             await send(message)
 
         try:
-            if scope["path"].startswith(_GUARDED):
+            if _path(scope) not in _OPEN:
                 self.keys.check(scope["headers"])
             await self.app(scope, receive, sending)
         except RequestError as error:
@@ -100,6 +130,12 @@ class Access:
             parts.append(f"{time.perf_counter() - start:.3f}s")
             parts += [f"{name}={value}" for name, value in note.items() if name != "status"]
             log.info(" ".join(parts))
+
+
+def _path(scope: Any) -> str:
+    """The path below the address where the server is mounted in another."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 async def send_error(error: RequestError, send: Any) -> None:

@@ -21,7 +21,7 @@ from der_graph.serving.access import Access, Keys
 from der_graph.serving.engine import Engine
 from der_graph.serving.failures import RequestError
 from der_graph.serving.replies import model_card, to_json
-from der_graph.serving.service import Service, describe
+from der_graph.serving.service import CLIENT_GONE, Service, describe
 
 log = logging.getLogger("der_graph.server")
 
@@ -169,12 +169,17 @@ async def _read(request: Any, at_most: int) -> bytes:
     """Read a body, but no more of it than is allowed.
 
     Raises:
-        RequestError: 413 if it is larger.
+        RequestError: 413 if it is larger, 499 if the caller left before its end.
     """
+    from starlette.requests import ClientDisconnect
+
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > at_most:
-            message = f"the request is larger than {at_most} bytes"
-            raise RequestError(413, message, code="too_large")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > at_most:
+                message = f"the request is larger than {at_most} bytes"
+                raise RequestError(413, message, code="too_large")
+    except ClientDisconnect:
+        raise RequestError(CLIENT_GONE, "the connection was closed") from None
     return bytes(body)

@@ -10,7 +10,7 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,33 +21,19 @@ from langchain_core.messages import AIMessage
 
 from der_graph.errors import PoolError
 from der_graph.graph import create_der_graph
-from der_graph.nodes.hub import Choice, RoutingAgent
+from der_graph.nodes.hub import RoutingAgent
+from der_graph.policies.baselines import Single
 from der_graph.policies.cache import AnswerCache
-from der_graph.pool import Pool
+from der_graph.pool import Pool, preload
 from der_graph.serving.cached import with_cache
 from der_graph.serving.failures import RequestError
 from der_graph.serving.metrics import Metrics
 from der_graph.serving.protocol import ChatRequest
 from der_graph.serving.replies import Outcome
-from der_graph.state import Situation, answers_of, good_answers
+from der_graph.state import answers_of, good_answers
 
 ENSEMBLE = "der"
 """Name of the model that is the whole ensemble."""
-
-
-class Only:
-    """The agent of a pool of one: asks the expert, then ends."""
-
-    def check_pool(self, names: Sequence[str]) -> None:
-        """Any pool will do."""
-
-    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
-        """The first choice that is allowed."""
-        picks = [situation.mask.index(True) for situation in situations]
-        return [
-            Choice(pick, [float(i == pick) for i in range(len(situation.mask))])
-            for pick, situation in zip(picks, situations, strict=True)
-        ]
 
 
 class FinishWatch(BaseCallbackHandler):
@@ -122,7 +108,7 @@ class Engine:
         """What costs count."""
         return self.pool.settings.cost_unit
 
-    def load(self, progress: Callable[[str], None] | None = None) -> None:
+    def load(self, progress: Callable[[str], None] = lambda line: None) -> None:
         """Load agent and experts, and build the graphs. Takes its time: not for the event loop.
 
         Raises:
@@ -135,12 +121,10 @@ class Engine:
             pool = replace(pool, experts=tuple(cached))
         graphs = {ENSEMBLE: create_der_graph(pool, agent=agent).compile(name=ENSEMBLE)}
         for expert in pool:
-            alone = create_der_graph(replace(pool, experts=(expert,)), agent=Only(), max_steps=1)
+            asks = Single([expert.name], [expert.cost], expert.name)
+            alone = create_der_graph(replace(pool, experts=(expert,)), agent=asks, max_steps=1)
             graphs[expert.name] = alone.compile(name=expert.name)
-        encoder = getattr(getattr(agent, "observer", None), "encoder", None)
-        if encoder is not None:
-            encoder.encode(["warm up"])
-        pool.preload(progress)
+        preload(agent, pool, progress)
         self.fingerprint = f"fp_{pool.fingerprint}"
         self._graphs = graphs
         self.ready = True

@@ -32,6 +32,16 @@ def open_socket(host: str, port: int) -> socket.socket:
         ) from None
 
 
+def address_of(host: str, listener: socket.socket) -> str:
+    """The address of a listening socket, as a browser takes it."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def is_local(host: str) -> bool:
+    """Can nobody but this machine reach a server on this host?"""
+    return host in ("127.0.0.1", "::1", "localhost")
+
+
 def make_server(
     app: Any, *, grace: float = 30.0, started: Callable[[], None] = lambda: None
 ) -> Any:
@@ -86,7 +96,6 @@ def in_background(
         app: The application.
         host: Address.
         port: Port; 0 for a free one.
-
         wait: Wait until the models are loaded?
 
     Yields:
@@ -119,7 +128,7 @@ def in_background(
             app.state.der.settled.wait()
             if app.state.der.failure is not None:
                 raise app.state.der.failure
-        yield f"http://{host}:{listener.getsockname()[1]}"
+        yield address_of(host, listener)
     finally:
         server.should_exit = True
         thread.join()

@@ -46,6 +46,10 @@ async def while_connected(
                     queue.put_nowait(("item", item))
         except Exception as error:
             queue.put_nowait(("error", error))
+        except asyncio.CancelledError:
+            # By this generator, which reads no more; or by something in the source, and it would wait on.
+            queue.put_nowait(("error", RuntimeError("the route was cancelled from within")))
+            raise
         else:
             queue.put_nowait(("end", None))
 

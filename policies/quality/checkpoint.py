@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from der_graph.errors import MetricError, require
+from der_graph.errors import MetricError, PoolError, require
+from der_graph.nodes import loading as models
 
 EXTRA = "metrics"
 """The extra of this package that brings what neural metrics need."""
@@ -46,11 +47,16 @@ class Network:
 
 
 def pick_device(device: str) -> str:
-    """`auto` becomes the GPU if there is one, else the CPU; anything else stays."""
-    if device != "auto":
-        return device
+    """The device that a setting means: `auto` is the GPU if there is one, else the CPU.
+
+    Raises:
+        MetricError: If there is no such device here.
+    """
     torch = require("torch", extra=EXTRA, why="neural quality metrics")
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(models.pick_device(torch, device))
+    except PoolError as error:
+        raise MetricError(str(error)) from None
 
 
 def longest_input(tokenizer: Any, config: Any) -> int:

@@ -1,0 +1,32 @@
+"""Answers and references for tests of quality metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from der_graph.data import Example
+from der_graph.nodes.extraction import extract_value
+from der_graph.policies.quality import QualityMetric
+from der_graph.state import Answer
+
+
+def answer(text: str, *, expert: str = "a", error: str | None = None) -> Answer:
+    return Answer(
+        expert=expert,
+        text=text,
+        value=extract_value(text),
+        cost=1.0,
+        input_tokens=0,
+        output_tokens=0,
+        seconds=0.0,
+        logprob=None,
+        error=error,
+    )
+
+
+def example(reference: str, **more: Any) -> Example:
+    return Example("q1", "What?", reference, **more)
+
+
+def quality(metric: QualityMetric, text: str, reference: str) -> float:
+    return metric.score([answer(text)], [example(reference)])[0]

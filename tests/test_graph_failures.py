@@ -1,0 +1,101 @@
+"""Experts and policies that fail: the route goes on, and nobody is asked twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fakes import (
+    FailingAgent,
+    ScriptedAgent,
+    a_human,
+    route_of,
+    scripted_expert,
+    three_experts,
+)
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
+from langgraph.types import RetryPolicy
+
+from der_graph import Expert, create_der_graph
+from der_graph.errors import (
+    AllExpertsFailedError,
+    ExpertError,
+)
+
+
+@pytest.mark.parametrize("failure", [OSError("disk on fire\nand more"), "", "  ", None])
+def test_when_an_expert_fails_the_route_goes_on(failure: Any) -> None:
+    bad, _ = scripted_expert("bad", AIMessage("") if failure is None else failure)
+    good, model = scripted_expert("good", "5", cost=2.0)
+    result = (
+        create_der_graph([bad, good], agent=ScriptedAgent("bad", "good"))
+        .compile()
+        .invoke(a_human("2 + 3?"))
+    )
+    assert route_of(result) == ["bad", "good", "END"]
+    assert result["answer"] == "5"
+    assert result["cost"] == 3.0  # the failed call is paid for
+    failed = result["route"][0]["answer"]
+    assert failed["text"] == ""
+    expected = (
+        "OSError: disk on fire" if isinstance(failure, OSError) else "returned an empty answer"
+    )
+    assert failed["error"] == expected
+    assert result["route"][1]["mask"] == {"bad": False, "good": True, "END": False}
+    assert [message.text for message in model.prompts[0]] == ["2 + 3?"]
+
+
+def test_a_function_that_returns_nothing_has_failed() -> None:
+    def forgetful(messages: list[Any]) -> None:
+        return None
+
+    bad = Expert("bad", RunnableLambda(forgetful), cost=1.0)
+    good, _ = scripted_expert("good", "5")
+    result = (
+        create_der_graph([bad, good], agent=ScriptedAgent("bad", "good"))
+        .compile()
+        .invoke(a_human("2 + 3?"))
+    )
+    assert result["route"][0]["answer"]["error"] == "returned nothing"
+    assert result["answer"] == "5"
+
+
+def test_an_earlier_answer_counts_when_the_last_expert_fails() -> None:
+    good, _ = scripted_expert("good", "5")
+    bad, _ = scripted_expert("bad", OSError("no"))
+    result = (
+        create_der_graph([good, bad], agent=ScriptedAgent("good", "bad"))
+        .compile()
+        .invoke(a_human("2 + 3?"))
+    )
+    assert route_of(result) == ["good", "bad", "END"]
+    assert result["answer"] == "5"
+
+
+def test_when_all_fail_the_error_tells_why() -> None:
+    experts = [scripted_expert(name, OSError(f"{name} is down"))[0] for name in ("a", "b")]
+    graph = create_der_graph(experts, agent=ScriptedAgent("a", "b")).compile()
+    with pytest.raises(
+        AllExpertsFailedError, match=r"a: OSError: a is down; b: OSError: b is down"
+    ):
+        graph.invoke(a_human("2 + 3?"))
+
+
+def test_a_failure_can_end_the_run_or_be_retried() -> None:
+    flaky, model = scripted_expert("flaky", OSError("once"), "5")
+    builder = create_der_graph([flaky], agent=ScriptedAgent("flaky"), on_error="raise")
+    with pytest.raises(ExpertError, match="expert 'flaky': OSError: once"):
+        builder.compile().invoke(a_human("2 + 3?"))
+    model.prompts.clear()
+    builder.set_node_defaults(retry_policy=RetryPolicy(retry_on=ExpertError, initial_interval=0.0))
+    assert builder.compile().invoke(a_human("2 + 3?"))["answer"] == "5"
+
+
+def test_retrying_a_policy_does_not_ask_an_expert_again() -> None:
+    experts, models = three_experts()
+    builder = create_der_graph(experts, agent=FailingAgent(1, "small", "large"))
+    builder.set_node_defaults(retry_policy=RetryPolicy(initial_interval=0.0, jitter=False))
+    result = builder.compile().invoke(a_human("2 + 3?"))
+    assert route_of(result) == ["small", "large", "END"]
+    assert [len(model.prompts) for model in models.values()] == [1, 0, 1]
