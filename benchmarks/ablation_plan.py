@@ -54,11 +54,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Item:
-    """One training, its tests, and how many more seeds than asked for it is run with."""
+    """One training, its tests, and how many more seeds and decisions than asked for it gets."""
 
     training: Training
     tests: tuple[str, ...] = ("plain",)
     more_seeds: int = 0
+    longer: int = 1
+    """So many times as many decisions as asked for: agents that know experts by profile learn more slowly."""
 
 
 def part(experts: int) -> list[str]:
@@ -81,7 +83,11 @@ def plan() -> list[Item]:
         *(Item(Training(max_steps=steps)) for steps in STEPS if steps < Training().max_steps),
         *(Item(Training(beta=beta)) for beta in BETAS),
         *(Item(Training(bad=f"{BAD[0]}:{fault}")) for fault in FAULTS),
-        Item(Training(any_pool=True), ("plain", *(f"clones={count}" for count in CLONES[1:]))),
+        Item(
+            Training(any_pool=True),
+            ("plain", *(f"clones={count}" for count in CLONES[1:])),
+            longer=2,
+        ),
         *(Item(Training(experts=size)) for size in POOLS if size < len(SIZES)),
     ]
 

@@ -14,49 +14,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from ablation_plan import BAD, BETAS, CLONES, FAULTS, POOLS, QUESTIONS, STEPS, TASKS, Training
+from knob_curve import DIGITS, Curve, Floats
 
 from der_graph.policies.statistics import bootstrap_interval
 
-Floats = npt.NDArray[np.float64]
 Unit = dict[str, Any]
 Row = dict[str, Any]
 COST = 47.0
 """Billions of parameters a question: the cost at which the comparison has its target."""
-DIGITS = 6
 FAULT_AT = 3
 """Position of the price at which a fault is looked at: 0.2 of `recorded_pool.PRICES`."""
-
-
-class Curve(NamedTuple):
-    """A condition over its knob; arrays of shape (prices, questions), means over seeds."""
-
-    quality: Floats
-    cost: Floats
-    calls: Floats
-
-    def ends(self) -> tuple[float, float]:
-        """The cheapest and the dearest mean cost of the knob."""
-        means = self.cost.mean(axis=1)
-        return float(means.min()), float(means.max())
-
-    def at(self, cost: float) -> tuple[Floats, Floats, Floats]:
-        """Quality, cost and calls of every question at a mean cost, or at the end that is nearest to it."""
-        means = self.cost.mean(axis=1)
-        order = np.argsort(means, kind="stable")
-        means = means[order]
-        upper = int(np.searchsorted(means, np.clip(cost, means[0], means[-1])))
-        lower = max(0, upper - 1)
-        gap = means[upper] - means[lower]
-        share = float(np.clip((cost - means[lower]) / gap, 0, 1)) if gap > 0 else 1.0
-        low, high = order[lower], order[upper]
-        return tuple((1 - share) * table[low] + share * table[high] for table in self)
-
-    def means(self) -> list[list[float]]:
-        """(cost, quality) of every price, by cost."""
-        pairs = zip(self.cost.mean(axis=1), self.quality.mean(axis=1), strict=True)
-        return [[round(float(c), DIGITS), round(float(q), DIGITS)] for c, q in sorted(pairs)]
 
 
 def curve(units: Sequence[Unit], test: str, folds: Sequence[int], task: str = "") -> Curve:

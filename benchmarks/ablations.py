@@ -5,7 +5,7 @@
 Longest route, size of the pool, number of training questions, a task never trained on, the reward's beta, a
 bad expert, copies of every expert, and how far routes differ between two seeds. See `ablation_plan` for the
 list and `ablation_tables` for how a row is made. Each training's results go to `--work` at once: an
-interrupted run goes on where it stopped. One process.
+interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -18,49 +18,48 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ablation_plan import Item, Training, part, plan, trainings
 from ablation_tables import tables
 from bad_experts import Fault, cloned, spoiled
-from recorded_data import METRIC, Recorded, load, split
-from recorded_pool import MAX_STEPS, PRICES, settings
+from recorded_data import Recorded, split
+from recorded_pool import MAX_STEPS, PRICES, pool, settings, side_by_side, train
 
 from der_graph.data import Example
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.quality import get_metric
 from der_graph.policies.reward import reward_config
 from der_graph.policies.rollout import run_routes
-from der_graph.policies.train import train_agent
+from der_graph.policies.train_config import TrainConfig
 from der_graph.state import DERContext
 
 ONE_PRICE = (0.2,)
 """Where a fault is looked at: a user's knob stays where it was when an expert breaks."""
 
 
-def train(
-    recorded: Recorded, questions: Sequence[Example], how: Training, seed: int, steps: int
-) -> DERAgent:
-    """Train one agent."""
+def config_of(how: Training, seed: int, steps: int) -> TrainConfig:
+    """Its settings."""
     config = settings(seed, steps, any_pool=how.any_pool)
     if how.beta is not None:
         config = replace(config, reward=reward_config("paper", gain=how.beta))
+    return replace(config, evaluations=1)  # nobody looks at the curve
+
+
+def trained(
+    recorded: Recorded, questions: Sequence[Example], how: Training, config: TrainConfig
+) -> DERAgent:
+    """Train one agent."""
     with tempfile.TemporaryDirectory() as folder:
-        agent: DERAgent = train_agent(
-            recorded.experts,
+        return train(
+            recorded,
             questions,
-            questions[:50],  # for the curve alone: the last agent is kept
-            folder,
-            replace(config, evaluations=1),
-            rules=recorded.rules(how.max_steps),
-            ktp="none",
-            metric=get_metric(METRIC),
-            encoder=recorded.encoder,
-            progress=False,
+            config,
+            Path(folder),
+            watched=questions[:50],
+            max_steps=how.max_steps,
         )
-    return agent
 
 
 def chosen(questions: Sequence[Example], how: Training, seed: int) -> list[Example]:
@@ -129,36 +128,67 @@ def run(recorded: Recorded, item: Item, fold: int, seed: int, steps: int) -> dic
     if how.bad:
         recorded = bad_one(recorded, how.bad)
     learnt, asked = split(recorded.examples, fold)
+    config = config_of(how, seed, steps)
     start = time.perf_counter()
-    agent = train(recorded, chosen(learnt, how, seed), how, seed, steps)
+    agent = trained(recorded, chosen(learnt, how, seed), how, config)
     seconds = time.perf_counter() - start
     return {
         "training": asdict(how), "fold": fold, "seed": seed, "steps": steps, "seconds": seconds,
+        "settings": repr(config),
         "tasks": [example.task for example in asked],
         "tests": {test: tested(agent, recorded, fold, how, test) for test in item.tests},
     }  # fmt: skip
 
 
-def collected(
-    recorded: Recorded, work: Path, *, folds: int, seeds: int, steps: int, items: Sequence[Item]
-) -> list[dict[str, Any]]:
-    """All trainings: those in `work` are read, the others run."""
+class Job(NamedTuple):
+    """One training with its tests, and where its results go."""
+
+    data: Path
+    vectors: Path
+    work: Path
+    item: Item
+    fold: int
+    seed: int
+    steps: int
+
+    @property
+    def file(self) -> Path:
+        """Its results."""
+        return self.work / f"{self.item.training.key}.fold{self.fold}.seed{self.seed}.json"
+
+    def done(self) -> dict[str, Any] | None:
+        """Its results, if they are there whole and were made with the same settings."""
+        unit: dict[str, Any] | None = None
+        if self.file.is_file():
+            unit = json.loads(self.file.read_text(encoding="utf-8"))
+        config = config_of(self.item.training, self.seed, self.steps)
+        if unit is None or unit.get("settings") != repr(config):
+            return None
+        return None if set(self.item.tests) - set(unit["tests"]) else unit
+
+
+def do(job: Job) -> dict[str, Any]:
+    """Read a job's results, or work them out and keep them."""
+    unit = job.done()
+    if unit is None:
+        unit = run(pool(job.data, job.vectors), job.item, job.fold, job.seed, job.steps)
+        part_file = job.file.with_suffix(".part")
+        part_file.write_text(json.dumps(unit) + "\n", encoding="utf-8")
+        part_file.replace(job.file)  # whole or not at all
+    return unit
+
+
+def collected(jobs: Sequence[Job], at_once: int) -> list[dict[str, Any]]:
+    """All trainings: those whose results are there are read, the others run."""
     units: list[dict[str, Any]] = []
-    work.mkdir(parents=True, exist_ok=True)
-    jobs = trainings(items, folds, seeds)
-    for number, (item, fold, seed) in enumerate(jobs, 1):
-        file = work / f"{item.training.key}.fold{fold}.seed{seed}.json"
-        unit = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        if unit is None or unit["steps"] != steps or set(item.tests) - set(unit["tests"]):
-            unit = run(recorded, item, fold, seed, steps)
-            part_file = file.with_suffix(".part")
-            part_file.write_text(json.dumps(unit) + "\n", encoding="utf-8")
-            part_file.replace(file)  # whole or not at all
-            print(
-                f"{number}/{len(jobs)} {item.training.key} fold {fold} seed {seed}: {unit['seconds']:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+    for number, (job, unit) in enumerate(
+        zip(jobs, side_by_side(do, jobs, at_once), strict=True), 1
+    ):
+        print(
+            f"{number}/{len(jobs)} {job.file.stem}: {unit['seconds']:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
         units.append(unit)
     return units
 
@@ -168,8 +198,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the recorded pool")
     parser.add_argument("--vectors", type=Path, default=Path("runs/recorded_vectors.npz"))
     parser.add_argument("--work", type=Path, default=Path("runs/results/ablations"))
-    parser.add_argument("--folds", type=int, default=2, help="run only the first K of the 5 folds")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--folds", type=int, default=5, help="run only the first K of the 5 folds")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        help="of each training; of the standard one there is one more",
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     parser.add_argument("--steps", type=int, default=150_000, help="of each training")
     parser.add_argument("--only", help="trainings whose key has this word (see --work); for trying")
     parser.add_argument(
@@ -180,14 +216,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.read:
         units = [json.loads(file.read_text("utf-8")) for file in sorted(args.work.glob("*.json"))]
     else:
-        import torch
-
-        torch.set_num_threads(1)
+        pool(args.data, args.vectors)  # encodes the questions, once
+        args.work.mkdir(parents=True, exist_ok=True)
         items = [i for i in plan() if not args.only or args.only in i.training.key]
-        units = collected(
-            load(args.data, args.vectors), args.work, folds=args.folds, seeds=args.seeds,
-            steps=args.steps, items=items,
-        )  # fmt: skip
+        jobs = [
+            Job(args.data, args.vectors, args.work, item, fold, seed, args.steps * item.longer)
+            for item, fold, seed in trainings(items, args.folds, args.seeds)
+        ]
+        units = collected(jobs, args.jobs)
     found = tables(units)
     args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for study, rows in found["studies"].items():

@@ -107,4 +107,10 @@ def cloned(
         replace(e, candidates={new: e.candidates[old] for new, old in names})
         for e in recorded.examples
     ]
-    return recorded._replace(examples=examples, experts=members), agent.over(observer)
+    many = agent.over(observer)
+    # A price is charged per share of asking everyone, and clipped to the range of training: with more experts
+    # the same price of a billion parameters is a larger number.
+    scale = observer.costs.sum() / known.costs.sum()
+    low, high = agent.cost_weight_range
+    many.cost_weight_range = (low * scale, high * scale)
+    return recorded._replace(examples=examples, experts=members), many

@@ -15,64 +15,84 @@ import argparse
 import json
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from knob_curve import Curve, curve_of
 from recorded_data import METRIC, Recorded, at_cost, split
-from recorded_pool import MAX_STEPS, PRICES, Points, joined, pool, settings, sweep
+from recorded_pool import (
+    MAX_STEPS,
+    PRICES,
+    Points,
+    joined,
+    pool,
+    settings,
+    side_by_side,
+    sweep,
+    train,
+)
 
 from der_graph.data import Example
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.new_expert import probe_expert
 from der_graph.policies.quality import get_metric
-from der_graph.policies.statistics import bootstrap_interval
-from der_graph.policies.train import train_agent
+from der_graph.policies.statistics import paired_difference
 
 ARMS = ("without", "added", "trained")
 
 
-def trained(recorded: Recorded, train: list[Example], seed: int, steps: int) -> DERAgent:
+def trained(recorded: Recorded, learnt: list[Example], seed: int, steps: int) -> DERAgent:
     """An agent that knows its experts by profile."""
+    config = settings(seed, steps, any_pool=True)
     with tempfile.TemporaryDirectory() as folder:
-        agent: DERAgent = train_agent(
-            recorded.experts,
-            train,
-            train[:100],  # for the curve alone: the last agent is kept
-            folder,
-            settings(seed, steps, any_pool=True),
-            rules=recorded.rules(MAX_STEPS),
-            ktp="none",
-            metric=get_metric(METRIC),
-            encoder=recorded.encoder,
-            progress=False,
-        )
-    return agent
+        return train(recorded, learnt, config, Path(folder), watched=learnt[:100])
 
 
 def one(job: tuple[Path, Path, int, int, int, int, str]) -> dict[str, Any]:
     """The three arms of one fold and seed."""
     data, vectors, fold, seed, steps, probes, name = job
-    import torch
-
-    torch.set_num_threads(1)
     whole = pool(data, vectors)
-    train, test = split(whole.examples, fold)
+    learnt, test = split(whole.examples, fold)
     without = whole.without(name)
-    agent = trained(without, train, seed, steps)
+    agent = trained(without, learnt, seed, steps)
     newcomer = next(expert for expert in whole.experts if expert.name == name)
     added, quality = probe_expert(
-        agent, newcomer, train, count=probes, metric=get_metric(METRIC), seed=seed
+        agent, newcomer, learnt, count=probes, metric=get_metric(METRIC), seed=seed
     )
     rules = whole.rules(MAX_STEPS)
     points = {
         "without": sweep(agent, without.source(test), without),
         "added": sweep(added.for_pool(rules.names, rules.costs), whole.source(test), whole),
-        "trained": sweep(trained(whole, train, seed, steps), whole.source(test), whole),
+        "trained": sweep(trained(whole, learnt, seed, steps), whole.source(test), whole),
     }
     return {"fold": fold, "seed": seed, "probed": quality, "points": points}
+
+
+def gains(curves: dict[str, Curve]) -> list[dict[str, Any]]:
+    """Quality above the agent without the expert, paired by question.
+
+    Args:
+        curves: Of the three arms.
+
+    Returns:
+        Over all prices (cost None), and at the ends and the middle of the costs that all three reach.
+    """
+    without = curves["without"]
+    low, high = np.array([curve.ends() for curve in curves.values()]).T
+    costs: list[float | None] = [None]
+    if low.max() < high.min():
+        costs += np.linspace(low.max(), high.min(), 3).tolist()
+    found = []
+    for cost in costs:
+        for arm in ARMS[1:]:
+            mine, base = (
+                each.quality.mean(axis=0) if cost is None else each.at(cost)[0]
+                for each in (curves[arm], without)
+            )
+            gap = paired_difference(mine, base, seed=0)
+            found.append({"arm": arm, "cost": cost, "difference": gap._asdict()})
+    return found
 
 
 def main() -> None:
@@ -94,14 +114,13 @@ def main() -> None:
         for fold in range(args.folds)
     ]
     runs = []
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as workers:
-        for run in workers.map(one, jobs):
-            runs.append(run)
-            print(
-                f"fold {run['fold']} seed {run['seed']}: quality on the probes {run['probed']:.2f}",
-                file=sys.stderr,
-                flush=True,
-            )
+    for run in side_by_side(one, jobs, args.jobs):
+        runs.append(run)
+        print(
+            f"fold {run['fold']} seed {run['seed']}: quality on the probes {run['probed']:.2f}",
+            file=sys.stderr,
+            flush=True,
+        )
     arms: dict[str, Points] = {arm: joined([run["points"][arm] for run in runs]) for arm in ARMS}
     rows: list[dict[str, Any]] = []
     print(f"{'price':>6}  " + "  ".join(f"{arm:>16}" for arm in ARMS) + "   share of the gain")
@@ -123,15 +142,16 @@ def main() -> None:
         share = (at["added"] - at["without"]) / gain if gain > 0 else float("nan")
         shown = "  ".join(f"{arm} {at[arm]:.3f}" for arm in ARMS)
         print(f"{wanted:>4} B  {shown}   share {share:.2f}")
-    # Over all prices, paired by question: gains of `added` and of `trained` over `without`.
-    mean = {arm: np.mean([np.array(point[0]) for point in arms[arm]], axis=0) for arm in ARMS}
-    for arm in ("added", "trained"):
-        interval = bootstrap_interval((mean[arm] - mean["without"]).tolist(), seed=0)
+    found = gains({arm: curve_of(points) for arm, points in arms.items()})
+    for gain_of in found:
+        gap = gain_of["difference"]
+        where = f"at {gain_of['cost']:.1f} B" if gain_of["cost"] else "over all prices"
         print(
-            f"{arm}: {interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}] on average"
+            f"{gain_of['arm']} {where}: {gap['estimate']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
         )
     if args.out:
-        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        written = {"rows": rows, "gains": found}
+        args.out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

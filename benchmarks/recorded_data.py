@@ -105,6 +105,11 @@ class Recorded(NamedTuple):
         rows = self.source(examples).first_answers()
         return np.array([[outcome.quality for outcome in row] for row in rows])
 
+    def first_values(self, examples: Sequence[Example]) -> list[list[str | None]]:
+        """[question][expert]: what every expert's own answer comes to."""
+        rows = self.source(examples).first_answers()
+        return [[outcome.answer["value"] for outcome in row] for row in rows]
+
 
 def load(data: Path, vectors: Path) -> Recorded:
     """Read the pool.

@@ -17,18 +17,23 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from knob_curve import curve_of, differences
 from recorded_data import METRIC, Recorded, at_cost, load, split
 
+from der_graph.data import Example
 from der_graph.nodes.hub import RoutingAgent
+from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.baselines import Single
+from der_graph.policies.cascades import BestCascades
 from der_graph.policies.observation import ObservationConfig
 from der_graph.policies.quality import get_metric
 from der_graph.policies.reward import PRESETS
@@ -40,28 +45,40 @@ from der_graph.policies.train_config import TrainConfig, preset
 from der_graph.policies.voting import Cascade
 from der_graph.state import DERContext
 
-PRICES = (0.05, 0.08, 0.13, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+PRICES = (0.02, 0.03, 0.05, 0.08, 0.13, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3)
 """Points of the knob."""
 MAX_STEPS = 5
 Points = list[tuple[list[float], list[float], list[int]]]
 """Per price: quality, cost and calls of every test question."""
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 
 
 def settings(
-    seed: int, steps: int, reward: str = "default", *, any_pool: bool = False
+    seed: int, steps: int, reward: str = "default", *, any_pool: bool = False, warm: bool = True
 ) -> TrainConfig:
-    """Training settings, the same for every fold; see docs/results.md on how they were chosen."""
+    """Training settings, the same for every fold; see docs/results.md on how they were chosen.
+
+    Args:
+        seed: Of the training.
+        steps: Decisions.
+        reward: Preset of the reward. With another than the default training begins from random weights: the
+            cascades are best for the default one.
+        any_pool: Know experts by profile; begins from random weights, too.
+        warm: Begin from the best cascades.
+    """
     return preset(
         "default",
         seed=seed,
         steps=steps,
         batch=512,
         cost_weight=0.3,
-        cost_weight_range=(PRICES[0], PRICES[-1]),
+        cost_weight_range=(0.02, 1.5),
         budget_share=0.0,
         evaluations=10,
         keep="last",
         any_pool=any_pool,
+        warm_start="cascades" if warm and not any_pool and reward == "default" else "none",
         reward=PRESETS[reward],
         observation=ObservationConfig(question_dims=3, answer_dims=0),
     )
@@ -85,28 +102,63 @@ def sweep(agent: RoutingAgent, source: AnswerSource, recorded: Recorded) -> Poin
     return points
 
 
+def train(
+    recorded: Recorded,
+    questions: Sequence[Example],
+    config: TrainConfig,
+    folder: Path,
+    *,
+    watched: Sequence[Example],
+    max_steps: int = MAX_STEPS,
+) -> DERAgent:
+    """Train one agent.
+
+    Args:
+        recorded: The pool.
+        questions: What it learns from.
+        config: See `settings`.
+        folder: Where the training writes.
+        watched: Questions of the training curve; the last agent is kept, whatever they say.
+        max_steps: Longest route.
+    """
+    agent = train_agent(
+        recorded.experts,
+        questions,
+        watched,
+        folder,
+        config,
+        rules=recorded.rules(max_steps),
+        ktp="none",
+        metric=get_metric(METRIC),
+        encoder=recorded.encoder,
+        progress=False,
+    )
+    assert isinstance(agent, DERAgent)  # `settings` asks for no other kind
+    return agent
+
+
+def side_by_side(work: Callable[[Job], Done], jobs: Sequence[Job], at_once: int) -> Iterator[Done]:
+    """Do jobs in processes of their own, with one thread each; results in the jobs' order."""
+    with ProcessPoolExecutor(
+        at_once, mp_context=get_context("spawn"), initializer=_one_thread
+    ) as workers:
+        yield from workers.map(work, jobs)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def train_one(job: tuple[Path, Path, int, int, int, str]) -> dict[str, Any]:
     """One fold and seed: the swept points, the time, and the curve of training."""
     data, vectors, fold, seed, steps, reward = job
-    import torch
-
-    torch.set_num_threads(1)  # jobs run side by side
     recorded = pool(data, vectors)
-    train, test = split(recorded.examples, fold)
+    learnt, test = split(recorded.examples, fold)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        agent = train_agent(
-            recorded.experts,
-            train,
-            test,  # for the curve alone: the last agent is kept, whatever it says
-            folder,
-            settings(seed, steps, reward),
-            rules=recorded.rules(MAX_STEPS),
-            ktp="none",
-            metric=get_metric(METRIC),
-            encoder=recorded.encoder,
-            progress=False,
-        )
+        agent = train(recorded, learnt, settings(seed, steps, reward), Path(folder), watched=test)
         seconds = time.perf_counter() - start
         with open(Path(folder) / "progress.csv", encoding="utf-8") as rows:
             curve = [
@@ -135,6 +187,9 @@ def others(recorded: Recorded, fold: int) -> dict[str, Points]:
     for agreeing in (2, 3):
         once(f"cascade:{agreeing}", Cascade(rules.names, rules.costs, agreeing))
     quality = recorded.first_quality(train)
+    best = BestCascades(rules.names, rules.costs, recorded.encoder)
+    best.fit([example.question for example in train], quality, recorded.first_values(train))
+    found["cascade:best"] = sweep(best, source, recorded)
     for kind in ("knn", "logistic", "mlp", "kmeans", "matrix"):
         router = OneShotRouter(rules.names, rules.costs, recorded.encoder, PREDICTORS[kind]())
         router.fit([example.question for example in train], quality)
@@ -166,7 +221,7 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, default=Path("runs/recorded_vectors.npz"))
     parser.add_argument("--folds", type=int, default=5, help="run only the first K of the 5 folds")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=300_000)
+    parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--reward", default="default", choices=list(PRESETS))
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     parser.add_argument("--only-der", action="store_true", help="leave the other methods out")
@@ -179,14 +234,13 @@ def main() -> None:
         for fold in range(args.folds)
     ]
     runs = []
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as workers:
-        for run in workers.map(train_one, jobs):
-            runs.append(run)
-            print(
-                f"fold {run['fold']} seed {run['seed']}: {run['seconds']:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+    for run in side_by_side(train_one, jobs, args.jobs):
+        runs.append(run)
+        print(
+            f"fold {run['fold']} seed {run['seed']}: {run['seconds']:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     found = {} if args.only_der else {
         name: joined([part[name] for part in parts])
         for parts in [[others(recorded, fold) for fold in range(args.folds)]]
@@ -206,6 +260,8 @@ def main() -> None:
         mean_cost = float(np.mean([points[k][1] for points in by_seed]))
         mean_calls = float(np.mean([points[k][2] for points in by_seed]))
         rows.append(row("der", price, each_question, mean_cost, mean_calls))
+    curves = {name: curve_of(points) for name, points in found.items()}
+    curves["der"] = curve_of(np.mean(np.array(by_seed, dtype=np.float64), axis=0))
     for each in rows:
         knob = "" if each["cost_weight"] is None else f"@{each['cost_weight']:g}"
         print(
@@ -218,19 +274,24 @@ def main() -> None:
         curve = [(each["cost"], each["quality"]) for each in rows if each["method"] == name]
         print(
             f"{name:<18}",
-            *(f"{c} B {at_cost(curve, c):.3f}  " for c in (35, 40, 45, 47, 50, 55, 60)),
+            *(f"{c} B {at_cost(curve, c):.3f}  " for c in (20, 30, 40, 45, 47, 50, 55, 60, 100)),
         )
     for seed, points in enumerate(by_seed):
         curve = [(float(np.mean(cost)), float(np.mean(quality))) for quality, cost, _ in points]
         print(
             f"der seed {seed:<9}",
-            *(f"{c} B {at_cost(curve, c):.3f}  " for c in (35, 40, 45, 47, 50, 55, 60)),
+            *(f"{c} B {at_cost(curve, c):.3f}  " for c in (20, 30, 40, 45, 47, 50, 55, 60, 100)),
         )
     if args.out:
-        curves = [{key: run[key] for key in ("fold", "seed", "seconds", "curve")} for run in runs]
-        args.out.write_text(
-            json.dumps({"rows": rows, "curves": curves}, indent=1) + "\n", encoding="utf-8"
-        )
+        written = {
+            "rows": rows,
+            "curves": [
+                {key: run[key] for key in ("fold", "seed", "seconds", "curve")} for run in runs
+            ],
+            "differences": differences(curves),
+            "seeds": [curve_of(points).means() for points in by_seed],
+        }
+        args.out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

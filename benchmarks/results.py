@@ -3,8 +3,9 @@
     python benchmarks/results.py [--data ../shared/data] [--only comparison,ablations] [--render] [--fast]
 
 Every stage is a benchmark of its own that leaves a JSON in `--runs`; those that are there and current are not
-run again, so an interrupted run goes on. Then the page and the pictures are made of the JSONs alone: the same
-JSONs give the same files. What was not measured is not shown. See `results_stages` and `results_page`.
+run again, so an interrupted run goes on. Then the page and the pictures are made of the JSONs alone, and the
+marked tables of README.md of the page: the same JSONs give the same files. What was not measured is not
+shown. See `results_plan`, `results_stages`, `results_page` and `results_readme`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from results_page import load_results, page
 from results_pictures import draw
-from results_stages import ROOT, STAGES, Places, adopt, run_all, stage
+from results_plan import ROOT, STAGES, Places, stage
+from results_readme import filled_in
+from results_stages import adopt, run_all
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,8 +32,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--runs", type=Path, help="folder of the JSONs (default: runs/results)")
     parser.add_argument("--docs", type=Path, help="where results.md and images/ go (default: docs)")
-    parser.add_argument("--vectors", type=Path, help="file of sentence vectors")
-    parser.add_argument("--cache", type=Path, help="answer cache of the live pool")
+    parser.add_argument(
+        "--vectors", type=Path, help="file of sentence vectors (default: in --runs)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, help="answer cache of the live pool (default: in --runs)"
+    )
     parser.add_argument("--only", help=f"stages to run, of: {', '.join(s.name for s in STAGES)}")
     parser.add_argument("--force", action="store_true", help="run stages that are current too")
     parser.add_argument("--render", action="store_true", help="run nothing: page and pictures only")
@@ -47,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = args.runs or ROOT / "runs" / ("results-fast" if args.fast else "results")
     docs = args.docs or (runs / "docs" if args.fast else ROOT / "docs")
     runs.mkdir(parents=True, exist_ok=True)
-    vectors = args.vectors or ROOT / "runs" / "recorded_vectors.npz"
-    places = Places(args.data.absolute(), runs.absolute(), vectors.absolute(), args.cache)
+    # Of this run alone, so that all is measured from nothing where the folder is empty.
+    vectors = args.vectors or runs / "recorded_vectors.npz"
+    cache = args.cache or runs / "answers.db"
+    places = Places(args.data.absolute(), runs.absolute(), vectors.absolute(), cache.absolute())
     for told in args.adopt:
         name, _, file = told.partition("=")
         adopt(stage(name), Path(file), places)
@@ -58,8 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = load_results(places.runs)
     docs.mkdir(parents=True, exist_ok=True)
     pictures = draw(results, docs / "images")
-    (docs / "results.md").write_text(page(results, pictures), encoding="utf-8")
-    print(f"{docs / 'results.md'}: {', '.join(results) or 'nothing measured yet'}")
+    text = page(results, pictures)
+    (docs / "results.md").write_text(text, encoding="utf-8")
+    if docs == ROOT / "docs":
+        readme = ROOT / "README.md"
+        readme.write_text(filled_in(readme.read_text("utf-8"), text), encoding="utf-8")
+    print(
+        f"{docs / 'results.md'}: {', '.join(n for n in results if n != 'took') or 'nothing measured yet'}"
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 from results_text import Row, shown, spread, table
 
 Found = Mapping[str, Any]
+SERIOUS = 0.1
+"""Quality whose loss is worth a sentence."""
 
 
 def study(found: Found, name: str, *, first: str) -> str:
@@ -15,18 +17,25 @@ def study(found: Found, name: str, *, first: str) -> str:
     rows: Sequence[Row] = found["studies"].get(name, [])
     body = [
         [r["label"], str(r["questions"]), str(r["seeds"]), spread(r["quality"]), shown(r["cost"]),
-         shown(r["calls"], 2), spread(r["difference"], signed=True)]
+         shown(r["calls"], 2), spread(r["difference"], signed=True), _reach(r)]
         for r in rows
     ]  # fmt: skip
-    head = [first, "n", "seeds", "quality", "cost, B", "calls", "difference"]
+    head = [first, "n", "seeds", "quality", "cost, B", "calls", "difference", "knob, B"]
     return table(head, body) if rows else ""
+
+
+def _reach(r: Row) -> str:
+    """From what to what mean cost the knob goes."""
+    costs = [cost for cost, _ in r["curve"]]
+    return f"{min(costs):.1f} to {max(costs):.1f}" if len(costs) > 1 else "–"
 
 
 def how(found: Found) -> str:
     """What all tables of the ablations share."""
-    steps = ", ".join(f"{count:,}" for count in found["steps"])
+    fewest, most = min(found["steps"]), max(found["steps"])
+    longer = f"; those for many experts have {most:,}" if most > fewest else ""
     return (
-        f"Each training has {steps} decisions (the comparison's have 300,000). Quality is at "
+        f"Each training has {fewest:,} decisions (the comparison's have 300,000{longer}). Quality is at "
         f"{found['cost']:g} B a "
         "question, interpolated over the knob, or at the nearest cost that the condition and "
         "the standard agent both reach; where they share none, at the condition's own nearest, and a dash "
@@ -35,8 +44,30 @@ def how(found: Found) -> str:
         "standard agent "
         "on the same questions at the same cost. Brackets: 95 % intervals over questions; the luck of the "
         "seed is not "
-        "in them, so a small difference between two trainings of one seed each says little."
+        "in them, so a small difference between two trainings of one seed each says little. Not "
+        "distinguishable does not mean equal: the interval says how large a difference may hide. `knob` is "
+        "the range of mean costs over the prices."
     )
+
+
+def untouched(rows: Sequence[Row]) -> list[str]:
+    """Labels of rows in which no answer changed."""
+    return [
+        r["label"]
+        for r in rows
+        if r["difference"] is not None
+        and not any(r["difference"][k] for k in ("low", "estimate", "high"))
+    ]
+
+
+def idle_knob(rows: Sequence[Row]) -> list[str]:
+    """Labels of rows whose mean cost hardly moves with the price."""
+    found = []
+    for r in rows:
+        costs = [cost for cost, _ in r["curve"]]
+        if len(costs) > 1 and max(costs) - min(costs) < 0.01 * max(costs):
+            found.append(r["label"])
+    return found
 
 
 def sure(rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
@@ -58,8 +89,8 @@ def verdict(found: Found, name: str) -> str:
         f"{said}: {'; '.join(labels)}."
         for said, labels in (
             ("Worse than the standard agent, zero outside the interval", worse),
-            ("Better, zero outside the interval", better),
-            ("Not distinguishable from it", neither),
+            ("Better than it, zero outside the interval", better),
+            ("Not distinguishable from the standard agent", neither),
         )
         if labels
     ]
@@ -109,16 +140,35 @@ def ablation_sections(found: Found | None) -> dict[str, str | None]:
     """Bodies of all sections on ablations, by name."""
     if found is None:
         found = {"studies": {}, "stability": [], "steps": [], "cost": 0.0}
+    lost = [
+        f"{r['label']} ({100 * r['difference']['estimate']:+.0f} points)"
+        for r in found["studies"].get("bad_expert", [])
+        if r["difference"] is not None and r["difference"]["high"] < -SERIOUS
+    ]
+    relied_on = (
+        f"Serious: {'; '.join(lost)}. These are experts that the agent trusts and asks last. Nothing in the "
+        "graph notices an expert that has become wrong, so watch your experts' quality, and train again or "
+        "take a broken one out of the pool."
+    )
+    same = untouched(found["studies"].get("bad_expert", []))
+    idle = (
+        f"No answer changed with {'; '.join(same)}: at this price the agent does not ask them, so that says "
+        "nothing of how robust it is."
+    )
     bad = section(
         found,
         (("bad_expert", "the bad expert"), ("bad_in_training", "bad in training too")),
+        relied_on if lost else "",
+        idle if same else "",
         "The first table is at one price (0.2), with an agent that knows nothing of the fault: its cost "
         "may rise as "
         "well as its quality fall. `noise` has no value to agree with; `wrong` gives the commonest wrong "
         "value of the "
-        "others, so that it agrees with whoever errs. Injections cannot be seen here: recorded "
-        "experts do not read each other.",
+        "others, so that it agrees with whoever errs. Injections cannot be seen here, as recorded "
+        "experts do not read each other: see the live pool.",
     )
+    stuck = idle_knob(found["studies"].get("clones", []))
+    same_cost = idle_knob(found["studies"].get("left_out", []))
     return {
         "max_steps": section(found, (("max_steps", "longest route"),)),
         "pool_size": section(
@@ -130,6 +180,9 @@ def ablation_sections(found: Found | None) -> dict[str, str | None]:
         "left_out": section(
             found,
             (("left_out", "task of the test questions"),),
+            f"The knob moves nothing with {'; '.join(same_cost)}: the agent pays the same at every price."
+            if same_cost
+            else "",
             "The difference compares the two agents on the same questions, each at the same mean cost on "
             "that task.",
         ),
@@ -149,10 +202,16 @@ def ablation_sections(found: Found | None) -> dict[str, str | None]:
         "clones": section(
             found,
             (("clones", "pool"),),
-            "Every expert is copied, with prices that differ by up to 5 %; the agent saw 11 in training. "
+            f"With {' and '.join(stuck)} the knob no longer moves the cost: the agent asks the same kind of "
+            "expert at every price, and is not a router any more."
+            if stuck
+            else "",
+            "Simulated: every expert is copied, with prices that differ by up to 5 %; the agent saw 11 in "
+            "training. Copies bring nothing that the original has not, so this shows that routing does not "
+            "break with a thousand experts, not that it gains by them. "
             "Copies agree "
-            "with each other without being evidence, and the agent cannot know that. The price of the knob "
-            "is scaled so "
+            "with each other without being evidence, and the agent cannot know that. The price of the knob, "
+            "and the range that it is clipped to, are scaled so "
             "that a billion parameters cost the same as in the pool of 11.",
         ),
     }

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import results_live as live
+import results_others as others
 import results_recorded as recorded
 from results_ablations import ablation_sections, how
+from results_plan import HERE, PEERS, STAGES, stage
 from results_sections import INTRO, SECTIONS
-from results_stages import PEERS, STAGES, stage
+from results_text import shown, table
 
 from der_graph.policies.report import Report, read_report
 
 NOT_MEASURED = "Not measured yet: `make results`."
+MOST_MINUTES, MOST_GB = 60, 6
 Results = dict[str, Any]
 
 
@@ -34,9 +37,47 @@ def load_results(runs: Path) -> Results:
             found[each.name] = (
                 read_report(file) if each.name == "demo" else json.loads(file.read_text("utf-8"))
             )
-    if (runs / PEERS).is_file():
-        found["peers"] = json.loads((runs / PEERS).read_text("utf-8"))
+    peers = runs / PEERS if (runs / PEERS).is_file() else HERE / "peers" / "measured.json"
+    if peers.is_file():
+        found["peers"] = json.loads(peers.read_text("utf-8"))
+    notes = {each.name: runs / f"{each.name}.meta.json" for each in STAGES if each.name in found}
+    found["took"] = {
+        name: json.loads(file.read_text("utf-8")) for name, file in notes.items() if file.is_file()
+    }
     return found
+
+
+def took(notes: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What measuring took; None if that is not known of any stage.
+
+    Args:
+        notes: What each stage noted.
+    """
+    known = {name: note for name, note in notes.items() if "seconds" in note}
+    if not known:
+        return None
+    body = [
+        [name, f"{note['seconds'] / 60:.1f}", shown(note.get("peak_gb"))]
+        for name, note in known.items()
+    ]
+    parts = [table(["stage", "minutes", "peak, GB"], body)]
+    minutes = sum(note["seconds"] for note in known.values()) / 60
+    peaks = [note.get("peak_gb") for note in known.values()]
+    cores = {note["cores"] for note in known.values()}
+    runs = {note.get("run") for note in known.values()}
+    on = f"on {cores.pop()} cores" if len(cores) == 1 else "on several machines"
+    if len(known) == len(STAGES) and len(runs) == 1 and None not in (*runs, *peaks):
+        peak = max(float(value) for value in peaks if value is not None)
+        fits = "met" if minutes < MOST_MINUTES and peak < MOST_GB else "missed"
+        parts.append(
+            f"All stages, in one run, took {minutes:.0f} minutes {on}, peak {peak:.1f} GB (all processes "
+            f"together). Target: under {MOST_MINUTES} minutes on 2 cores and under {MOST_GB} GB: **{fits}**."
+        )
+    else:
+        parts.append(
+            f"These {len(known)} of {len(STAGES)} stages took {minutes:.0f} minutes {on}, in several runs."
+        )
+    return "\n\n".join(parts)
 
 
 def bodies(results: Results) -> dict[str, str | None]:
@@ -50,12 +91,14 @@ def bodies(results: Results) -> dict[str, str | None]:
     return {
         "comparison": of("comparison", recorded.comparison),
         "training": of("comparison", recorded.training),
-        "peers": of("peers", lambda rows: recorded.peers(rows, der)),
-        "new_expert": of("new_expert", recorded.new_expert),
-        "large_pool": of("large_pool", recorded.large_pool),
+        "peers": of("peers", lambda rows: others.peers(rows, der)),
+        "new_expert": of("new_expert", others.new_expert),
+        "large_pool": of("large_pool", others.large_pool),
         "demo": of("demo", demo),
         "ktp": of("ktp", live.ktp),
+        "pairs": live.pairs(results["ktp"]) if "ktp" in results else None,
         "deadline": of("deadline", live.deadline),
+        "injection": of("injection", live.injection),
         **ablation_sections(results.get("ablations")),
     }
 
@@ -88,6 +131,9 @@ def page(results: Results, pictures: Mapping[str, str]) -> str:
                 parts.append(how(results["ablations"]))
                 told = True
             parts.append(body)
+    cost = took(results.get("took", {}))
+    if cost is not None:
+        parts += ["## What measuring took", cost]
     return "\n\n".join(parts) + "\n"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results_studies import COST, QUALITY, study_pictures
 from results_text import Row, methods, points
 
 from der_graph.policies.plot_style import (
@@ -24,12 +25,9 @@ from der_graph.policies.plot_style import (
     styled,
 )
 from der_graph.policies.plots import quality_cost as report_quality_cost
-from der_graph.policies.report_parts import Estimate
-from der_graph.policies.study_plots import Effect, effects, training_curves
+from der_graph.policies.study_plots import training_curves
 
 Results = dict[str, Any]
-COST = "cost of a question, billions of parameters (mean)"
-QUALITY = "quality (share of right answers)"
 _MARKERS = "so^Dv<>"
 
 
@@ -61,21 +59,9 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         ]
         if rows:
             makers[name] = lambda rows=rows, label=label: over(rows, label)  # type: ignore[misc]
-    if found.get("reward"):
-        makers["reward"] = lambda: curves({r["label"]: r["curve"] for r in found["reward"]})
-    if "new_expert" in results:
-        rows = results["new_expert"]
-        arms = {"without": "without it", "added": "added by probes", "trained": "trained with it"}
-        makers["new-expert"] = lambda: curves(
-            {
-                label: [[r["cost"][arm], r["quality"][arm]] for r in rows]
-                for arm, label in arms.items()
-            }
-        )
     if "demo" in results:
         makers["demo"] = lambda: report_quality_cost(results["demo"])
-    if "ktp" in results:
-        makers["ktp"] = lambda: transfer(results["ktp"])
+    makers |= study_pictures(results)
     drawn = {}
     for name, make in makers.items():
         with styled():
@@ -213,35 +199,3 @@ def _by_beginning(rows: Sequence[Row]) -> dict[str, list[Row]]:
         way = "limited when asked" if "," in r["label"] else "trained so"
         found.setdefault(way, []).append(r)
     return found
-
-
-def curves(given: dict[str, Sequence[Sequence[float]]]) -> Any:
-    """Quality against cost of several agents."""
-    figure, axes = new_figure(5.6, 3.6)
-    for number, (label, pairs) in enumerate(given.items()):
-        x, y = np.array(sorted(map(tuple, pairs))).T
-        axes.plot(
-            x, y, label=label, marker=_MARKERS[number % len(_MARKERS)], markersize=4.5,
-            color="black" if number == 0 else str(0.2 + 0.12 * number),
-            linestyle=("-", *ROUTER_LINES)[number % (1 + len(ROUTER_LINES))],
-            markerfacecolor="black" if number == 0 else "white",
-        )  # fmt: skip
-    axes.set_xlabel(COST)
-    axes.set_ylabel(QUALITY)
-    axes.legend()
-    return figure
-
-
-def transfer(found: Any) -> Any:
-    """Forest plot of DER's routes with and without knowledge."""
-    rows = [
-        Effect(
-            r["name"], Estimate(**r["difference"]), r["helped"], r["harmed"], r["questions"], r["p"]
-        )
-        for r in found["routes"]
-    ]
-    return effects(
-        rows,
-        title="DER's routes on the demo pool",
-        axis="difference in quality, with knowledge minus without",
-    )
