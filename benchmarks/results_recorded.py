@@ -173,6 +173,14 @@ def new_expert(rows: list[Row]) -> str:
             f"{gain:+.3f}; adding it by probes brings {got:+.3f}: {got / gain:.0%} of it. The target of "
             f"{TRAINED_SHARE:.0%} is **{verdict}**."
         )
+    if rows and all("utility" in r for r in rows):
+        utility = {arm: float(np.mean([r["utility"][arm] for r in rows])) for arm in ARMS}
+        more, most = (utility[arm] - utility["without"] for arm in ("added", "trained"))
+        text += (
+            " In utility, quality less what the cost is worth, which is what agents are trained for, at the "
+            f"same price for a unit of cost: {utility['without']:.3f} without, {utility['added']:.3f} added, "
+            f"{utility['trained']:.3f} trained" + (f"; {more / most:.0%}." if most > 0 else ".")
+        )
     return "\n\n".join(part for part in (table(head, body), text, _equal_cost(rows)) if part)
 
 
