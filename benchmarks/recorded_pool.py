@@ -90,12 +90,16 @@ def pool(data: Path, vectors: Path) -> Recorded:
     return load(data, vectors)
 
 
-def sweep(agent: RoutingAgent, source: AnswerSource, recorded: Recorded) -> Points:
-    """Test questions routed at every price."""
+def sweep(
+    agent: RoutingAgent, source: AnswerSource, recorded: Recorded, price_unit: float = 1.0
+) -> Points:
+    """Test questions routed at every price, in another unit if one is given."""
     rules = recorded.rules(MAX_STEPS)
     points: Points = []
     for price in PRICES:
-        episodes = run_routes(agent, source, rules, context=DERContext(cost_weight=price))
+        episodes = run_routes(
+            agent, source, rules, context=DERContext(cost_weight=price * price_unit)
+        )
         points.append(
             ([e.quality for e in episodes], [e.cost for e in episodes], [e.calls for e in episodes])
         )

@@ -38,11 +38,17 @@ def new_expert(found: Mapping[str, Any]) -> str:
         )
         if verdict == "missed":
             text += (
-                " What was found: the dearer a billion parameters, the less the agent asks a newcomer that "
-                "it knows by probes only (the share falls with the price). And an agent that was trained "
-                "with the expert spends more at the same price, so this reading counts money as skill; see "
-                "the comparison at equal cost."
+                " An agent that was trained with the expert may spend more at the same price, so this "
+                "reading counts money as skill; see the utility, and the comparison at equal cost."
             )
+    if rows and all("utility" in r for r in rows):
+        utility = {arm: float(np.mean([r["utility"][arm] for r in rows])) for arm in ARMS}
+        more, most = (utility[arm] - utility["without"] for arm in ("added", "trained"))
+        text += (
+            " In utility, quality less what the cost is worth, which is what agents are trained for, at the "
+            f"same price for a unit of cost: {utility['without']:.3f} without, {utility['added']:.3f} added, "
+            f"{utility['trained']:.3f} trained" + (f"; {more / most:.0%}." if most > 0 else ".")
+        )
     return "\n\n".join(
         part
         for part in (table(head, body), text, _equal_cost(rows), _gains(found.get("gains", [])))

@@ -89,6 +89,29 @@ class Evidence:
         difference = np.clip(mine - np.maximum(other, 0.0), -9.0, 9.0)
         return np.where(self.last >= 0, difference, 0.0).astype(np.float32)
 
+    def belief(self, log_odds: Floats) -> Floats:
+        """Probability that the last answer is right, were the experts independent.
+
+        Args:
+            log_odds: (n, experts) of each expert being right.
+
+        Returns:
+            (n,); 0 where there is no answer. With one answer, its expert's own probability.
+        """
+        slots = np.arange(self.expert.shape[1])
+        rows = np.arange(len(self.last))
+        each = np.where(self.expert >= 0, log_odds[rows[:, None], np.maximum(self.expert, 0)], 0.0)
+        # An answer without a value agrees with itself alone.
+        value = np.where(self.value >= 0, self.value, -1 - slots)
+        same = (value[:, :, None] == value[:, None, :]) & (
+            self.good[:, :, None] & self.good[:, None]
+        )
+        support = np.clip((same * each[:, None, :]).sum(axis=2), -9.0, 9.0)
+        # Every value once, and 1 for "none of them".
+        odds = np.where(self.good, np.exp(support) / np.maximum(same.sum(axis=2), 1), 0.0)
+        mine = np.exp(support[rows, np.maximum(self.last, 0)]) / (1.0 + odds.sum(axis=1))
+        return np.where(self.last >= 0, mine, 0.0).astype(np.float32)
+
     def verbosity(self, profile: Floats | None) -> Floats:
         """How long each answer is for its expert, in standard deviations of the log of its tokens.
 

@@ -32,8 +32,10 @@ STATE_FEATURES = (
     "verbosity",  # log of the last answer's tokens, standardised for its expert
     "mean_verbosity",  # the same, mean of the answers so far
     "question_length",  # log of the question's characters, standardised over the training questions
+    "right_now",  # probability that the last answer is right, by the evidence and `expected`
+    "best_gain",  # the largest `gain` of an expert that may be asked; 0 if there is none
 )
-"""The context's own features, in order; the projected question and last answer follow them."""
+"""All that are known; the projected question and last answer follow them."""
 
 EXPERT_FEATURES = (
     "cost",  # price / mean price of the experts, halved
@@ -50,17 +52,32 @@ EXPERT_FEATURES = (
     "charge",  # price / cost of asking everyone once, times the price of cost: what the call is charged
     "verbosity",  # how long its answer on this route is for it; 0 if it has none
     "affinity",  # cosine of the question and the expert's description; 0 without one
+    "expected",  # probability of being right on this question: its difficulty for all, and a bit of its own
+    "net",  # `expected` less `charge`
+    "lead",  # `net` less the best one of the others that may be asked, / 0.2
+    "gain",  # what asking it next and then ending brings: `net` less `right_now`, / 0.2
 )
-"""Every expert's features, in order; the one-hot index follows where the pool is fixed."""
+"""All that are known of every expert; the one-hot index follows where the pool is fixed."""
+
+UNIT = 0.2
+"""The unit of `lead`, `gain` and `best_gain`: differences that matter are small ones."""
 
 
 class FeatureNames(NamedTuple):
-    """Which features an observation has, in order.
+    """Which features an observation has, in order; those of an agent for a fixed pool where left out.
 
     Attributes:
         state: Some of `STATE_FEATURES`.
         expert: Some of `EXPERT_FEATURES`.
     """
 
-    state: tuple[str, ...] = STATE_FEATURES
-    expert: tuple[str, ...] = EXPERT_FEATURES
+    state: tuple[str, ...] = STATE_FEATURES[: STATE_FEATURES.index("right_now")]
+    expert: tuple[str, ...] = EXPERT_FEATURES[: EXPERT_FEATURES.index("expected")]
+
+
+PROFILE_FEATURES = FeatureNames(
+    STATE_FEATURES,
+    # Without what holds for the experts of training alone (ranks), or is too noisy a guess (local means).
+    tuple(n for n in EXPERT_FEATURES if n not in ("skill_here", "skill_per_cost_rank")),
+)
+"""Those of an agent that takes any pool: what asking an expert is worth, so that it need not learn who is."""

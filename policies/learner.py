@@ -23,6 +23,7 @@ from der_graph.policies.encoder import TextEncoder
 from der_graph.policies.env import RoutingVecEnv, SituationObserver
 from der_graph.policies.episodes import Episodes, RequestConfig
 from der_graph.policies.evidence import answer_tokens
+from der_graph.policies.features import PROFILE_FEATURES
 from der_graph.policies.network import Shape
 from der_graph.policies.observation import Observer
 from der_graph.policies.sb3_policy import NetworkExtractor, RoutingPolicy
@@ -79,6 +80,7 @@ def features_learner(
         qualities=quality,
         lengths=lengths,
         descriptions=[expert.description for expert in source.experts],
+        features=PROFILE_FEATURES if config.any_pool else None,
     )
     env = make_env(config, source, rules, observer)
     shape = Shape(
@@ -86,7 +88,7 @@ def features_learner(
         observer.context_size,
         observer.expert_size,
         config.hidden,
-        "shared" if config.any_pool else "fixed",
+        "profile" if config.any_pool else "fixed",
     )
     size = config.envs * config.rollout
     model = MaskablePPO(

@@ -4,10 +4,10 @@
                         └─ with the mean of e_1 ... e_N ─────> score of END
 
 The head `shared`, in the picture, scores every expert by the same weights from its own features, so the
-pool's order and size are not built into the network. The head `fixed` reads the whole observation at once and
-has an output for every expert, as in the paper: it learns more about its pool, in less time, and knows no
-other. Actor and critic share nothing, as in the paper; layers are tanh, as there. Knows nothing
-of texts or experts: numbers in, numbers out.
+pool's order and size are not built into the network; `profile`, for agents that take any pool, adds a direct
+path. The head `fixed` reads the whole observation at once and has an output for every expert, as in the
+paper: it learns more about its pool, in less time, and knows no other. Actor and critic share nothing, as in
+the paper; layers are tanh, as there. Knows nothing of texts or experts: numbers in, numbers out.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Shape(NamedTuple):
         context: Context features C.
         expert: Features of one expert F.
         hidden: Width of the hidden layers.
-        head: `shared` or `fixed`.
+        head: `shared`, `fixed` or `profile`.
     """
 
     experts: int
     context: int
     expert: int
     hidden: int
-    head: Literal["shared", "fixed"] = "shared"
+    head: Literal["shared", "fixed", "profile"] = "shared"
 
     @property
     def observation(self) -> int:
@@ -128,6 +128,26 @@ class SharedHead(RoutingNetwork):
         return scores, value
 
 
+class ProfileHead(SharedHead):
+    """The shared head, and beside it a score that is linear in an expert's features.
+
+    It is learned at once, holds beyond the experts of training, and leaves the layers what is not linear.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.direct = nn.Linear(shape.expert, 1, bias=False)
+        nn.init.zeros_(self.direct.weight)
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `RoutingNetwork`; N may differ from the one in training."""
+        scores, value = super().forward(observation)
+        shape = self.shape
+        experts = observation[:, shape.context :].reshape(len(observation), -1, shape.expert)
+        direct = self.direct(experts).squeeze(2)
+        return torch.cat([scores[:, :-1] + direct, scores[:, -1:]], dim=1), value
+
+
 class FixedHead(RoutingNetwork):
     """An output for every expert, over the whole observation: two hidden layers, as in the paper."""
 
@@ -154,7 +174,11 @@ def make_network(shape: Shape) -> RoutingNetwork:
     return HEADS[shape.head](shape)
 
 
-HEADS: dict[str, type[RoutingNetwork]] = {"shared": SharedHead, "fixed": FixedHead}
+HEADS: dict[str, type[RoutingNetwork]] = {
+    "shared": SharedHead,
+    "fixed": FixedHead,
+    "profile": ProfileHead,
+}
 
 
 def _layers(shape: Shape, outputs: int) -> nn.Sequential:

@@ -18,8 +18,9 @@ from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource, Request
 from der_graph.policies.cache import AnswerCache
 from der_graph.policies.evidence import answer_tokens
+from der_graph.policies.item_response import choose_questions
 from der_graph.policies.observation import Observer
-from der_graph.policies.profiles import with_expert
+from der_graph.policies.profiles import ease_of, with_expert
 from der_graph.policies.quality import QualityMetric, get_metric
 
 PROBES = 30
@@ -57,8 +58,9 @@ def probe_expert(
     _check_new(agent, expert.name)
     if not examples:
         raise DataError("there are no probe questions; give a file with at least one row")
-    drawn = np.random.default_rng(seed).permutation(len(examples))[:count]
-    probes = [examples[i] for i in sorted(drawn.tolist())]
+    observer = agent.observer
+    easy = ease_of(observer.arrays, observer.encoder, [example.question for example in examples])
+    probes = [examples[i] for i in choose_questions(easy, count, np.random.default_rng(seed))]
     scorer = get_metric(metric) if isinstance(metric, str) else metric
     source = AnswerSource([expert], probes, scorer, cache=cache)
     outcomes = source.ask([Request(i, 0, []) for i in range(len(probes))])
@@ -105,6 +107,7 @@ def add_expert(
     """
     _check_new(agent, name)
     observer = agent.observer
+    costs = [*observer.costs.tolist(), cost]
     arrays = with_expert(
         observer.arrays,
         observer.encoder,
@@ -112,12 +115,13 @@ def add_expert(
         np.asarray(qualities, dtype=np.float32),
         np.asarray(lengths, dtype=np.float32),
         description,
+        costs=costs,
     )
     return agent.over(
         Observer(
             observer.config,
             [*agent.names, name],
-            [*observer.costs.tolist(), cost],
+            costs,
             observer.encoder,
             arrays,
             observer.features,

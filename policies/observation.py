@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.policies.encoder import TextEncoder, Vectors
-from der_graph.policies.evidence import Evidence, gather
+from der_graph.policies.evidence import gather
+from der_graph.policies.expert_features import Profiles, best_gain, expert_features
 from der_graph.policies.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
 from der_graph.policies.profiles import chosen_experts, fit_profiles, mean_skill
 from der_graph.policies.projection import Projected, ProjectedTexts
@@ -87,10 +88,9 @@ class Observer:
             )
         self.identity = identity
         self._position = {name: i for i, name in enumerate(self.names)}
-        self._total = max(float(self.costs.sum()), 1e-12)
         self._state_columns = [_STATE[name] for name in self.features.state]
         self._expert_columns = [_EXPERT[name] for name in self.features.expert]
-        self._constant = self._constant_features()
+        self._skill = mean_skill(arrays["probe_quality"])
         self._texts = ProjectedTexts(encoder, arrays, self._skill, neighbours=config.neighbours)
 
     @classmethod
@@ -106,6 +106,7 @@ class Observer:
         qualities: npt.NDArray[np.float32],
         lengths: npt.NDArray[np.float32] | None = None,
         descriptions: Sequence[str] | None = None,
+        features: FeatureNames | None = None,
     ) -> Observer:
         """Fit projections and profiles on training questions.
 
@@ -115,6 +116,7 @@ class Observer:
             qualities: (questions, experts): quality of each expert's own first answer; NaN where unknown.
             lengths: (questions, experts): tokens of that answer; NaN where unknown.
             descriptions: What each expert is good at, in words; empty for unknown.
+            features: Which features.
         """
         arrays = fit_profiles(
             encoder,
@@ -125,7 +127,7 @@ class Observer:
             lengths=lengths,
             descriptions=descriptions,
         )
-        return cls(config, names, costs, encoder, arrays)
+        return cls(config, names, costs, encoder, arrays, features)
 
     def with_encoder(self, encoder: TextEncoder) -> Observer:
         """The same observer over another instance of its encoder, with no text remembered."""
@@ -150,6 +152,11 @@ class Observer:
         return Observer(
             self.config, names, costs, self.encoder, arrays, self.features, self.identity[at]
         )
+
+    @property
+    def skill(self) -> Vectors:
+        """(experts,) mean quality of each on the probe questions, estimated where it was not asked."""
+        return self._skill
 
     @property
     def context_size(self) -> int:
@@ -193,6 +200,7 @@ class Observer:
         questions, last = self._texts.look_up([s.question for s in situations], texts)
         asked = [questions[s.question] for s in situations]
         weights = np.asarray(cost_weights, dtype=np.float32)
+        profiles = self._profiles(asked)
         verbosity = seen.verbosity(self.arrays.get("length_profile"))
 
         out = np.zeros((n, self.size), dtype=np.float32)
@@ -200,10 +208,11 @@ class Observer:
             situations,
             seen,
             weights,
-            total=self._total,
+            total=profiles.total,
             verbosity=verbosity,
-            skill=self._skill,
-            skill_here=np.array([q.skill for q in asked], dtype=np.float32),
+            skill=profiles.skill,
+            skill_here=profiles.skill_here,
+            expected=profiles.expected,
             question_length=self.arrays.get("question_length"),
         )
         start = len(self.features.state)
@@ -215,10 +224,20 @@ class Observer:
                     near = last[answer["text"]]
                     row[start : start + dims.answer_dims] = near.projected
                     numbers[_STATE["similarity"]] = question.vector @ near.vector
+        masks = np.array([s.mask[: len(self.names)] for s in situations], dtype=np.bool_)
+        block = expert_features(
+            profiles,
+            masks.reshape(n, len(self.names)),
+            weights,
+            seen,
+            verbosity=verbosity,
+            right_now=state[:, _STATE["right_now"]],
+            affinity=self._affinity(asked),
+        )
+        state[:, _STATE["best_gain"]] = best_gain(block, masks)
         out[:, : len(self.features.state)] = state[:, self._state_columns]
         experts = out[:, self.context_size :].reshape(n, len(self.names), self.expert_size)
         known = len(self.features.expert)
-        block = self._expert_features(situations, asked, weights, seen, verbosity)
         experts[:, :, :known] = block[:, :, self._expert_columns]
         experts[:, :, known:] = self.identity
         return out
@@ -227,46 +246,13 @@ class Observer:
         """All but the arrays, for the agent's config file."""
         return {**asdict(self.config), "encoder": self.encoder.name}
 
-    def _constant_features(self) -> Vectors:
-        """The expert features that do not depend on the situation, in place: (experts, all features)."""
-        n = len(self.names)
-        block = np.zeros((n, len(EXPERT_FEATURES)), dtype=np.float32)
-        share = self.costs / self._total
-        self._skill = mean_skill(self.arrays["probe_quality"])
-        block[:, _EXPERT["cost"]] = share * n / 2
-        block[:, _EXPERT["log_cost"]] = np.log10(np.maximum(share * n, 1e-3))
-        block[:, _EXPERT["skill"]] = self._skill
-        rank = np.argsort(np.argsort(self.costs, kind="stable"), kind="stable")
-        block[:, _EXPERT["skill_per_cost_rank"]] = rank / max(1, n - 1)
-        return block
+    def _affinity(self, asked: Sequence[Projected]) -> Vectors | None:
+        known = self.arrays.get("description_vectors")
+        return None if known is None else np.array([q.vector for q in asked]) @ known.T
 
-    def _expert_features(
-        self,
-        situations: Sequence[Situation],
-        asked: Sequence[Projected],
-        weights: Vectors,
-        seen: Evidence,
-        verbosity: Vectors,
-    ) -> Vectors:
-        n, experts = len(situations), len(self.names)
-        block = np.tile(self._constant, (n, 1, 1))
-        block[:, :, _EXPERT["skill_here"]] = [q.skill for q in asked]
-        block[:, :, _EXPERT["allowed"]] = np.array([s.mask for s in situations])[:, :experts]
-        share = np.minimum(weights, 1e3)[:, None] * (self.costs / self._total)
-        block[:, :, _EXPERT["charge"]] = share
-        if "description_vectors" in self.arrays:
-            vectors = np.array([q.vector for q in asked])
-            block[:, :, _EXPERT["affinity"]] = vectors @ self.arrays["description_vectors"].T
-        # In order: a later answer of an expert is what counts.
-        for slot in range(seen.expert.shape[1]):
-            rows = np.flatnonzero((seen.expert[:, slot] >= 0) & (seen.good | seen.failed)[:, slot])
-            at = seen.expert[rows, slot]
-            is_last, agree = seen.last[rows] == slot, seen.agrees[rows, slot]
-            good = seen.good[rows, slot]
-            block[rows, at, _EXPERT["asked"]] = 1.0
-            block[rows, at, _EXPERT["failed"]] = seen.failed[rows, slot]
-            block[rows, at, _EXPERT["is_last"]] = is_last
-            block[rows, at, _EXPERT["agrees_with_last"]] = agree
-            block[rows, at, _EXPERT["disagrees_with_last"]] = good & ~agree & ~is_last
-            block[rows, at, _EXPERT["verbosity"]] = verbosity[rows, slot]
-        return block
+    def _profiles(self, asked: Sequence[Projected]) -> Profiles:
+        """Prices, and the experts' results in general and near the questions."""
+        shape = (len(asked), len(self.names))
+        here = np.array([q.skill for q in asked], dtype=np.float32).reshape(shape)
+        expected = np.array([q.expected for q in asked], dtype=np.float32).reshape(shape)
+        return Profiles(self.costs, self._skill, here, expected)

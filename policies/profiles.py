@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.policies.encoder import TextEncoder, Vectors
+from der_graph.policies.item_response import completed, ease
 from der_graph.policies.projection import principal_axes
 
 _LEAST_DEVIATION = 0.1  # of a log length: an expert whose answers are all of one length
@@ -99,8 +100,12 @@ def with_expert(
     qualities: npt.NDArray[np.float32],
     lengths: npt.NDArray[np.float32],
     description: str = "",
+    *,
+    costs: Sequence[float],
 ) -> dict[str, Vectors]:
     """The profiles with one more expert, known by its results on some questions.
+
+    Its results on the other probe questions are filled in by what the known experts did on them.
 
     Args:
         arrays: The profiles so far.
@@ -110,18 +115,19 @@ def with_expert(
         qualities: (questions,) its quality on each.
         lengths: (questions,) tokens of its answers.
         description: What it is good at, in words.
+        costs: Price of one call of each expert, the new one's last.
     """
     changed = dict(arrays)
     vectors, quality = arrays["probe_vectors"], arrays["probe_quality"]
     asked = encoder.encode(questions)
-    nearest = (asked @ vectors.T).argmax(axis=1) if len(vectors) else np.zeros(len(asked), int)
     column = np.full((len(vectors), 1), np.nan, dtype=np.float32)
     new: list[int] = []
-    for i, probe in enumerate(nearest.tolist()):
-        if len(vectors) and float(asked[i] @ vectors[probe]) > 1 - 1e-5:
-            column[probe] = qualities[i]
-        else:
+    for i, probe in enumerate(_same_question(vectors, asked)):
+        if probe is None:
             new.append(i)
+        else:
+            column[probe] = qualities[i]
+    column = completed(quality, column[:, 0], costs)[:, None]
     rows = np.full((len(new), quality.shape[1] + 1), np.nan, dtype=np.float32)
     rows[:, -1] = qualities[new]
     changed["probe_vectors"] = np.concatenate([vectors, asked[new]])
@@ -136,6 +142,24 @@ def with_expert(
         added = describe_experts(encoder, [description])
         changed["description_vectors"] = np.concatenate([known, added])
     return changed
+
+
+def ease_of(
+    arrays: dict[str, Vectors], encoder: TextEncoder, questions: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """How easy questions are for the known experts: (questions,); NaN for what is no probe question."""
+    easy = ease(arrays["probe_quality"])
+    at = _same_question(arrays["probe_vectors"], encoder.encode(questions))
+    return np.array([np.nan if probe is None else easy[probe] for probe in at])
+
+
+def _same_question(vectors: Vectors, asked: Vectors) -> list[int | None]:
+    """Which probe question each text is; None where it is none of them."""
+    if not len(vectors):
+        return [None] * len(asked)
+    similarity = asked @ vectors.T
+    nearest = similarity.argmax(axis=1).tolist()
+    return [probe if similarity[i, probe] > 1 - 1e-5 else None for i, probe in enumerate(nearest)]
 
 
 def length_profile(lengths: npt.NDArray[np.float32]) -> Vectors:

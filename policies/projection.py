@@ -17,11 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.policies.encoder import TextEncoder, Vectors
+from der_graph.policies.evidence import EPSILON
 
 NEIGHBOURS = 24
 """Probe questions that the local skill looks at; kernel-weighted, so the number is not critical."""
 _SHARPNESS = 10.0  # of the kernel: a probe 0.1 less similar counts 1/e as much
 _PRIOR = 2.0  # pseudo-observations of the overall skill
+_COMMON_PRIOR = 2.0  # the same, of how hard questions are here for all experts together
+_OWN_PRIOR = (
+    60.0  # the same, of how an expert differs from all here: mostly chance, so it counts little
+)
 _REMEMBERED = 50_000  # texts; a server must not grow without end
 
 
@@ -32,11 +37,13 @@ class Projected(NamedTuple):
         vector: Its embedding, unit length.
         projected: Its coordinates on the principal axes.
         skill: Of every expert near this question, in [0, 1]; empty for answers.
+        expected: Probability of every expert being right on this question; empty for answers.
     """
 
     vector: Vectors
     projected: Vectors
     skill: Vectors
+    expected: Vectors
 
 
 class ProjectedTexts:
@@ -63,6 +70,9 @@ class ProjectedTexts:
         self._neighbours = neighbours
         known = ~np.isnan(arrays["probe_quality"])
         self._sparse = np.flatnonzero(~known.all(axis=0)).tolist()
+        beyond = np.where(known, arrays["probe_quality"] - skill, 0.0)
+        self._common = beyond.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        self._own = np.where(known, beyond - self._common[:, None], np.nan)
         self._questions: OrderedDict[str, Projected] = OrderedDict()
         self._answers: OrderedDict[str, Projected] = OrderedDict()
         self._lock = threading.Lock()
@@ -90,21 +100,27 @@ class ProjectedTexts:
         for text in new_questions:
             vector = vectors[text]
             projected = (vector - arrays["question_mean"]) @ arrays["question_axes"]
-            known_questions[text] = Projected(vector, projected, self._skill_near(vector))
+            known_questions[text] = Projected(vector, projected, *self._near(vector))
         for text in new_answers:
             vector = vectors[text]
             projected = (vector - arrays["answer_mean"]) @ arrays["answer_axes"]
-            known_answers[text] = Projected(vector, projected, none)
+            known_answers[text] = Projected(vector, projected, none, none)
         with self._lock:
             _remember(self._questions, {text: known_questions[text] for text in new_questions})
             _remember(self._answers, {text: known_answers[text] for text in new_answers})
         return known_questions, known_answers
 
-    def _skill_near(self, vector: Vectors) -> Vectors:
-        """Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean."""
+    def _near(self, vector: Vectors) -> tuple[Vectors, Vectors]:
+        """What is known of the experts near a question.
+
+        Returns:
+            Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean; and a
+            better guess for comparing experts, in which what they have in common, how hard questions are
+            here, counts more than how they differ. Both (experts,).
+        """
         probes, quality = self._arrays["probe_vectors"], self._arrays["probe_quality"]
         if not self._neighbours or len(probes) == 0:
-            return self._skill
+            return self._skill, self._skill
         similarity = probes @ vector
         # A training question must not look its own result up: it would learn to trust what it cannot have.
         similarity = np.where(similarity > 1 - 1e-5, -1.0, similarity)
@@ -118,15 +134,20 @@ class ProjectedTexts:
             near[column] = self._kernel_mean(
                 similarity[own], quality[own, column], self._skill[column]
             )
-        return near
+        some, zero = similarity[nearest], np.zeros(1, dtype=np.float32)
+        common = self._kernel_mean(some, self._common[nearest, None], zero, _COMMON_PRIOR)
+        own_skill = self._kernel_mean(some, self._own[nearest], zero, _OWN_PRIOR)
+        return near, np.clip(self._skill + common + own_skill, EPSILON, 1 - EPSILON)
 
     @staticmethod
-    def _kernel_mean(similarity: Vectors, quality: Vectors, prior: Vectors) -> Vectors:
+    def _kernel_mean(
+        similarity: Vectors, quality: Vectors, prior: Vectors, strength: float = _PRIOR
+    ) -> Vectors:
         """(k,) similarities and (k, experts) qualities -> (experts,)."""
         weight = np.exp((similarity - similarity.max(initial=-1.0)) * _SHARPNESS)[:, None]
         known = ~np.isnan(quality)
-        total = (weight * np.where(known, quality, 0.0)).sum(axis=0) + _PRIOR * prior
-        mean: Vectors = (total / ((weight * known).sum(axis=0) + _PRIOR)).astype(np.float32)
+        total = (weight * np.where(known, quality, 0.0)).sum(axis=0) + strength * prior
+        mean: Vectors = (total / ((weight * known).sum(axis=0) + strength)).astype(np.float32)
         return mean
 
 

@@ -26,9 +26,10 @@ def state_features(
     verbosity: Floats,
     skill: Floats,
     skill_here: Floats,
+    expected: Floats,
     question_length: Floats | None,
 ) -> Floats:
-    """Every feature of `STATE_FEATURES`, `similarity` excepted, which needs embeddings.
+    """Every feature of `STATE_FEATURES` but `similarity`, which needs embeddings, and `best_gain`.
 
     Args:
         situations: n of them.
@@ -38,6 +39,7 @@ def state_features(
         verbosity: (n, L) how long each answer is for its expert.
         skill: (experts,) quality of each expert alone.
         skill_here: (n, experts) the same on questions like this one.
+        expected: (n, experts) probability of each expert being right on this question.
         question_length: Mean and deviation of the log of a question's characters; None for not known.
 
     Returns:
@@ -71,6 +73,7 @@ def state_features(
     everywhere = np.broadcast_to(log_odds(skill), skill_here.shape)
     state[:, _AT["weight_of_evidence"]] = seen.weight(everywhere) / 3.0
     state[:, _AT["evidence_here"]] = seen.weight(log_odds(skill_here)) / 3.0
+    state[:, _AT["right_now"]] = seen.belief(log_odds(expected))
     state[rows, _AT["verbosity"]] = verbosity[rows, seen.last[rows]]
     state[:, _AT["mean_verbosity"]] = verbosity.sum(axis=1) / np.maximum(good, 1)
     last = [

@@ -196,9 +196,11 @@ def test_a_new_expert_is_known_by_its_probes(tmp_path: Path) -> None:
     assert quality == 0.0  # parrot is never right
     assert grown.names == NAMES
     assert agent.names == NAMES[:3]  # the old one is as it was
-    known = grown.observer.arrays["probe_quality"][:, 3]
-    assert (~np.isnan(known)).sum() == 10  # of the training questions, no new rows
-    assert len(known) == 24
+    results = grown.observer.arrays["probe_quality"][:, 3]
+    assert len(results) == 24  # of the training questions, no new rows
+    assert (results == 0.0).sum() == 10  # where it was asked
+    assert ((results > 0.0) & (results < 0.5)).sum() == 14  # elsewhere guessed from these
+    assert grown.observer.skill[3] == pytest.approx(results.mean())
     grown.save_pretrained(tmp_path)
     again = DERAgent.from_pretrained(tmp_path, encoder=UniqueEncoder())
     assert by_name(again, NAMES) == pytest.approx(by_name(grown, NAMES), abs=1e-6)

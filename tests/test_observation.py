@@ -133,7 +133,7 @@ def test_projections_have_unit_variance(observer: Observer) -> None:
     rows = observer.observe(
         [Situation(q, [], OPEN, max_steps=3) for q in questions], [0.1] * len(questions)
     )
-    first_axis = rows[:, len(STATE_FEATURES)]
+    first_axis = rows[:, len(observer.features.state)]
     assert first_axis.mean() == pytest.approx(0.0, abs=1e-3)
     assert first_axis.std() == pytest.approx(1.0, abs=1e-2)
 

@@ -80,7 +80,11 @@ def run_add(args: argparse.Namespace) -> int:
                 cache=cache,
                 seed=args.seed,
             )
-            print(f"{expert.name}: quality {quality:.3f} on {asked} questions")
+            everywhere = agent.observer.skill[-1]
+            print(
+                f"{expert.name}: quality {quality:.3f} on {asked} questions that tell experts apart; "
+                f"about {everywhere:.3f} on all"
+            )
     agent.save_pretrained(args.out)
     print(f"{args.out}: an agent for {', '.join(agent.names)}")
     return 0
