@@ -40,6 +40,8 @@ class Training:
     bad: str = ""
     """`expert:fault`, in the training questions as in the test questions."""
     any_pool: bool = False
+    warm: bool = True
+    """Begin from the best cascades; with another reward than the default, or for any pool, never."""
 
     @property
     def key(self) -> str:
@@ -81,6 +83,7 @@ def plan() -> list[Item]:
         *(Item(Training(without_task=task)) for task in TASKS),
         *(Item(Training(questions=count)) for count in QUESTIONS),
         *(Item(Training(max_steps=steps)) for steps in STEPS if steps < Training().max_steps),
+        Item(Training(warm=False)),
         *(Item(Training(beta=beta)) for beta in BETAS),
         *(Item(Training(bad=f"{BAD[0]}:{fault}")) for fault in FAULTS),
         Item(

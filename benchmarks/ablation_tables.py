@@ -23,7 +23,7 @@ Unit = dict[str, Any]
 Row = dict[str, Any]
 COST = 47.0
 """Billions of parameters a question: the cost at which the comparison has its target."""
-FAULT_AT = 3
+FAULT_AT = 5
 """Position of the price at which a fault is looked at: 0.2 of `recorded_pool.PRICES`."""
 
 
@@ -85,7 +85,10 @@ def studies() -> dict[str, list[Condition]]:
             ("never trained on", Training(without_task=task)),
         )
     ]
-    found["reward"] = [Condition("default reward", standard)] + [
+    found["reward"] = [
+        Condition("default reward", standard),
+        Condition("default reward, no warm start", Training(warm=False)),
+    ] + [
         Condition(f"paper's reward, beta {beta:g}", Training(beta=beta), value=beta)
         for beta in BETAS
     ]

@@ -41,7 +41,8 @@ ONE_PRICE = (0.2,)
 
 def config_of(how: Training, seed: int, steps: int) -> TrainConfig:
     """Its settings."""
-    config = settings(seed, steps, any_pool=how.any_pool)
+    warm = how.warm and how.beta is None
+    config = settings(seed, steps, any_pool=how.any_pool, warm=warm)
     if how.beta is not None:
         config = replace(config, reward=reward_config("paper", gain=how.beta))
     return replace(config, evaluations=1)  # nobody looks at the curve

@@ -11,7 +11,7 @@ from der_graph.policies.statistics import paired_difference, permutation_p
 
 Floats = npt.NDArray[np.float64]
 DIGITS = 6
-COMPARED_AT = (45.0, 47.0, 50.0, 55.0)
+COMPARED_AT = (30.0, 45.0, 47.0, 55.0, 100.0)
 """Costs at which DER is compared with routers, question by question."""
 
 
@@ -53,8 +53,8 @@ def curve_of(points: npt.ArrayLike) -> Curve:
 def differences(curves: dict[str, Curve]) -> list[dict[str, Any]]:
     """DER minus every other method, paired by question.
 
-    Routers at some costs that both reach. Methods without a knob against DER at its dearest, unless they are
-    cheaper than it ever is: to be better than those for more money says nothing.
+    Methods with a knob at some costs that both reach. Those without at their own cost, or DER's dearest if
+    that is less; and not if they are cheaper than it ever is: to be better for more money says nothing.
 
     Args:
         curves: By method, `der` among them; every one over the same questions.
@@ -67,7 +67,7 @@ def differences(curves: dict[str, Curve]) -> list[dict[str, Any]]:
         ends = other.ends()
         if once and ends[0] < low:
             continue
-        for cost in (high,) if once else COMPARED_AT:
+        for cost in (min(high, ends[0]),) if once else COMPARED_AT:
             if once or (max(low, ends[0]) <= cost <= min(high, ends[1]) and name != "der"):
                 mine, theirs = der.at(cost), other.at(cost)
                 gap = paired_difference(mine[0], theirs[0], seed=0)

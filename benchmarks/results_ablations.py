@@ -195,7 +195,8 @@ def ablation_sections(found: Found | None) -> dict[str, str | None]:
             "parameters "
             "times the price, so at most 0.07 for the dearest expert, where a right answer earns 1 and "
             "more at every "
-            "step: its agents hardly heed the knob.",
+            "step: its agents hardly heed the knob. Those begin from random weights, as the cascades of "
+            "the warm start are best for the default reward.",
         ),
         "stability": stability(found),
         "bad_expert": bad,

@@ -82,8 +82,8 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
     axes.plot(x, y, color="black", linewidth=2, marker="s", markersize=5, zorder=4)
     labels: list[tuple[tuple[float, float], str]] = [((x[len(x) // 2], y[len(y) // 2]), "DER")]
     every = list(zip(x, y, strict=True))
-    routers = methods(rows, "router:")
-    for number, name in enumerate(routers):
+    curves = [*methods(rows, "cascade:best"), *methods(rows, "router:")]
+    for number, name in enumerate(curves):
         mine = points(rows, name)
         axes.plot(
             [r["cost"] for r in mine], [r["quality"] for r in mine], label=name.replace(":", " "),
@@ -105,6 +105,8 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
     for family in ("single", "cascade"):
         look = LOOKS[family]
         for name in methods(rows, f"{family}:"):
+            if name in curves:
+                continue
             r = points(rows, name)[0]
             if r["quality"] < floor:
                 below.append(
@@ -129,7 +131,7 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
         "Quality against cost, cross-validated (bars and band: 95 % intervals)", loc="left"
     )
     axes.margins(x=0.07, y=0.06)
-    if routers or peers:
+    if curves or peers:
         axes.legend(loc="lower right", ncols=2 if peers else 1, fontsize=7)
     label_points(
         axes,

@@ -180,20 +180,28 @@ def test_der_is_compared_with_each_method_question_by_question(load: Load) -> No
     )
     single = curve(np.array([[0.0, 1.0]]), np.array([[70.0, 70.0]]), np.ones((1, 2)))
     cheap = single._replace(cost=single.cost - 40.0)
+    beside = single._replace(cost=single.cost - 25.0)
     rows = curves.differences(
-        {"router:knn": router, "single:large": single, "single:cheap": cheap, "der": der}
+        {
+            "router:knn": router,
+            "single:large": single,
+            "single:cheap": cheap,
+            "single:beside": beside,
+            "der": der,
+        }
     )
     # 55 B is beyond DER; at 45 B DER has (1, 0.5), the router (0.625, 0).
     at = {(row["method"], row["cost"]): row for row in rows}
     assert set(at) == {
         ("router:knn", 45.0),
         ("router:knn", 47.0),
-        ("router:knn", 50.0),
         ("single:large", 50.0),
+        ("single:beside", 45.0),
     }
     assert at["router:knn", 45.0]["difference"]["estimate"] == pytest.approx((0.375 + 0.5) / 2)
     assert at["single:large", 50.0]["difference"]["estimate"] == 0.5
     assert at["single:large", 50.0]["other_cost"] == 70.0
+    assert at["single:beside", 45.0]["difference"]["estimate"] == pytest.approx((1.0 - 0.5) / 2)
 
 
 def test_results_of_a_training_with_other_settings_are_not_taken(
