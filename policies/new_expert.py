@@ -15,7 +15,7 @@ from der_graph.data import Example
 from der_graph.errors import AgentPoolMismatchError, DataError
 from der_graph.nodes.expert import Expert
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.answers import AnswerSource, Request
+from der_graph.policies.answers import AnswerSource, Request, check_recorded
 from der_graph.policies.cache import AnswerCache
 from der_graph.policies.evidence import answer_tokens
 from der_graph.policies.item_response import choose_questions
@@ -24,7 +24,9 @@ from der_graph.policies.profiles import ease_of, with_expert
 from der_graph.policies.quality import QualityMetric, get_metric
 
 PROBES = 30
-"""Questions that a new expert is asked: its skill is then known to about 0.09 (standard error)."""
+"""Questions that a new expert is asked; see `item_response` for how well its skill is then known."""
+CANDIDATES = 2000
+"""Questions that the probes are chosen among, at most: each is encoded."""
 
 
 def probe_expert(
@@ -52,15 +54,20 @@ def probe_expert(
         The agent with the expert, and the expert's mean quality.
 
     Raises:
-        DataError: If there are no questions, or every call failed.
+        DataError: If there are no questions, every call failed, or a recorded answer is missing.
         AgentPoolMismatchError: See `add_expert`.
     """
     _check_new(agent, expert.name)
     if not examples:
         raise DataError("there are no probe questions; give a file with at least one row")
+    rng = np.random.default_rng(seed)
+    among = list(examples)
+    if len(among) > CANDIDATES:
+        among = [among[i] for i in sorted(rng.permutation(len(among))[:CANDIDATES].tolist())]
     observer = agent.observer
-    easy = ease_of(observer.arrays, observer.encoder, [example.question for example in examples])
-    probes = [examples[i] for i in choose_questions(easy, count, np.random.default_rng(seed))]
+    easy = ease_of(observer.arrays, observer.encoder, [example.question for example in among])
+    probes = [among[i] for i in choose_questions(easy, count, rng)]
+    check_recorded([expert], probes)
     scorer = get_metric(metric) if isinstance(metric, str) else metric
     source = AnswerSource([expert], probes, scorer, cache=cache)
     outcomes = source.ask([Request(i, 0, []) for i in range(len(probes))])

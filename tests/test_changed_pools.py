@@ -17,12 +17,14 @@ from der_graph.data import Example
 from der_graph.errors import AgentPoolMismatchError, DataError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.expert import Expert
+from der_graph.nodes.ktp import TEMPLATES
+from der_graph.nodes.recorded import RecordedChat
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.encoder import Vectors
 from der_graph.policies.evidence import answer_tokens
-from der_graph.policies.features import EXPERT_FEATURES
-from der_graph.policies.network import FixedHead, Shape, SharedHead
+from der_graph.policies.features import PROFILE_FEATURES
+from der_graph.policies.network import FixedHead, ProfileHead, Shape
 from der_graph.policies.new_expert import add_expert, probe_expert
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.policies.quality import get_metric
@@ -58,10 +60,13 @@ def any_pool_agent(experts: Sequence[Expert], examples: Sequence[Example]) -> DE
         lengths=np.array(
             [[answer_tokens(o.answer) for o in row] for row in first], dtype=np.float32
         ),
+        features=PROFILE_FEATURES,
     )
-    network = SharedHead(Shape(len(experts), observer.context_size, observer.expert_size, 16))
+    shape = Shape(len(experts), observer.context_size, observer.expert_size, 16, "profile")
+    network = ProfileHead(shape)
     with torch.no_grad():
         network.score_expert.weight.normal_(0.0, 3.0)
+        network.direct.weight.normal_(0.0, 1.0)
     return DERAgent(observer, network, cost_weight=0.2, cost_weight_range=(0.02, 2.0))
 
 
@@ -235,8 +240,7 @@ def test_twins_look_alike() -> None:
     grown, _ = probe_expert(agent, twin, examples, count=24)
     row = grown.observer.observe([situation(grown.names)], [0.1])[0]
     blocks = row[grown.observer.context_size :].reshape(5, -1)
-    rank = EXPERT_FEATURES.index("skill_per_cost_rank")  # equals have ranks of their own
-    np.testing.assert_allclose(np.delete(blocks[4], rank), np.delete(blocks[2], rank), atol=1e-6)
+    np.testing.assert_allclose(blocks[4], blocks[2], atol=1e-6)
     np.testing.assert_array_equal(
         grown.observer.arrays["probe_quality"][:, 4], grown.observer.arrays["probe_quality"][:, 2]
     )
@@ -252,6 +256,17 @@ def test_who_cannot_be_added() -> None:
         probe_expert(agent, experts[0], examples)
     with pytest.raises(DataError, match="no probe questions"):
         probe_expert(agent, replace(experts[0], name="new"), [])
+
+
+def test_a_missing_recorded_answer_is_not_a_wrong_one(tmp_path: Path) -> None:
+    agent = any_pool_agent(toy_experts(), toy_examples(8))
+    data = tmp_path / "recorded.jsonl"
+    candidate = {"model": "owl", "text": "7", "scores": {"accuracy": 1.0}}
+    row = {"id": "1", "instruction": "another question", "output": "7", "candidates": [candidate]}
+    data.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    owl = Expert("owl", RecordedChat(data=str(data), model="owl"), cost=1.0, ktp=TEMPLATES["none"])
+    with pytest.raises(DataError, match="no recorded answer of 'owl'"):
+        probe_expert(agent, owl, toy_examples(8), count=3)
 
 
 def test_the_commands(
