@@ -15,7 +15,7 @@ from results_text import table
 
 Row = dict[str, str]
 _MARKED = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
-COSTS = ("at 45 B", "at 47 B", "at 50 B", "at 55 B")
+COSTS = ("at 20 B", "at 35 B", "at 45 B", "at 47 B", "at 60 B")
 SHOWN = (
     "DER",
     " router",
@@ -112,9 +112,11 @@ def recorded(page: str) -> str:
     routers = [row for name, row in named.items() if name.startswith("router:")]
     peers = [row for row in others if row["method"].startswith(("llmrouter:", "routellm:"))]
     body = [["**DER**", *(named["DER"][cost] for cost in COSTS)]]
+    ordered = [named["cascade:best"]] if "cascade:best" in named else []
     body += [
         [label, *(_best(rows, cost) for cost in COSTS)]
         for label, rows in (
+            ("best orders of asking until two agree, by kind of question", ordered),
             ("best one-shot router at that cost (KNN, logistic, MLP, k-means, matrix)", routers),
             ("best of LLMRouter and RouteLLM at that cost, by their own code", peers),
             (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from checkout import BENCHMARKS, ROOT, Load
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ if (
 # The same examples every time, so that a change is what makes a test fail; a busy machine is no failure.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_report_header() -> list[str]:
@@ -133,3 +133,10 @@ def _data(name: str, member: str) -> Path:
     if not (folder / member).is_file():
         pytest.skip(f"third-party data: no {folder / member}; name its parent folder in DER_DATA")
     return folder
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Import a benchmark by name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT, Load, needs_benchmarks
 from synthetic_pool import MODELS, write_pool
 
-ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ROOT / "benchmarks"
-pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs a checkout")
-
-Load = Callable[[str], Any]
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Import a benchmark by name: they lie beside each other and are no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
+pytestmark = needs_benchmarks
 
 
 def unit(

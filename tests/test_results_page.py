@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from checkout import ROOT, Load, needs_benchmarks
 
 from der_graph.nodes.langchain import as_expert
 from der_graph.state import Answer
 
-ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ROOT / "benchmarks"
-pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs a checkout")
-
-Load = Callable[[str], Any]
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Import a benchmark by name: they lie beside each other and are no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
+pytestmark = needs_benchmarks
 
 
 # README -------------------------------------------------------------------------------------------
@@ -45,11 +33,12 @@ def test_the_tables_of_readme_are_those_of_the_results_page(load: Load) -> None:
 PAGE = """
 ### Quality against cost
 
-| method | at 45 B | at 47 B | at 50 B | at 55 B |
-| --- | --- | --- | --- | --- |
-| **DER** | 0.7 [0.6, 0.8] | 0.71 [0.6, 0.8] | 0.72 [0.6, 0.8] | – |
-| router:knn | 0.6 [0.5, 0.7] | 0.65 [0.5, 0.7] | – | – |
-| router:mlp | 0.62 [0.5, 0.7] | 0.61 [0.5, 0.7] | – | – |
+| method | at 20 B | at 35 B | at 45 B | at 47 B | at 55 B | at 60 B |
+| --- | --- | --- | --- | --- | --- | --- |
+| **DER** | – | – | 0.7 [0.6, 0.8] | 0.71 [0.6, 0.8] | 0.72 [0.6, 0.8] | – |
+| cascade:best | 0.5 [0.4, 0.6] | – | 0.71 [0.6, 0.8] | – | – | – |
+| router:knn | – | – | 0.6 [0.5, 0.7] | 0.65 [0.5, 0.7] | – | – |
+| router:mlp | – | – | 0.62 [0.5, 0.7] | 0.61 [0.5, 0.7] | – | – |
 
 | method | quality | cost, B | calls |
 | --- | --- | --- | --- |
@@ -68,16 +57,17 @@ Over its knob DER goes from 0.700 at 40.8 B to 0.720 at 50.0 B: outside of that 
 
 def test_a_block_is_made_of_the_page_and_a_section_not_measured_leaves_it(load: Load) -> None:
     made = load("results_readme")
-    assert [len(rows) for rows in made.tables(PAGE, "Quality against cost")] == [3, 2]
+    assert [len(rows) for rows in made.tables(PAGE, "Quality against cost")] == [4, 2]
     assert made.tables(PAGE, "Training") == [[{"not": "1", "this": "2"}]]
     readme = (
         "a\n<!-- results:recorded -->\nold\n<!-- /results -->\n"
         "b\n<!-- results:demo -->\nkept\n<!-- /results -->\nc\n"
     )
     found = made.filled_in(readme, PAGE)
-    assert "| **DER** | 0.7 [0.6, 0.8] | 0.71 [0.6, 0.8] | 0.72 [0.6, 0.8] | – |" in found
+    assert "| **DER** | – | – | 0.7 [0.6, 0.8] | 0.71 [0.6, 0.8] | – |" in found
+    assert "by kind of question | 0.5 | – | 0.71 | – | – |" in found
     # The best router is another one at each cost.
-    assert "MLP, k-means, matrix) | 0.62 | 0.65 | – | – |" in found
+    assert "MLP, k-means, matrix) | – | – | 0.62 | 0.65 | – |" in found
     words = " ".join(found.split())
     assert "The best single model, large, has 0.75 [0.6, 0.8] at 70.0 B" in words
     assert "DER goes from 0.700 at 40.8 B to 0.720 at 50.0 B." in words
