@@ -115,12 +115,13 @@ def _margin(rows: list[Row], routers: list[str]) -> str:
     best = max(known, key=lambda name: known[name])
     gap = mine - known[best]
     verdict = "Met" if gap >= MARGIN else "Missed"
-    beaten = [
-        f"{name} at {r['cost']:.1f} B"
+    above = [
+        f"{name} at {r['cost']:.1f} B ({r['quality']:.3f} against {other:.3f})"
         for name in routers
         for r in points(rows, name)
         if (other := budget(rows, "der", r["cost"])) is not None and other < r["quality"]
     ]
+    beaten = list(dict.fromkeys(above))  # a router may have one point at several prices
     where = (
         f"Points of routers above DER's curve: {', '.join(beaten)}."
         if beaten
