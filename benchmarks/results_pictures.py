@@ -88,7 +88,7 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
         axes.plot(
             [r["cost"] for r in mine], [r["quality"] for r in mine], label=name.replace(":", " "),
             linewidth=1, markersize=4,
-            color=LOOKS["router"].colour, markerfacecolor="white",
+            color=LOOKS[name.split(":")[0]].colour, markerfacecolor="white",
             linestyle=ROUTER_LINES[number % len(ROUTER_LINES)], zorder=2,
             marker=ROUTER_MARKERS[number % len(ROUTER_MARKERS)],
         )  # fmt: skip
