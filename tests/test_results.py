@@ -235,7 +235,9 @@ def test_a_missed_target_is_called_missed_and_a_met_one_met(load: Load) -> None:
     assert "**Met**: 0.740" in text
     text = section(page({"comparison": comparison(0.66)}, {}), "Quality against cost")
     assert "DER does not reach 0.73 at any price of its knob." in text
-    assert "Points of routers above DER's curve: router:knn at 50.0 B." in text
+    assert (
+        "Points of routers above DER's curve: router:knn at 50.0 B (0.680 against 0.670)." in text
+    )
 
 
 def test_a_section_without_data_says_so_and_nothing_else(load: Load) -> None:
