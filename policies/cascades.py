@@ -11,7 +11,6 @@ degrees of freedom, so it hardly overfits: a strong baseline, and a good place t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class BestCascades(Baseline):
         encoder: Turns questions into vectors.
         clusters: Kinds of questions, found by k-means. More of them overfit.
         longest: Most experts in a cascade; all orders are tried, so the time grows like
-            `experts ** longest`.
+            `experts ** longest`. A request with a smaller `max_steps` has cascades of its own.
         experts: Only so many experts are tried, the ones worth most by themselves at some price.
         price: Where a request names no `cost_weight`: quality given up for the cost of asking everyone.
     """
@@ -63,7 +62,7 @@ class BestCascades(Baseline):
         self._longest = longest
         self._experts = experts
         self._shares = np.asarray(self.costs) / (sum(self.costs) or 1.0)
-        self._plans: list[list[tuple[int, ...]]] = []
+        self._plans: list[list[list[tuple[int, ...]]]] = []  # by length - 1, cluster, price
         self._known: dict[str, int] = {}
 
     def fit(
@@ -105,11 +104,12 @@ class BestCascades(Baseline):
         self._known = {}
         return self
 
-    def plan(self, question: str, price: float | None = None) -> list[str]:
-        """Whom to ask for a question, in order, at a price."""
-        at = self._nearest(self.price if price is None else price)
+    def plan(
+        self, question: str, price: float | None = None, max_steps: int | None = None
+    ) -> list[str]:
+        """Whom to ask for a question, in order, at a price, on a route of at most so many calls."""
         self._assign([question])
-        return [self.names[index] for index in self._plans[self._known[question]][at]]
+        return [self.names[index] for index in self._order(question, price, max_steps)]
 
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """Choose for each situation; new questions are encoded as one batch."""
@@ -118,7 +118,7 @@ class BestCascades(Baseline):
 
     def _choice(self, seen: Situation) -> Choice:
         price = self.price if seen.cost_weight is None else seen.cost_weight
-        plan = self._plans[self._known[seen.question]][self._nearest(price)]
+        plan = self._order(seen.question, price, seen.max_steps)
         values = [a["value"] for a in good_answers(seen.answers) if a["value"] is not None]
         wanted = len(self.names)
         if len(values) == len(set(values)):  # nobody agrees
@@ -137,15 +137,16 @@ class BestCascades(Baseline):
             clusters = self._kmeans.predict(self._encode(new)).tolist()
             self._known.update(zip(new, clusters, strict=True))
 
-    def _nearest(self, price: float) -> int:
-        return int(np.abs(np.log(PRICES) - np.log(max(price, 1e-9))).argmin())
+    def _order(self, question: str, price: float | None, max_steps: int | None) -> tuple[int, ...]:
+        wanted = max(self.price if price is None else price, 1e-9)
+        nearest = int(np.abs(np.log(PRICES) - np.log(wanted)).argmin())
+        length = min(max_steps or self._longest, self._longest)
+        return self._plans[length - 1][self._known[question]][nearest]
 
     def _tried(self, table: Floats) -> list[int]:
         """The experts worth most by themselves, each at the price that suits it, in the pool's order."""
         worth = table.mean(0)[:, None] - self._shares[:, None] * np.array(PRICES)
-        behind = (worth.max(0) - worth).min(
-            1
-        )  # by how much it is behind the best, at its best price
+        behind = (worth.max(0) - worth).min(1)  # the best one, where it is least so
         return sorted(np.argsort(behind, kind="stable")[: self._experts].tolist())
 
     def _encode(self, questions: Sequence[str]) -> Floats:
@@ -153,7 +154,7 @@ class BestCascades(Baseline):
 
 
 class _Search:
-    """Tries all orders, an expert more at a time; keeps the best per cluster and price.
+    """Tries all orders, an expert more at a time; keeps the best per longest order, cluster and price.
 
     Args:
         quality: (n, experts).
@@ -174,8 +175,10 @@ class _Search:
         self._quality, self._codes, self._shares = quality, codes, shares
         self._member, self._longest = member, longest
         clusters = member.shape[1]
-        self._best = np.full((clusters, len(PRICES)), -np.inf)
-        self.plans: list[list[tuple[int, ...]]] = [[()] * len(PRICES) for _ in range(clusters)]
+        self._best = np.full((longest, clusters, len(PRICES)), -np.inf)
+        self.plans: list[list[list[tuple[int, ...]]]] = [
+            [[()] * len(PRICES) for _ in range(clusters)] for _ in range(longest)
+        ]
 
     def extend(
         self, order: tuple[int, ...], live: Floats, settled: Floats, cost: Floats, tried: list[int]
@@ -198,11 +201,11 @@ class _Search:
         mean_quality, mean_cost = quality.T @ self._member, costs.T @ self._member
         worth = mean_quality[:, :, None] - mean_cost[:, :, None] * np.array(PRICES)
         first = worth.argmax(0)
-        better = worth.max(0) > self._best
-        for cluster, at in product(*map(range, better.shape)):
-            if better[cluster, at]:
-                self._best[cluster, at] = worth[first[cluster, at], cluster, at]
-                self.plans[cluster][at] = (*order, after[first[cluster, at]])
+        better = worth.max(0) > self._best[len(order) :]  # for all routes that it fits in
+        for length, cluster, at in np.argwhere(better).tolist():
+            length += len(order)
+            self._best[length, cluster, at] = worth[first[cluster, at], cluster, at]
+            self.plans[length][cluster][at] = (*order, after[first[cluster, at]])
         if len(order) + 1 == self._longest:
             return
         for k, index in enumerate(after):

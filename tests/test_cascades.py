@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,7 +74,14 @@ def test_a_higher_price_asks_for_less() -> None:
 
 
 def test_no_longer_than_is_allowed() -> None:
-    assert fitted(longest=1).plan("7 + 7", 0.2) == ["large"]  # 1 - 0.14 against 0.75 - 0.02
+    """Whoever sets the limit: not the beginning of a longer cascade, but the best that is short enough."""
+    alone = ["large"]  # 1 - 0.14 against 0.75 - 0.02
+    assert fitted(longest=1).plan("7 + 7", 0.2) == alone
+    cascades = fitted()
+    assert cascades.plan("7 + 7", 0.2, max_steps=1) == alone
+    assert cascades.plan("7 + 7", 0.2, max_steps=9) == ["small", "medium", "large"]
+    (choice,) = cascades.decide([replace(seen("1 + 1"), max_steps=1)])
+    assert NAMES[choice.index] == "large"
 
 
 def test_stops_when_two_agree() -> None:
