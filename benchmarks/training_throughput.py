@@ -131,10 +131,10 @@ def cold(pool_name: str, data: Path, questions: int, routes: int) -> None:
         qualities=np.zeros((32, len(names)), dtype=np.float32),
     )
     source = AnswerSource(list(pool), examples, metric, ktp=pool.settings.ktp)
-    requests = RequestConfig(0.2, (0.02, 2.0), budget_share=0.0)
+    requests = RequestConfig(0.2, (0.02, 2.0), budget_share=0.0, short_share=0.0)
     env = RoutingVecEnv(
         source, pool.rules, observer, PRESETS["default"],
-        Episodes(len(examples), requests, costs, 0), len(episodes),
+        Episodes(len(examples), requests, costs, 0, pool.rules.max_steps), len(episodes),
     )  # fmt: skip
     clock = Clock()
     # As many episodes begin; those that begin after them are not counted.

@@ -24,6 +24,7 @@ from der_graph.errors import PoolError
 from der_graph.nodes.deadline import DeadlineError, call_limit, in_time, unless_late
 from der_graph.nodes.extraction import extract_value
 from der_graph.nodes.ktp import KTPTemplate, ktp_messages
+from der_graph.nodes.spelling import one_spelling
 from der_graph.nodes.tools import calls_of, reads_tools, without_tools
 from der_graph.state import END_CHOICE, Answer
 
@@ -190,7 +191,7 @@ class Expert:
         answer = Answer(
             expert=self.name,
             text=text,
-            value=extract_value(text) if known is None else str(known),
+            value=extract_value(text) if known is None else one_spelling(str(known)) or None,
             cost=cost,
             input_tokens=tokens_in,
             output_tokens=tokens_out,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 
+from der_graph.nodes.spelling import BOXED, one_spelling, parse_number, write_number
+
 NUMBER = re.compile(r"(?<![\w.])[-+]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
 """A number in running text: sign, dollar sign, thousands separators, decimals, or a fraction (3/4)."""
 
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 _MARKED = re.compile(
     r"(?:####|\banswer(?:\s+is)?\s*[:=]|\banswer\s+is|\bfinal\s+answer\b\s*[:=]?)\s*(.+)", re.I
 )
@@ -48,9 +49,9 @@ def extract_value(text: str) -> str | None:
     text = text.strip()
     if not text:
         return None
-    boxed = _BOXED.findall(text)
+    boxed = BOXED.findall(text)
     if boxed:
-        return normalize_value(boxed[-1])
+        return one_spelling(boxed[-1]).casefold() or None
     marked = _MARKED.findall(text)
     if marked and marked[-1].strip():
         text = marked[-1].strip()
@@ -67,37 +68,12 @@ def extract_value(text: str) -> str | None:
     return phrase if phrase and len(phrase.split()) <= _LONGEST_PHRASE else None
 
 
-def parse_number(text: str | None) -> float | None:
-    """Read one number, or None if the text is not exactly one.
-
-    Examples:
-        >>> parse_number("$1,200.50")
-        1200.5
-        >>> parse_number("3/4")
-        0.75
-        >>> parse_number("12 - 3") is None
-        True
-    """
-    if text is None:
-        return None
-    cleaned = text.strip().replace(",", "").replace("$", "").rstrip(".%").strip()
-    try:
-        if re.fullmatch(r"[-+]?\d+(?:\.\d+)?/\d+", cleaned):
-            top, bottom = cleaned.split("/")
-            return float(top) / float(bottom) if float(bottom) else None
-        if re.fullmatch(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?", cleaned, re.I):
-            return float(cleaned)
-    except (ValueError, OverflowError):
-        return None
-    return None
-
-
 def normalize_value(text: str) -> str:
     """Write a number in one way; leave other text normalised."""
     number = parse_number(text)
     if number is None:
         return normalize_text(text)
-    return format(round(number, 6), ".10g")
+    return write_number(number)
 
 
 def normalize_text(text: str) -> str:

@@ -1,6 +1,6 @@
 """The MDP for stable-baselines3: many routes in lockstep as one vectorised environment.
 
-An episode is a route: the reset draws a question, the price of cost and now and then a budget; an action is
+An episode is a route: the reset draws a question, the price of cost and now and then a bound; an action is
 an expert or END; reaching the longest route is `terminated`, not `truncated`, because it is part of the task
 and no value must be bootstrapped past it. Environments that chose the same expert share one batched
 generation, and all observations are encoded in one batch.
@@ -232,7 +232,7 @@ class RoutingEnv(gym.Env[Rows, int]):
     ) -> None:
         def make(seed: int) -> RoutingVecEnv:
             drawn = requests or RequestConfig()
-            episodes = Episodes(len(source.examples), drawn, rules.costs, seed)
+            episodes = Episodes(len(source.examples), drawn, rules.costs, seed, rules.max_steps)
             return RoutingVecEnv(source, rules, observer, reward, episodes, 1)
 
         self._make = make

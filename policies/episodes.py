@@ -1,4 +1,4 @@
-"""What the episodes of training are about: which question, at what price, within what budget.
+"""What the episodes of training are about: which question, at what price, within what bounds.
 
 Knows nothing of experts' answers or of stable-baselines3.
 """
@@ -23,11 +23,14 @@ class RequestConfig:
         cost_weight_range: Prices are drawn log-uniformly from it; (w, w) fixes them.
         budget_share: Share of the episodes that have a hard budget, drawn log-uniformly between the
             cheapest call and everyone's.
+        short_share: Share of the episodes with a `max_steps` of their own, drawn evenly from those below the
+            longest route.
     """
 
     cost_weight: float = 0.2
     cost_weight_range: tuple[float, float] = (0.01, 2.0)
     budget_share: float = 0.1
+    short_share: float = 0.2
 
 
 class Episodes:
@@ -38,13 +41,20 @@ class Episodes:
         requests: What requests look like.
         costs: Price of one call of each expert.
         seed: Of the order and of the requests.
+        max_steps: Longest route.
     """
 
     def __init__(
-        self, examples: int, requests: RequestConfig, costs: Sequence[float], seed: int
+        self,
+        examples: int,
+        requests: RequestConfig,
+        costs: Sequence[float],
+        seed: int,
+        max_steps: int,
     ) -> None:
         self.requests = requests
         self._examples = examples
+        self._max_steps = max_steps
         self._cheapest = max(min(costs), 1e-9)
         self._total = max(sum(costs), self._cheapest)
         self.rng = np.random.default_rng(seed)
@@ -59,7 +69,11 @@ class Episodes:
         budget = None
         if self.rng.random() < self.requests.budget_share:
             budget = float(np.exp(self.rng.uniform(np.log(self._cheapest), np.log(self._total))))
-        return self._order.pop(), DERContext(max_cost=budget, cost_weight=weight)
+        steps = None
+        if self._max_steps > 1 and self.rng.random() < self.requests.short_share:
+            steps = int(self.rng.integers(1, self._max_steps))
+        context = DERContext(max_cost=budget, cost_weight=weight, max_steps=steps)
+        return self._order.pop(), context
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on from here, as plain data."""

@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.extraction import parse_number
+from der_graph.nodes.spelling import parse_number
 from der_graph.state import Answer, Situation
 
 Floats = npt.NDArray[np.float32]

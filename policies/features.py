@@ -34,6 +34,7 @@ STATE_FEATURES = (
     "question_length",  # log of the question's characters, standardised over the training questions
     "right_now",  # probability that the last answer is right, by the evidence and `expected`
     "best_gain",  # the largest `gain` of an expert that may be asked; 0 if there is none
+    "calls_left",  # how many more the route may have, / 5, at most 1
 )
 """All that are known; the projected question and last answer follow them."""
 
@@ -63,6 +64,9 @@ UNIT = 0.2
 """The unit of `lead`, `gain` and `best_gain`: differences that matter are small ones."""
 
 
+_FIXED_STATE = tuple(name for name in STATE_FEATURES if name not in ("right_now", "best_gain"))
+
+
 class FeatureNames(NamedTuple):
     """Which features an observation has, in order; those of an agent for a fixed pool where left out.
 
@@ -71,7 +75,7 @@ class FeatureNames(NamedTuple):
         expert: Some of `EXPERT_FEATURES`.
     """
 
-    state: tuple[str, ...] = STATE_FEATURES[: STATE_FEATURES.index("right_now")]
+    state: tuple[str, ...] = _FIXED_STATE
     expert: tuple[str, ...] = EXPERT_FEATURES[: EXPERT_FEATURES.index("expected")]
 
 

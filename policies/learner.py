@@ -124,8 +124,10 @@ def make_env(
     config: TrainConfig, source: AnswerSource, rules: RouteRules, observer: SituationObserver
 ) -> RoutingVecEnv:
     """The training environment."""
-    requests = RequestConfig(config.cost_weight, config.cost_weight_range, config.budget_share)
-    episodes = Episodes(len(source.examples), requests, rules.costs, config.seed)
+    requests = RequestConfig(
+        config.cost_weight, config.cost_weight_range, config.budget_share, config.short_share
+    )
+    episodes = Episodes(len(source.examples), requests, rules.costs, config.seed, rules.max_steps)
     return RoutingVecEnv(source, rules, observer, config.reward, episodes, config.envs)
 
 

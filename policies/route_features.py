@@ -52,6 +52,7 @@ def state_features(
     good, has = seen.good.sum(axis=1), seen.last >= 0
     state[:, _AT["step"]] = done / steps
     state[:, _AT["steps_left"]] = steps - done == 1
+    state[:, _AT["calls_left"]] = np.clip((steps - done) / 5.0, 0.0, 1.0)
     state[:, _AT["spent"]] = np.array([s.spent for s in situations]) / total
     left = [np.inf if s.max_cost is None else s.max_cost - s.spent for s in situations]
     state[:, _AT["budget_left"]] = np.clip(np.array(left) / total, 0.0, 1.0)

@@ -54,6 +54,8 @@ class TrainConfig:
     """Prices drawn in training, log-uniformly; one agent serves all of them."""
     budget_share: float = 0.1
     """Share of the training routes with a hard budget."""
+    short_share: float = 0.2
+    """Share of the training routes with a smaller `max_steps`, so that a request may ask for one."""
     evaluations: int = 15
     """How often the agent is evaluated on the dev questions."""
     keep: Literal["best", "last"] = "best"
@@ -108,10 +110,10 @@ class TrainConfig:
                 "leave warm_start at 'none'"
             )
         low, high = self.cost_weight_range
-        if low != high or self.budget_share:
+        if low != high or self.budget_share or self.short_share:
             raise AgentError(
                 "training: a text encoder reads question and answer and nothing else, so it cannot know "
-                "the price of a request or its budget; train it with one price and without budgets: "
+                "the price of a request or its bounds; train it with one price and without bounds: "
                 "preset('paper', text_encoder=...)"
             )
         if self.text_tokens < 8:
@@ -148,6 +150,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
             "cost_weight": 1.0,
             "cost_weight_range": (1.0, 1.0),
             "budget_share": 0.0,
+            "short_share": 0.0,
         }
         if changes.get("text_encoder") is not None:
             # Their learning rates, and 16 updates of 8 routes on 32 questions at a time: with the longest

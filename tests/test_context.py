@@ -232,7 +232,7 @@ def test_a_saved_environment_keeps_its_requests() -> None:
     rules = toy_rules(source.experts)
 
     def make() -> RoutingVecEnv:
-        episodes = Episodes(4, RequestConfig(), rules.costs, 0)
+        episodes = Episodes(4, RequestConfig(), rules.costs, 0, rules.max_steps)
         return RoutingVecEnv(source, rules, toy_observer(source), PRESETS["default"], episodes, 1)
 
     env, other = make(), make()

@@ -19,7 +19,9 @@ from der_graph.policies.env import RoutingEnv, RoutingVecEnv
 from der_graph.policies.episodes import Episodes, RequestConfig
 from der_graph.policies.reward import PRESETS
 
-FIXED = RequestConfig(cost_weight=0.36, cost_weight_range=(0.36, 0.36), budget_share=0.0)
+FIXED = RequestConfig(
+    cost_weight=0.36, cost_weight_range=(0.36, 0.36), budget_share=0.0, short_share=0.0
+)
 
 
 def make_env(
@@ -27,7 +29,7 @@ def make_env(
 ) -> RoutingVecEnv:
     source = toy_source(count)
     rules = toy_rules(source.experts)
-    episodes = Episodes(count, requests, rules.costs, seed)
+    episodes = Episodes(count, requests, rules.costs, seed, rules.max_steps)
     return RoutingVecEnv(source, rules, toy_observer(source), PRESETS["default"], episodes, envs)
 
 
@@ -101,15 +103,15 @@ def test_reaching_the_longest_route_is_terminated_not_truncated() -> None:
 
 
 def test_every_question_once_a_pass() -> None:
-    episodes = Episodes(5, FIXED, [1.0, 2.0], seed=1)
+    episodes = Episodes(5, FIXED, [1.0, 2.0], seed=1, max_steps=4)
     first = [episodes.draw()[0] for _ in range(5)]
     second = [episodes.draw()[0] for _ in range(5)]
     assert sorted(first) == sorted(second) == list(range(5))
 
 
 def test_requests_cover_their_range() -> None:
-    requests = RequestConfig(0.2, (0.02, 2.0), budget_share=0.5)
-    drawn = [Episodes(3, requests, [0.1, 2.0], seed=s).draw()[1] for s in range(300)]
+    requests = RequestConfig(0.2, (0.02, 2.0), budget_share=0.5, short_share=0.5)
+    drawn = [Episodes(3, requests, [0.1, 2.0], seed=s, max_steps=4).draw()[1] for s in range(300)]
     weights = [context.cost_weight for context in drawn if context.cost_weight is not None]
     budgets = [context.max_cost for context in drawn if context.max_cost is not None]
     assert min(weights) >= 0.02
@@ -118,6 +120,14 @@ def test_requests_cover_their_range() -> None:
     assert 100 < len(budgets) < 200
     assert min(budgets) >= 0.1
     assert max(budgets) <= 2.1
+    shorter = [context.max_steps for context in drawn if context.max_steps is not None]
+    assert 100 < len(shorter) < 200
+    assert set(shorter) == {1, 2, 3}  # 4 is the longest anyway
+
+
+def test_no_shorter_routes_where_one_call_is_the_longest() -> None:
+    requests = RequestConfig(short_share=1.0)
+    assert Episodes(3, requests, [0.1, 2.0], seed=0, max_steps=1).draw()[1].max_steps is None
 
 
 def test_a_restored_environment_goes_on_alike() -> None:
@@ -164,6 +174,6 @@ def test_no_questions_is_said_plainly() -> None:
             rules,
             toy_observer(source),
             PRESETS["default"],
-            Episodes(0, FIXED, rules.costs, 0),
+            Episodes(0, FIXED, rules.costs, 0, rules.max_steps),
             1,
         )

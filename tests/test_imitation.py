@@ -87,4 +87,5 @@ def test_what_cannot_start_warm() -> None:
             cost_weight=1.0,
             cost_weight_range=(1.0, 1.0),
             budget_share=0.0,
+            short_share=0.0,
         )

@@ -11,7 +11,8 @@ import re
 
 from der_graph.data import Example
 from der_graph.errors import DataError
-from der_graph.nodes.extraction import normalize_text, normalize_value, parse_number
+from der_graph.nodes.extraction import normalize_text, normalize_value
+from der_graph.nodes.spelling import parse_number
 from der_graph.policies.quality.metric import references
 from der_graph.state import Answer
 
