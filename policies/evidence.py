@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,11 +70,12 @@ class Evidence:
         same: npt.NDArray[np.bool_] = self.value[:, :, None] == self.value[:, None, :]
         return same
 
-    def weight(self, log_odds: Floats) -> Floats:
+    def weight(self, log_odds: Floats, chance: Floats | None = None) -> Floats:
         """Log-odds for the last answer's value, less those for the best other value.
 
         Args:
             log_odds: (n, experts) of each expert being right.
+            chance: (n,) how often two wrong answers have one value, see `_votes`; None leaves it out.
 
         Returns:
             (n,) within [-9, 9]; 0 where there is no answer.
@@ -82,6 +84,7 @@ class Evidence:
         counts = self.good & (self.value >= 0) & (self.expert >= 0)
         each = np.where(counts, log_odds[rows, np.maximum(self.expert, 0)], 0.0)
         support = (self._same * each[:, None, :]).sum(axis=2)  # of the value in each slot
+        support += _votes((self._same & counts[:, None, :]).sum(axis=2), chance)
         last = np.maximum(self.last, 0)
         value = self.value[rows[:, 0], last]
         mine = np.where((self.last >= 0) & (value >= 0), support[rows[:, 0], last], 0.0)
@@ -89,11 +92,12 @@ class Evidence:
         difference = np.clip(mine - np.maximum(other, 0.0), -9.0, 9.0)
         return np.where(self.last >= 0, difference, 0.0).astype(np.float32)
 
-    def belief(self, log_odds: Floats) -> Floats:
+    def belief(self, log_odds: Floats, chance: Floats | None = None) -> Floats:
         """Probability that the last answer is right, were the experts independent.
 
         Args:
             log_odds: (n, experts) of each expert being right.
+            chance: (n,) how often two wrong answers have one value, see `_votes`; None leaves it out.
 
         Returns:
             (n,); 0 where there is no answer. With one answer, its expert's own probability.
@@ -106,9 +110,11 @@ class Evidence:
         same = (value[:, :, None] == value[:, None, :]) & (
             self.good[:, :, None] & self.good[:, None]
         )
-        support = np.clip((same * each[:, None, :]).sum(axis=2), -9.0, 9.0)
+        votes = same.sum(axis=2)
+        support = (same * each[:, None, :]).sum(axis=2) + _votes(votes, chance)
+        support = np.clip(support, -9.0, 9.0)
         # Every value once, and 1 for "none of them".
-        odds = np.where(self.good, np.exp(support) / np.maximum(same.sum(axis=2), 1), 0.0)
+        odds = np.where(self.good, np.exp(support) / np.maximum(votes, 1), 0.0)
         mine = np.exp(support[rows, np.maximum(self.last, 0)]) / (1.0 + odds.sum(axis=1))
         return np.where(self.last >= 0, mine, 0.0).astype(np.float32)
 
@@ -127,6 +133,26 @@ class Evidence:
             mean, deviation = profile[:, self.expert[known]]
             result[known] = np.clip((np.log(self.tokens[known]) - mean) / deviation, -3.0, 3.0)
         return result
+
+
+def _votes(
+    votes: npt.NDArray[np.int64], chance: Floats | None
+) -> npt.NDArray[np.floating[Any]] | float:
+    """What agreeing as such adds to the log-odds of a value.
+
+    Weak experts that agree are right more often than each of them: wrong answers differ. If all were wrong,
+    the second and every further one would have this value with probability `chance` only.
+
+    Args:
+        votes: (n, L) answers with the value of each slot.
+        chance: (n,) in (0, 1]; None for 1.
+
+    Returns:
+        (n, L), or 0.
+    """
+    if chance is None:
+        return 0.0
+    return np.maximum(votes - 1, 0) * -np.log(chance)[:, None]
 
 
 def gather(situations: Sequence[Situation], position: Mapping[str, int]) -> Evidence:

@@ -64,7 +64,7 @@ UNIT = 0.2
 """The unit of `lead`, `gain` and `best_gain`: differences that matter are small ones."""
 
 
-_FIXED_STATE = tuple(name for name in STATE_FEATURES if name not in ("right_now", "best_gain"))
+_FIXED_STATE = tuple(name for name in STATE_FEATURES if name != "best_gain")
 
 
 class FeatureNames(NamedTuple):

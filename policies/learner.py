@@ -79,6 +79,7 @@ def features_learner(
         answers=[o.answer["text"] for row in first for o in row if o.answer["text"]][:20_000],
         qualities=quality,
         lengths=lengths,
+        values=[[o.answer["value"] for o in row] for row in first],
         descriptions=[expert.description for expert in source.experts],
         features=PROFILE_FEATURES if config.any_pool else None,
     )

@@ -105,6 +105,7 @@ class Observer:
         answers: Sequence[str],
         qualities: npt.NDArray[np.float32],
         lengths: npt.NDArray[np.float32] | None = None,
+        values: Sequence[Sequence[str | None]] | None = None,
         descriptions: Sequence[str] | None = None,
         features: FeatureNames | None = None,
     ) -> Observer:
@@ -115,6 +116,7 @@ class Observer:
             answers: Some answers to them, for the projection of answers.
             qualities: (questions, experts): quality of each expert's own first answer; NaN where unknown.
             lengths: (questions, experts): tokens of that answer; NaN where unknown.
+            values: [question][expert]: what that answer comes to; None for nothing.
             descriptions: What each expert is good at, in words; empty for unknown.
             features: Which features.
         """
@@ -125,6 +127,7 @@ class Observer:
             (config.question_dims, config.answer_dims),
             qualities=qualities,
             lengths=lengths,
+            values=values,
             descriptions=descriptions,
         )
         return cls(config, names, costs, encoder, arrays, features)
@@ -213,6 +216,7 @@ class Observer:
             skill=profiles.skill,
             skill_here=profiles.skill_here,
             expected=profiles.expected,
+            chance=self._chance(asked),
             question_length=self.arrays.get("question_length"),
         )
         start = len(self.features.state)
@@ -249,6 +253,11 @@ class Observer:
     def _affinity(self, asked: Sequence[Projected]) -> Vectors | None:
         known = self.arrays.get("description_vectors")
         return None if known is None else np.array([q.vector for q in asked]) @ known.T
+
+    def _chance(self, asked: Sequence[Projected]) -> Vectors | None:
+        if "wrong_pairs" not in self.arrays:
+            return None
+        return np.array([q.chance for q in asked], dtype=np.float32)
 
     def _profiles(self, asked: Sequence[Projected]) -> Profiles:
         """Prices, and the experts' results in general and near the questions."""

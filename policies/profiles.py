@@ -10,6 +10,7 @@
 | `probe_quality` | (questions, experts) | quality of each expert's own first answer; NaN unknown |
 | `length_profile` | (2, experts) | mean and deviation of the log of an answer's tokens |
 | `question_length` | (2,) | the same of a question's characters |
+| `wrong_pairs` | (questions, 2) | pairs of wrong answers with values, and how many of them have one value |
 | `description_vectors` | (experts, d) | embeddings of what the experts say they are good at; 0 for none |
 
 Knows nothing of situations.
@@ -17,6 +18,7 @@ Knows nothing of situations.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +39,7 @@ def fit_profiles(
     *,
     qualities: npt.NDArray[np.float32],
     lengths: npt.NDArray[np.float32] | None = None,
+    values: Sequence[Sequence[str | None]] | None = None,
     descriptions: Sequence[str] | None = None,
 ) -> dict[str, Vectors]:
     """Fit all arrays on training questions; see `Observer.fit` for the arguments.
@@ -64,6 +67,8 @@ def fit_profiles(
     }
     if lengths is not None:
         arrays["length_profile"] = length_profile(lengths)
+    if values is not None:
+        arrays["wrong_pairs"] = wrong_pairs(qualities, values)
     if descriptions is not None and any(descriptions):
         arrays["description_vectors"] = describe_experts(encoder, descriptions)
     return arrays
@@ -135,6 +140,9 @@ def with_expert(
     if "length_profile" in arrays:
         added = length_profile(np.asarray(lengths, dtype=np.float32)[:, None])
         changed["length_profile"] = np.concatenate([arrays["length_profile"], added], axis=1)
+    if "wrong_pairs" in arrays:
+        unknown = np.zeros((len(new), 2), dtype=np.float32)
+        changed["wrong_pairs"] = np.concatenate([arrays["wrong_pairs"], unknown])
     if description or "description_vectors" in arrays:
         known = arrays.get("description_vectors")
         if known is None:
@@ -177,6 +185,26 @@ def length_profile(lengths: npt.NDArray[np.float32]) -> Vectors:
     mean = np.where(known, logs, 0.0).sum(axis=0) / count
     deviation = np.sqrt(np.where(known, (logs - mean) ** 2, 0.0).sum(axis=0) / count)
     return np.stack([mean, np.maximum(deviation, _LEAST_DEVIATION)]).astype(np.float32)
+
+
+def wrong_pairs(
+    qualities: npt.NDArray[np.float32], values: Sequence[Sequence[str | None]]
+) -> Vectors:
+    """How often wrong answers are the same.
+
+    Args:
+        qualities: (questions, experts); below one half is wrong, NaN unknown.
+        values: The same shape: what each answer comes to; None for nothing.
+
+    Returns:
+        (questions, 2): pairs of wrong answers with values, and how many of them have one value.
+    """
+    pairs = np.zeros((len(values), 2), dtype=np.float32)
+    for row, (quality, said) in enumerate(zip(qualities, values, strict=True)):
+        counts = Counter(v for q, v in zip(quality, said, strict=True) if q < 0.5 and v is not None)
+        wrong = counts.total()
+        pairs[row] = wrong * (wrong - 1) / 2, sum(c * (c - 1) / 2 for c in counts.values())
+    return pairs
 
 
 def describe_experts(encoder: TextEncoder, descriptions: Sequence[str]) -> Vectors:

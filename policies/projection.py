@@ -27,6 +27,8 @@ _COMMON_PRIOR = 2.0  # the same, of how hard questions are here for all experts 
 _OWN_PRIOR = (
     60.0  # the same, of how an expert differs from all here: mostly chance, so it counts little
 )
+_PAIRS_PRIOR = 20.0  # the same in pairs of wrong answers: those of one question go together
+_ANYWHERE = 0.2  # how often two wrong answers are the same where nothing is known
 _REMEMBERED = 50_000  # texts; a server must not grow without end
 
 
@@ -38,12 +40,14 @@ class Projected(NamedTuple):
         projected: Its coordinates on the principal axes.
         skill: Of every expert near this question, in [0, 1]; empty for answers.
         expected: Probability of every expert being right on this question; empty for answers.
+        chance: How often two wrong answers to questions like this one are the same, in (0, 1).
     """
 
     vector: Vectors
     projected: Vectors
     skill: Vectors
     expected: Vectors
+    chance: float = 1.0
 
 
 class ProjectedTexts:
@@ -73,6 +77,8 @@ class ProjectedTexts:
         beyond = np.where(known, arrays["probe_quality"] - skill, 0.0)
         self._common = beyond.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         self._own = np.where(known, beyond - self._common[:, None], np.nan)
+        self._wrong = arrays.get("wrong_pairs", np.zeros((len(known), 2), dtype=np.float32))
+        self._chance = _share(self._wrong.sum(axis=0), _ANYWHERE)
         self._questions: OrderedDict[str, Projected] = OrderedDict()
         self._answers: OrderedDict[str, Projected] = OrderedDict()
         self._lock = threading.Lock()
@@ -110,17 +116,17 @@ class ProjectedTexts:
             _remember(self._answers, {text: known_answers[text] for text in new_answers})
         return known_questions, known_answers
 
-    def _near(self, vector: Vectors) -> tuple[Vectors, Vectors]:
+    def _near(self, vector: Vectors) -> tuple[Vectors, Vectors, float]:
         """What is known of the experts near a question.
 
         Returns:
             Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean; and a
             better guess for comparing experts, in which what they have in common, how hard questions are
-            here, counts more than how they differ. Both (experts,).
+            here, counts more than how they differ. Both (experts,). And how often wrong answers are the same.
         """
         probes, quality = self._arrays["probe_vectors"], self._arrays["probe_quality"]
         if not self._neighbours or len(probes) == 0:
-            return self._skill, self._skill
+            return self._skill, self._skill, self._chance
         similarity = probes @ vector
         # A training question must not look its own result up: it would learn to trust what it cannot have.
         similarity = np.where(similarity > 1 - 1e-5, -1.0, similarity)
@@ -137,7 +143,9 @@ class ProjectedTexts:
         some, zero = similarity[nearest], np.zeros(1, dtype=np.float32)
         common = self._kernel_mean(some, self._common[nearest, None], zero, _COMMON_PRIOR)
         own_skill = self._kernel_mean(some, self._own[nearest], zero, _OWN_PRIOR)
-        return near, np.clip(self._skill + common + own_skill, EPSILON, 1 - EPSILON)
+        weight = np.exp((some - some.max()) * _SHARPNESS)
+        chance = _share(weight @ self._wrong[nearest], self._chance)
+        return near, np.clip(self._skill + common + own_skill, EPSILON, 1 - EPSILON), chance
 
     @staticmethod
     def _kernel_mean(
@@ -172,6 +180,12 @@ def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
     scaled[:, :kept] = axes * signs / np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-3)
     return mean.astype(np.float32), scaled
+
+
+def _share(pairs: Vectors, before: float) -> float:
+    """Share of the pairs that are the same, pulled towards what was thought before."""
+    share = (float(pairs[1]) + _PAIRS_PRIOR * before) / (float(pairs[0]) + _PAIRS_PRIOR)
+    return min(max(share, EPSILON), 1 - EPSILON)
 
 
 def _found(memory: OrderedDict[str, Projected], texts: Sequence[str]) -> dict[str, Projected]:

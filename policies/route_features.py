@@ -27,6 +27,7 @@ def state_features(
     skill: Floats,
     skill_here: Floats,
     expected: Floats,
+    chance: Floats | None,
     question_length: Floats | None,
 ) -> Floats:
     """Every feature of `STATE_FEATURES` but `similarity`, which needs embeddings, and `best_gain`.
@@ -40,6 +41,7 @@ def state_features(
         skill: (experts,) quality of each expert alone.
         skill_here: (n, experts) the same on questions like this one.
         expected: (n, experts) probability of each expert being right on this question.
+        chance: (n,) how often two wrong answers to the question are the same; None where it is not known.
         question_length: Mean and deviation of the log of a question's characters; None for not known.
 
     Returns:
@@ -72,9 +74,9 @@ def state_features(
     state[:, _AT["backed"]] = agreeing > 0
     state[:, _AT["distinct"]] = distinct / np.maximum(good, 1)
     everywhere = np.broadcast_to(log_odds(skill), skill_here.shape)
-    state[:, _AT["weight_of_evidence"]] = seen.weight(everywhere) / 3.0
-    state[:, _AT["evidence_here"]] = seen.weight(log_odds(skill_here)) / 3.0
-    state[:, _AT["right_now"]] = seen.belief(log_odds(expected))
+    state[:, _AT["weight_of_evidence"]] = seen.weight(everywhere, chance) / 3.0
+    state[:, _AT["evidence_here"]] = seen.weight(log_odds(skill_here), chance) / 3.0
+    state[:, _AT["right_now"]] = seen.belief(log_odds(expected), chance)
     state[rows, _AT["verbosity"]] = verbosity[rows, seen.last[rows]]
     state[:, _AT["mean_verbosity"]] = verbosity.sum(axis=1) / np.maximum(good, 1)
     last = [
