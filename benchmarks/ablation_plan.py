@@ -39,9 +39,10 @@ class Training:
     """The reward of the paper's preset with this beta; None for the default reward."""
     bad: str = ""
     """`expert:fault`, in the training questions as in the test questions."""
-    any_pool: bool = False
+    any_pool: bool = True
+    """Know experts by profile; or give each an output of its own."""
     warm: bool = True
-    """Begin from the best cascades; with another reward than the default, or for any pool, never."""
+    """Begin from the best cascades; with another reward than the default, never."""
 
     @property
     def key(self) -> str:
@@ -56,13 +57,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Item:
-    """One training, its tests, and how many more seeds and decisions than asked for it gets."""
+    """One training, its tests, and how many more seeds than asked for it gets."""
 
     training: Training
     tests: tuple[str, ...] = ("plain",)
     more_seeds: int = 0
-    longer: int = 1
-    """So many times as many decisions as asked for: agents that know experts by profile learn more slowly."""
 
 
 def part(experts: int) -> list[str]:
@@ -77,20 +76,17 @@ def plan() -> list[Item]:
     served = [f"max_steps={steps}" for steps in STEPS if steps < Training().max_steps]
     parts = [f"part={size}" for size in POOLS if size < len(SIZES)]
     bad = [f"bad={name}:{fault}" for name in BAD for fault in FAULTS]
-    standard = Item(Training(), ("plain", *served, *parts, *bad), more_seeds=1)
+    clones = [f"clones={count}" for count in CLONES[1:]]
+    standard = Item(Training(), ("plain", *served, *parts, *bad, *clones), more_seeds=1)
     return [
         standard,
         *(Item(Training(without_task=task)) for task in TASKS),
         *(Item(Training(questions=count)) for count in QUESTIONS),
         *(Item(Training(max_steps=steps)) for steps in STEPS if steps < Training().max_steps),
         Item(Training(warm=False)),
+        Item(Training(any_pool=False)),
         *(Item(Training(beta=beta)) for beta in BETAS),
         *(Item(Training(bad=f"{BAD[0]}:{fault}")) for fault in FAULTS),
-        Item(
-            Training(any_pool=True),
-            ("plain", *(f"clones={count}" for count in CLONES[1:])),
-            longer=2,
-        ),
         *(Item(Training(experts=size)) for size in POOLS if size < len(SIZES)),
     ]
 

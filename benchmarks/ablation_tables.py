@@ -88,6 +88,7 @@ def studies() -> dict[str, list[Condition]]:
     found["reward"] = [
         Condition("default reward", standard),
         Condition("default reward, no warm start", Training(warm=False)),
+        Condition("default reward, an output for each expert", Training(any_pool=False)),
     ] + [
         Condition(f"paper's reward, beta {beta:g}", Training(beta=beta), value=beta)
         for beta in BETAS
@@ -103,8 +104,7 @@ def studies() -> dict[str, list[Condition]]:
     ]
     found["clones"] = [
         Condition(
-            f"{n} experts", Training(any_pool=True), "plain" if n == CLONES[0] else f"clones={n}",
-            (Training(any_pool=True), "plain"), value=n,
+            f"{n} experts", standard, "plain" if n == CLONES[0] else f"clones={n}", value=n
         )
         for n in CLONES
     ]  # fmt: skip

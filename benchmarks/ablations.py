@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.work.mkdir(parents=True, exist_ok=True)
         items = [i for i in plan() if not args.only or args.only in i.training.key]
         jobs = [
-            Job(args.data, args.vectors, args.work, item, fold, seed, args.steps * item.longer)
+            Job(args.data, args.vectors, args.work, item, fold, seed, args.steps)
             for item, fold, seed in trainings(items, args.folds, args.seeds)
         ]
         units = collected(jobs, args.jobs)

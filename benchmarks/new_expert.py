@@ -47,7 +47,7 @@ ARMS = ("without", "added", "trained")
 
 def trained(recorded: Recorded, learnt: list[Example], seed: int, steps: int) -> DERAgent:
     """An agent that knows its experts by profile."""
-    config = settings(seed, steps, any_pool=True)
+    config = settings(seed, steps)
     with tempfile.TemporaryDirectory() as folder:
         return train(recorded, learnt, config, Path(folder), watched=learnt[:100])
 
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5, help="of the probe questions")
     parser.add_argument("--folds", type=int, default=5, help="run only the first K of the 5 folds")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=300_000)
+    parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     args = parser.parse_args()

@@ -55,7 +55,7 @@ Done = TypeVar("Done")
 
 
 def settings(
-    seed: int, steps: int, reward: str = "default", *, any_pool: bool = False, warm: bool = True
+    seed: int, steps: int, reward: str = "default", *, any_pool: bool = True, warm: bool = True
 ) -> TrainConfig:
     """Training settings, the same for every fold; see docs/results.md on how they were chosen.
 
@@ -64,7 +64,7 @@ def settings(
         steps: Decisions.
         reward: Preset of the reward. With another than the default training begins from random weights: the
             cascades are best for the default one.
-        any_pool: Know experts by profile; begins from random weights, too.
+        any_pool: Know experts by profile; or give each an output of its own.
         warm: Begin from the best cascades.
     """
     return preset(
@@ -78,7 +78,7 @@ def settings(
         evaluations=10,
         keep="last",
         any_pool=any_pool,
-        warm_start="cascades" if warm and not any_pool and reward == "default" else "none",
+        warm_start="cascades" if warm and reward == "default" else "none",
         reward=PRESETS[reward],
         observation=ObservationConfig(question_dims=3, answer_dims=0),
     )

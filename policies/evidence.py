@@ -92,12 +92,11 @@ class Evidence:
         difference = np.clip(mine - np.maximum(other, 0.0), -9.0, 9.0)
         return np.where(self.last >= 0, difference, 0.0).astype(np.float32)
 
-    def belief(self, log_odds: Floats, chance: Floats | None = None) -> Floats:
+    def belief(self, log_odds: Floats) -> Floats:
         """Probability that the last answer is right, were the experts independent.
 
         Args:
             log_odds: (n, experts) of each expert being right.
-            chance: (n,) how often two wrong answers have one value, see `_votes`; None leaves it out.
 
         Returns:
             (n,); 0 where there is no answer. With one answer, its expert's own probability.
@@ -110,11 +109,9 @@ class Evidence:
         same = (value[:, :, None] == value[:, None, :]) & (
             self.good[:, :, None] & self.good[:, None]
         )
-        votes = same.sum(axis=2)
-        support = (same * each[:, None, :]).sum(axis=2) + _votes(votes, chance)
-        support = np.clip(support, -9.0, 9.0)
+        support = np.clip((same * each[:, None, :]).sum(axis=2), -9.0, 9.0)
         # Every value once, and 1 for "none of them".
-        odds = np.where(self.good, np.exp(support) / np.maximum(votes, 1), 0.0)
+        odds = np.where(self.good, np.exp(support) / np.maximum(same.sum(axis=2), 1), 0.0)
         mine = np.exp(support[rows, np.maximum(self.last, 0)]) / (1.0 + odds.sum(axis=1))
         return np.where(self.last >= 0, mine, 0.0).astype(np.float32)
 

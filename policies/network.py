@@ -68,8 +68,11 @@ class Trunk(nn.Module):
         context = torch.tanh(self.context(observation[:, : shape.context]))
         # However many there are: the pool may have changed since training.
         experts = observation[:, shape.context :].reshape(len(observation), -1, shape.expert)
-        spread = context.unsqueeze(1).expand(-1, experts.shape[1], -1)
-        each = torch.tanh(self.expert(torch.cat([spread, experts], dim=2)))
+        # The layer reads (context, expert). The context's part is the same for all experts: computed once.
+        weight = self.expert.weight
+        shared = nn.functional.linear(context, weight[:, : shape.hidden], self.expert.bias)
+        alone = nn.functional.linear(experts, weight[:, shape.hidden :])
+        each = torch.tanh(shared.unsqueeze(1) + alone)
         # The mean, so that the number of experts does not change the scale.
         pool = torch.tanh(self.pool(torch.cat([context, each.mean(dim=1)], dim=1)))
         return each, pool

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.policies.belief import believe
 from der_graph.policies.encoder import TextEncoder, Vectors
 from der_graph.policies.evidence import gather
 from der_graph.policies.expert_features import Profiles, best_gain, expert_features
@@ -203,7 +204,9 @@ class Observer:
         questions, last = self._texts.look_up([s.question for s in situations], texts)
         asked = [questions[s.question] for s in situations]
         weights = np.asarray(cost_weights, dtype=np.float32)
-        profiles = self._profiles(asked)
+        profiles, chance = self._profiles(asked), self._chance(asked)
+        belief = believe(seen, profiles.expected, chance)
+        profiles = profiles._replace(expected=belief.expected)
         verbosity = seen.verbosity(self.arrays.get("length_profile"))
 
         out = np.zeros((n, self.size), dtype=np.float32)
@@ -215,8 +218,8 @@ class Observer:
             verbosity=verbosity,
             skill=profiles.skill,
             skill_here=profiles.skill_here,
-            expected=profiles.expected,
-            chance=self._chance(asked),
+            right_now=belief.right_now,
+            chance=chance,
             question_length=self.arrays.get("question_length"),
         )
         start = len(self.features.state)
@@ -235,7 +238,7 @@ class Observer:
             weights,
             seen,
             verbosity=verbosity,
-            right_now=state[:, _STATE["right_now"]],
+            right_now=belief.right_now,
             affinity=self._affinity(asked),
         )
         state[:, _STATE["best_gain"]] = best_gain(block, masks)

@@ -26,7 +26,7 @@ def state_features(
     verbosity: Floats,
     skill: Floats,
     skill_here: Floats,
-    expected: Floats,
+    right_now: Floats,
     chance: Floats | None,
     question_length: Floats | None,
 ) -> Floats:
@@ -40,7 +40,7 @@ def state_features(
         verbosity: (n, L) how long each answer is for its expert.
         skill: (experts,) quality of each expert alone.
         skill_here: (n, experts) the same on questions like this one.
-        expected: (n, experts) probability of each expert being right on this question.
+        right_now: (n,) probability that the last answer is right.
         chance: (n,) how often two wrong answers to the question are the same; None where it is not known.
         question_length: Mean and deviation of the log of a question's characters; None for not known.
 
@@ -76,7 +76,7 @@ def state_features(
     everywhere = np.broadcast_to(log_odds(skill), skill_here.shape)
     state[:, _AT["weight_of_evidence"]] = seen.weight(everywhere, chance) / 3.0
     state[:, _AT["evidence_here"]] = seen.weight(log_odds(skill_here), chance) / 3.0
-    state[:, _AT["right_now"]] = seen.belief(log_odds(expected), chance)
+    state[:, _AT["right_now"]] = right_now
     state[rows, _AT["verbosity"]] = verbosity[rows, seen.last[rows]]
     state[:, _AT["mean_verbosity"]] = verbosity.sum(axis=1) / np.maximum(good, 1)
     last = [

@@ -44,7 +44,7 @@ class TrainConfig:
     """Width of the hidden layers."""
     any_pool: bool = False
     """Know experts by their profiles and score all by the same weights, so that experts can be added later;
-    or learn this pool alone, better and faster."""
+    or learn this pool alone, with an output for each, which is faster."""
     warm_start: Literal["none", "cascades"] = "none"
     """Begin PPO with a policy that has learnt the best agreement cascades of the training questions (see
     `cascades.py`); for experts whose answers can be compared and do not depend on earlier ones."""
@@ -137,7 +137,8 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     """
     if changes.get("warm_start") == "cascades":
         # Gently: what it has learnt is good, and much exploring would make it forget.
-        changes = {"learning_rate": 5e-4, "entropy": 0.005, **changes}
+        gently = (1e-3, 0.01) if changes.get("any_pool") else (5e-4, 0.005)
+        changes = {"learning_rate": gently[0], "entropy": gently[1], **changes}
     if name == "default":
         return replace(TrainConfig(), **changes)
     if name == "paper":
