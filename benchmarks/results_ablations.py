@@ -32,10 +32,8 @@ def _reach(r: Row) -> str:
 
 def how(found: Found) -> str:
     """What all tables of the ablations share."""
-    fewest, most = min(found["steps"]), max(found["steps"])
-    longer = f"; those for many experts have {most:,}" if most > fewest else ""
     return (
-        f"Each training has {fewest:,} decisions (the comparison's have 300,000{longer}). Quality is at "
+        f"Each training has {max(found['steps']):,} decisions, fewer than the comparison's. Quality is at "
         f"{found['cost']:g} B a "
         "question, interpolated over the knob, or at the nearest cost that the condition and "
         "the standard agent both reach; where they share none, at the condition's own nearest, and a dash "

@@ -51,6 +51,17 @@ def test_every_expert_is_scored_by_the_same_weights() -> None:
     torch.testing.assert_close(value, same)
 
 
+def test_an_expert_is_read_together_with_the_context() -> None:
+    """The layer over (context, expert), computed apart for speed, is that of the two put together."""
+    trunk = SharedHead(Shape(3, 5, 4, 8)).actor
+    observation = torch.randn(2, 17)
+    context = torch.tanh(trunk.context(observation[:, :5]))
+    each, _ = trunk(observation)
+    for i in range(3):
+        both = torch.cat([context, observation[:, 5 + 4 * i : 9 + 4 * i]], dim=1)
+        torch.testing.assert_close(each[:, i], torch.tanh(trunk.expert(both)))
+
+
 def test_decisions_obey_the_mask_and_sum_to_one(agent: DERAgent) -> None:
     masks = [
         [True, True, True, True, False],

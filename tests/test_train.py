@@ -59,6 +59,22 @@ def test_one_agent_serves_every_price_and_budget(trained: tuple[DERAgent, Path])
         assert all(e.cost <= budget + 1e-9 for e in evaluate(agent, fresh, max_cost=budget))
 
 
+def test_a_request_for_one_call_gets_the_expert_that_is_right_alone(
+    trained: tuple[DERAgent, Path],
+) -> None:
+    """No sum is right after one call, a fact is: `max_steps` was drawn in training, so the agent knows."""
+    agent, _ = trained
+    fresh = toy_examples(40, seed=3)
+    episodes = evaluate(agent, fresh, max_steps=1)
+    assert all(e.calls == 1 for e in episodes)
+    facts = [e for e in episodes if fresh[e.example].task == "fact"]
+    assert np.mean([e.experts == [2] for e in facts]) >= 0.9
+    # The writer's draft is worth nothing without the counter, so the cheapest call is best.
+    dear = evaluate(agent, fresh, max_steps=1, cost_weight=2.0)
+    sums = [e for e in dear if fresh[e.example].task == "sum"]
+    assert np.mean([e.experts == [1] for e in sums]) >= 0.9
+
+
 def test_what_is_written(trained: tuple[DERAgent, Path]) -> None:
     agent, folder = trained
     assert {"agent.safetensors", "config.json", "progress.csv", "checkpoint.pt"} <= {
