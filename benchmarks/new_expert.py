@@ -2,7 +2,7 @@
 
     python benchmarks/new_expert.py --data recorded_pool --out results.json [--seeds 1] [--jobs 2]
 
-For every fold and seed, three agents of the same settings (`--any-pool`): trained without the best model;
+For every fold and seed, three agents of the same settings: trained without the best model;
 the same one, which is then shown that model's answers to 30 training questions (`der pool add`), several
 times with other questions, because so few are a small sample; and one trained with it. Each is swept on the
 test fold. The share of the gain is the second's quality above the first's, over the third's above the

@@ -1,7 +1,7 @@
 """A new expert joins a trained agent: ten probe questions, no training.
 
 Run it with `python examples/adding_an_expert.py`; it takes a minute, and needs no GPU and no key. The same
-from the command line: `der train --any-pool ...`, then `der pool add ...`.
+from the command line: `der train ...`, then `der pool add ...`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(steps: int = 30_000, encoder: TextEncoder | None = None) -> Sequence[st
     ]
     new = as_expert(adder, name="adder", cost=1.0)
     train, dev = split_dev(questions(), share=0.2)
-    config = preset("default", steps=steps, envs=64, any_pool=True)
+    config = preset("default", steps=steps, envs=64)
     with tempfile.TemporaryDirectory() as folder:
         before = train_agent(
             old, train, dev, Path(folder), config, rules=pool_from(old, max_steps=2).rules,

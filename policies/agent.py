@@ -92,8 +92,8 @@ class DERAgent:
             return
         raise AgentPoolMismatchError(
             f"the agent does not know {_listed(unknown) or 'a pool without experts'}; it knows "
-            f"{_listed(self.names)}. Add an expert with der pool add (agents trained with --any-pool), or "
-            "train an agent for this pool: der train --pool FILE --data FILE --out FOLDER"
+            f"{_listed(self.names)}. Add an expert to it with der pool add, or train an agent for this "
+            "pool: der train --pool FILE --data FILE --out FOLDER"
         )
 
     def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> DERAgent:

@@ -2,7 +2,7 @@
 
     new expert ──k probe questions──> quality, length of answers ──> profile ──> same weights, one expert more
 
-Only for agents that know experts by their profiles (`der train --any-pool`), not by position.
+Only for agents that know experts by their profiles, as `der train` makes them, not by position.
 """
 
 from __future__ import annotations
@@ -143,5 +143,5 @@ def _check_new(agent: DERAgent, name: str) -> None:
     if agent.positional:
         raise AgentPoolMismatchError(
             "this agent was trained for a fixed pool and tells its experts by position; "
-            "one that can take new experts is trained with: der train --any-pool ..."
+            "one that can take new experts is trained by der train without --no-any-pool"
         )

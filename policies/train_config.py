@@ -42,9 +42,9 @@ class TrainConfig:
     """Weight of the entropy bonus at first; falls linearly to a tenth. Larger values explore longer."""
     hidden: int = 64
     """Width of the hidden layers."""
-    any_pool: bool = False
+    any_pool: bool = True
     """Know experts by their profiles and score all by the same weights, so that experts can be added later;
-    or learn this pool alone, with an output for each, which is faster."""
+    or learn this pool alone, with an output for each, as in the paper: faster, and it overfits sooner."""
     warm_start: Literal["none", "cascades"] = "none"
     """Begin PPO with a policy that has learnt the best agreement cascades of the training questions (see
     `cascades.py`); for experts whose answers can be compared and do not depend on earlier ones."""
@@ -137,7 +137,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     """
     if changes.get("warm_start") == "cascades":
         # Gently: what it has learnt is good, and much exploring would make it forget.
-        gently = (1e-3, 0.01) if changes.get("any_pool") else (5e-4, 0.005)
+        gently = (1e-3, 0.01) if changes.get("any_pool", True) else (5e-4, 0.005)
         changes = {"learning_rate": gently[0], "entropy": gently[1], **changes}
     if name == "default":
         return replace(TrainConfig(), **changes)
@@ -150,6 +150,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
             "reward": PRESETS["paper"],
             "cost_weight": 1.0,
             "cost_weight_range": (1.0, 1.0),
+            "any_pool": False,
             "budget_share": 0.0,
             "short_share": 0.0,
         }

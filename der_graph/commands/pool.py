@@ -19,12 +19,11 @@ def add(commands: Commands) -> None:
         "add",
         help="let a trained agent use new experts, after some probe questions and no training",
         description="Asks every expert of the pool file that the agent does not know some probe questions, "
-        "and writes an agent that knows it by the results. Needs an agent trained with --any-pool.",
+        "and writes an agent that knows it by the results. Not for agents trained with "
+        "--no-any-pool or --preset paper.",
     )
     new.add_argument("--pool", required=True, metavar="FILE", help="pool file with the new expert")
-    new.add_argument(
-        "--agent", required=True, metavar="FOLDER", help="agent trained with --any-pool"
-    )
+    new.add_argument("--agent", required=True, metavar="FOLDER", help="agent folder of der train")
     new.add_argument(
         "--data", required=True, metavar="FILE", help="questions with answers to draw probes from"
     )

@@ -54,8 +54,9 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--any-pool",
-        action="store_true",
-        help="know experts by their results, not by position, so that der pool add can add some later",
+        action=argparse.BooleanOptionalAction,
+        help="know experts by their results, so that der pool add can add some later, or by position "
+        "(default: by results; with --preset paper: by position)",
     )
     parser.add_argument(
         "--warm-start",
