@@ -191,7 +191,7 @@ open models from 2.6 B to 72.7 B to 1,987 questions of GSM8K, CRUX and MATH leve
 wrong; asking all of them costs 315.5 B. Its folder `recorded_pool/` holds `train.jsonl.gz` and
 `dev.jsonl.gz` in the MixInstruct layout, from the outputs published by WildEval/ZeroEval (Apache-2.0);
 without it those sections are left as they are. Settings are the same for all folds and seeds, but they were
-not chosen blindly: about thirty variants of head, features, length and beginning of training were compared
+not chosen blindly: about forty variants of head, features, length and beginning of training were compared
 by held-out folds of these same questions, and differed by up to two points. DER's figures are therefore
 somewhat optimistic; the routers ran with the defaults of this package. The test split is not touched by this.
 """
