@@ -33,7 +33,7 @@ def _reach(r: Row) -> str:
 def how(found: Found) -> str:
     """What all tables of the ablations share."""
     return (
-        f"Each training has {max(found['steps']):,} decisions, fewer than the comparison's. Quality is at "
+        f"Each training has {max(found['steps']):,} decisions. Quality is at "
         f"{found['cost']:g} B a "
         "question, interpolated over the knob, or at the nearest cost that the condition and "
         "the standard agent both reach; where they share none, at the condition's own nearest, and a dash "

@@ -24,6 +24,7 @@ from der_graph.data import Example
 from der_graph.errors import DataError
 from der_graph.feedback import RatedRoute
 from der_graph.nodes.extraction import normalize_value
+from der_graph.nodes.spelling import parse_number
 from der_graph.policies.quality import get_metric
 from der_graph.policies.quality.registry import DEFAULT_METRIC
 from der_graph.state import Answer, good_answers
@@ -150,7 +151,8 @@ def _right_answer(routes: Sequence[RatedRoute], good: float) -> str | None:
     for route in reversed(routes):
         final = _final(route)
         if final is not None and route.score is not None and route.score >= good:
-            return final["value"] or final["text"]
+            # A value that is no number is for comparing: without spaces and signs that a text has.
+            return final["value"] if parse_number(final["value"]) is not None else final["text"]
     return None
 
 
@@ -173,4 +175,4 @@ def _score(
 
 
 def _value(answer: Answer) -> str:
-    return normalize_value(answer["value"] or answer["text"])
+    return answer["value"] or normalize_value(answer["text"])

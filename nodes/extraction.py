@@ -24,6 +24,7 @@ _EXPRESSION = re.compile(
     rf"^{_TERM}(?:(?:[-+*x×÷]|\s/\s){_TERM})+$"
 )  # 3/4 is a number, 3 / 4 is not
 _CHOICE = re.compile(r"^\(?([A-Ha-h])\)?(?:[.:)]|\s*$)")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
 _LONGEST_PHRASE = 6  # words; longer texts are sentences, and two of them never agree literally
 
 
@@ -51,7 +52,7 @@ def extract_value(text: str) -> str | None:
         return None
     boxed = BOXED.findall(text)
     if boxed:
-        return one_spelling(boxed[-1]).casefold() or None
+        return _boxed(one_spelling(boxed[-1])) or None
     marked = _MARKED.findall(text)
     if marked and marked[-1].strip():
         text = marked[-1].strip()
@@ -66,6 +67,14 @@ def extract_value(text: str) -> str | None:
         return choice.group(1).upper()
     phrase = normalize_text(text)
     return phrase if phrase and len(phrase.split()) <= _LONGEST_PHRASE else None
+
+
+def _boxed(value: str) -> str:
+    """The value in a box: words as they would be without one."""
+    choice = _CHOICE.match(value)
+    if choice:
+        return choice.group(1).upper()
+    return normalize_text(value) if _WORDS.fullmatch(value) else value.casefold()
 
 
 def normalize_value(text: str) -> str:

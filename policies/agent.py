@@ -90,10 +90,11 @@ class DERAgent:
         unknown = [name for name in names if name not in self.names]
         if not unknown and names:
             return
+        way = "" if self.positional else "Add an expert with der pool add, or: "
         raise AgentPoolMismatchError(
             f"the agent does not know {_listed(unknown) or 'a pool without experts'}; it knows "
-            f"{_listed(self.names)}. Add an expert to it with der pool add, or train an agent for this "
-            "pool: der train --pool FILE --data FILE --out FOLDER"
+            f"{_listed(self.names)}. {way}Train an agent for this pool: "
+            "der train --pool FILE --data FILE --out FOLDER"
         )
 
     def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> DERAgent:

@@ -174,7 +174,9 @@ def apply_checkpoint(
     """
     now, then = json.loads(json.dumps(config.plain())), json.loads(checkpoint["config"])
     changed = [
-        f"{key} was {then[key]!r}, is {now.get(key)!r}" for key in then if now.get(key) != then[key]
+        f"{key} was {then.get(key)!r}, is {now.get(key)!r}"
+        for key in dict.fromkeys([*then, *now])
+        if now.get(key) != then.get(key)
     ]
     if checkpoint["experts"] != list(names):
         changed.append(f"the pool was {', '.join(checkpoint['experts'])}, is {', '.join(names)}")

@@ -65,6 +65,15 @@ class Evidence:
         return same
 
     @cached_property
+    def repeats(self) -> npt.NDArray[np.bool_]:
+        """(n, L) has the slot's expert given this value before on the route?"""
+        known = self.good & (self.value >= 0)
+        again = (self.expert[:, :, None] == self.expert[:, None, :]) & self._same
+        earlier = np.tril(again & known[:, None, :], -1).any(axis=2)
+        result: npt.NDArray[np.bool_] = known & earlier
+        return result
+
+    @cached_property
     def _same(self) -> npt.NDArray[np.bool_]:
         """(n, L, L) do the answers in two slots have the same value?"""
         same: npt.NDArray[np.bool_] = self.value[:, :, None] == self.value[:, None, :]
@@ -84,7 +93,8 @@ class Evidence:
         counts = self.good & (self.value >= 0) & (self.expert >= 0)
         each = np.where(counts, log_odds[rows, np.maximum(self.expert, 0)], 0.0)
         support = (self._same * each[:, None, :]).sum(axis=2)  # of the value in each slot
-        support += _votes((self._same & counts[:, None, :]).sum(axis=2), chance)
+        voices = counts & ~self.repeats
+        support += _votes((self._same & voices[:, None, :]).sum(axis=2), chance)
         last = np.maximum(self.last, 0)
         value = self.value[rows[:, 0], last]
         mine = np.where((self.last >= 0) & (value >= 0), support[rows[:, 0], last], 0.0)
@@ -141,7 +151,7 @@ def _votes(
     the second and every further one would have this value with probability `chance` only.
 
     Args:
-        votes: (n, L) answers with the value of each slot.
+        votes: (n, L) experts with the value of each slot.
         chance: (n,) in (0, 1]; None for 1.
 
     Returns:

@@ -26,7 +26,7 @@ class Profiles(NamedTuple):
         costs: (experts,) price of one call.
         skill: (experts,) quality of each alone.
         skill_here: (n, experts) the same near the question.
-        expected: (n, experts) probability of being right on the question.
+        expected: (n, experts) probability of being right on the question, after the answers so far.
     """
 
     costs: Floats

@@ -18,7 +18,8 @@ STATE_FEATURES = (
     "agreeing",  # share of the answers whose value equals the last one's, itself excluded
     "backed",  # does at least one other answer agree with the last?
     "distinct",  # distinct values / answers
-    "weight_of_evidence",  # log-odds for the last value less those for the best other one, by skill; / 3
+    "weight_of_evidence",  # log-odds for the last value less those for the best other one, by skill and by
+    # how rarely wrong answers agree; / 3
     "has_value",  # is there something short that counts in the last answer?
     "is_number",
     "is_expression",  # arithmetic that was left uncomputed
@@ -32,7 +33,7 @@ STATE_FEATURES = (
     "verbosity",  # log of the last answer's tokens, standardised for its expert
     "mean_verbosity",  # the same, mean of the answers so far
     "question_length",  # log of the question's characters, standardised over the training questions
-    "right_now",  # probability that the last answer is right, by the evidence and `expected`
+    "right_now",  # probability that the last answer is right (`belief.py`)
     "best_gain",  # the largest `gain` of an expert that may be asked; 0 if there is none
     "calls_left",  # how many more the route may have, / 5, at most 1
 )
@@ -53,7 +54,7 @@ EXPERT_FEATURES = (
     "charge",  # price / cost of asking everyone once, times the price of cost: what the call is charged
     "verbosity",  # how long its answer on this route is for it; 0 if it has none
     "affinity",  # cosine of the question and the expert's description; 0 without one
-    "expected",  # probability of being right on this question: its difficulty for all, and a bit of its own
+    "expected",  # probability of being right on this question, after the answers so far (`belief.py`)
     "net",  # `expected` less `charge`
     "lead",  # `net` less the best one of the others that may be asked, / 0.2
     "gain",  # what asking it next and then ending brings: `net` less `right_now`, / 0.2

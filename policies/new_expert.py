@@ -143,5 +143,5 @@ def _check_new(agent: DERAgent, name: str) -> None:
     if agent.positional:
         raise AgentPoolMismatchError(
             "this agent was trained for a fixed pool and tells its experts by position; "
-            "one that can take new experts is trained by der train without --no-any-pool"
+            "der train, without --no-any-pool, makes one that takes new experts"
         )

@@ -81,6 +81,16 @@ class TrainConfig:
                 raise AgentError(
                     f"training: {name} is {getattr(self, name)}; it must be at least 1"
                 )
+        for name in ("budget_share", "short_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise AgentError(
+                    f"training: {name} is {getattr(self, name)}; it is a share, from 0 to 1"
+                )
+        if self.any_pool and self.observation.fixed_pool:
+            raise AgentError(
+                "training: any_pool is for experts that come and go, observation.fixed_pool gives each an "
+                "index; choose one of the two"
+            )
         if self.patience is not None and self.patience < 1:
             raise AgentError(f"training: patience is {self.patience}; it must be at least 1")
         if self.warm_start not in ("none", "cascades"):
@@ -137,7 +147,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     """
     if changes.get("warm_start") == "cascades":
         # Gently: what it has learnt is good, and much exploring would make it forget.
-        gently = (1e-3, 0.01) if changes.get("any_pool", True) else (5e-4, 0.005)
+        gently = (1e-3, 0.01) if changes.get("any_pool", name != "paper") else (5e-4, 0.005)
         changes = {"learning_rate": gently[0], "entropy": gently[1], **changes}
     if name == "default":
         return replace(TrainConfig(), **changes)

@@ -120,6 +120,24 @@ def test_failed_calls_and_strangers_say_nothing() -> None:
     assert unchanged == pytest.approx([0.3, 0.6])
 
 
+def test_an_expert_that_repeats_itself_is_one_witness() -> None:
+    once = after([said("a", "7"), said("b", "8")], [0.3, 0.4])
+    twice = after([said("a", "7"), said("a", "7"), said("b", "8")], [0.3, 0.4])
+    assert twice[0] == pytest.approx(once[0])
+    assert twice[1] == pytest.approx(once[1])
+    alone, again = after([said("a", "7")], [0.3]), after([said("a", "7"), said("a", "7")], [0.3])
+    assert again[0] == pytest.approx(alone[0])
+
+
+def test_a_route_without_answers_does_not_depend_on_its_batch() -> None:
+    routes = [[], [said("a", "7"), said("b", "7")]]
+    situations = [Situation("q", answers, [True] * 3) for answers in routes]
+    table = np.array([[0.3, 1.0], [0.3, 0.4]], dtype=np.float32)
+    both = believe(gather(situations, {"a": 0, "b": 1}), table, np.full(2, 0.1, dtype=np.float32))
+    np.testing.assert_array_equal(both.expected[0], table[0])
+    assert both.right_now[0] == 0.0
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     expected=st.lists(st.floats(0.0, 1.0), min_size=5, max_size=5),

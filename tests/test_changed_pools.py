@@ -149,7 +149,7 @@ def test_a_fixed_head_sees_the_prices_of_the_pool() -> None:
     )  # another unit: all shares are as they were
     assert by_name(doubled, NAMES) == pytest.approx(by_name(agent, NAMES), rel=1e-5)
     assert doubled.observer.costs.tolist() == pytest.approx([2.0, 0.2, 4.0, 1.0])
-    said = r"trained with 'facts' at 2, the pool says 8: budgets .* without --no-any-pool"
+    said = r"trained with 'facts' at 2, the pool says 8: budgets .* without --no-any-pool, prices"
     with pytest.warns(UserWarning, match=said):
         dear = agent.for_pool(NAMES, [1.0, 0.1, 8.0, 0.5])
     assert dear.observer.costs.tolist() == pytest.approx([1.0, 0.1, 8.0, 0.5])

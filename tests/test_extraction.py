@@ -31,6 +31,10 @@ from der_graph.nodes.extraction import extract_value, normalize_text, normalize_
         (r"\boxed{\frac{\sqrt{3}}{2}}", "sqrt(3)/2"),
         (r"\boxed{-\sqrt{2}} of 7", "-sqrt(2)"),
         (r"\boxed{\text{Paris}}", "paris"),
+        (r"\boxed{\text{The Red Fox}}", "red fox"),
+        (r"\boxed{New York}", "new york"),
+        (r"\boxed{c}", "C"),
+        (r"\boxed{45 / 9}", "45/9"),
         (r"\boxed{}", None),
         # an expression that was left uncomputed is itself, never one of its numbers
         ("( 5 + 3 ) * 2", "(5+3)*2"),

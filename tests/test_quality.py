@@ -170,3 +170,19 @@ def test_importing_metrics_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        (r"so \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"so \boxed{\dfrac12}", "0.5"),
+        (r"\boxed{New York}", "New York"),
+        (r"\boxed{-\sqrt{2}}", "-√2"),
+        ("It takes 12 minutes.", "12 minutes"),
+    ],
+)
+def test_exact_knows_the_spellings_of_a_value(text: str, reference: str) -> None:
+    said = answer(text)
+    assert get_metric("exact").score([said], [example(reference)]) == [1.0]
+    assert get_metric("exact").score([said], [example(r"\sqrt{7}")]) == [0.0]

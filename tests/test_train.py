@@ -177,7 +177,19 @@ def test_presets() -> None:
         preset("papper")
 
 
+def test_the_default_knows_experts_by_their_results_and_the_papers_by_position() -> None:
+    assert TrainConfig().any_pool
+    assert not preset("paper").any_pool
+    warm = preset("paper", warm_start="cascades")
+    assert (warm.learning_rate, warm.entropy) == (5e-4, 0.005)
+
+
 def test_settings_that_cannot_be_trained() -> None:
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(AgentError, match="it is a share, from 0 to 1"):
+            TrainConfig(short_share=share)
+    with pytest.raises(AgentError, match="choose one of the two"):
+        TrainConfig(observation=ObservationConfig(fixed_pool=True))
     with pytest.raises(AgentError, match="steps is 0; it must be at least 1"):
         TrainConfig(steps=0)
     with pytest.raises(AgentError, match="patience is 0"):

@@ -12,7 +12,7 @@ import re
 from der_graph.data import Example
 from der_graph.errors import DataError
 from der_graph.nodes.extraction import normalize_text, normalize_value
-from der_graph.nodes.spelling import parse_number
+from der_graph.nodes.spelling import one_spelling, parse_number
 from der_graph.policies.quality.metric import references
 from der_graph.state import Answer
 
@@ -63,8 +63,12 @@ def match(answer: Answer, example: Example) -> float:
 
 def exact(answer: Answer, example: Example) -> float:
     """1 if the whole answer, or the part of it that counts, is the reference."""
-    given = {_canonical(answer["text"]), _canonical(answer["value"] or "")}
-    return float(any(_canonical(reference) in given for reference in references(example)))
+    given = {
+        write(said) for write in _SPELLINGS for said in (answer["text"], answer["value"] or "")
+    }
+    return float(
+        any(write(right) in given for right in references(example) for write in _SPELLINGS)
+    )
 
 
 def choice(answer: Answer, example: Example) -> float:
@@ -138,6 +142,13 @@ def contains(text: str, phrase: str) -> bool:
 
 def _canonical(text: str) -> str:
     return normalize_value(text) or text.strip().casefold()
+
+
+def _spelled(text: str) -> str:
+    return one_spelling(text).casefold() or text.strip().casefold()
+
+
+_SPELLINGS = (_canonical, _spelled)
 
 
 def _same_number(given: float | None, wanted: float | None) -> bool:
