@@ -284,6 +284,7 @@ def test_the_same_results_give_the_same_files(load: Load, tmp_path: Path) -> Non
     assert drawn == [
         f"results-{name}"
         for name in (
+            "clones",
             "left-out",
             "max-steps",
             "pool-size",
