@@ -102,7 +102,7 @@ def _target(rows: list[Row]) -> str:
         else f"DER does not reach {TARGET_QUALITY} at any price of its knob."
     )
     return (
-        f"Target: {TARGET_QUALITY} at {TARGET_COST:g} B or less. **Missed**: {at['estimate']:.3f} "
+        f"Target: {TARGET_QUALITY} at {TARGET_COST:g} B or less. **Missed**: {at['estimate']:.4f} "
         f"[{at['low']:.3f}, {at['high']:.3f}] at {TARGET_COST:g} B. {inside}. {reached} {WHY_MISSED}"
     )
 

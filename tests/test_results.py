@@ -223,7 +223,7 @@ def section(text: str, title: str) -> str:
 def test_a_missed_target_is_called_missed_and_a_met_one_met(load: Load) -> None:
     page = load("results_page").page
     text = section(page({"comparison": comparison(0.72)}, {}), "Quality against cost")
-    assert "**Missed**: 0.720 [0.700, 0.740] at 47 B. The interval contains it." in text
+    assert "**Missed**: 0.7200 [0.700, 0.740] at 47 B. The interval contains it." in text
     assert "DER first reaches 0.73 at 50.0 B." in text
     # At 45 B: DER 0.7133, the router 0.67.
     assert (
