@@ -1,0 +1,97 @@
+"""How well the answers of a route tell who is right: log loss on test questions, with and without the model.
+
+    python benchmarks/beliefs.py --data recorded_pool [--folds 5]
+
+Some experts, the cheaper the more often, answer test questions, cheapest first; profiles are those of the
+training questions. `independent` is what agents without `wrong_pairs` see: answers weigh by the odds of their
+experts alone, and tell nothing of others. `model` is `der_graph.policies.belief`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from recorded_data import Recorded, load, split
+
+from der_graph.data import Example
+from der_graph.policies.belief import believe
+from der_graph.policies.evidence import Floats, gather
+from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.state import Situation
+
+DRAWS = 12
+"""Sets of experts, for every number of them."""
+
+
+def fitted(recorded: Recorded, questions: list[Example]) -> Observer:
+    """An observer that knows the training questions."""
+    rules = recorded.rules(5)
+    return Observer.fit(
+        ObservationConfig(question_dims=3, answer_dims=0), rules.names, rules.costs, recorded.encoder,
+        questions=[example.question for example in questions], answers=[],
+        qualities=recorded.first_quality(questions).astype(np.float32),
+        values=recorded.first_values(questions),
+    )  # fmt: skip
+
+
+def log_loss(probability: Floats, right: Floats) -> float:
+    """Mean of minus the log of the probability of what is the case."""
+    bounded = np.clip(probability, 1e-4, 1 - 1e-4)
+    return float(-np.mean(np.where(right > 0.5, np.log(bounded), np.log(1 - bounded))))
+
+
+def losses(
+    recorded: Recorded, fold: int, asked: int, rng: np.random.Generator
+) -> list[dict[str, float]]:
+    """One fold: the losses of some sets of so many experts."""
+    learnt, test = split(recorded.examples, fold)
+    observer = fitted(recorded, learnt)
+    rows = recorded.source(test).first_answers()
+    quality = recorded.first_quality(test).astype(np.float32)
+    known, _ = observer._texts.look_up([example.question for example in test], [])
+    near = [known[example.question] for example in test]
+    expected = np.array([each.expected for each in near], dtype=np.float32)
+    chance = np.array([each.chance for each in near], dtype=np.float32)
+    position = {name: i for i, name in enumerate(observer.names)}
+    found = []
+    for _ in range(DRAWS):
+        share = 1 / observer.costs.astype(np.float64)
+        drawn = rng.choice(len(share), asked, replace=False, p=share / share.sum())
+        order = drawn[np.argsort(observer.costs[drawn], kind="stable")].tolist()
+        others = [i for i in range(len(share)) if i not in order]
+        situations = [
+            Situation(example.question, [row[i].answer for i in order], [True] * (len(share) + 1))
+            for example, row in zip(test, rows, strict=True)
+        ]
+        seen = gather(situations, position)
+        row = {}
+        for name, told in (("independent", None), ("model", chance)):
+            belief = believe(seen, expected, told)
+            row[f"{name}, last"] = log_loss(belief.right_now, quality[:, order[-1]])
+            row[f"{name}, others"] = log_loss(belief.expected[:, others], quality[:, others])
+        found.append(row)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the recorded pool")
+    parser.add_argument("--vectors", type=Path, default=Path("runs/recorded_vectors.npz"))
+    parser.add_argument("--folds", type=int, default=5, help="run only the first K of the 5 folds")
+    parser.add_argument("--seed", type=int, default=0, help="of the sets of experts")
+    args = parser.parse_args()
+    recorded = load(args.data, args.vectors)
+    rng = np.random.default_rng(args.seed)
+    print("log loss, mean over folds and sets (standard error over sets)")
+    for asked in (1, 2, 3):
+        found = [row for fold in range(args.folds) for row in losses(recorded, fold, asked, rng)]
+        for name in found[0]:
+            each = [row[name] for row in found]
+            error = np.std(each) / len(each) ** 0.5
+            print(f"{asked} asked  {name:<20} {np.mean(each):.3f} ({error:.3f})")
+
+
+if __name__ == "__main__":
+    main()
