@@ -89,7 +89,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "ablations", "ablations.json", "benchmarks/ablations.py",
-        (*_RECORDED, "--folds", "3", "--jobs", "2", "--work", "{runs}/ablations", "--out", "{out}"),
+        (*_RECORDED, "--folds", "2", "--jobs", "2", "--work", "{runs}/ablations", "--out", "{out}"),
         (*_RECORDED, "--jobs", "1", "--work", "{runs}/ablations", "--folds", "1", "--steps", "512",
          "--only", "standard", "--out", "{out}"),
         _POOL, (*_SHARED, "ablation_plan.py", "ablation_tables.py", "bad_experts.py"),
