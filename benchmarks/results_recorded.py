@@ -19,10 +19,8 @@ BEST = "cascade:best"
 WHY_MISSED = (
     "What was found: quite different ways end within half a point of each other there: training from "
     "random weights, from cascades, held near to cascades, from rewards smoothed by a model of who is "
-    "right, and the best cascades themselves. An output for each expert learns the training questions "
-    "better and ends lower on the test folds; the agent shown, which is told how probably the last answer "
-    "and each expert is right, ends nearly alike on both, so it overfits little: what is missing is "
-    "information. The settings shown were chosen for the whole range of costs, not for this one point."
+    "right, from profiles or with an output for each expert, and the best cascades themselves. The agent "
+    "shown is told how probably the last answer and each expert is right. The settings shown were chosen for the whole range of costs, not for this one point."
 )
 
 
