@@ -20,7 +20,8 @@ WHY_MISSED = (
     "What was found: quite different ways end within half a point of each other there: training from "
     "random weights, from cascades, held near to cascades, from rewards smoothed by a model of who is "
     "right, from profiles or with an output for each expert, and the best cascades themselves. The agent "
-    "shown is told how probably the last answer and each expert is right. The settings shown were chosen for the whole range of costs, not for this one point."
+    "shown is told how probably the last answer and each expert is right. The settings were chosen for the "
+    "whole range of costs, not for this one point."
 )
 
 
