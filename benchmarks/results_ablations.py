@@ -207,9 +207,9 @@ def ablation_sections(found: Found | None) -> dict[str, str | None]:
             else "",
             "Simulated: every expert is copied, with prices that differ by up to 5 %; the agent saw 11 in "
             "training. Copies bring nothing that the original has not, so at best nothing is lost by them. "
-            "They agree with each other without being evidence, and the agent cannot know that: asking a copy "
-            "looks like a cheap way to be sure. So keep one of several like experts. The price of the knob, "
-            "and the range that it is clipped to, are scaled so "
+            "They agree with each other without being evidence, and the agent cannot know that: asking a "
+            "copy looks like a cheap way to be sure. So keep one of several like experts. The price of the "
+            "knob, and the range that it is clipped to, are scaled so "
             "that a billion parameters cost the same as in the pool of 11.",
         ),
     }
