@@ -10,12 +10,15 @@ experts alone, and tell nothing of others. `model` is `der_graph.policies.belief
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from recorded_data import Recorded, load, split
 
 from der_graph.data import Example
+from der_graph.policies.answers import Outcome
 from der_graph.policies.belief import believe
 from der_graph.policies.evidence import Floats, gather
 from der_graph.policies.observation import ObservationConfig, Observer
@@ -42,35 +45,64 @@ def log_loss(probability: Floats, right: Floats) -> float:
     return float(-np.mean(np.where(right > 0.5, np.log(bounded), np.log(1 - bounded))))
 
 
-def losses(
-    recorded: Recorded, fold: int, asked: int, rng: np.random.Generator
-) -> list[dict[str, float]]:
-    """One fold: the losses of some sets of so many experts."""
+class Fold(NamedTuple):
+    """Test questions of a fold, and what the training questions say of them.
+
+    Attributes:
+        questions: n of them.
+        rows: [question][expert] first answers.
+        quality: (n, experts) of these.
+        expected: (n, experts) probability of being right, before any answer.
+        chance: (n,) how often two wrong answers have one value.
+        names: The experts.
+        costs: (experts,).
+    """
+
+    questions: list[str]
+    rows: Sequence[Sequence[Outcome]]
+    quality: Floats
+    expected: Floats
+    chance: Floats
+    names: list[str]
+    costs: Floats
+
+
+def prepared(recorded: Recorded, fold: int) -> Fold:
+    """Everything that does not depend on who is asked."""
     learnt, test = split(recorded.examples, fold)
     observer = fitted(recorded, learnt)
-    rows = recorded.source(test).first_answers()
-    quality = recorded.first_quality(test).astype(np.float32)
-    known, _ = observer._texts.look_up([example.question for example in test], [])
-    near = [known[example.question] for example in test]
-    expected = np.array([each.expected for each in near], dtype=np.float32)
-    chance = np.array([each.chance for each in near], dtype=np.float32)
-    position = {name: i for i, name in enumerate(observer.names)}
+    questions = [example.question for example in test]
+    known, _ = observer._texts.look_up(questions, [])
+    return Fold(
+        questions,
+        recorded.source(test).first_answers(),
+        recorded.first_quality(test).astype(np.float32),
+        np.array([known[question].expected for question in questions], dtype=np.float32),
+        np.array([known[question].chance for question in questions], dtype=np.float32),
+        observer.names,
+        observer.costs,
+    )
+
+
+def losses(fold: Fold, asked: int, rng: np.random.Generator) -> list[dict[str, float]]:
+    """The losses of some sets of so many experts."""
+    position = {name: i for i, name in enumerate(fold.names)}
+    share = 1 / fold.costs.astype(np.float64)
     found = []
     for _ in range(DRAWS):
-        share = 1 / observer.costs.astype(np.float64)
         drawn = rng.choice(len(share), asked, replace=False, p=share / share.sum())
-        order = drawn[np.argsort(observer.costs[drawn], kind="stable")].tolist()
+        order = drawn[np.argsort(fold.costs[drawn], kind="stable")].tolist()
         others = [i for i in range(len(share)) if i not in order]
         situations = [
-            Situation(example.question, [row[i].answer for i in order], [True] * (len(share) + 1))
-            for example, row in zip(test, rows, strict=True)
+            Situation(question, [row[i].answer for i in order], [True] * (len(share) + 1))
+            for question, row in zip(fold.questions, fold.rows, strict=True)
         ]
         seen = gather(situations, position)
         row = {}
-        for name, told in (("independent", None), ("model", chance)):
-            belief = believe(seen, expected, told)
-            row[f"{name}, last"] = log_loss(belief.right_now, quality[:, order[-1]])
-            row[f"{name}, others"] = log_loss(belief.expected[:, others], quality[:, others])
+        for name, told in (("independent", None), ("model", fold.chance)):
+            belief = believe(seen, fold.expected, told)
+            row[f"{name}, last"] = log_loss(belief.right_now, fold.quality[:, order[-1]])
+            row[f"{name}, others"] = log_loss(belief.expected[:, others], fold.quality[:, others])
         found.append(row)
     return found
 
@@ -85,8 +117,9 @@ def main() -> None:
     recorded = load(args.data, args.vectors)
     rng = np.random.default_rng(args.seed)
     print("log loss, mean over folds and sets (standard error over sets)")
+    folds = [prepared(recorded, fold) for fold in range(args.folds)]
     for asked in (1, 2, 3):
-        found = [row for fold in range(args.folds) for row in losses(recorded, fold, asked, rng)]
+        found = [row for fold in folds for row in losses(fold, asked, rng)]
         for name in found[0]:
             each = [row[name] for row in found]
             error = np.std(each) / len(each) ** 0.5

@@ -93,8 +93,8 @@ def one_spelling(value: str) -> str:
         return _SPACE.sub("", _unquoted(_plain(text)))
     text = _plain(_unwrapped(text)).strip()
     text = text.replace("$", "").strip(" `*")
-    found = _quantity(text) or _quantity(_result(text))
-    return found or _PRODUCT.sub("", _SPACE.sub("", _result(text).rstrip(". ")))
+    text = _result(text)
+    return _quantity(text) or _PRODUCT.sub("", _SPACE.sub("", text.rstrip(". ")))
 
 
 def parse_number(text: str | None) -> float | None:

@@ -147,8 +147,9 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     """
     if changes.get("warm_start") == "cascades":
         # Gently: what it has learnt is good, and much exploring would make it forget.
-        gently = (1e-3, 0.01) if changes.get("any_pool", name != "paper") else (5e-4, 0.005)
-        changes = {"learning_rate": gently[0], "entropy": gently[1], **changes}
+        by_profile = changes.get("any_pool", name != "paper")
+        rate, entropy = (1e-3, 0.01) if by_profile else (5e-4, 0.005)
+        changes = {"learning_rate": rate, "entropy": entropy, **changes}
     if name == "default":
         return replace(TrainConfig(), **changes)
     if name == "paper":

@@ -110,6 +110,13 @@ class AskingAgent(ScriptedAgent):
         return super().decide(situations)
 
 
+def said(expert: str, value: str | None, *, error: str | None = None) -> Answer:
+    """An answer that comes to a value; None for nothing short."""
+    answer = an_answer(expert, value or "well", error=error)
+    answer["value"] = None if error else value
+    return answer
+
+
 def an_answer(
     expert: str = "a", text: str = "42", *, error: str | None = None, cost: float = 1.0
 ) -> Answer:

@@ -6,25 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fakes import an_answer
+from fakes import said
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import WordEncoder, toy_source
+from toy import WordEncoder, profile_observer
 
 from der_graph.policies.belief import SPREAD, Belief, believe
 from der_graph.policies.evidence import Evidence, gather, log_odds
 from der_graph.policies.features import PROFILE_FEATURES
-from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.policies.observation import Observer
 from der_graph.policies.profiles import chosen_experts, with_expert, wrong_pairs
 from der_graph.state import Answer, Situation
 
 NAMES = "abcde"
-
-
-def said(expert: str, value: str | None, *, error: str | None = None) -> Answer:
-    answer = an_answer(expert, value or "well", error=error)
-    answer["value"] = None if error else value
-    return answer
 
 
 def seen(*answers: Answer) -> Evidence:
@@ -188,19 +182,7 @@ def test_pairs_of_wrong_answers_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def observer() -> Observer:
-    source = toy_source(20)
-    first = source.first_answers()
-    return Observer.fit(
-        ObservationConfig(2, 0),
-        [expert.name for expert in source.experts],
-        [1.0, 0.1, 2.0, 0.5],
-        WordEncoder(),
-        questions=source.questions,
-        answers=[],
-        qualities=np.array([[o.quality for o in row] for row in first], dtype=np.float32),
-        values=[[o.answer["value"] for o in row] for row in first],
-        features=PROFILE_FEATURES,
-    )
+    return profile_observer()
 
 
 def test_the_agent_sees_it(observer: Observer) -> None:

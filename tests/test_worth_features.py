@@ -7,22 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from fakes import an_answer
-from toy import WordEncoder, toy_source
+from fakes import said
+from toy import profile_observer
 
 from der_graph.policies.encoder import Vectors
 from der_graph.policies.evidence import gather
 from der_graph.policies.features import PROFILE_FEATURES, UNIT
 from der_graph.policies.network import ProfileHead, Shape, SharedHead
-from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.policies.observation import Observer
 from der_graph.policies.projection import ProjectedTexts
 from der_graph.state import Answer, Situation
-
-
-def said(expert: str, value: str | None, *, error: str | None = None) -> Answer:
-    answer = an_answer(expert, value or "well", error=error)
-    answer["value"] = None if error else value
-    return answer
 
 
 def belief(*answers: Answer, right: Sequence[float] = (0.8, 0.6, 0.5)) -> float:
@@ -93,18 +87,7 @@ def probed(results: dict[str, list[float]]) -> ProjectedTexts:
 
 @pytest.fixture(scope="module")
 def observer() -> Observer:
-    source = toy_source(20)
-    first = source.first_answers()
-    return Observer.fit(
-        ObservationConfig(2, 0),
-        ["writer", "counter", "facts", "parrot"],
-        [1.0, 0.1, 2.0, 0.5],
-        WordEncoder(),
-        questions=source.questions,
-        answers=[],
-        qualities=np.array([[o.quality for o in row] for row in first], dtype=np.float32),
-        features=PROFILE_FEATURES,
-    )
+    return profile_observer()
 
 
 def test_worth_is_probability_less_charge_compared(observer: Observer) -> None:

@@ -21,6 +21,7 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.encoder import Vectors
+from der_graph.policies.features import PROFILE_FEATURES
 from der_graph.policies.network import Shape, SharedHead
 from der_graph.policies.observation import ObservationConfig, Observer
 from der_graph.policies.quality import get_metric
@@ -126,6 +127,23 @@ def toy_observer(source: AnswerSource, config: ObservationConfig | None = None) 
         lengths=np.array(
             [[len(o.answer["text"].split()) for o in row] for row in first], dtype=np.float32
         ),
+    )
+
+
+def profile_observer() -> Observer:
+    """What agents that know experts by their results see, over the toy pool at prices 1, 0.1, 2 and 0.5."""
+    source = toy_source(20)
+    first = source.first_answers()
+    return Observer.fit(
+        ObservationConfig(2, 0),
+        [expert.name for expert in source.experts],
+        [1.0, 0.1, 2.0, 0.5],
+        WordEncoder(),
+        questions=source.questions,
+        answers=[],
+        qualities=np.array([[o.quality for o in row] for row in first], dtype=np.float32),
+        values=[[o.answer["value"] for o in row] for row in first],
+        features=PROFILE_FEATURES,
     )
 
 
