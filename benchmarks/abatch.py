@@ -18,7 +18,7 @@ from typing import Any
 
 from der_graph import ChatDER
 from der_graph.data import load_examples
-from der_graph.showcase import demo_file, interleaved
+from der_graph.demo.showcase import demo_file, interleaved
 
 
 def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from ablation_plan import BAD, BETAS, CLONES, FAULTS, POOLS, QUESTIONS, STEPS, TASKS, Training
 from knob_curve import DIGITS, Curve, Floats
 
-from der_graph.policies.statistics import bootstrap_interval
+from der_graph.policies.evaluation.statistics import bootstrap_interval
 
 Unit = dict[str, Any]
 Row = dict[str, Any]

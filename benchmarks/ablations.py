@@ -30,9 +30,8 @@ from recorded_pool import MAX_STEPS, PRICES, pool, settings, side_by_side, train
 from der_graph.data import Example
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.reward import reward_config
-from der_graph.policies.rollout import run_routes
-from der_graph.policies.train_config import TrainConfig
+from der_graph.policies.training import TrainConfig, run_routes
+from der_graph.policies.training.reward import reward_config
 from der_graph.state import DERContext
 
 ONE_PRICE = (0.2,)

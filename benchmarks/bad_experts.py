@@ -17,7 +17,7 @@ from der_graph.data import Candidate, Example
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.observation import Observer
-from der_graph.policies.profiles import chosen_experts
+from der_graph.policies.observation.profiles import chosen_experts
 
 Fault = Literal["noise", "wrong"]
 """`noise`: words without an answer. `wrong`: the wrong value that most other experts give, so that it agrees

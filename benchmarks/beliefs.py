@@ -4,7 +4,7 @@
 
 Some experts, the cheaper the more often, answer test questions, cheapest first; profiles are those of the
 training questions. `independent` is what agents without `wrong_pairs` see: answers weigh by the odds of their
-experts alone, and tell nothing of others. `model` is `der_graph.policies.belief`.
+experts alone, and tell nothing of others. `model` is `der_graph.policies.observation.belief`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from recorded_data import Recorded, load, split
 
 from der_graph.data import Example
 from der_graph.policies.answers import Outcome
-from der_graph.policies.belief import believe
-from der_graph.policies.evidence import Floats, gather
 from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.policies.observation.belief import believe
+from der_graph.policies.observation.evidence import Floats, gather
 from der_graph.state import Situation
 
 DRAWS = 12

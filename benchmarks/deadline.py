@@ -24,8 +24,8 @@ from der_graph.errors import AllExpertsFailedError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.ktp import ktp_template
 from der_graph.policies.agent import load_agent
+from der_graph.policies.evaluation.statistics import bootstrap_interval, paired_difference
 from der_graph.policies.quality import QualityMetric, get_metric
-from der_graph.policies.statistics import bootstrap_interval, paired_difference
 from der_graph.pool import load_pool
 from der_graph.state import DERContext, answers_of, good_answers
 

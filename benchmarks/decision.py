@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from der_graph.data import load_examples
+from der_graph.demo.showcase import demo_file
 from der_graph.policies.agent import DERAgent, load_agent
-from der_graph.showcase import demo_file
 from der_graph.state import Answer, Situation
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from der_graph.nodes.conversation import conversation_text
-from der_graph.policies.encoder import SentenceEncoder
-from der_graph.policies.predictors import Logistic, Neighbours
+from der_graph.policies.baselines.routers import Logistic, Neighbours
+from der_graph.policies.observation import SentenceEncoder
 
 KINDS = {
     "faq": [

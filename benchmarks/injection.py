@@ -24,12 +24,11 @@ from der_graph.data import Example, load_examples
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_chat_runnable
 from der_graph.policies.agent import DERAgent, load_agent
-from der_graph.policies.answers import AnswerSource, Request
-from der_graph.policies.cache import AnswerCache, open_cache
+from der_graph.policies.answers import AnswerCache, AnswerSource, Request, open_cache
+from der_graph.policies.baselines.mixture import transfers
+from der_graph.policies.evaluation.statistics import bootstrap_interval, paired_difference
 from der_graph.policies.quality import QualityMetric, get_metric
-from der_graph.policies.rollout import run_routes
-from der_graph.policies.statistics import bootstrap_interval, paired_difference
-from der_graph.policies.transfer import transfers
+from der_graph.policies.training import run_routes
 from der_graph.pool import Pool, load_pool
 from der_graph.state import Answer
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.policies.statistics import paired_difference, permutation_p
+from der_graph.policies.evaluation.statistics import paired_difference, permutation_p
 
 Floats = npt.NDArray[np.float64]
 DIGITS = 6

@@ -19,13 +19,13 @@ from typing import Any
 from der_graph.data import load_examples
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.policies.agent import load_agent
-from der_graph.policies.cache import open_cache
-from der_graph.policies.ktp_study import Difference, KTPStudy, Pair
-from der_graph.policies.plot_style import save
+from der_graph.policies.answers import open_cache
+from der_graph.policies.evaluation.ktp_study import Difference, KTPStudy, Pair
+from der_graph.policies.evaluation.plots import save
+from der_graph.policies.evaluation.render import interval, table
+from der_graph.policies.evaluation.study_plots import Effect, effects
+from der_graph.policies.evaluation.summary import shown_p
 from der_graph.policies.quality import get_metric
-from der_graph.policies.report_markdown import interval, table
-from der_graph.policies.study_plots import Effect, effects
-from der_graph.policies.summary import shown_p
 from der_graph.pool import load_pool
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.encoder import Vectors
-from der_graph.policies.network import Shape, make_network
+from der_graph.policies.agent.network import Shape, make_network
 from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.policies.observation.encoder import Vectors
 from der_graph.state import Answer, Situation
 
 

@@ -38,9 +38,9 @@ from recorded_pool import (
 
 from der_graph.data import Example
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.new_expert import probe_expert
+from der_graph.policies.evaluation.statistics import paired_difference
 from der_graph.policies.quality import get_metric
-from der_graph.policies.statistics import paired_difference
+from der_graph.policies.training.new_expert import probe_expert
 
 ARMS = ("without", "added", "trained")
 

@@ -22,7 +22,7 @@ from der_graph.nodes.ktp import TEMPLATES
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.encoder import SentenceEncoder, Vectors
+from der_graph.policies.observation.encoder import SentenceEncoder, Vectors
 from der_graph.policies.quality import get_metric
 
 # Billions of parameters, as published with the models.

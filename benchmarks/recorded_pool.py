@@ -32,17 +32,12 @@ from der_graph.data import Example
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.baselines import Single
-from der_graph.policies.cascades import BestCascades
+from der_graph.policies.baselines import PREDICTORS, BestCascades, Cascade, OneShotRouter, Single
+from der_graph.policies.evaluation.statistics import bootstrap_interval
 from der_graph.policies.observation import ObservationConfig
 from der_graph.policies.quality import get_metric
-from der_graph.policies.reward import PRESETS
-from der_graph.policies.rollout import run_routes
-from der_graph.policies.routers import PREDICTORS, OneShotRouter
-from der_graph.policies.statistics import bootstrap_interval
-from der_graph.policies.train import train_agent
-from der_graph.policies.train_config import TrainConfig, preset
-from der_graph.policies.voting import Cascade
+from der_graph.policies.training import TrainConfig, preset, run_routes, train_agent
+from der_graph.policies.training.reward import PRESETS
 from der_graph.state import DERContext
 
 PRICES = (0.02, 0.03, 0.05, 0.08, 0.13, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3)

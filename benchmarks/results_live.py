@@ -8,8 +8,7 @@ from typing import Any
 from results_plan import DEMO_LEARNT
 from results_text import Row, shown, spread, table
 
-from der_graph.policies.report import UNITS, Report
-from der_graph.policies.report_markdown import (
+from der_graph.policies.evaluation.render import (
     NOTE,
     TESTS,
     clock_table,
@@ -17,7 +16,7 @@ from der_graph.policies.report_markdown import (
     method_table,
     task_table,
 )
-from der_graph.policies.report_parts import MethodResult
+from der_graph.policies.evaluation.report import UNITS, MethodResult, Report
 
 SHARE_OF_RUN_ALL = 1 / 7
 

@@ -21,7 +21,7 @@ from results_plan import HERE, PEERS, STAGES, stage
 from results_sections import INTRO, SECTIONS
 from results_text import shown, table
 
-from der_graph.policies.report import Report, read_report
+from der_graph.policies.evaluation import Report, read_report
 
 NOT_MEASURED = "Not measured yet: `make results`."
 MOST_MINUTES, MOST_GB = 60, 6

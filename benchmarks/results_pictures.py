@@ -15,7 +15,7 @@ import numpy as np
 from results_studies import COST, QUALITY, study_pictures
 from results_text import Row, methods, points
 
-from der_graph.policies.plot_style import (
+from der_graph.policies.evaluation.plots import (
     LOOKS,
     ROUTER_LINES,
     ROUTER_MARKERS,
@@ -24,8 +24,8 @@ from der_graph.policies.plot_style import (
     save,
     styled,
 )
-from der_graph.policies.plots import quality_cost as report_quality_cost
-from der_graph.policies.study_plots import training_curves
+from der_graph.policies.evaluation.plots import quality_cost as report_quality_cost
+from der_graph.policies.evaluation.study_plots import training_curves
 
 Results = dict[str, Any]
 _MARKERS = "so^Dv<>"

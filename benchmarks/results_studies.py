@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from results_text import Row
 
-from der_graph.policies.plot_style import ROUTER_LINES, new_figure
-from der_graph.policies.report_parts import Estimate
-from der_graph.policies.study_plots import Effect, effects
+from der_graph.policies.evaluation.plots import ROUTER_LINES, new_figure
+from der_graph.policies.evaluation.report import Estimate
+from der_graph.policies.evaluation.study_plots import Effect, effects
 
 COST = "cost of a question, billions of parameters (mean)"
 QUALITY = "quality (share of right answers)"

@@ -10,7 +10,7 @@ from typing import Any
 
 from recorded_data import at_cost
 
-from der_graph.policies.report_markdown import table
+from der_graph.policies.evaluation.render import table
 
 Row = Mapping[str, Any]
 __all__ = ["band", "budget", "methods", "mixed", "points", "shown", "spread", "table"]

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from der_graph.data import load_examples
-from der_graph.showcase import demo_file, interleaved
+from der_graph.demo.showcase import demo_file, interleaved
 
 
 class Reply(NamedTuple):

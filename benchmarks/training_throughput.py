@@ -28,14 +28,12 @@ from der_graph.nodes.ktp import TEMPLATES
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.encoder import SentenceEncoder
-from der_graph.policies.env import RoutingVecEnv
-from der_graph.policies.episodes import Episodes, RequestConfig
-from der_graph.policies.learner import features_learner
-from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.policies.observation import ObservationConfig, Observer, SentenceEncoder
 from der_graph.policies.quality import QualityMetric, get_metric
-from der_graph.policies.reward import PRESETS, step_reward
-from der_graph.policies.train_config import preset
+from der_graph.policies.training import preset
+from der_graph.policies.training.env import Episodes, RequestConfig, RoutingVecEnv
+from der_graph.policies.training.ppo import features_learner
+from der_graph.policies.training.reward import PRESETS, step_reward
 from der_graph.state import Answer
 
 DEMO = Path(__file__).parent.parent / "der_graph" / "demo" / "questions"

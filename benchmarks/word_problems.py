@@ -21,12 +21,11 @@ from tqdm import tqdm
 
 from der_graph.data import load_examples
 from der_graph.policies.agent import load_agent
-from der_graph.policies.answers import AnswerSource
+from der_graph.policies.answers import AnswerSource, open_cache
 from der_graph.policies.baselines import Single
-from der_graph.policies.cache import open_cache
+from der_graph.policies.evaluation.statistics import wilson_interval
 from der_graph.policies.quality import get_metric
-from der_graph.policies.rollout import Episode, run_routes
-from der_graph.policies.statistics import wilson_interval
+from der_graph.policies.training.mdp import Episode, run_routes
 from der_graph.pool import load_pool
 
 

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "ChatDER": "der_graph.chat_model",
-    "DERAgent": "der_graph.policies.agent",
+    "ChatDER": "der_graph.chat_model.chat_model",
+    "DERAgent": "der_graph.policies.agent.agent",
     "DERContext": "der_graph.state",
     "DERError": "der_graph.errors",
     "DERState": "der_graph.state",
     "Expert": "der_graph.nodes.expert",
     "KTPTemplate": "der_graph.nodes.ktp",
-    "Pool": "der_graph.pool",
+    "Pool": "der_graph.pool.pool",
     "create_der_graph": "der_graph.graph",
-    "load_agent": "der_graph.policies.agent",
-    "load_pool": "der_graph.pool",
+    "load_agent": "der_graph.policies.agent.agent",
+    "load_pool": "der_graph.pool.pool",
 }
 
 __all__ = [

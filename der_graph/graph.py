@@ -19,8 +19,7 @@ from langgraph.graph import END, START, StateGraph
 from der_graph.errors import PoolError
 from der_graph.nodes.answer import answer_node
 from der_graph.nodes.approval import approval_node
-from der_graph.nodes.expert import Expert
-from der_graph.nodes.expert_node import expert_node
+from der_graph.nodes.expert import Expert, expert_node
 from der_graph.nodes.hub import (
     ANSWER_NODE,
     APPROVAL_NODE,
@@ -31,8 +30,8 @@ from der_graph.nodes.hub import (
     der_agent,
 )
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.reliability.threads import StoppableBuilder
 from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.stopping import StoppableBuilder
 from der_graph.nodes.streaming import Audiences
 from der_graph.state import (
     DERContext,

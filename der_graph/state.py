@@ -163,7 +163,7 @@ class DERContext:
         deadline: Seconds for the whole route, above 0. Counted are the seconds of its decisions and answers,
             so a route that waited for a person, or was resumed, is not charged for the pause. An expert
             whose usual time does not fit any more is masked, and nothing is asked after the deadline;
-            `der_graph.nodes.deadline` says what happens to a call that is still running then.
+            `der_graph.nodes.reliability.deadline` says what happens to a call that is still running then.
         allowed_experts: Only these may be asked, by name.
         forbidden_experts: These may not be asked, by name.
         ktp: Name of the Knowledge Transfer Prompt for this request, in place of the graph's; experts with

@@ -15,10 +15,9 @@ from der_graph import Expert, create_der_graph
 from der_graph.data import Example
 from der_graph.nodes.langchain import as_expert
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.encoder import TextEncoder
-from der_graph.policies.new_expert import probe_expert
-from der_graph.policies.train import split_dev, train_agent
-from der_graph.policies.train_config import preset
+from der_graph.policies.observation import TextEncoder
+from der_graph.policies.training import preset, split_dev, train_agent
+from der_graph.policies.training.new_expert import probe_expert
 from der_graph.pool import pool_from
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from openai import OpenAI
 
-from der_graph.server import create_app, in_background
+from der_graph.server.server import create_app, in_background
 
 QUESTION = (
     "A library has 12 shelves with 35 books each. 48 books are lent out. How many are there now?"

@@ -14,9 +14,8 @@ from der_graph import Expert, create_der_graph
 from der_graph.data import Example
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.nodes.langchain import as_expert
-from der_graph.policies.encoder import TextEncoder
-from der_graph.policies.train import split_dev, train_agent
-from der_graph.policies.train_config import preset
+from der_graph.policies.observation import TextEncoder
+from der_graph.policies.training import preset, split_dev, train_agent
 from der_graph.pool import Pool, pool_from
 
 PRICES = {"tea": 3, "coffee": 4, "cake": 5, "soup": 7}

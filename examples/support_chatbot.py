@@ -18,9 +18,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from der_graph import create_der_graph
 from der_graph.errors import BudgetError
 from der_graph.nodes.langchain import as_expert
-from der_graph.policies.encoder import SentenceEncoder, TextEncoder
-from der_graph.policies.predictors import Neighbours
-from der_graph.policies.routers import OneShotRouter
+from der_graph.policies.baselines import OneShotRouter
+from der_graph.policies.baselines.routers import Neighbours
+from der_graph.policies.observation import SentenceEncoder, TextEncoder
 from der_graph.pool import Pool, pool_from
 
 ORDERS = {"1234": ("on its way", "Tuesday"), "5678": ("being packed", "Friday")}

@@ -16,8 +16,8 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from der_graph.nodes.conversation import DRAFT, EXPERTS
-from der_graph.nodes.events import write_event
 from der_graph.nodes.hub import ANSWER_NODE
+from der_graph.nodes.streaming import write_event
 from der_graph.state import Answer, RouteStep, Task, answers_of, elapsed, good_answers
 
 

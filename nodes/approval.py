@@ -18,8 +18,8 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import set_config_context
 from langgraph.types import Command, Send, interrupt
 
-from der_graph.nodes.events import write_event
 from der_graph.nodes.hub import ANSWER_NODE, APPROVAL_NODE, HUB_NODE
+from der_graph.nodes.streaming import write_event
 from der_graph.state import END_CHOICE, Audience, Decision, Task
 
 _ALLOWED = 'resume with True (ask it), False (not on this route) or {"expert": NAME} with a name of "allowed"'

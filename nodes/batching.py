@@ -1,13 +1,13 @@
 """Many calls, one batch: threads that each run LangChain's own `invoke` meet where the model is called.
 
     batch([a, b, c])  ─┬─ invoke(a) ─┐
-                       ├─ invoke(b) ─┼─ Gathering: the last to arrive answers for all, in one `generate`
+                       ├─ invoke(b) ─┼─ BatchCollector: the last to arrive answers for all, in one `generate`
                        └─ invoke(c) ─┘
 
 So each input keeps everything that `invoke` does for it (its own run in every tracer, its own callbacks,
 tags and metadata, caches, errors), and none of that is copied here. A call that never gets to the model (a
 cache hit, a failing callback) leaves, and the others do not wait for it. Calls that belong to no batch, such
-as those of many requests at once, meet in the model's `WaitingLine`. Knows nothing of models.
+as those of many requests at once, meet in the model's `RequestQueue`. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel
@@ -29,9 +32,188 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from pydantic import PrivateAttr
 
-from der_graph.nodes.gathering import SEAT, Gathering, Seat, seat_for
-from der_graph.nodes.threads import in_thread
-from der_graph.nodes.waiting import Cancellable, WaitingLine
+from der_graph.nodes.reliability import in_thread, settle
+
+
+class Cancellable(Protocol):
+    """A request that its caller can give up."""
+
+    @property
+    def cancel(self) -> threading.Event | None:
+        """Set when nobody waits for the answer any more."""
+
+
+AnswerTogether = Callable[[Sequence[Any], None], Sequence[Any]]
+"""Answers all requests in one go; a result that is an exception belongs to its request alone."""
+
+
+_CROWD: ContextVar[int] = ContextVar("der_graph_crowd", default=1)
+
+_QUIET = 0.05  # seconds without an arrival after which the others of a crowd are not waited for
+
+
+@contextmanager
+def crowd(number: int) -> Iterator[None]:
+    """Let the lines know that so many calls are made at the same time in this context."""
+    token = _CROWD.set(number)
+    try:
+        yield
+    finally:
+        _CROWD.reset(token)
+
+
+class _Waiting(NamedTuple):
+    request: Cancellable
+    future: Future[Any]
+    answer_all: AnswerTogether
+    crowd: int
+
+
+class RequestQueue:
+    """Calls from any number of threads and event loops, answered in batches by one thread at a time.
+
+    Args:
+        quiet: Seconds without an arrival after which the others of a crowd are not waited for.
+    """
+
+    def __init__(self, quiet: float = _QUIET) -> None:
+        self._line: deque[_Waiting] = deque()
+        self._busy = False
+        self._lock = threading.Condition()
+        self._quiet = quiet
+
+    def join(self, request: Cancellable, answer_all: AnswerTogether, at_most: int) -> Future[Any]:
+        """Wait for an answer.
+
+        Args:
+            request: What to answer. Once its `cancel` is set it is not begun any more, and its future
+                fails with `CancelledError`.
+            answer_all: Answers this request and others that came with the same function.
+            at_most: Most requests that it takes at once.
+
+        Returns:
+            The future answer.
+        """
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # a caller that gives up sets `cancel`, not the future
+        with self._lock:
+            self._line.append(_Waiting(request, future, answer_all, _CROWD.get()))
+            self._lock.notify_all()
+            first, self._busy = not self._busy, True
+        if first:
+            in_thread(lambda: self._serve(at_most))
+        return future
+
+    def _serve(self, at_most: int) -> None:
+        while part := self._next(at_most):
+            answer = partial(part[0].answer_all, [each.request for each in part], None)
+            settle([each.future for each in part], answer)
+            del part, answer  # what they hold may be large, and the next may be long
+
+    def _next(self, at_most: int) -> list[_Waiting]:
+        with self._lock:
+            self._wait_for_the_crowd(at_most)
+            part: list[_Waiting] = []
+            others: deque[_Waiting] = deque()
+            while self._line and len(part) < at_most:
+                each = self._line.popleft()
+                if each.request.cancel is not None and each.request.cancel.is_set():
+                    each.future.set_exception(CancelledError())
+                # A copy of a model shares its line, and answers for itself.
+                elif part and each.answer_all != part[0].answer_all:
+                    others.append(each)
+                else:
+                    part.append(each)
+            self._line.extendleft(reversed(others))
+            self._busy = bool(part)
+            return part
+
+    def _wait_for_the_crowd(self, at_most: int) -> None:
+        """Wait while more of a crowd arrive, holding the lock; not at all for calls that come alone."""
+        number = 0
+        while number < len(self._line) < min(at_most, max(each.crowd for each in self._line)):
+            number = len(self._line)
+            self._lock.wait(self._quiet)
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AnswerAll = Callable[[Sequence[Any], threading.Event], Sequence[Any]]
+"""Answers all items in one go; a result that is an exception belongs to its item alone."""
+
+
+@dataclass
+class BatchCollector(Generic[Item, Result]):
+    """A table for a known number of calls.
+
+    Attributes:
+        owner: The model that the calls are for; calls of another model made meanwhile are not mixed in.
+        seats: How many calls are awaited.
+        answer_all: Answers the items of all who came.
+        cancel: Set it to stop the answering within one token.
+    """
+
+    owner: object
+    seats: int
+    answer_all: AnswerAll
+    cancel: threading.Event = field(default_factory=threading.Event)
+    _items: list[Any] = field(default_factory=list)
+    _futures: list[Future[Any]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def arrive(self, item: Item) -> tuple[Future[Result], bool]:
+        """Take a seat. Gives the future result, and whether this is the last, who must call `answer`."""
+        with self._lock:
+            future: Future[Result] = Future()
+            future.set_running_or_notify_cancel()  # from here on a caller that gives up does not disturb it
+            self._items.append(item)
+            self._futures.append(future)
+            return future, len(self._items) == self.seats
+
+    def leave(self) -> bool:
+        """Give a seat up. Gives whether all others have arrived, so that the caller must call `answer`."""
+        with self._lock:
+            self.seats -= 1
+            return self.seats > 0 and len(self._items) == self.seats
+
+    def answer(self) -> None:
+        """Answer all who came. Never raises: errors go to those who wait."""
+        settle(self._futures, lambda: self.answer_all(self._items, self.cancel))
+
+
+@dataclass
+class Seat:
+    """One call's place at a gathering; the first call of the model in this context takes it."""
+
+    gathering: BatchCollector[Any, Any]
+    taken: bool = False
+
+    def free_for(self, owner: object) -> bool:
+        """Can a call of this model sit down here?"""
+        return not self.taken and self.gathering.owner is owner
+
+    def arrive(self, item: Any) -> tuple[Future[Any], bool]:
+        """Sit down; see `BatchCollector.arrive`."""
+        self.taken = True
+        return self.gathering.arrive(item)
+
+    def leave(self) -> bool:
+        """The call is over; gives whether `answer` must be called, as it never arrived."""
+        if self.taken:
+            return False
+        self.taken = True
+        return self.gathering.leave()
+
+
+SEAT: ContextVar[Seat | None] = ContextVar("der_graph_seat", default=None)
+"""The seat of the call that runs in this context."""
+
+
+def seat_for(owner: object) -> Seat | None:
+    """The free seat of this context, if it is for this model."""
+    seat = SEAT.get()
+    return seat if seat is not None and seat.free_for(owner) else None
 
 
 class BatchedChatModel(BaseChatModel):
@@ -43,7 +225,7 @@ class BatchedChatModel(BaseChatModel):
     """
 
     max_batch_size: int = 32
-    _line: WaitingLine = PrivateAttr(default_factory=WaitingLine)
+    _line: RequestQueue = PrivateAttr(default_factory=RequestQueue)
 
     def answer_all(
         self, requests: Sequence[Any], cancel: threading.Event | None
@@ -180,7 +362,7 @@ class BatchedChatModel(BaseChatModel):
         """Run calls of this model so that they meet; gives results and exceptions in order."""
         results: list[Any] = []
         for part in _parts(calls, self.max_batch_size, at_most):
-            gathering: Gathering[Any, Any] = Gathering(self, len(part), self.answer_all)
+            gathering: BatchCollector[Any, Any] = BatchCollector(self, len(part), self.answer_all)
             with ThreadPoolExecutor(len(part), thread_name_prefix="der-graph-batch") as pool:
                 futures = [
                     pool.submit(copy_context().run, _seated, Seat(gathering), call) for call in part
@@ -197,7 +379,7 @@ class BatchedChatModel(BaseChatModel):
     ) -> list[Any]:
         results: list[Any] = []
         for part in _parts(calls, self.max_batch_size, at_most):
-            gathering: Gathering[Any, Any] = Gathering(self, len(part), self.answer_all)
+            gathering: BatchCollector[Any, Any] = BatchCollector(self, len(part), self.answer_all)
             # Each becomes a task with a context, and so a seat, of its own.
             results += await asyncio.gather(*(_aseated(Seat(gathering), call) for call in part))
         return results

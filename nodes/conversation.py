@@ -13,10 +13,18 @@ were trained on. The training environment builds the same text by the same funct
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 
 from der_graph.errors import QuestionError
 from der_graph.nodes.tools import tail_of
@@ -133,3 +141,42 @@ def _shortened(text: str) -> str:
         return line
     half = (TURN_CHARACTERS - 5) // 2
     return f"{line[:half]} ... {line[-half:]}"
+
+
+_NAME = re.compile(r"transfer_(?:back_)?to_")
+_MARKS = (
+    "__handoff_destination",
+    "__is_handoff_back",
+)  # langgraph-supervisor's, in response_metadata
+
+
+def without_handovers(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """A conversation without the tool calls that pass it from agent to agent, and without their results.
+
+    A call is a hand-over if its tool is named `transfer_to_...` or `transfer_back_to_...`, or its result is
+    marked as one. What an agent said beside a hand-over stays, except for the standing phrase of those who
+    hand back.
+    """
+    ids = set()
+    for message in messages:
+        if isinstance(message, AIMessage):
+            ids |= {call["id"] for call in message.tool_calls if _NAME.match(call["name"])}
+        elif isinstance(message, ToolMessage) and _marked(message):
+            ids.add(message.tool_call_id)
+    return [kept for message in messages if (kept := _without(message, ids)) is not None]
+
+
+def _without(message: AnyMessage, ids: set[str | None]) -> AnyMessage | None:
+    if isinstance(message, ToolMessage):
+        return None if message.tool_call_id in ids else message
+    if not isinstance(message, AIMessage) or not any(c["id"] in ids for c in message.tool_calls):
+        return message
+    calls = [call for call in message.tool_calls if call["id"] not in ids]
+    if not calls and (_marked(message) or not message.text.strip()):
+        return None
+    # Its text alone: lists of content blocks and providers' own fields would name the call again.
+    return AIMessage(message.text, id=message.id, name=message.name, tool_calls=calls)
+
+
+def _marked(message: AnyMessage) -> bool:
+    return any(mark in message.response_metadata for mark in _MARKS)

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.errors import GraphBubbleUp
 
-from der_graph.errors import PoolError
-from der_graph.nodes.deadline import DeadlineError, call_limit, in_time, unless_late
-from der_graph.nodes.extraction import extract_value
-from der_graph.nodes.ktp import KTPTemplate, ktp_messages
-from der_graph.nodes.spelling import one_spelling
+from der_graph.errors import ExpertError, PoolError
+from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages, ktp_template
+from der_graph.nodes.reliability import DeadlineError, call_limit, in_time, unless_late
+from der_graph.nodes.streaming import Listener, write_event
 from der_graph.nodes.tools import calls_of, reads_tools, without_tools
-from der_graph.state import END_CHOICE, Answer
+from der_graph.nodes.values import extract_value, one_spelling
+from der_graph.state import END_CHOICE, Answer, RouteStep, Task, answers_of
 
 ChatRunnable = Runnable[Any, Any]
 """Takes a list of messages, gives an `AIMessage`: any chat model, bare or wrapped (`with_retry` ...)."""
@@ -135,7 +135,7 @@ class Expert:
         Args:
             prompts: The prompts.
             config: Configuration of the call, or None.
-            time_left: Seconds until the deadline; `der_graph.nodes.deadline` says what is guaranteed.
+            time_left: Seconds until the deadline; `nodes/reliability/deadline.py` says what is guaranteed.
         """
         start = time.perf_counter()
         limit = call_limit(self.model, time_left)
@@ -261,3 +261,59 @@ def _with_system(system: str | None, history: Sequence[BaseMessage]) -> list[Bas
     if history and isinstance(history[0], SystemMessage):
         return [SystemMessage(f"{system}\n\n{history[0].text}"), *history[1:]]
     return [SystemMessage(system), *history]
+
+
+def expert_node(
+    expert: Expert, ktp: KTPTemplate = TEMPLATES["default"], *, on_error: str = "continue"
+) -> Runnable[Task, dict[str, Any]]:
+    """Make the graph node of an expert.
+
+    Args:
+        expert: The expert.
+        ktp: The graph's template.
+        on_error: `continue` records a failure in the route and lets the agent choose again; `raise` raises
+            `ExpertError`, for graphs whose owner prefers LangGraph's own retries (by default those leave
+            out errors of this kind: `RetryPolicy(retry_on=ExpertError)`).
+
+    Returns:
+        A runnable from the edge's `Task` to a state update, synchronous and asynchronous.
+    """
+
+    def template(task: Task) -> KTPTemplate:
+        return ktp if not task.get("ktp") else ktp_template(task["ktp"])
+
+    def before(task: Task) -> list[BaseMessage]:
+        answers = answers_of(task["route"])
+        tail = task.get("tail", [])  # not in tasks of older checkpoints
+        return expert.prompt(task["messages"], task["question"], answers, template(task), tail)
+
+    def after(
+        task: Task, answer: Answer, listener: Listener, config: RunnableConfig
+    ) -> dict[str, Any]:
+        if answer["error"] is not None and on_error == "raise":
+            raise ExpertError(f"expert '{expert.name}': {answer['error']}")
+        step = RouteStep(**task["decision"], answer=answer)
+        write_event(config, "der.answer", {"step": step["step"], **answer})
+        route = [*task["route"], step]
+        return {
+            "question": task["question"],
+            "question_id": task["question_id"],
+            "route": route,
+            "knowledge": knowledge_text(task["question"], answers_of(route), template(task)),
+            "cost": step["spent"] + answer["cost"],
+            "answer": "",
+            "refused": task.get("refused", []),
+            "shown": "" if answer["error"] is not None else listener.shown,
+        }
+
+    def call(task: Task, config: RunnableConfig) -> dict[str, Any]:
+        listener = Listener(task, expert, config)
+        (answer,) = expert.ask([before(task)], listener.config, time_left=task.get("time_left"))
+        return after(task, answer, listener, config)
+
+    async def acall(task: Task, config: RunnableConfig) -> dict[str, Any]:
+        listener = Listener(task, expert, config)
+        answer = await expert.aask(before(task), listener.config, time_left=task.get("time_left"))
+        return after(task, answer, listener, config)
+
+    return RunnableLambda(call, acall, name=expert.name)

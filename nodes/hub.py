@@ -24,12 +24,11 @@ from der_graph.nodes.conversation import (
     find_question,
     history_for_experts,
     last_experts,
+    without_handovers,
 )
-from der_graph.nodes.events import write_event
-from der_graph.nodes.handovers import without_handovers
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.streaming import Audiences, traced
+from der_graph.nodes.streaming import Audiences, traced, write_event
 from der_graph.state import (
     END_CHOICE,
     Decision,

@@ -25,13 +25,12 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
-from der_graph.nodes.concurrency import Bounded
 from der_graph.nodes.expert import ChatRunnable, Expert
 from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
-from der_graph.nodes.masking import Guarded, mask, public, secrets_in
-from der_graph.nodes.pipelines import wrapped_pipeline
-from der_graph.nodes.threads import in_thread
+from der_graph.nodes.redaction import Guarded, mask, public, secrets_in
+from der_graph.nodes.reliability import Bounded, in_thread
 from der_graph.nodes.tools import bare
 
 

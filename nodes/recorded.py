@@ -21,8 +21,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.huggingface.weights import path_digest
 from der_graph.nodes.ktp import estimate_tokens
-from der_graph.nodes.weights import path_digest
 
 if TYPE_CHECKING:
     from der_graph.data import Candidate
@@ -36,7 +36,7 @@ class RecordedChat(BaseChatModel):
     """
 
     data: str
-    """Data file with recorded candidates (JSON Lines, plain or .gz); see `der_graph.data`."""
+    """Data file with recorded candidates (JSON Lines, plain or .gz); see `der_graph.data.files`."""
     model: str
     """Name of the model in that file."""
 
@@ -130,7 +130,7 @@ def recorded_models(path: str | Path) -> list[str]:
 
 
 def _read(path: str, model: str) -> dict[str, Candidate]:
-    from der_graph.data import load_examples  # heavy files: read when an answer is wanted
+    from der_graph.data.files import load_examples  # heavy files: read when an answer is wanted
 
     return {
         example.question.strip(): example.candidates[model]

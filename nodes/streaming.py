@@ -14,23 +14,25 @@ graphs and agents.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.config import merge_configs, set_config_context
+from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import PoolError
-from der_graph.nodes.events import write_event
-from der_graph.nodes.expert import Expert
+from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.stopping import STOPS
 from der_graph.nodes.tools import bare
 from der_graph.state import END_CHOICE, Answer, Audience, DERContext, StreamTokens, Task
+
+if TYPE_CHECKING:
+    from der_graph.nodes.expert import Expert
 
 TAG = "der"
 """Tag of the runs of decisions and experts, to filter traces by."""
@@ -159,3 +161,19 @@ def traced(config: RunnableConfig, step: int) -> RunnableConfig:
 def speaks_once(model: Any) -> bool:
     """Is an expert one chat model, bare or bound? Only then is every token it streams part of its answer."""
     return isinstance(bare(model), BaseChatModel)
+
+
+EventKind = Literal["der.decision", "der.draft", "der.answer", "der.final"]
+
+
+def write_event(config: RunnableConfig, kind: EventKind, content: Mapping[str, Any]) -> None:
+    """Write one event; nothing happens where nobody listens.
+
+    Args:
+        config: The configuration that the node or edge was called with. Python 3.10 does not hand its
+            context on to coroutines, so LangGraph's writer would not find its stream without it.
+        kind: Type of the event.
+        content: What happened.
+    """
+    with set_config_context(config) as context:
+        context.run(lambda: get_stream_writer()({"type": kind, **content}))

@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
-from der_graph.nodes.concurrency import Bounded
+from der_graph.nodes.reliability import Bounded
 
 
 def tail_of(after: Sequence[AnyMessage]) -> list[AnyMessage]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from der_graph.data import Example
-from der_graph.nodes.extraction import extract_value
+from der_graph.nodes.values import extract_value
 from der_graph.policies.quality import QualityMetric
 from der_graph.state import Answer
 

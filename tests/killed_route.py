@@ -1,4 +1,4 @@
-"""A route that is killed: run by tests/test_durability.py as a process of its own, and built there again.
+"""A route that is killed: `tests/graph/test_durability.py` runs it as a process, and builds it again.
 
     python killed_route.py SAVER THREAD LOG WHERE DURABILITY
 

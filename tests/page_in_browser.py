@@ -14,7 +14,7 @@ import pytest
 from fakes import ScriptedAgent, scripted_expert
 
 from der_graph.pool import Pool, pool_from
-from der_graph.serving.running import in_background
+from der_graph.server import in_background
 from der_graph.ui import create_app, create_page
 
 MARKS = [

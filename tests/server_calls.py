@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage
 
 from der_graph.nodes.expert import Expert
 from der_graph.pool import pool_from
-from der_graph.server import create_app, in_background
+from der_graph.server.server import create_app, in_background
 
 openai = pytest.importorskip("openai", reason="needs the extra test")
 for _name in ("fastapi", "uvicorn", "prometheus_client"):

@@ -19,11 +19,11 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
+from der_graph.policies.agent.network import Shape, SharedHead
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.encoder import Vectors
-from der_graph.policies.features import PROFILE_FEATURES
-from der_graph.policies.network import Shape, SharedHead
 from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.policies.observation.encoder import Vectors
+from der_graph.policies.observation.features import PROFILE_FEATURES
 from der_graph.policies.quality import get_metric
 
 COLOURS = ["red", "blue", "green", "white", "black", "grey"]

@@ -17,9 +17,8 @@ from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation import ObservationConfig
 from der_graph.policies.quality import get_metric
-from der_graph.policies.rollout import Episode, run_routes
-from der_graph.policies.train import train_agent
-from der_graph.policies.train_config import TrainConfig
+from der_graph.policies.training import TrainConfig, train_agent
+from der_graph.policies.training.mdp import Episode, run_routes
 from der_graph.state import DERContext
 
 SMALL = TrainConfig(
@@ -73,7 +72,7 @@ def curve(folder: Path) -> list[dict[str, str]]:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ctrl-C once so many steps were taken."""
-    from der_graph.policies.progress import TrainingProgress
+    from der_graph.policies.training.progress import TrainingProgress
 
     original = TrainingProgress._on_step
 

@@ -2,7 +2,7 @@
 
     python benchmarks/peers/export.py --data recorded_pool --out peers_run [--embeddings FILE.npz]
 
-Runs where der-graph is installed. The questions are those of `der_graph.data.load_examples`, train then
+Runs where der-graph is installed. The questions are those of `der_graph.data.files.load_examples`, train then
 dev, and the embeddings those of der-graph's own sentence encoder, so that a peer sees exactly what the
 agent sees. `--embeddings` names a file that keeps them between runs.
 """
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from peer_data import PeerData, fold_of
 
 from der_graph.data import Example, load_examples
-from der_graph.policies.encoder import DEFAULT_ENCODER, SentenceEncoder
+from der_graph.policies.observation.encoder import DEFAULT_ENCODER, SentenceEncoder
 
 
 def sizes() -> dict[str, float]:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from peer_data import Floats, PeerData, Setting, load_choices
 
-from der_graph.policies.statistics import bootstrap_interval, bootstrap_intervals
+from der_graph.policies.evaluation.statistics import bootstrap_interval, bootstrap_intervals
 
 Row = dict[str, Any]
 

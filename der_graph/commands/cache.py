@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.policies.cache import open_cache
+    from der_graph.policies.answers import open_cache
 
     with open_cache(args.cache) as cache:
         if args.action == "clear":

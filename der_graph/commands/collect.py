@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data import load_examples
     from der_graph.errors import DataError
-    from der_graph.policies.cache import open_cache
-    from der_graph.policies.collect import collect_answers
+    from der_graph.policies.answers import open_cache
+    from der_graph.policies.answers.collect import collect_answers
     from der_graph.pool import load_pool
 
     if args.workers is not None and args.workers < 1:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     examples = load_examples(args.data, limit=args.limit)
     engine: AbstractContextManager[Any] = nullcontext(None)
     if args.engine == "ray":
-        from der_graph.ray_engine import RayEngine
+        from der_graph.pool.ray_engine import RayEngine
 
         engine = RayEngine(args.pool, address=args.address, workers=args.workers, gpus=args.gpus)
     with open_cache(args.cache) as cache, engine as asking:

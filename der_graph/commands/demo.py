@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.showcase import run_demo
+    from der_graph.demo.showcase import run_demo
 
     run_demo(full=args.full, seconds=args.seconds)
     return 0

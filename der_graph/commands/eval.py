@@ -19,7 +19,7 @@ from der_graph.commands.options import (
 
 if TYPE_CHECKING:
     from der_graph.data import Example
-    from der_graph.policies.report_parts import WallClock
+    from der_graph.policies.evaluation.report import WallClock
     from der_graph.pool import Pool
 
 
@@ -82,16 +82,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data import load_examples
     from der_graph.nodes.hub import agent_for_pool
-    from der_graph.policies.agent import load_agent
-    from der_graph.policies.agent_folder import trained_metric
-    from der_graph.policies.cache import open_cache
-    from der_graph.policies.evaluate import evaluate
-    from der_graph.policies.methods import BASELINES
-    from der_graph.policies.provenance import agent_info, data_info, pool_info, run_info
+    from der_graph.policies.agent import load_agent, trained_metric
+    from der_graph.policies.answers import open_cache
+    from der_graph.policies.baselines import RewardRanker
+    from der_graph.policies.evaluation import BASELINES, evaluate, write_report
+    from der_graph.policies.evaluation.provenance import agent_info, data_info, pool_info, run_info
+    from der_graph.policies.evaluation.summary import is_live, summarize
     from der_graph.policies.quality import get_metric
-    from der_graph.policies.rankers import RewardRanker
-    from der_graph.policies.report_files import write_report
-    from der_graph.policies.summary import is_live, summarize
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)
@@ -144,7 +141,7 @@ def _wall_clock(
 
     from der_graph.graph import create_der_graph
     from der_graph.nodes.conversation import messages_of
-    from der_graph.policies.timing import measure_wall_clock
+    from der_graph.policies.evaluation.timing import measure_wall_clock
 
     if sample < 1 or not live:
         return None

@@ -50,10 +50,9 @@ def run_add(args: argparse.Namespace) -> int:
     """Add what is new in a pool file to an agent."""
     from der_graph.data import load_examples
     from der_graph.errors import AgentError, PoolError
-    from der_graph.policies.agent import DERAgent, load_agent
-    from der_graph.policies.agent_folder import trained_metric
-    from der_graph.policies.cache import open_cache
-    from der_graph.policies.new_expert import probe_expert
+    from der_graph.policies.agent import DERAgent, load_agent, trained_metric
+    from der_graph.policies.answers import open_cache
+    from der_graph.policies.training.new_expert import probe_expert
     from der_graph.pool import load_pool
 
     if args.probes < 1:

@@ -94,10 +94,9 @@ def run(args: argparse.Namespace) -> int:
 
     from der_graph.data import load_examples
     from der_graph.errors import DataError
-    from der_graph.policies.cache import open_cache
+    from der_graph.policies.answers import open_cache
     from der_graph.policies.observation import ObservationConfig
-    from der_graph.policies.train import split_dev, train_agent
-    from der_graph.policies.train_config import preset
+    from der_graph.policies.training import preset, split_dev, train_agent
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)

@@ -48,12 +48,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data import load_examples
     from der_graph.errors import AgentError, BudgetError
-    from der_graph.policies.agent import DERAgent, load_agent
-    from der_graph.policies.agent_folder import trained_metric
-    from der_graph.policies.answers import AnswerSource
-    from der_graph.policies.cache import open_cache
+    from der_graph.policies.agent import DERAgent, load_agent, trained_metric
+    from der_graph.policies.answers import AnswerSource, open_cache
     from der_graph.policies.quality import get_metric
-    from der_graph.policies.tuning import KnobPoint, choose_point, knob_curve
+    from der_graph.policies.training.tuning import KnobPoint, choose_point, knob_curve
     from der_graph.pool import load_pool
 
     if args.points < 1:

@@ -8,12 +8,16 @@ normalisation of SQuAD's evaluation script, Rajpurkar et al., 2016) and know tho
 from __future__ import annotations
 
 import re
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 from der_graph.data import Example
-from der_graph.errors import DataError
-from der_graph.nodes.extraction import normalize_text, normalize_value
-from der_graph.nodes.spelling import one_spelling, parse_number
-from der_graph.policies.quality.metric import references
+from der_graph.errors import DataError, require
+from der_graph.nodes.values import normalize_text, normalize_value, one_spelling, parse_number
+from der_graph.policies.quality.metric import is_answered, references, score_text_pairs
 from der_graph.state import Answer
 
 TOLERANCE = 1e-4
@@ -155,3 +159,89 @@ def _same_number(given: float | None, wanted: float | None) -> bool:
     if given is None or wanted is None:
         return False
     return abs(given - wanted) <= TOLERANCE * max(1.0, abs(wanted))
+
+
+class MathVerify:
+    """Equality of mathematical expressions.
+
+    Args:
+        timeout: Seconds that parsing or comparing one answer may take; slower ones count as wrong.
+            Enforced by a signal, so only on the main thread; elsewhere there is no limit.
+
+    Raises:
+        MissingDependencyError: If math-verify is not installed.
+    """
+
+    name = "math"
+
+    def __init__(self, *, timeout: int = 3) -> None:
+        self._package: ModuleType = require("math_verify", extra="metrics", why="the metric 'math'")
+        self._timeout = timeout
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        """Judge each answer by the example at its position; see `QualityMetric`."""
+        pairs = zip(answers, examples, strict=True)
+        return [
+            float(is_answered(answer) and self._equal(answer["text"], references(example)))
+            for answer, example in pairs
+        ]
+
+    def _equal(self, text: str, targets: list[str]) -> bool:
+        main = threading.current_thread() is threading.main_thread()
+        limit = self._timeout if main else None
+        given = self._package.parse(text, parsing_timeout=limit)
+        for target in targets:
+            # LaTeX is only recognised between math marks, which a bare reference lacks.
+            bare = target.lstrip("# ")
+            gold = self._package.parse(
+                bare if "$" in bare or "\\boxed" in bare else f"${bare}$", parsing_timeout=limit
+            )
+            if self._package.verify(gold, given, timeout_seconds=limit):
+                return True
+        return False
+
+
+def token_f1(answer: Answer, example: Example) -> float:
+    """Harmonic mean of precision and recall of the answer's words, best over the spellings."""
+    return max(word_f1(answer["text"], reference) for reference in references(example))
+
+
+def word_f1(text: str, reference: str) -> float:
+    """F1 of two bags of normalised words.
+
+    Examples:
+        >>> word_f1("the red fox", "a quick red fox")
+        0.8
+    """
+    given, wanted = normalize_text(text).split(), normalize_text(reference).split()
+    if not given or not wanted:
+        return float(given == wanted)
+    shared = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * shared / (len(given) + len(wanted))
+
+
+class RougeL:
+    """ROUGE-L F-measure: the longest common subsequence of words.
+
+    Args:
+        stem: Cut words to their stems first (Porter).
+
+    Raises:
+        MissingDependencyError: If rouge-score is not installed.
+    """
+
+    name = "rouge_l"
+
+    def __init__(self, *, stem: bool = True) -> None:
+        package = require("rouge_score.rouge_scorer", extra="metrics", why="ROUGE-L")
+        self._scorer: Any = package.RougeScorer(["rougeL"], use_stemmer=stem)
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        """Judge each answer by the example at its position; see `QualityMetric`."""
+        return score_text_pairs(answers, examples, self._compare)
+
+    def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
+        pairs = zip(targets, texts, strict=True)
+        return [
+            float(self._scorer.score(target, text)["rougeL"].fmeasure) for target, text in pairs
+        ]

@@ -11,12 +11,18 @@ from typing import Any
 
 from der_graph.errors import MetricError
 from der_graph.policies.quality.judge import Judge
-from der_graph.policies.quality.match import choice, exact, match, numeric
+from der_graph.policies.quality.match import (
+    MathVerify,
+    RougeL,
+    choice,
+    exact,
+    match,
+    numeric,
+    token_f1,
+)
 from der_graph.policies.quality.metric import PairMetric, QualityMetric
 from der_graph.policies.quality.neural import BLEURT, BARTScore, BERTScore
-from der_graph.policies.quality.overlap import RougeL, token_f1
 from der_graph.policies.quality.recorded import RecordedScore
-from der_graph.policies.quality.symbolic import MathVerify
 
 DEFAULT_METRIC = "match"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from der_graph.data import Example, load_examples
-from der_graph.nodes.extraction import extract_value
+from der_graph.nodes.values import extract_value
 from der_graph.policies.quality import get_metric
 from der_graph.state import Answer
 

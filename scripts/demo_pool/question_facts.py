@@ -1,7 +1,7 @@
 """Common knowledge that the demo's questions are made of, collected by hand.
 
 Nothing here may stand in `heldout.jsonl` or `showcase.jsonl`: `make_questions.py` and
-`tests/test_demo_questions.py` check it. Spellings that count equally are separated by " | ".
+`tests/demo/test_questions.py` check it. Spellings that count equally are separated by " | ".
 """
 
 # ruff: noqa: RUF001 (letters of other alphabets are meant here)

@@ -1,0 +1,152 @@
+"""A finished route as the answer of one chat model: whole, or in pieces while the route goes on.
+
+    state of the graph ──answer_of──> AIMessage: text, tool calls, summed usage; route and cost as metadata
+    parts of its stream ──AnswerStream──> events for the tracers, chunks of the answer
+
+Drafts never get into the chunks. The tokens of an expert do, as they come, where the graph knows that no
+other can follow it (`der_graph.nodes.streaming`); any other answer is given in words once the route is over.
+Knows nothing of chat models.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+
+from der_graph.chat_model.settings import cut_at_stop
+from der_graph.errors import ExpertError
+from der_graph.nodes.conversation import EXPERTS
+from der_graph.state import Answer, RouteStep, answers_of
+
+STREAM_MODES = ["messages", "custom", "values"]
+"""What an `AnswerStream` reads of a graph whose request has `stream_tokens="final"`."""
+
+
+def answer_of(
+    state: Mapping[str, Any], *, model_name: str, cost_unit: str, stop: Sequence[str] = ()
+) -> AIMessage:
+    """The answer of a finished route as one message.
+
+    Args:
+        state: What the graph gave back.
+        model_name: For tracers and for callbacks that count tokens by model.
+        cost_unit: The pool's.
+        stop: Texts that end the answer.
+    """
+    final, route = state["messages"][-1], state["route"]
+    answers = answers_of(route)
+    text = cut_at_stop(final.text, stop)
+    tokens_in = sum(answer["input_tokens"] for answer in answers)
+    tokens_out = sum(answer["output_tokens"] for answer in answers)
+    usage = UsageMetadata(
+        input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
+    )
+    return AIMessage(
+        content=text,
+        tool_calls=final.tool_calls,
+        usage_metadata=usage if tokens_in + tokens_out else None,  # no expert says
+        response_metadata={
+            "model_name": model_name,
+            "finish_reason": "tool_calls" if final.tool_calls else "stop",
+            EXPERTS: [answer["expert"] for answer in answers],
+            "der_route": [_brief(step) for step in route],
+            "der_usage": _by_expert(answers),
+            "der_cost": sum(answer["cost"] for answer in answers),
+            "der_cost_unit": cost_unit,
+        },
+    )
+
+
+def _brief(step: RouteStep) -> dict[str, Any]:
+    """A step in a line: who was chosen, why, how surely, and what came of it."""
+    brief: dict[str, Any] = {
+        "step": step["step"],
+        "choice": step["choice"],
+        "reason": step["reason"],
+        "probability": step["probabilities"][step["choice"]],
+    }
+    if step["answer"] is not None:
+        brief["cost"] = step["answer"]["cost"]
+        brief["seconds"] = step["answer"]["seconds"]
+        brief["error"] = step["answer"]["error"]
+    return brief
+
+
+def _by_expert(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        sums = found.setdefault(
+            answer["expert"], {"calls": 0, "input_tokens": 0, "output_tokens": 0, "cost": 0.0}
+        )
+        sums["calls"] += 1
+        for name in ("input_tokens", "output_tokens", "cost"):
+            sums[name] += answer[name]
+    return found
+
+
+class AnswerStream:
+    """Turns what the graph streams into chunks of the answer.
+
+    Args:
+        live: May tokens be shown before the answer is whole? Not where it may be cut at a stop text.
+    """
+
+    def __init__(self, *, live: bool = True) -> None:
+        self.state: dict[str, Any] = {}
+        self._live = live
+        self._shown = ""
+        self._held = ""
+
+    def read(self, mode: str, part: Any) -> tuple[list[dict[str, Any]], list[AIMessageChunk]]:
+        """Read one part of the stream; gives events and chunks."""
+        if mode == "values":
+            self.state = part
+        elif mode == "custom":
+            return ([part] if str(part.get("type", "")).startswith("der.") else []), []
+        elif self._live and isinstance(part[0], AIMessageChunk):
+            text = self._more(part[0].text)
+            return [], [AIMessageChunk(content=text)] if text else []
+        return [], []
+
+    def _more(self, text: str) -> str:
+        """What may be shown of a token: an answer has no white space at its ends."""
+        self._held += text
+        if not self._shown:
+            self._held = self._held.lstrip()
+        shown = self._held.rstrip()
+        self._held = self._held[len(shown) :]
+        self._shown += shown
+        return shown
+
+    def close(self, answer: AIMessage) -> Iterator[AIMessageChunk]:
+        """The chunks that are still missing of the whole answer; the last has usage and metadata.
+
+        Raises:
+            ExpertError: If the expert failed after its first words had been shown.
+        """
+        text = answer.text
+        if not text.startswith(self._shown):
+            raise ExpertError(
+                "the last expert failed in mid-answer, when its first words had been streamed; "
+                "invoke the model instead of streaming it to get the answer before that one"
+            )
+        for piece in re.findall(r"\s*\S+|\s+$", text[len(self._shown) :]):
+            yield AIMessageChunk(content=piece)
+        yield AIMessageChunk(
+            content="",
+            tool_call_chunks=[
+                tool_call_chunk(
+                    name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index
+                )
+                for index, call in enumerate(answer.tool_calls)
+            ],
+            usage_metadata=answer.usage_metadata,
+            response_metadata=answer.response_metadata,
+            chunk_position="last",
+        )

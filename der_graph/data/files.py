@@ -1,0 +1,303 @@
+"""Data files: one question a line, with its reference answer and, where there are, recorded ones.
+
+    .jsonl, .jsonl.gz  ──load_examples──>  list[Example]
+
+Two layouts are read, told apart by their field names:
+
+- MixInstruct, as LLM-Blender publishes it (Jiang et al., ACL 2023, arXiv 2306.02561): `{"id",
+  "instruction", "input", "output", "candidates": [{"model", "text", "scores": {...}}]}`. Without
+  `candidates` too; a candidate may also carry `answer` (the extracted answer, to see who agrees)
+  and `tokens`.
+- `{"question", "answer"}`, with `id` and `task` where known.
+
+A line of either may carry `history`, the conversation before the question; see `history.py`.
+
+Every fault is reported with file, line, what was found and what is allowed. Knows nothing of
+experts or metrics.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from der_graph.errors import DataError
+
+ALIAS_SEPARATOR = " | "
+"""Stands between the spellings of one reference answer, any of which counts."""
+
+_LAYOUTS = (
+    'a line is {"instruction", "input", "output", "candidates"} (MixInstruct; "input" and '
+    '"candidates" may be left out) or {"question", "answer"}, each with "id" and "task" where known'
+)
+_SHOWN = 80  # characters of a faulty value that an error shows
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model's recorded answer to one question.
+
+    Attributes:
+        model: Name of the model; an expert of that name replays it.
+        text: What it said.
+        scores: Recorded qualities and other numbers by name, all finite.
+        answer: The extracted answer, or None.
+        tokens: Tokens generated, or None.
+    """
+
+    model: str
+    text: str
+    scores: dict[str, float] = field(default_factory=dict)
+    answer: str | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its reference answer.
+
+    Attributes:
+        id: Unique in its file; `<file>/<line>` where the file gives none.
+        question: The question, never empty.
+        reference: The right answer; several spellings stand in one string, separated by " | ".
+        task: Kind of question, for reports by task; empty where unknown.
+        candidates: Recorded answers by model name; empty where there are none.
+        history: The conversation before the question, as pairs of role (`system`, `user`, `assistant`) and
+            text; empty for a question on its own.
+    """
+
+    id: str
+    question: str
+    reference: str
+    task: str = ""
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    history: tuple[tuple[str, str], ...] = ()
+
+
+def load_examples(path: str | os.PathLike[str], *, limit: int | None = None) -> list[Example]:
+    """Read a data file.
+
+    Args:
+        path: A `.jsonl` file, plain or compressed (`.gz`), UTF-8. Blank lines are skipped.
+        limit: Read only the first so many questions.
+
+    Returns:
+        The questions in the file's order, at least one, with unique ids.
+
+    Raises:
+        DataError: If the file is missing, empty or damaged, or a line has another layout, missing
+            fields, scores that are no finite numbers, or an id that was used before.
+    """
+    path = Path(path)
+    if limit is not None and limit < 1:
+        raise DataError(f"limit={limit}: at least 1 question must be read")
+    examples: list[Example] = []
+    lines_of: dict[str, int] = {}
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        example = _Row(path, number, line).example()
+        if example.id in lines_of:
+            raise DataError(
+                f"{path}, line {number}: the id {example.id!r} was used in line "
+                f"{lines_of[example.id]}; ids must be unique"
+            )
+        lines_of[example.id] = number
+        examples.append(example)
+        if len(examples) == limit:
+            break
+    if not examples:
+        raise DataError(f"{path}: the file has no questions; {_LAYOUTS}")
+    return examples
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a plain or compressed file, with its faults turned into `DataError`."""
+    try:
+        # utf-8-sig: files saved on Windows often begin with a byte order mark.
+        if path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+                yield from enumerate(file, 1)
+        else:
+            with path.open(encoding="utf-8-sig") as file:
+                yield from enumerate(file, 1)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: there is no such file (looked in {path.absolute().parent})"
+        ) from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; give a .jsonl or .jsonl.gz file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text ({error.reason}); a compressed file's name ends in .gz"
+        ) from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path}: damaged or not a gzip file ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+class _Row:
+    """One line on its way to an `Example`; knows where it stands, for the messages."""
+
+    def __init__(self, path: Path, number: int, line: str) -> None:
+        self.path, self.number = path, number
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            hint = (
+                "; a JSON array must be written one object a line"
+                if line.lstrip()[:1] == "["
+                else ""
+            )
+            self.fail(f"not JSON ({error}), found {_shown(line.strip())}{hint}")
+        if not isinstance(row, dict):
+            self.fail(f"found a JSON {type(row).__name__}; {_LAYOUTS}")
+        self.row: dict[str, Any] = row
+
+    def fail(self, message: str) -> NoReturn:
+        raise DataError(f"{self.path}, line {self.number}: {message}") from None
+
+    def example(self) -> Example:
+        row = self.row
+        if "instruction" in row:
+            parts = [self.text(row, "instruction"), self.text(row, "input", default="")]
+            reference = self.reference("output")
+        elif "question" in row:
+            parts = [self.text(row, "question")]
+            reference = self.reference("answer")
+        else:
+            self.fail(f"another layout, with the fields {_listing(row) or '(none)'}; {_LAYOUTS}")
+        question = "\n\n".join(part for part in parts if part.strip())
+        if not question:
+            self.fail("the question is empty")
+        stem = self.path.name.split(".")[0]
+        identity = self.text(row, "id", default="") or f"{stem}/{self.number}"
+        return Example(
+            id=identity,
+            question=question,
+            reference=reference,
+            task=self.text(row, "task", default=""),
+            candidates=self.candidates(),
+            history=read_history(self.row.get("history"), self.fail),
+        )
+
+    def text(self, row: dict[str, Any], name: str, *, default: str | None = None) -> str:
+        """A field that is text, or a number written as one."""
+        value = row.get(name)
+        if value is None:
+            if default is None:
+                self.fail(f'the field "{name}" is missing; found {_listing(row)}')
+            return default
+        nan = isinstance(value, float) and not math.isfinite(value)
+        if nan or isinstance(value, bool) or not isinstance(value, str | int | float):
+            self.fail(f'"{name}" is {_shown(json.dumps(value))}; it must be text')
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which no tokenizer and no hash accepts
+            self.fail(
+                f'"{name}" holds half of a character (a lone surrogate), found {_shown(text)}'
+            )
+        return text
+
+    def reference(self, name: str) -> str:
+        """The reference answer; a list of spellings becomes one string."""
+        value = self.row.get(name)
+        if isinstance(value, list) and value:
+            return ALIAS_SEPARATOR.join(self.text({name: item}, name) for item in value)
+        reference = self.text(self.row, name)
+        # Long-form data may have an empty output with recorded qualities; a short answer is there.
+        if not reference.strip() and name == "answer":
+            self.fail('"answer" is empty')
+        return reference
+
+    def candidates(self) -> dict[str, Candidate]:
+        given = self.row.get("candidates")
+        if given is None:
+            return {}
+        if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+            self.fail(f'"candidates" is {_shown(json.dumps(given))}; it must be a list of objects')
+        found: dict[str, Candidate] = {}
+        for item in given:
+            model = self.text(item, "model")
+            if model in found:
+                self.fail(f"two candidates of the model {model!r}; each model may have one")
+            found[model] = Candidate(
+                model=model,
+                text=self.text(item, "text"),
+                scores=self.scores(model, item.get("scores")),
+                answer=None if item.get("answer") is None else self.text(item, "answer"),
+                tokens=self.tokens(model, item.get("tokens")),
+            )
+        return found
+
+    def tokens(self, model: str, given: Any) -> int | None:
+        if given is None:
+            return None
+        if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+            shown = _shown(json.dumps(given))
+            self.fail(f'candidate {model!r}: "tokens" is {shown}; it must be a whole number >= 0')
+        return given
+
+    def scores(self, model: str, given: Any) -> dict[str, float]:
+        if given is None:
+            return {}
+        if not isinstance(given, dict):
+            shown = _shown(json.dumps(given))
+            self.fail(f'candidate {model!r}: "scores" is {shown}; it must be an object')
+        for name, value in given.items():
+            # bool is an int in Python, and a judgement of right or wrong is a score: true is 1.
+            if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+                self.fail(
+                    f"candidate {model!r}: the score {name!r} is {json.dumps(value)}; it must be a "
+                    "finite number (leave the score out where there is none)"
+                )
+        return {name: float(value) for name, value in given.items()}
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def _listing(names: Sequence[str] | dict[str, Any]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+ROLES = ("system", "user", "assistant")
+
+
+def read_history(given: Any, fail: Callable[[str], NoReturn]) -> tuple[tuple[str, str], ...]:
+    """Read the field `history` of a line.
+
+    Args:
+        given: Its value; None where there is none.
+        fail: Called with what is wrong; raises.
+
+    Returns:
+        Pairs of role and text, in order.
+    """
+    if given is None:
+        return ()
+    if not isinstance(given, list):
+        fail(f'"history" is a {type(given).__name__}; it must be a list of {{"role", "content"}}')
+    turns = []
+    for number, turn in enumerate(given, 1):
+        role, text = (
+            (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
+        )
+        if role not in ROLES or not isinstance(text, str) or not text.strip():
+            fail(
+                f'turn {number} of "history" is {str(turn)[:80]}; it must be {{"role": one of '
+                f'{", ".join(ROLES)}; "content": some text}}'
+            )
+        turns.append((str(role), text))
+    return tuple(turns)

@@ -1,0 +1,1 @@
+"""The demo pool, its agent and questions, and `der demo`, which shows them at work."""

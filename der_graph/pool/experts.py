@@ -1,0 +1,140 @@
+"""One entry of a pool file becomes an expert: model, price, prompt.
+
+    HuggingFaceSection | LangChainSection | RecordedSection ──expert_of──> Expert
+
+Paths are read as relative to the pool file, and `${VARIABLE}` is replaced. Models are described, not loaded.
+Knows nothing of pools.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from der_graph.errors import PoolError
+from der_graph.nodes.expert import Expert, check_name
+from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.huggingface.decoding import THINK_TAGS
+from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
+from der_graph.nodes.langchain import as_chat_runnable, bounded, fingerprint_of
+from der_graph.nodes.recorded import RecordedChat
+from der_graph.pool.file import (
+    CostUnit,
+    HuggingFaceSection,
+    KTPSection,
+    LangChainSection,
+    RecordedSection,
+    expand_variables,
+)
+
+
+def expert_of(
+    section: HuggingFaceSection | LangChainSection | RecordedSection, folder: Path, unit: CostUnit
+) -> Expert:
+    """Make an expert of its entry.
+
+    Args:
+        section: The entry.
+        folder: The pool file's folder.
+        unit: What costs count.
+
+    Raises:
+        DERError: If it cannot be an expert.
+    """
+    check_name(section.name)  # before anything is looked for
+    if isinstance(section, HuggingFaceSection):
+        model: Any = _huggingface(section, folder)
+        fingerprint = model.fingerprint
+    elif isinstance(section, LangChainSection):
+        settings = expand_variables(section.settings, "settings")
+        model = bounded(
+            as_chat_runnable(expand_variables(section.model, "model"), **settings),
+            section.max_concurrency,
+        )
+        fingerprint = fingerprint_of(section.model, settings)
+    else:
+        data = (folder / Path(expand_variables(section.data, "data")).expanduser()).resolve()
+        if not data.is_file():
+            raise PoolError(f"data '{section.data}': there is no such file ({data})")
+        model = RecordedChat(data=str(data), model=section.model or section.name)
+        fingerprint = model.fingerprint
+    prices = section.token_prices
+    recorded = isinstance(section, RecordedSection)
+    cost = _cost(section.cost, model, unit)
+    seconds = section.seconds
+    if seconds is None and unit == "seconds":
+        seconds = cost or None  # the price is the time
+    return Expert(
+        name=section.name,
+        model=model,
+        cost=cost,
+        seconds=seconds,
+        description=section.description,
+        # Recorded answers were given without knowledge of others, to the bare question.
+        ktp=template_of(section.ktp, section.name) or (TEMPLATES["none"] if recorded else None),
+        system=section.system,
+        token_prices=None if prices is None else (prices.input, prices.output),
+        fingerprint=fingerprint,
+    )
+
+
+def _huggingface(section: HuggingFaceSection, folder: Path) -> HuggingFaceChat:
+    adapter = expand_variables(section.adapter, "adapter")
+    return HuggingFaceChat(
+        model=_model_path(expand_variables(section.model, "model"), folder),
+        adapter=None if adapter is None else str((folder / Path(adapter).expanduser()).resolve()),
+        revision=section.revision,
+        device=expand_variables(section.device, "device"),
+        dtype=section.dtype,
+        quantization=section.quantization,
+        generation=section.generation,
+        prompt_format=section.prompt_format,
+        stop=section.stop,
+        reasoning=THINK_TAGS if section.reasoning is None else section.reasoning or None,
+        template_settings=section.template_settings,
+        max_batch_size=section.max_batch_size,
+    )
+
+
+def _model_path(model: str, folder: Path) -> str:
+    """A path relative to the pool file, where that is what is meant; else the hub id as it is."""
+    path = folder / Path(model).expanduser()
+    if path.exists() or model.endswith(".gguf") or model.startswith((".", "~", "/")):
+        return str(path.resolve())
+    # 'experts/solver' may be a hub id or a folder; a folder 'experts' beside the file decides.
+    if "/" in model and (folder / model.split("/")[0]).is_dir():
+        raise PoolError(f"model '{model}': there is no such folder ({path})")
+    return model
+
+
+def template_of(given: str | KTPSection | None, name: str) -> KTPTemplate | None:
+    """The Knowledge Transfer Prompt that an entry means; None where it leaves that open.
+
+    Args:
+        given: A template's name, or its texts.
+        name: For a template of one's own.
+
+    Raises:
+        PoolError: If there is no such template, or its texts cannot be used.
+    """
+    if isinstance(given, KTPSection):
+        return KTPTemplate(name, given.transfer, given.first, given.max_answer_tokens)
+    return None if given is None else ktp_template(given)
+
+
+def _cost(given: float | None, model: Any, unit: CostUnit) -> float:
+    if given is not None:
+        return given
+    size = (
+        model.parameters_b
+        if isinstance(model, HuggingFaceChat) and unit == "parameters_b"
+        else None
+    )
+    if size is None:
+        why = (
+            "it can be left out only if the weights are on this machine"
+            if isinstance(model, HuggingFaceChat) and unit == "parameters_b"
+            else "it can be left out only for local models where cost_unit is parameters_b"
+        )
+        raise PoolError(f"cost is missing; {why}")
+    return float(f"{size:.4g}")

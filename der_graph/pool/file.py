@@ -1,0 +1,245 @@
+"""The pool file, as it is written: every field, its meaning and what is allowed.
+
+    pool.yaml ──yaml.safe_load──> dict ──PoolFile──> checked values, or one PoolError that names the fault
+
+Checks what can be seen in the file alone; `pool.py` makes experts of it. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from der_graph.errors import PoolError
+
+CostUnit = Literal["parameters_b", "usd", "seconds"]
+"""What costs count: billions of parameters run, US dollars, or seconds."""
+
+BACKENDS = ("huggingface", "langchain", "recorded")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False, protected_namespaces=())
+
+
+class KTPSection(_Section):
+    """A Knowledge Transfer Prompt of one's own; see `der_graph.nodes.ktp`."""
+
+    transfer: str
+    """Text once there is an earlier answer; fields: question, answer, answers."""
+    first: str = "{question}"
+    """Text while there is none; field: question."""
+    max_answer_tokens: int = Field(default=512, ge=1)
+    """Longest share of the prompt that earlier answers may take."""
+
+
+class TokenPrices(_Section):
+    """Prices per million tokens, in the pool's cost unit."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class _ExpertSection(_Section):
+    """What experts of all backends have."""
+
+    name: str
+    """Unique; also the node's name: no '|', ':' or white space."""
+    cost: float | None = Field(default=None, ge=0)
+    """Price of one call in the pool's unit; read from the model's size where left out."""
+    description: str = ""
+    """What it is good at, in a few words."""
+    system: str | None = None
+    """A system prompt of its own."""
+    ktp: str | KTPSection | None = None
+    """How it receives earlier answers: a template's name or one's own; the pool's where left out."""
+    token_prices: TokenPrices | None = None
+    """Charge by token; `cost` is then the most that one call may cost."""
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Usual time of one call: who would not be done before a request's deadline is not asked."""
+
+
+class HuggingFaceSection(_ExpertSection):
+    """A local model run by transformers; see `der_graph.nodes.huggingface.chat.HuggingFaceChat`."""
+
+    backend: Literal["huggingface"]
+    model: str
+    """Hub id, folder or .gguf file; paths are relative to the pool file."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter, relative to the pool file."""
+    revision: str | None = None
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["4bit", "8bit"] | None = None
+    generation: dict[str, Any] = Field(default_factory=dict)
+    prompt_format: str | None = None
+    stop: list[str] = Field(default_factory=list)
+    reasoning: tuple[str, str] | Literal[False] | None = None
+    """Marks of a thought, `["<think>", "</think>"]` where left out; false for none."""
+    template_settings: dict[str, Any] = Field(default_factory=dict)
+    max_batch_size: int = Field(default=32, ge=1)
+
+
+class LangChainSection(_ExpertSection):
+    """A provider's model through LangChain's `init_chat_model`."""
+
+    backend: Literal["langchain"]
+    model: str
+    """Such as `openai:gpt-4o-mini`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Passed on; write secrets as `${VARIABLE}`."""
+    max_concurrency: int = Field(default=8, ge=1)
+    """Most calls in flight at this model, over everything that asks it."""
+
+
+class RecordedSection(_ExpertSection):
+    """Replays recorded answers; see `der_graph.nodes.recorded.RecordedChat`."""
+
+    backend: Literal["recorded"]
+    data: str
+    """Data file with candidates, relative to the pool file."""
+    model: str | None = None
+    """Name of the model in the data file; the expert's name where left out."""
+
+
+ExpertSection = Annotated[
+    HuggingFaceSection | LangChainSection | RecordedSection, Field(discriminator="backend")
+]
+
+
+class SettingsSection(_Section):
+    """What holds for the whole pool."""
+
+    max_steps: int = Field(default=4, ge=1)
+    """Longest route, in calls."""
+    cost_unit: CostUnit = "parameters_b"
+    ktp: str | KTPSection | None = None
+    """The Knowledge Transfer Prompt of experts without one of their own."""
+    repeat_experts: bool = False
+    """May an expert be asked twice on one route?"""
+
+
+class PoolFile(_Section):
+    """A whole pool file."""
+
+    experts: list[ExpertSection] = Field(min_length=1)
+    settings: SettingsSection = Field(default_factory=SettingsSection)
+
+
+def read_pool_file(path: Path) -> PoolFile:
+    """Read and check a pool file.
+
+    Raises:
+        PoolError: If it is missing, empty, not YAML, or has a fault; names file, expert, field, what was
+            given and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PoolError(f"{path}: there is no such pool file; give a path, or 'demo'") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PoolError(f"{path}: the pool file cannot be read ({error})") from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PoolError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        raise PoolError(
+            f"{path}: the pool file is empty; it needs 'experts:' with at least one expert"
+        )
+    if not isinstance(content, dict):
+        raise PoolError(
+            f"{path}: a pool file is a mapping with 'experts:' and 'settings:', "
+            f"and this is a {type(content).__name__}"
+        )
+    try:
+        return PoolFile.model_validate(content)
+    except ValidationError as error:
+        raise PoolError(f"{path}: {_explain(error, content)}") from None
+
+
+def expand_variables(value: Any, where: str) -> Any:
+    """Replace `${NAME}` by the environment variable, in texts at any depth.
+
+    Raises:
+        PoolError: If a variable is not set.
+    """
+    if isinstance(value, str):
+
+        def look_up(match: re.Match[str]) -> str:
+            found = os.environ.get(match.group(1))
+            if found is None:
+                raise PoolError(f"{where}: environment variable {match.group(1)} is not set")
+            return found
+
+        return re.sub(r"\$\{(\w+)\}", look_up, value)
+    if isinstance(value, Mapping):
+        return {key: expand_variables(each, where) for key, each in value.items()}
+    if isinstance(value, list):
+        return [expand_variables(each, where) for each in value]
+    return value
+
+
+def _explain(error: ValidationError, content: dict[str, Any]) -> str:
+    """One line about the first fault."""
+    fault = error.errors(include_url=False)[0]
+    location = list(fault["loc"])
+    where, section = _place(location, content)
+    field = ".".join(str(part) for part in location)
+    given = _shown(fault["input"])
+    kind = fault["type"]
+    if kind == "extra_forbidden":
+        allowed = sorted(section.model_fields) if section is not None else []
+        near = difflib.get_close_matches(str(location[-1]), allowed, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"{where}unknown field '{field}'{hint} (allowed: {', '.join(allowed)})"
+    if kind == "missing":
+        return f"{where}field '{field}' is missing"
+    if kind in ("model_attributes_type", "model_type", "dict_type") and not field:
+        return f"{where}an expert is a mapping with 'name', 'backend' and 'model', not {given}"
+    if kind == "union_tag_not_found":
+        return f"{where}field 'backend' is missing; allowed: {', '.join(BACKENDS)}"
+    if kind == "union_tag_invalid":
+        tag = str(fault["input"].get("backend"))
+        near = difflib.get_close_matches(tag, BACKENDS, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        return f"{where}unknown backend '{tag}'; {hint}allowed: {', '.join(BACKENDS)}"
+    if kind == "literal_error":
+        return f"{where}{field} is {given}; allowed: {fault.get('ctx', {}).get('expected', '')}"
+    if kind == "too_short" and field == "experts":
+        return "there are no experts; add at least one"
+    return f"{where}{field} is {given}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _place(location: list[Any], content: dict[str, Any]) -> tuple[str, type[BaseModel] | None]:
+    """Where a fault is, for people; takes what that says off the location."""
+    if location[:1] == ["experts"] and len(location) > 1:
+        index = location[1]
+        entry = content["experts"][index]
+        name = entry.get("name") if isinstance(entry, dict) else None
+        del location[:2]
+        section: type[BaseModel] | None = _ExpertSection
+        if location and location[0] in BACKENDS:
+            sections = dict(zip(BACKENDS, get_args(get_args(ExpertSection)[0]), strict=True))
+            section = sections[location.pop(0)]
+        nested: dict[str, type[BaseModel]] = {"ktp": KTPSection, "token_prices": TokenPrices}
+        if len(location) > 1 and location[0] in nested:
+            section = nested[location[0]]
+            location[1:] = [part for part in location[1:] if part not in ("str", "KTPSection")]
+        return (f"expert '{name}': " if name else f"expert number {index + 1}: "), section
+    if location[:1] == ["settings"] and len(location) > 1:
+        del location[0]
+        return "settings: ", SettingsSection
+    return "", PoolFile
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

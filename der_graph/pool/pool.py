@@ -1,0 +1,243 @@
+"""The pool: which experts there are, in a fixed order. Pool file in, experts out.
+
+    "demo" | pool.yaml ──load_pool──> Pool ──create_der_graph──> one node per expert
+
+Models are described here and loaded when they are first asked, or by `preload`. Of agents it knows that
+one may have an encoder to load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from der_graph.errors import DERError, PoolError, UnknownExpertError
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
+from der_graph.nodes.recorded import RecordedChat
+from der_graph.nodes.rules import RouteRules
+from der_graph.pool.experts import expert_of, template_of
+from der_graph.pool.file import CostUnit, read_pool_file
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """What holds for a whole pool.
+
+    Attributes:
+        max_steps: Longest route, in calls.
+        cost_unit: What costs count: `parameters_b`, `usd` or `seconds`.
+        ktp: The Knowledge Transfer Prompt of experts without one of their own; None for the default.
+        repeat_experts: May an expert be asked twice on one route?
+    """
+
+    max_steps: int = 4
+    cost_unit: CostUnit = "parameters_b"
+    ktp: KTPTemplate | None = None
+    repeat_experts: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Experts in a fixed order, which is the order that agents know.
+
+    Attributes:
+        experts: The experts.
+        settings: What holds for all of them.
+
+    Raises:
+        PoolError: If there is none, or a name is used twice.
+    """
+
+    experts: tuple[Expert, ...]
+    settings: PoolSettings = field(default_factory=PoolSettings)
+
+    def __post_init__(self) -> None:
+        if not self.experts:
+            raise PoolError("the pool has no experts; add at least one")
+        names = [expert.name for expert in self.experts]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise PoolError(f"two experts are named '{doubled[0]}'; names must be unique")
+
+    def __iter__(self) -> Iterator[Expert]:
+        return iter(self.experts)
+
+    def __len__(self) -> int:
+        return len(self.experts)
+
+    def __getitem__(self, name: str) -> Expert:
+        """The expert of a name.
+
+        Raises:
+            UnknownExpertError: If there is none; lists those there are.
+        """
+        for expert in self.experts:
+            if expert.name == name:
+                return expert
+        raise UnknownExpertError(
+            f"there is no expert '{name}'; the pool has: {', '.join(self.names)}"
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the experts, in order."""
+        return tuple(expert.name for expert in self.experts)
+
+    @property
+    def rules(self) -> RouteRules:
+        """What is allowed on a route over this pool."""
+        return RouteRules(
+            self.names,
+            tuple(expert.cost for expert in self.experts),
+            self.settings.max_steps,
+            self.settings.repeat_experts,
+            tuple(expert.seconds for expert in self.experts),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when an answer of the pool may change."""
+        digest = hashlib.sha256()
+        for expert in self.experts:
+            ktp = (expert.ktp or self.settings.ktp or TEMPLATES["default"]).fingerprint
+            parts = (expert.name, expert.fingerprint, expert.system or "", ktp)
+            digest.update("\x00".join(parts).encode() + b"\x01")
+        return digest.hexdigest()[:16]
+
+    def preload(self, progress: Callable[[str], None] | None = None) -> None:
+        """Load all models now instead of when they are first asked.
+
+        Args:
+            progress: Gets a line before each expert is loaded.
+
+        Raises:
+            DERError: If a model cannot be loaded; names the expert.
+        """
+        # First make all weights ready, then load: converting takes memory that loading wants as well.
+        for step in ("prepare", "load"):
+            for number, expert in enumerate(self.experts, 1):
+                act = getattr(expert.model, step, None)
+                if act is None:
+                    continue
+                if progress is not None and step == "load":
+                    progress(f"loading {expert.name} ({number} of {len(self.experts)})")
+                try:
+                    act()
+                except DERError as error:
+                    raise type(error)(f"expert '{expert.name}': {error}") from error
+
+
+def preload(agent: Any, pool: Pool, progress: Callable[[str], None] = lambda line: None) -> None:
+    """Load what agent and experts load when they are first used. Takes its time: not for an event loop.
+
+    Args:
+        agent: The agent; its sentence encoder is loaded, if it has one.
+        pool: The experts.
+        progress: Gets a line before each part.
+
+    Raises:
+        DERError: If something cannot be loaded; an expert's error names it.
+    """
+    encoder = getattr(getattr(agent, "observer", None), "encoder", None)
+    if encoder is not None:
+        progress("loading the agent's text encoder")
+        encoder.encode(["warm up"])
+    progress("making the experts' weights ready")
+    pool.preload(progress)
+
+
+def pool_from(experts: Sequence[Expert], **settings: Any) -> Pool:
+    """Make a pool of experts; settings are those of `PoolSettings`."""
+    if "ktp" in settings:
+        settings["ktp"] = ktp_template(settings["ktp"])
+    return Pool(tuple(experts), PoolSettings(**settings))
+
+
+def load_pool(pool: str | Path = "demo") -> Pool:
+    """Load a pool. Models are loaded when they are first asked.
+
+    Args:
+        pool: `demo` for the pool that is shipped, or the path of a pool file.
+
+    Raises:
+        PoolError: If the file, or an expert in it, cannot be used.
+    """
+    path = pool_path(pool)
+    content = read_pool_file(path)
+    experts = []
+    for section in content.experts:
+        try:
+            experts.append(expert_of(section, path.parent, content.settings.cost_unit))
+        except DERError as error:
+            raise _placed(error, path, section.name) from error
+    try:
+        settings = content.settings
+        return Pool(
+            tuple(experts),
+            PoolSettings(
+                settings.max_steps,
+                settings.cost_unit,
+                template_of(settings.ktp, "pool"),
+                settings.repeat_experts,
+            ),
+        )
+    except PoolError as error:
+        raise PoolError(f"{path}: {error}") from error
+
+
+def pool_path(pool: str | Path) -> Path:
+    """The pool file that is meant."""
+    if pool == "demo":
+        return Path(str(files("der_graph") / "demo" / "pool.yaml"))
+    path = Path(pool).expanduser()
+    return path / "pool.yaml" if path.is_dir() else path
+
+
+def check_pool(pool: str | Path) -> list[str]:
+    """Check a pool file; gives one line an expert: name, backend, where the model is, size, cost.
+
+    Raises:
+        PoolError: If the file, or an expert in it, cannot be used.
+    """
+    loaded = load_pool(pool)
+    unit = {"parameters_b": "B parameters", "usd": "US dollars", "seconds": "s"}[
+        loaded.settings.cost_unit
+    ]
+    width = max(map(len, loaded.names))
+    lines = []
+    for expert in loaded:
+        backend, where, size = _described(expert.model)
+        prices = expert.token_prices
+        charge = f"at most {expert.cost:g}" if prices else f"{expert.cost:g}"
+        lines.append(
+            f"{expert.name:<{width}}  {backend:<11}  {where}{size}, cost {charge} {unit} a call"
+        )
+    return lines
+
+
+def _described(model: Any) -> tuple[str, str, str]:
+    if isinstance(model, HuggingFaceChat):
+        where = f"{model.model} ({model.weights.where})" if model.weights else model.model
+        adapter = f" + adapter {model.adapter}" if model.adapter else ""
+        size = model.parameters_b
+        return "huggingface", where + adapter, f", {size:.3g} B parameters" if size else ""
+    if isinstance(model, RecordedChat):
+        model.load()
+        return "recorded", f"{model.model} in {model.data}", ""
+    while hasattr(model, "bound"):  # bounded, guarded
+        model = model.bound
+    return "langchain", type(model).__name__, ""
+
+
+def _placed(error: DERError, path: Path, name: str) -> DERError:
+    kind = type(error) if isinstance(error, DERError) else PoolError
+    return kind(f"{path}: expert '{name}': {error}")

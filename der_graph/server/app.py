@@ -1,0 +1,185 @@
+"""The endpoints.
+
+    POST /v1/chat/completions   GET /v1/models   GET /v1/models/{name}
+    GET /healthz  the process is there    GET /readyz  the models are loaded    GET /metrics  for Prometheus
+
+Models are loaded in the background when the application starts, so the port is open at once.
+"""
+# No `from __future__ import annotations` here: FastAPI reads the annotations of the endpoints, and those are
+# of an optional package that is imported inside the function.
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import der_graph
+from der_graph.errors import DERError, require
+from der_graph.nodes.reliability import in_thread
+from der_graph.server.access import Access, Keys
+from der_graph.server.engine import Engine
+from der_graph.server.failures import RequestError
+from der_graph.server.replies import model_card, to_json
+from der_graph.server.service import CLIENT_GONE, Service, describe
+
+log = logging.getLogger("der_graph.server")
+
+
+def build_app(
+    engine: Engine,
+    *,
+    keys: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    max_concurrent: int = 256,
+    max_body: int = 2**20,
+    on_failure: Callable[[], None] = lambda: None,
+) -> Any:
+    """Build the ASGI application; see `der_graph.server.server.create_app`.
+
+    Args:
+        engine: Pool and agent; loaded when the application starts.
+        keys: The keys that are accepted; none: everybody may come in.
+        cors_origins: Origins whose web pages may call; none by default.
+        max_concurrent: Most chat completions at a time; others get 429.
+        max_body: Largest request, in bytes.
+        on_failure: Called when loading has failed.
+    """
+    why = "der serve"
+    fastapi = require("fastapi", extra="serve", why=why)
+    from starlette.exceptions import HTTPException
+    from starlette.middleware.cors import CORSMiddleware
+    from starlette.requests import Request
+    from starlette.responses import Response, StreamingResponse
+
+    service = Service(engine, max_concurrent)
+
+    async def load() -> None:
+        try:
+            await asyncio.wrap_future(in_thread(lambda: engine.load(log.info)))
+        except Exception as error:
+            service.failure = error
+            shown = str(error) if isinstance(error, DERError) else type(error).__name__
+            log.error("loading failed: %s", shown)
+            on_failure()
+        else:
+            log.info("ready: %s", ", ".join(engine.models))
+        finally:
+            service.settled.set()
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(load())
+        yield
+        task.cancel()
+
+    def json_response(content: Any, status: int = 200, headers: Any = None) -> Response:
+        return Response(to_json(content), status, headers, "application/json")
+
+    async def chat(request: Request) -> Response:
+        """Answer a conversation."""
+        body = await _read(request, max_body)
+        call = service.open(body, request.scope)
+        headers = {"x-request-id": call.reply.id}
+        if not call.request.stream:
+            text = await call.whole(request.receive)
+            return Response(text, 200, headers, "application/json")
+        pieces = call.pieces(request.receive)
+        first = await anext(pieces)
+
+        async def stream() -> AsyncIterator[bytes]:
+            async with aclosing(pieces):
+                yield first
+                async for piece in pieces:
+                    yield piece
+
+        headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(stream(), 200, headers, "text/event-stream")
+
+    async def models(request: Request) -> Response:
+        """List the models: the ensemble, then every expert."""
+        cards = [model_card(each, engine.created, describe(engine, each)) for each in engine.models]
+        return json_response({"object": "list", "data": cards})
+
+    async def model(request: Request) -> Response:
+        """Describe one model."""
+        name = request.path_params["name"]
+        if name not in engine.models:
+            message = f"there is no model {name[:80]!r}; there are: {', '.join(engine.models)}"
+            raise RequestError(404, message, param="model", code="model_not_found")
+        return json_response(model_card(name, engine.created, describe(engine, name)))
+
+    async def healthz(request: Request) -> Response:
+        """Is the process there?"""
+        return json_response({"status": "ok", "version": der_graph.__version__})
+
+    async def readyz(request: Request) -> Response:
+        """Are the models loaded?"""
+        if engine.ready:
+            return json_response({"status": "ready"})
+        status = "loading" if service.failure is None else "failed"
+        return json_response({"status": status}, 503, {"Retry-After": "2"})
+
+    async def metrics(request: Request) -> Response:
+        """What Prometheus is told."""
+        page, media_type = engine.metrics.page()
+        return Response(page, media_type=media_type)
+
+    async def on_request_error(request: Request, error: Any) -> Response:
+        return json_response(error.body, error.status, error.headers)
+
+    async def on_http_error(request: Request, error: Any) -> Response:
+        message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        failure = RequestError(error.status_code, message, code="not_found")
+        return json_response(failure.body, error.status_code, getattr(error, "headers", None))
+
+    app = fastapi.FastAPI(
+        title="der-graph",
+        version=der_graph.__version__,
+        lifespan=lifespan,
+        docs_url=None,  # these pages would load scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+    )
+    for path, endpoint, method in (
+        ("/v1/chat/completions", chat, "POST"),
+        ("/v1/models", models, "GET"),
+        ("/v1/models/{name:path}", model, "GET"),
+        ("/healthz", healthz, "GET"),
+        ("/readyz", readyz, "GET"),
+        ("/metrics", metrics, "GET"),
+    ):
+        app.add_api_route(path, endpoint, methods=[method], response_model=None)
+    app.add_exception_handler(RequestError, on_request_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_middleware(Access, keys=Keys(keys))
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    app.state.der = service
+    return app
+
+
+async def _read(request: Any, at_most: int) -> bytes:
+    """Read a body, but no more of it than is allowed.
+
+    Raises:
+        RequestError: 413 if it is larger, 499 if the caller left before its end.
+    """
+    from starlette.requests import ClientDisconnect
+
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > at_most:
+                message = f"the request is larger than {at_most} bytes"
+                raise RequestError(413, message, code="too_large")
+    except ClientDisconnect:
+        raise RequestError(CLIENT_GONE, "the connection was closed") from None
+    return bytes(body)

@@ -1,0 +1,247 @@
+"""The graphs behind the server: the ensemble's, and one for each expert alone.
+
+    ChatRequest ──run──> event, text, event, text, ..., Outcome
+
+Loading happens in a thread (`load`), everything else on the event loop; experts that run here generate in
+threads of their own, and calls that come together are answered in one batch (`der_graph.nodes.batching`).
+Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from der_graph.errors import CacheError, PoolError
+from der_graph.graph import create_der_graph
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.hub import RoutingAgent
+from der_graph.policies.answers import AnswerCache
+from der_graph.policies.baselines import Single
+from der_graph.pool.pool import Pool, preload
+from der_graph.server.failures import RequestError
+from der_graph.server.metrics import Metrics
+from der_graph.server.protocol import ChatRequest
+from der_graph.server.replies import Outcome
+from der_graph.state import Answer, answers_of, good_answers
+
+ENSEMBLE = "der"
+"""Name of the model that is the whole ensemble."""
+
+
+class FinishWatch(BaseCallbackHandler):
+    """Remembers why each expert's answer ended."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self._experts: dict[UUID, str] = {}
+
+    def on_chat_model_start(
+        self,
+        serialized: Any,
+        messages: Any,
+        *,
+        run_id: UUID,
+        metadata: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Remember whose run it is."""
+        self._experts[run_id] = str((metadata or {}).get("langgraph_node", ""))
+
+    def on_llm_end(self, response: Any, *, run_id: UUID, **_: Any) -> None:
+        """Read why it ended."""
+        message = getattr(response.generations[0][0], "message", None)
+        reason = (getattr(message, "response_metadata", None) or {}).get("finish_reason")
+        self.reasons[self._experts.pop(run_id, "")] = str(reason)
+
+    def of(self, outcome: Outcome) -> str:
+        """Why the final answer ended, in the protocol's words."""
+        for answer in reversed(good_answers(answers_of(outcome.route))):
+            if answer["text"] == outcome.answer:
+                return "length" if self.reasons.get(answer["expert"]) == "length" else "stop"
+        return "stop"
+
+
+@dataclass
+class Engine:
+    """Pool and agent, ready to answer.
+
+    Attributes:
+        pool: The experts.
+        load_agent: Gives the agent; called in the thread that loads.
+        metrics: Is told what happens.
+        cache: Where answers are kept, or None.
+        ready: Is everything loaded?
+    """
+
+    pool: Pool
+    load_agent: Callable[[], RoutingAgent]
+    metrics: Metrics
+    cache: AnswerCache | None = None
+    ready: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+    fingerprint: str = ""
+    _graphs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if ENSEMBLE in self.pool:
+            raise PoolError(
+                f"an expert is named '{ENSEMBLE}', which is the server's name for the ensemble; rename it"
+            )
+
+    @property
+    def models(self) -> list[str]:
+        """Names that a request may ask for."""
+        return [ENSEMBLE, *self.pool.names]
+
+    @property
+    def cost_unit(self) -> str:
+        """What costs count."""
+        return self.pool.settings.cost_unit
+
+    def load(self, progress: Callable[[str], None] = lambda line: None) -> None:
+        """Load agent and experts, and build the graphs. Takes its time: not for the event loop.
+
+        Raises:
+            DERError: If something cannot be loaded.
+        """
+        agent = self.load_agent()
+        pool = self.pool
+        if self.cache is not None:
+            cached = [with_cache(each, self.cache, self.metrics.looked_up) for each in pool]
+            pool = replace(pool, experts=tuple(cached))
+        graphs = {ENSEMBLE: create_der_graph(pool, agent=agent).compile(name=ENSEMBLE)}
+        for expert in pool:
+            asks = Single([expert.name], [expert.cost], expert.name)
+            alone = create_der_graph(replace(pool, experts=(expert,)), agent=asks, max_steps=1)
+            graphs[expert.name] = alone.compile(name=expert.name)
+        preload(agent, pool, progress)
+        self.fingerprint = f"fp_{pool.fingerprint}"
+        self._graphs = graphs
+        self.ready = True
+        self.metrics.ready.set(1)
+
+    def check(self, model: str) -> None:
+        """Check that a request can be taken.
+
+        Raises:
+            RequestError: 404 for a model that there is not, 503 while loading.
+        """
+        if model not in self.models:
+            message = f"there is no model {model[:80]!r}; there are: {', '.join(self.models)}"
+            raise RequestError(404, message, param="model", code="model_not_found")
+        if not self.ready:
+            raise RequestError(
+                503, "the models are being loaded; try again soon", code="not_ready", retry_after=2
+            )
+
+    async def run(
+        self, request: ChatRequest
+    ) -> AsyncGenerator[Mapping[str, Any] | str | Outcome, None]:
+        """Answer a request.
+
+        Args:
+            request: The request, whose model was checked.
+
+        Yields:
+            Events of the route; for streams, pieces of the final answer; the outcome last. Close it to stop
+            the route: what an expert generates for it then ends within one token.
+        """
+        start = time.perf_counter()
+        watch = FinishWatch()
+        modes = ["custom", "values"] + (["messages"] if request.stream else [])
+        parts = self._graphs[request.model].astream(
+            {"messages": request.messages},
+            {"callbacks": [watch], "run_name": f"der serve {request.model}"},
+            context=replace(request.context, stream_tokens="final"),
+            stream_mode=modes,
+        )
+        state: dict[str, Any] = {}
+        speaker: str | None = None
+        async with aclosing(parts):
+            async for mode, part in parts:
+                if mode == "values":
+                    state = part
+                elif mode == "custom":
+                    self.metrics.event(part)
+                    yield part
+                elif isinstance(part[0], AIMessage) and part[0].text:
+                    message = part[0]
+                    if speaker not in (None, message.id):
+                        yield "\n\n"  # what was said before came to nothing: its expert failed
+                    speaker = message.id
+                    yield message.text
+        outcome = Outcome(
+            state["answer"], state["route"], float(state["cost"]), time.perf_counter() - start
+        )
+        outcome = replace(outcome, finish=watch.of(outcome))
+        self.metrics.outcome(request.model, outcome)
+        yield outcome
+
+
+log = logging.getLogger("der_graph.server")
+
+
+@dataclass(frozen=True)
+class CachedExpert(Expert):
+    """An expert with a cache; for asynchronous graphs.
+
+    Attributes:
+        answers: The cache.
+        noted: Gets the expert's name, and whether the answer was there.
+    """
+
+    answers: AnswerCache | None = None
+    noted: Callable[[str, bool], None] = lambda name, hit: None
+
+    async def aask(
+        self, prompt: list[BaseMessage], config: RunnableConfig | None = None, **more: Any
+    ) -> Answer:
+        """Ask one question; see `Expert.aask`."""
+        if self.answers is None:
+            return await super().aask(prompt, config, **more)
+        start = time.perf_counter()
+        key = await asyncio.to_thread(self.cache_key, prompt)
+        found = await asyncio.to_thread(self._find, self.answers, key)
+        self.noted(self.name, found is not None)
+        if found is not None:
+            return {**found, "seconds": time.perf_counter() - start}
+        answer = await super().aask(prompt, config, **more)
+        if more.get("time_left") is None:  # else it may have been cut by this request's deadline
+            await asyncio.to_thread(self._keep, self.answers, key, answer)
+        return answer
+
+    @staticmethod
+    def _find(answers: AnswerCache, key: str) -> Answer | None:
+        try:
+            return answers.get_many([key]).get(key)
+        except CacheError as error:
+            log.warning("%s", error)
+            return None
+
+    @staticmethod
+    def _keep(answers: AnswerCache, key: str, answer: Answer) -> None:
+        try:
+            answers.put_many({key: answer})
+        except CacheError as error:
+            log.warning("%s", error)
+
+
+def with_cache(
+    expert: Expert, answers: AnswerCache, noted: Callable[[str, bool], None]
+) -> CachedExpert:
+    """The same expert, with a cache."""
+    own = {each.name: getattr(expert, each.name) for each in fields(expert)}
+    return CachedExpert(**own, answers=answers, noted=noted)

@@ -1,0 +1,94 @@
+"""What Prometheus is told about the server.
+
+Labels are names of the pool's experts, `der`, HTTP statuses and the word `unknown`: nothing that callers
+write, so the number of series is bounded. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from der_graph.errors import require
+
+if TYPE_CHECKING:
+    from der_graph.server.replies import Outcome
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_DECISION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class Metrics:
+    """Counters and histograms of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        prometheus = require("prometheus_client", extra="serve", why="the server's metrics")
+        self._prometheus = prometheus
+        self.registry = prometheus.CollectorRegistry()
+        counter, histogram = self._make(prometheus.Counter), self._make(prometheus.Histogram)
+        gauge = self._make(prometheus.Gauge)
+        self.requests = counter(
+            "der_requests", "Chat completions, by model and HTTP status.", ["model", "status"]
+        )
+        self.seconds = histogram(
+            "der_request_seconds", "Chat completions, end to end.", ["model"], buckets=_SECONDS
+        )
+        self.in_flight = gauge("der_requests_in_flight", "Chat completions being worked on.")
+        self.ready = gauge("der_ready", "1 once experts and agent are loaded.")
+        self.route_length = histogram(
+            "der_route_length", "Calls of experts on a route.", ["model"], buckets=range(1, 11)
+        )
+        self.route_cost = counter(
+            "der_route_cost", "Cost of all routes, in the pool's unit.", ["model"]
+        )
+        self.tokens = counter("der_tokens", "Tokens of all experts.", ["direction"])
+        self.expert_seconds = histogram(
+            "der_expert_seconds",
+            "Calls of an expert, waiting included.",
+            ["expert"],
+            buckets=_SECONDS,
+        )
+        self.expert_errors = counter("der_expert_errors", "Failed calls of an expert.", ["expert"])
+        self.decision_seconds = histogram(
+            "der_decision_seconds", "Decisions of the agent.", buckets=_DECISION
+        )
+        self.cache = counter(
+            "der_cache_lookups", "Looks into the answer cache.", ["expert", "result"]
+        )
+
+    def _make(self, kind: Any) -> Any:
+        def make(name: str, text: str, labels: Any = (), **more: Any) -> Any:
+            return kind(name, text, labels, registry=self.registry, **more)
+
+        return make
+
+    def page(self) -> tuple[bytes, str]:
+        """The page for Prometheus, and its content type."""
+        prometheus = self._prometheus
+        return prometheus.generate_latest(self.registry), prometheus.CONTENT_TYPE_LATEST
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Note an event of a route."""
+        if event["type"] == "der.decision":
+            self.decision_seconds.observe(event["seconds"])
+        elif event["type"] == "der.answer":
+            self.expert_seconds.labels(event["expert"]).observe(event["seconds"])
+            if event["error"] is not None:
+                self.expert_errors.labels(event["expert"]).inc()
+
+    def outcome(self, model: str, outcome: Outcome) -> None:
+        """Note the end of a route."""
+        self.route_length.labels(model).observe(len(outcome.experts))
+        self.route_cost.labels(model).inc(outcome.cost)
+        self.tokens.labels("input").inc(outcome.usage["prompt_tokens"])
+        self.tokens.labels("output").inc(outcome.usage["completion_tokens"])
+
+    def request(self, model: str, status: int, seconds: float) -> None:
+        """Note the end of a request."""
+        self.requests.labels(model, str(status)).inc()
+        if status < 400:
+            self.seconds.labels(model).observe(seconds)
+
+    def looked_up(self, expert: str, hit: bool) -> None:
+        """Note a look into the answer cache."""
+        self.cache.labels(expert, "hit" if hit else "miss").inc()

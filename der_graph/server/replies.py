@@ -1,0 +1,169 @@
+"""Writing the responses of the chat completions protocol.
+
+    Outcome ──completion──> one object         events ──chunk──> one object a piece, `data: ...` each
+
+Beyond the protocol, responses have a field `der`: the route and its cost; in a stream, chunks with an empty
+`delta` carry the decisions, drafts and answers, which other clients pass over. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from der_graph.server.failures import expert_error
+from der_graph.state import RouteStep, answers_of
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a route.
+
+    Attributes:
+        answer: The final answer.
+        route: The route.
+        cost: What it cost, in the pool's unit.
+        seconds: Wall clock of the whole.
+        finish: `stop`, or `length` for an answer that was cut.
+    """
+
+    answer: str
+    route: list[RouteStep]
+    cost: float
+    seconds: float
+    finish: str = "stop"
+
+    @property
+    def experts(self) -> list[str]:
+        """Who was asked, in order."""
+        return [answer["expert"] for answer in answers_of(self.route)]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of all experts together."""
+        answers = answers_of(self.route)
+        tokens_in = sum(answer["input_tokens"] for answer in answers)
+        tokens_out = sum(answer["output_tokens"] for answer in answers)
+        return {
+            "prompt_tokens": tokens_in,
+            "completion_tokens": tokens_out,
+            "total_tokens": tokens_in + tokens_out,
+        }
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What all parts of one response have in common.
+
+    Attributes:
+        model: The model that was asked.
+        fingerprint: Changes when an answer of the pool may change.
+        cost_unit: What costs count.
+        ignored: Parameters of the request without effect.
+        id: Of the response.
+        created: Seconds since 1970.
+    """
+
+    model: str
+    fingerprint: str
+    cost_unit: str
+    ignored: tuple[str, ...] = ()
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def completion(self, outcome: Outcome) -> dict[str, Any]:
+        """The whole response."""
+        message = {"role": "assistant", "content": outcome.answer, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.finish}
+        return {
+            **self._head("chat.completion"),
+            "choices": [choice],
+            "usage": outcome.usage,
+            "der": self.summary(outcome),
+        }
+
+    def chunk(
+        self,
+        delta: Mapping[str, Any],
+        *,
+        finish: str | None = None,
+        der: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """A piece of a streamed response."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = {**self._head("chat.completion.chunk"), "choices": [choice]}
+        return chunk if der is None else {**chunk, "der": der}
+
+    def usage_chunk(self, outcome: Outcome) -> dict[str, Any]:
+        """The piece that ends a stream if the caller asked for the tokens used."""
+        return {**self._head("chat.completion.chunk"), "choices": [], "usage": outcome.usage}
+
+    def summary(self, outcome: Outcome) -> dict[str, Any]:
+        """The route, for the field `der`."""
+        return {
+            "route": [public_step(step) for step in outcome.route],
+            "experts": outcome.experts,
+            "cost": outcome.cost,
+            "cost_unit": self.cost_unit,
+            "seconds": outcome.seconds,
+            "ignored": list(self.ignored),
+        }
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+
+def public_step(step: RouteStep) -> dict[str, Any]:
+    """A step of a route, as callers see it."""
+    answer = step["answer"]
+    return {**step, "answer": None if answer is None else public_answer(answer)}
+
+
+def public_answer(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer, or the event of one, as callers see it: of an error its kind alone."""
+    return {**answer, "error": expert_error(answer["error"])}
+
+
+def public_event(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event of a route, as callers see it."""
+    return public_answer(event) if event["type"] == "der.answer" else dict(event)
+
+
+def server_sent(content: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return f"data: {to_json(content)}\n\n".encode()
+
+
+def to_json(content: Any) -> str:
+    """JSON as the protocol wants it: numbers that it does not know (NaN, infinity) become null."""
+    try:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and (content != content or abs(content) == float("inf")):
+        return None
+    return content
+
+
+def model_card(name: str, created: int, der: Mapping[str, Any]) -> dict[str, Any]:
+    """One entry of the list of models."""
+    return {"id": name, "object": "model", "created": created, "owned_by": "der-graph", "der": der}

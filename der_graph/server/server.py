@@ -1,0 +1,149 @@
+"""The way in to serving: an application for any ASGI server, or `der serve` with one.
+
+    create_app() ──> FastAPI application          serve() ──> runs until a signal comes
+
+The parts are in `der_graph.serving`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from der_graph.errors import ServerError, require
+from der_graph.nodes.hub import RoutingAgent
+from der_graph.policies.agent import load_agent
+from der_graph.policies.answers import open_cache
+from der_graph.pool import Pool, load_pool
+from der_graph.server.access import read_secrets
+from der_graph.server.process import (
+    address_of,
+    in_background,
+    is_local,
+    make_server,
+    open_socket,
+)
+
+__all__ = ["create_app", "in_background", "read_keys", "serve"]
+
+log = logging.getLogger("der_graph.server")
+
+KEY_VARIABLE = "DER_API_KEY"
+
+
+def create_app(
+    pool: Pool | str | Path = "demo",
+    agent: RoutingAgent | str | os.PathLike[str] = "demo",
+    *,
+    keys: Sequence[str] = (),
+    cache: str | os.PathLike[str] | None = None,
+    cors_origins: Sequence[str] = (),
+    max_concurrent: int = 256,
+    max_body: int = 2**20,
+    on_failure: Any = lambda: None,
+) -> Any:
+    """Make the server's application.
+
+    Args:
+        pool: A pool, `demo`, or a pool file.
+        agent: An agent, `demo`, or an agent folder.
+        keys: API keys that are accepted; none: everybody may come in.
+        cache: Answer cache to use, or None.
+        cors_origins: Origins whose web pages may call the server; none by default.
+        max_concurrent: Most chat completions at a time; others are told to come again.
+        max_body: Largest request, in bytes.
+        on_failure: Called without arguments when the models could not be loaded.
+
+    Returns:
+        A FastAPI application. It loads the models in the background when it starts.
+
+    Raises:
+        PoolError: If the pool file cannot be used.
+        CacheError: If the cache cannot be opened.
+        MissingDependencyError: If the extra `serve` is not installed.
+
+    Examples:
+        ```python
+        from der_graph.server.server import create_app, in_background
+
+        with in_background(create_app("demo")) as address:
+            print(f"{address}/v1/models")
+        ```
+    """
+    require("fastapi", extra="serve", why="der serve")
+    from der_graph.server.app import build_app
+    from der_graph.server.engine import Engine
+    from der_graph.server.metrics import Metrics
+
+    if max_concurrent < 1:
+        raise ServerError(f"max_concurrent is {max_concurrent}; it must be at least 1")
+    engine = Engine(
+        pool if isinstance(pool, Pool) else load_pool(pool),
+        lambda: load_agent(agent) if isinstance(agent, (str, os.PathLike)) else agent,
+        Metrics(),
+        None if cache is None else open_cache(cache),
+    )
+    return build_app(
+        engine,
+        keys=keys,
+        cors_origins=cors_origins,
+        max_concurrent=max_concurrent,
+        max_body=max_body,
+        on_failure=on_failure,
+    )
+
+
+def read_keys(variables: Sequence[str] = ()) -> list[str]:
+    """Read API keys from the environment: of the variables that are named, else of `DER_API_KEY`.
+
+    Raises:
+        ServerError: If a named variable is not set or empty: the server would stand open unexpectedly.
+    """
+    return read_secrets("--api-key-env", variables, KEY_VARIABLE)
+
+
+def serve(
+    pool: Pool | str | Path = "demo",
+    agent: RoutingAgent | str | os.PathLike[str] = "demo",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    grace: float = 30.0,
+    keys: Sequence[str] = (),
+    **settings: Any,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; what runs then is finished first.
+
+    Args:
+        pool: A pool, `demo`, or a pool file.
+        agent: An agent, `demo`, or an agent folder.
+        host: Address to listen on.
+        port: Port; 0 for a free one.
+        grace: Seconds that requests may take after the signal.
+        keys: API keys that are accepted.
+        settings: Others of `create_app`.
+
+    Raises:
+        DERError: If something cannot be used or loaded, or the address is in use.
+    """
+    require("uvicorn", extra="serve", why="der serve")
+    listener = open_socket(host, port)
+    with listener:
+        shown = address_of(host, listener)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        app = create_app(pool, agent, keys=keys, on_failure=stop, **settings)
+        server = make_server(
+            app, grace=grace, started=lambda: print(f"listening on {shown}", flush=True)
+        )
+        if not keys and not is_local(host):
+            log.warning("no API key is set: everybody who reaches %s can use it", shown)
+        asyncio.run(server.serve(sockets=[listener]))
+        if app.state.der.failure is not None:
+            raise app.state.der.failure

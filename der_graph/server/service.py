@@ -1,0 +1,269 @@
+"""One chat completion, from the bytes of its request to those of its response.
+
+    body ──read_request──> engine.run ──while_connected──> one object, or a stream of them
+
+Counts the requests in flight and turns the surplus away. Knows nothing of web frameworks: `app` puts its
+results into their responses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from der_graph.server.access import NOTE
+from der_graph.server.engine import Engine
+from der_graph.server.failures import RequestError, failure_of, is_mistake
+from der_graph.server.protocol import ChatRequest, read_request
+from der_graph.server.replies import DONE, Outcome, Reply, public_event, server_sent, to_json
+
+log = logging.getLogger("der_graph.server")
+
+CLIENT_GONE = 499
+"""What log and metrics say where the caller left before the end; nobody receives it."""
+
+
+@dataclass
+class Service:
+    """Answers chat completions.
+
+    Attributes:
+        engine: Answers questions.
+        max_concurrent: Most requests worked on at a time.
+        in_flight: How many there are now.
+        settled: Set once the models are loaded, or could not be.
+        failure: Why loading failed, or None.
+    """
+
+    engine: Engine
+    max_concurrent: int = 256
+    in_flight: int = 0
+    settled: threading.Event = field(default_factory=threading.Event)
+    failure: Exception | None = None
+
+    def open(self, body: bytes, scope: Any) -> Call:
+        """Begin a request.
+
+        Raises:
+            RequestError: If it is wrong, the server not ready, or too busy.
+        """
+        call = Call(self, scope)
+        try:
+            request = read_request(body)
+            self.engine.check(request.model)
+            call.begin(request)
+        except Exception as error:
+            raise call.failed(error) from None
+        return call
+
+
+@dataclass
+class Call:
+    """One request that is being worked on.
+
+    Attributes:
+        service: Where.
+        scope: ASGI's; the log reads there what became of the request.
+    """
+
+    service: Service
+    scope: Any
+    request: ChatRequest = field(init=False)
+    reply: Reply = field(init=False)
+    _model: str = "unknown"
+    _open: bool = False
+    _start: float = field(default_factory=time.perf_counter)
+
+    def begin(self, request: ChatRequest) -> None:
+        """Take a place.
+
+        Raises:
+            RequestError: 429 if all are taken.
+        """
+        service, engine = self.service, self.service.engine
+        self.request, self._model = request, request.model
+        self.reply = Reply(request.model, engine.fingerprint, engine.cost_unit, request.ignored)
+        if service.in_flight >= service.max_concurrent:
+            message = f"{service.in_flight} requests are being worked on; try again soon"
+            raise RequestError(429, message, code="overloaded", retry_after=1)
+        self._open = True
+        service.in_flight += 1
+        engine.metrics.in_flight.set(service.in_flight)
+
+    async def whole(self, receive: Receive) -> str:
+        """Answer in one piece: JSON.
+
+        Raises:
+            RequestError: If there is no answer.
+        """
+        try:
+            source = self.service.engine.run(self.request)
+            async with aclosing(while_connected(receive, source)) as parts:
+                async for part in parts:
+                    if isinstance(part, Outcome):
+                        self._done(200, part)
+                        return to_json(self.reply.completion(part))
+            raise RuntimeError("the route ended without an outcome")
+        except Exception as error:
+            raise self.failed(error) from None
+        finally:
+            self._done(CLIENT_GONE)  # cancelled, if nothing was noted before
+
+    async def pieces(self, receive: Receive) -> AsyncGenerator[bytes, None]:
+        """Answer piece by piece: server-sent events.
+
+        Yields:
+            Events; the first one when the agent has decided, so that what is wrong with the request is known
+            before. Later errors are an event of the stream.
+
+        Raises:
+            RequestError: If there is no answer, before the first event.
+        """
+        begun, said = False, False
+        try:
+            source = self.service.engine.run(self.request)
+            async with aclosing(while_connected(receive, source)) as parts:
+                async for part in parts:
+                    if not begun:
+                        begun = True
+                        yield self._sent(self.reply.chunk({"role": "assistant", "content": ""}))
+                    if isinstance(part, str):
+                        said = True
+                        yield self._sent(self.reply.chunk({"content": part}))
+                    elif isinstance(part, Outcome):
+                        for last in self._closing(part, said):
+                            yield last
+                        self._done(200, part)
+                    elif self.request.events and part["type"] != "der.final":
+                        yield self._sent(self.reply.chunk({}, der=public_event(part)))
+        except Exception as error:
+            failure = self.failed(error)
+            if not begun:
+                raise failure from None
+            yield server_sent(failure.body)
+        finally:
+            self._done(CLIENT_GONE)
+
+    def _sent(self, chunk: dict[str, Any]) -> bytes:
+        # By the protocol every chunk has the field once the last one is to carry it.
+        return server_sent({**chunk, "usage": None} if self.request.include_usage else chunk)
+
+    def _closing(self, outcome: Outcome, said: bool) -> list[bytes]:
+        chunks = []
+        if not said:
+            chunks.append(self._sent(self.reply.chunk({"content": outcome.answer})))
+        summary = {"type": "der.route", **self.reply.summary(outcome)}
+        chunks.append(self._sent(self.reply.chunk({}, finish=outcome.finish, der=summary)))
+        if self.request.include_usage:
+            chunks.append(server_sent(self.reply.usage_chunk(outcome)))
+        return [*chunks, DONE]
+
+    def failed(self, error: Exception) -> RequestError:
+        """Log an error, and say what the caller learns of it."""
+        request_id = self.reply.id if hasattr(self, "reply") else "-"
+        if isinstance(error, ClientGone):
+            self._done(CLIENT_GONE)
+            return RequestError(CLIENT_GONE, "the connection was closed")
+        failure = failure_of(error, request_id)
+        if failure.status == 500:
+            # Where it happened, but not its text, which may quote a message.
+            places = traceback.extract_tb(error.__traceback__)
+            frames = "\n".join(f"  {each.filename}:{each.lineno} {each.name}" for each in places)
+            log.error("request %s: %s at\n%s", request_id, type(error).__name__, frames)
+            log.debug("request %s: %s", request_id, error)
+        elif not is_mistake(error):
+            log.warning("request %s: %s", request_id, error)
+        self._done(failure.status)
+        return failure
+
+    def _done(self, status: int, outcome: Outcome | None = None) -> None:
+        """Note the end, once."""
+        if NOTE in self.scope:
+            return
+        note: dict[str, Any] = {"status": status, "model": self._model}
+        if outcome is not None:
+            note.update(route=">".join(outcome.experts), cost=f"{outcome.cost:g}")
+        self.scope[NOTE] = note
+        metrics = self.service.engine.metrics
+        metrics.request(self._model, status, time.perf_counter() - self._start)
+        if self._open:
+            self._open = False
+            self.service.in_flight -= 1
+            metrics.in_flight.set(self.service.in_flight)
+
+
+def describe(engine: Engine, name: str) -> Mapping[str, Any]:
+    """What a model is, for the list of models."""
+    if name not in engine.pool:
+        return {"experts": list(engine.pool.names), "cost_unit": engine.cost_unit}
+    expert = engine.pool[name]
+    return {"description": expert.description, "cost": expert.cost, "cost_unit": engine.cost_unit}
+
+
+Item = TypeVar("Item")
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+class ClientGone(Exception):
+    """The caller has closed the connection."""
+
+
+async def while_connected(
+    receive: Receive, source: AsyncGenerator[Item, None]
+) -> AsyncGenerator[Item, None]:
+    """Give what a source gives, as long as the caller listens.
+
+    Args:
+        receive: ASGI's `receive`, after the body was read.
+        source: Runs in a task of its own; cancelled when the caller leaves, or this generator is closed.
+
+    Yields:
+        The items of the source.
+
+    Raises:
+        ClientGone: If the caller has left.
+    """
+    queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+
+    async def pump() -> None:
+        try:
+            async with aclosing(source):
+                async for item in source:
+                    queue.put_nowait(("item", item))
+        except Exception as error:
+            queue.put_nowait(("error", error))
+        except asyncio.CancelledError:
+            # By this generator, which reads no more; or by something in the source, and it would wait on.
+            queue.put_nowait(("error", RuntimeError("the route was cancelled from within")))
+            raise
+        else:
+            queue.put_nowait(("end", None))
+
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        queue.put_nowait(("error", ClientGone()))
+
+    tasks = [asyncio.create_task(pump()), asyncio.create_task(listen())]
+    try:
+        while True:
+            kind, item = await queue.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise item
+            yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Not `gather`: that would cancel them once more if this is cancelled again, as web frameworks do,
+        # and interrupt the source while it stops what it began.
+        await asyncio.wait(tasks)

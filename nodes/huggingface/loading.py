@@ -1,0 +1,272 @@
+"""A model in memory: weights, tokenizer, device, and the thread that runs it.
+
+    LoadSpec ──load──> LoadedModel (a transformers text-generation pipeline, and what we need to know of it)
+
+Experts that name the same weights in the same way share one copy. Everything heavy is imported here and only
+when a model is loaded. Knows nothing of prompts or LangChain.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from der_graph.errors import ExpertError, MissingDependencyError, PoolError, require
+from der_graph.nodes.huggingface.weights import Weights, weights_folder
+
+Result = TypeVar("Result")
+
+Quantization = Literal["4bit", "8bit"]
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+_NO_LIMIT = 100_000_000  # tokenizers that know no limit report 1e30
+
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """How to load a model.
+
+    Attributes:
+        weights: Where from.
+        adapter: Folder of a LoRA adapter, merged into the weights, or None.
+        device: `auto` (CUDA where available, else the CPU), `cpu`, `cuda`, `cuda:0` ..., `mps`.
+        dtype: One of `DTYPES`; `auto` is float32 on the CPU and the checkpoint's own type elsewhere.
+        quantization: `4bit` or `8bit` by bitsandbytes, or None.
+    """
+
+    weights: Weights
+    adapter: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    quantization: Quantization | None = None
+
+
+@dataclass(eq=False)
+class LoadedModel:
+    """A model that is ready to generate.
+
+    Attributes:
+        pipeline: The transformers text-generation pipeline; its model and tokenizer are used.
+        worker: The one thread that runs the model. Models are not safe under two threads, and on the CPU
+            every thread that enters one brings a team of its own along, which then fight for the cores.
+    """
+
+    pipeline: Any
+    worker: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="der-graph-model")
+    )
+
+    def __post_init__(self) -> None:
+        set_pad_token(self.tokenizer)
+        self.model.eval()
+
+    @property
+    def model(self) -> Any:
+        """The causal language model."""
+        return self.pipeline.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        return self.pipeline.tokenizer
+
+    @functools.cached_property
+    def context_length(self) -> int | None:
+        """Most tokens that prompt and answer may have together; None for models without a limit."""
+        return context_length(self.model.config, self.tokenizer)
+
+    @functools.cached_property
+    def parameters_b(self) -> float:
+        """Billions of parameters; quantised ones are counted one by one, as stored before packing."""
+        return float(self.model.num_parameters()) / 1e9
+
+    @functools.cached_property
+    def end_tokens(self) -> list[int]:
+        """Ids that end an answer: the checkpoint's, the tokenizer's, and the template's end of turn."""
+        given = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = {*(given if isinstance(given, list) else [given]), self.tokenizer.eos_token_id}
+        template = self.tokenizer.chat_template
+        if isinstance(template, str):
+            # Converted checkpoints often lose these, and then talk on in the user's name.
+            vocabulary = self.tokenizer.get_vocab()
+            for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"):
+                if token in template and token in vocabulary:
+                    ends.add(vocabulary[token])
+        return sorted(int(token) for token in ends if token is not None)
+
+    def run(self, work: Callable[[], Result], cancel: threading.Event | None = None) -> Result:
+        """Run something on the model, when those who came before are done.
+
+        Args:
+            work: What to run.
+            cancel: Set if the caller gives up while waiting (such as by Ctrl-C), for `work` to see.
+        """
+        future = self.worker.submit(work)
+        try:
+            return future.result()
+        finally:
+            if cancel is not None and not future.done():
+                cancel.set()
+            # Its error refers to this frame; together they would keep the tensors of a failed call.
+            del future
+
+
+def context_length(config: Any, tokenizer: Any) -> int | None:
+    """The longest sequence that a model reads, or None where neither config nor tokenizer says."""
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limits = [
+        getattr(text_config, name, None)
+        for name in ("max_position_embeddings", "n_positions", "seq_length")
+    ]
+    limits.append(getattr(tokenizer, "model_max_length", None))
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT]
+    return min(known) if known else None
+
+
+def set_pad_token(tokenizer: Any) -> None:
+    """Give a tokenizer without padding token its end token; the attention mask hides padding anyway."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+
+
+_SHARED: weakref.WeakValueDictionary[LoadSpec, LoadedModel] = weakref.WeakValueDictionary()
+_PIPELINES: weakref.WeakValueDictionary[tuple[int, int], LoadedModel] = (
+    weakref.WeakValueDictionary()
+)
+_SHARED_LOCK = threading.Lock()
+
+
+def load(spec: LoadSpec) -> LoadedModel:
+    """Load a model, or share the copy that is in memory.
+
+    Raises:
+        PoolError: If device, dtype or quantization cannot be used here.
+        ExpertError: If the weights cannot be had or read.
+        MissingDependencyError: If an optional package is missing.
+    """
+    with _SHARED_LOCK:
+        loaded = _SHARED.get(spec)
+        if loaded is None:
+            loaded = _SHARED[spec] = _load(spec)
+        return loaded
+
+
+def share(pipeline: Any) -> LoadedModel:
+    """Use a pipeline that is in memory; all who give the same model share the thread that runs it."""
+    key = id(pipeline.model), id(pipeline.tokenizer)
+    with _SHARED_LOCK:
+        loaded = _PIPELINES.get(key)
+        if loaded is None or loaded.model is not pipeline.model:
+            loaded = _PIPELINES[key] = LoadedModel(pipeline)
+        return loaded
+
+
+def load_tokenizer(weights: Weights) -> Any:
+    """Load the tokenizer alone, which is cheap, to count tokens before any model is in memory."""
+    import transformers
+
+    folder = weights_folder(weights)
+    return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def _load(spec: LoadSpec) -> LoadedModel:
+    import torch
+    import transformers
+
+    device = pick_device(torch, spec.device)
+    settings = _placement(torch, transformers, spec, device)
+    folder = weights_folder(spec.weights)
+    try:
+        # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        with _quiet(transformers.utils.logging):
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                str(folder), local_files_only=True, **settings
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ExpertError(
+            f"model '{spec.weights.name}' could not be loaded from {folder}: {type(error).__name__}: {error}"
+        ) from error
+    if spec.adapter is not None:
+        model = _merge_adapter(model, spec.adapter)
+    if spec.quantization is None:
+        model.to(device)
+    return LoadedModel(transformers.pipeline("text-generation", model=model, tokenizer=tokenizer))
+
+
+def pick_device(torch: Any, wanted: str) -> Any:
+    """The torch device that a pool file means.
+
+    Raises:
+        PoolError: If there is no such device here.
+    """
+    cuda = torch.cuda.is_available()
+    if wanted == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise PoolError(
+            f"device '{wanted}' is unknown; use auto, cpu, cuda or cuda:<number>"
+        ) from None
+    count = torch.cuda.device_count() if cuda else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise PoolError(
+            f"device '{wanted}': this machine has {count} CUDA devices; use 'auto' or 'cpu'"
+        )
+    return device
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """No progress bars of transformers: a model of a pool is one of several, and the pool reports."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> dict[str, Any]:
+    """What `from_pretrained` is told about type and place."""
+    if spec.dtype not in DTYPES:
+        raise PoolError(f"dtype '{spec.dtype}' is unknown; use one of: {', '.join(DTYPES)}")
+    dtype: Any = "auto" if spec.dtype == "auto" else getattr(torch, spec.dtype)
+    if spec.dtype == "auto" and device.type == "cpu":
+        dtype = (
+            torch.float32
+        )  # half precision is slow on CPUs, and batches then differ from single calls
+    if spec.quantization is None:
+        return {"dtype": dtype}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            f"'bitsandbytes' is needed for quantization: {spec.quantization} and is not installed. "
+            "Install it with: pip install bitsandbytes"
+        )
+    flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[spec.quantization]
+    config = transformers.BitsAndBytesConfig(**{flag: True})
+    return {"dtype": dtype, "quantization_config": config, "device_map": {"": device}}
+
+
+def _merge_adapter(model: Any, adapter: str) -> Any:
+    peft = require("peft", extra="lora", why="experts with a LoRA adapter")
+    try:
+        with warnings.catch_warnings():
+            # peft asks transformers in a way that transformers is about to drop.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            adapted = peft.PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ExpertError(
+            f"adapter '{adapter}' does not fit the model or cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    return adapted.merge_and_unload()  # as fast as the base model from here on

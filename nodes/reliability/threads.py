@@ -1,0 +1,175 @@
+"""Work in a thread of its own: waited for, or listened to while it goes on.
+
+    work ──in_thread──> Future
+    work ──listen────> piece, piece, ..., result     (`alisten` for event loops)
+    work ──settle────> a result for each of many futures
+
+Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
+from contextvars import ContextVar, copy_context
+from threading import Event
+from typing import Any, TypeVar
+
+from langgraph.graph.state import CompiledStateGraph, StateGraph
+
+Result = TypeVar("Result")
+
+Shown = Callable[[Callable[[str], None], threading.Event], Result]
+"""Work that shows pieces of text as it goes on, and ends early once the event is set."""
+
+
+def in_thread(work: Callable[[], Result]) -> Future[Result]:
+    """Run something in a thread of its own, which does not keep the program from ending.
+
+    Not in the event loop's executor: it has few threads, and a model that is busy would occupy them all.
+    """
+    future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="der-graph-model", daemon=True).start()
+    return future
+
+
+def settle(futures: Sequence[Future[Any]], work: Callable[[], Sequence[Any]]) -> None:
+    """Give each future its result of some work; what fails as a whole fails for all. Never raises.
+
+    Args:
+        futures: Futures that are running.
+        work: Gives a result for each, in order; one that is an exception belongs to its future alone.
+    """
+    try:
+        results = list(zip(futures, work(), strict=True))
+    except BaseException as error:
+        results = [(future, error) for future in futures]
+    for future, result in results:
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+def listen(work: Shown[Result]) -> Generator[str | Result, None, None]:
+    """Give the pieces that some work shows as they come, and its result last.
+
+    Close it to give up: the work's event is then set.
+    """
+    pieces: queue.SimpleQueue[str | Future[Result]] = queue.SimpleQueue()
+    cancel = Cancel(STOPS.get())
+    in_thread(lambda: work(pieces.put, cancel)).add_done_callback(pieces.put)
+    try:
+        while isinstance(piece := pieces.get(), str):
+            yield piece
+        yield piece.result()  # raises what the thread raised
+    finally:
+        cancel.set()
+
+
+async def alisten(work: Shown[Result]) -> AsyncGenerator[str | Result, None]:
+    """Listen without blocking the event loop; see `listen`."""
+    pieces: asyncio.Queue[str | Future[Result]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    cancel = threading.Event()
+
+    def put(piece: str | Future[Result]) -> None:
+        with contextlib.suppress(RuntimeError):  # nobody listens any more: the loop is closed
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    in_thread(lambda: work(put, cancel)).add_done_callback(put)
+    try:
+        while isinstance(piece := await pieces.get(), str):
+            yield piece
+        yield piece.result()
+    finally:
+        cancel.set()
+
+
+Part = TypeVar("Part")
+
+STOPS: ContextVar[tuple[Event, ...]] = ContextVar("der_graph_stops", default=())
+"""The streams that the code of this context works for; set once they are closed."""
+
+
+class Cancel(Event):
+    """An event that is set as well once one of others is.
+
+    Args:
+        others: The others; they are looked at and not waited for.
+    """
+
+    def __init__(self, others: Iterable[Event] = ()) -> None:
+        super().__init__()
+        self._others = tuple(others)
+
+    def is_set(self) -> bool:
+        """Is it, or one of the others?"""
+        return super().is_set() or any(other.is_set() for other in self._others)
+
+
+def stoppable(parts: Iterable[Part]) -> Generator[Part, None, None]:
+    """Make a synchronous stream stop its models within a token when it is closed.
+
+    `create_der_graph(...).compile().stream(...)` does this by itself. It is for graphs of your own that
+    hold this one: LangGraph waits for the threads of a stream that is closed, and would wait for the whole
+    answer of the expert that is speaking.
+
+    Args:
+        parts: A stream that was not begun yet, such as `app.stream(...)`.
+
+    Yields:
+        Its parts.
+
+    Examples:
+        ```python
+        for part in stoppable(app.stream(inputs, stream_mode="messages")):
+            if enough(part):
+                break
+        ```
+    """
+    stop = Event()
+    # A context of its own, which LangGraph copies into the threads of its nodes.
+    context = copy_context()
+    context.run(STOPS.set, (*STOPS.get(), stop))
+    source = iter(parts)
+    done = object()
+    try:
+        while (part := context.run(next, source, done)) is not done:
+            yield part  # type: ignore[misc]
+    finally:
+        stop.set()
+        close = getattr(source, "close", None)
+        if close is not None:
+            context.run(close)
+
+
+class StoppableGraph(CompiledStateGraph[Any, Any, Any, Any]):
+    """A compiled graph whose synchronous streams stop their models when they are closed."""
+
+    def stream(self, *args: Any, **settings: Any) -> Any:
+        """Stream the graph's steps; see `Pregel.stream`."""
+        return stoppable(super().stream(*args, **settings))
+
+
+class StoppableBuilder(StateGraph[Any, Any, Any, Any]):
+    """A graph that compiles to a `StoppableGraph`."""
+
+    def compile(self, *args: Any, **settings: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """Compile the graph; see `StateGraph.compile`."""
+        compiled = super().compile(*args, **settings)
+        # The class is LangGraph's own choice; this one adds no data to it.
+        compiled.__class__ = StoppableGraph
+        return compiled

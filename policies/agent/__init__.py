@@ -1,0 +1,10 @@
+"""The DER-Agent at serving time: an observation in, a choice out.
+
+`load_agent` reads an agent's folder. Serving needs neither stable-baselines3 nor gymnasium, and never
+unpickles. This room knows nothing of training.
+"""
+
+from der_graph.policies.agent.agent import DERAgent, TrainedAgent, load_agent
+from der_graph.policies.agent.folder import find_agent_folder, trained_metric
+
+__all__ = ["DERAgent", "TrainedAgent", "find_agent_folder", "load_agent", "trained_metric"]

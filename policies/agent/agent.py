@@ -1,0 +1,353 @@
+"""The DER-Agent at serving time: safetensors and JSON in, decisions out. Needs neither SB3 nor gymnasium.
+
+    situation ──Observer──> observation ──RoutingNetwork──> scores ──mask, softmax──> the most probable choice
+
+Training samples; serving takes the most probable choice (paper, section 3.4). The folder follows the Hub's
+conventions: `agent.safetensors` and `config.json`, nothing that could run code when it is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from der_graph.errors import AgentPoolMismatchError
+from der_graph.nodes.hub import Choice
+from der_graph.policies.agent.folder import (
+    agent_kind,
+    find_agent_folder,
+    kept_metadata,
+    part_of,
+    read_config,
+    read_features,
+    read_weights,
+    reading,
+    write_agent,
+)
+from der_graph.policies.observation import ObservationConfig, Observer, SentenceEncoder, TextEncoder
+from der_graph.state import Situation
+
+if TYPE_CHECKING:
+    from der_graph.policies.agent.network import RoutingNetwork
+    from der_graph.policies.agent.text_agent import TextAgent
+
+
+TrainedAgent: TypeAlias = "DERAgent | TextAgent"
+"""What training makes and an agent folder holds."""
+
+_ARRAYS = "observer."
+_NETWORK = "network."
+
+
+class DERAgent:
+    """A trained agent.
+
+    Args:
+        observer: Turns situations into observations.
+        network: Scores the choices.
+        cost_weight: The price of cost where a request names none.
+        cost_weight_range: Prices that the agent was trained with; requests are clipped to it.
+        metadata: Anything else to keep in the config file: training settings, versions, results.
+    """
+
+    def __init__(
+        self,
+        observer: Observer,
+        network: RoutingNetwork,
+        *,
+        cost_weight: float,
+        cost_weight_range: tuple[float, float],
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.observer = observer
+        self.network = network.eval()
+        self.cost_weight = cost_weight
+        self.cost_weight_range = cost_weight_range
+        self.metadata = metadata or {}
+
+    @property
+    def names(self) -> list[str]:
+        """The experts that the agent knows, in order."""
+        return self.observer.names
+
+    @property
+    def positional(self) -> bool:
+        """Does it tell experts by their position in training, so that no new one can be added?"""
+        return self.network.shape.head == "fixed" or self.observer.config.fixed_pool
+
+    def check_pool(self, names: Sequence[str]) -> None:
+        """Check that the agent knows every expert of a pool; order and number do not matter.
+
+        Raises:
+            AgentPoolMismatchError: If it does not.
+        """
+        unknown = [name for name in names if name not in self.names]
+        if not unknown and names:
+            return
+        way = "" if self.positional else "Add an expert with der pool add, or: "
+        raise AgentPoolMismatchError(
+            f"the agent does not know {_listed(unknown) or 'a pool without experts'}; it knows "
+            f"{_listed(self.names)}. {way}Train an agent for this pool: "
+            "der train --pool FILE --data FILE --out FOLDER"
+        )
+
+    def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> DERAgent:
+        """The agent for a pool of experts that it knows: some of them, in any order, at present prices.
+
+        Args:
+            names: The pool's experts, in order.
+            costs: Price of one call of each.
+
+        Returns:
+            This agent if nothing differs; otherwise another one with the same weights.
+
+        Raises:
+            AgentPoolMismatchError: If it does not know one of them.
+        """
+        self.check_pool(names)
+        seen = self.observer
+        learnt = [float(seen.costs[seen.names.index(name)]) for name in names]
+        if list(names) == self.names and np.allclose(costs, learnt):
+            return self
+        if self.network.shape.head == "fixed":
+            from der_graph.policies.agent.agent import PartOfPool, warn_of_prices
+
+            warn_of_prices(names, learnt, costs)
+            if list(names) != seen.names:
+                return PartOfPool(self, names, costs)
+        return self.over(seen.for_pool(names, costs))
+
+    def over(self, observer: Observer) -> DERAgent:
+        """The same weights over another observer."""
+        return DERAgent(
+            observer,
+            self.network,
+            cost_weight=self.cost_weight,
+            cost_weight_range=self.cost_weight_range,
+            metadata=self.metadata,
+        )
+
+    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
+        """Choose for each situation, all in one batch.
+
+        Args:
+            situations: Any number, with masks of the pool's length + 1.
+
+        Returns:
+            The most probable allowed choice of each, with all probabilities and the critic's value.
+        """
+        import torch
+
+        from der_graph.policies.agent.network import masked_probabilities
+
+        low, high = self.cost_weight_range
+        weights = [
+            self.cost_weight if s.cost_weight is None else min(high, max(low, s.cost_weight))
+            for s in situations
+        ]
+        observation = torch.from_numpy(self.observer.observe(situations, weights))
+        mask = torch.tensor([s.mask for s in situations], dtype=torch.bool)
+        with torch.inference_mode():
+            scores, values = self.network(observation)
+            probabilities = masked_probabilities(scores, mask).tolist()
+        # Python's max, not argmax: the first of equals on every machine.
+        return [
+            Choice(max(range(len(row)), key=row.__getitem__), row, value, weight)
+            for row, value, weight in zip(probabilities, values.tolist(), weights, strict=True)
+        ]
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the agent folder: `agent.safetensors` and `config.json`."""
+        network = {
+            _NETWORK + name: tensor.detach().cpu().numpy().astype(np.float32)
+            for name, tensor in self.network.state_dict().items()
+        }
+        arrays = {_ARRAYS + name: array for name, array in self.observer.arrays.items()}
+        shape = self.network.shape
+        config = {
+            "experts": [
+                {"name": name, "cost": float(cost), "index": index}
+                for name, cost, index in zip(
+                    self.observer.names, self.observer.costs, self.observer.indices, strict=True
+                )
+            ],
+            "network": shape._asdict(),
+            "observation": self.observer.describe(),
+            "features": {
+                name: list(value) for name, value in self.observer.features._asdict().items()
+            },
+            "cost_weight": self.cost_weight,
+            "cost_weight_range": list(self.cost_weight_range),
+            **self.metadata,
+        }
+        write_agent(folder, {**network, **arrays}, config)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], *, encoder: TextEncoder | None = None
+    ) -> DERAgent:
+        """Read an agent folder.
+
+        Args:
+            folder: A local folder, or the id of a repository on the Hugging Face Hub.
+            encoder: Replaces the encoder named in the config; it must be the same model.
+
+        Raises:
+            AgentError: If it is not an agent folder, or was written by a newer version.
+        """
+        from der_graph.policies.agent.network import Shape, make_network
+
+        path = find_agent_folder(folder)
+        config = read_config(path)
+        tensors = read_weights(path)
+        with reading(path):
+            settings = dict(config["observation"])
+            encoder_name = settings.pop("encoder")
+            features = read_features(path, config)
+            observer = Observer(
+                ObservationConfig(**settings),
+                [expert["name"] for expert in config["experts"]],
+                [expert["cost"] for expert in config["experts"]],
+                encoder or SentenceEncoder(encoder_name),
+                {name: tensor.numpy() for name, tensor in part_of(tensors, _ARRAYS).items()},
+                features,
+                _identity(config, len(features.expert)),
+            )
+            network = make_network(Shape(**config["network"]))
+            network.load_state_dict(part_of(tensors, _NETWORK))
+            low, high = config["cost_weight_range"]
+            return cls(
+                observer,
+                network,
+                cost_weight=float(config["cost_weight"]),
+                cost_weight_range=(float(low), float(high)),
+                metadata=kept_metadata(config),
+            )
+
+
+@overload
+def load_agent(name: Literal["demo"] = "demo") -> DERAgent: ...
+@overload
+def load_agent(name: str | os.PathLike[str]) -> TrainedAgent: ...
+def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
+    """Load an agent: `demo` for the shipped one, an agent folder, or a Hub id.
+
+    What `kind` in its config says decides: `text` is the paper's agent, a fine-tuned language model.
+
+    Raises:
+        AgentError: If there is no such agent, or it cannot be read.
+    """
+    if str(name) == "demo":
+        return DERAgent.from_pretrained(Path(str(files("der_graph") / "demo" / "agent")))
+    folder = find_agent_folder(name)
+    if agent_kind(folder) == "text":
+        from der_graph.policies.agent.text_agent import TextAgent
+
+        return TextAgent.from_pretrained(folder)
+    return DERAgent.from_pretrained(folder)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _identity(config: dict[str, Any], features: int) -> npt.NDArray[np.float32]:
+    """What tells the experts apart: a one-hot of the index they had in training, or nothing."""
+    experts = config["experts"]
+    identity = np.zeros((len(experts), config["network"]["expert"] - features), dtype=np.float32)
+    for i, expert in enumerate(experts if identity.shape[1] else []):
+        identity[i, expert.get("index", i)] = 1.0
+    return identity
+
+
+_ALIKE = 1e-3
+"""Shares of the whole cost that differ by less are rounding."""
+
+
+def warn_of_prices(names: Sequence[str], learnt: Sequence[float], now: Sequence[float]) -> None:
+    """Warn where a pool's prices are not in the proportions that an agent learnt with.
+
+    Another unit for all of them changes nothing: agents see shares.
+
+    Args:
+        names: The experts at hand.
+        learnt: Price of one call of each in training.
+        now: The pool's.
+    """
+    before, after = (np.asarray(costs) / max(sum(costs), 1e-12) for costs in (learnt, now))
+    if np.allclose(before, after, rtol=0.0, atol=_ALIKE):
+        return
+    changes = [abs(new - old) / max(new, old, 1e-12) for old, new in zip(learnt, now, strict=True)]
+    moved = changes.index(max(changes))
+    warnings.warn(
+        f"the agent was trained with '{names[moved]}' at {learnt[moved]:g}, the pool says "
+        f"{now[moved]:g}: budgets and masks use the pool's prices, but whom to ask was learnt with the "
+        "others. Train it anew; without --no-any-pool, prices may change",
+        stacklevel=4,  # who adapts the agent: create_der_graph, a command
+    )
+
+
+class PartOfPool(DERAgent):
+    """A trained agent over some of the experts that it was trained with, in any order.
+
+    Saved, it is the whole agent again.
+
+    Args:
+        agent: The agent, over its whole pool.
+        names: The experts at hand.
+        costs: Price of one call of each.
+    """
+
+    def __init__(self, agent: DERAgent, names: Sequence[str], costs: Sequence[float]) -> None:
+        super().__init__(
+            _at_prices(agent.observer, names, costs),
+            agent.network,
+            cost_weight=agent.cost_weight,
+            cost_weight_range=agent.cost_weight_range,
+            metadata=agent.metadata,
+        )
+        known = agent.observer.names
+        self._names = list(names)
+        self._at = [*(known.index(name) for name in names), len(known)]  # END last
+
+    @property
+    def names(self) -> list[str]:
+        """The experts at hand."""
+        return self._names
+
+    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
+        """See `DERAgent.decide`."""
+        whole = []
+        for situation in situations:
+            mask = [False] * (len(self.observer.names) + 1)
+            for position, allowed in zip(self._at, situation.mask, strict=True):
+                mask[position] = allowed
+            whole.append(replace(situation, mask=mask))
+        return [
+            Choice(
+                self._at.index(choice.index),
+                [choice.probabilities[position] for position in self._at],
+                choice.value,
+                choice.cost_weight,
+            )
+            for choice in super().decide(whole)
+        ]
+
+
+def _at_prices(observer: Observer, names: Sequence[str], costs: Sequence[float]) -> Observer:
+    """The observer of the whole pool at the prices of a part of it; the others' move along."""
+    at = [observer.names.index(name) for name in names]
+    if np.allclose(costs, observer.costs[at]):
+        return observer
+    scale = sum(costs) / max(float(observer.costs[at].sum()), 1e-12)
+    whole = observer.costs * scale
+    whole[at] = costs
+    return observer.for_pool(observer.names, whole.tolist())

@@ -1,0 +1,200 @@
+"""The agent's folder: where it is, and what its config says.
+
+    agent.safetensors   weights and profiles
+    config.json         everything else; written last, so a folder with it is whole
+
+A folder on disk, or a repository on the Hugging Face Hub. Nothing in it is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import der_graph
+from der_graph.errors import AgentError, DERError
+from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+"""Version of the agent folder; raised when older code could not read it."""
+WEIGHTS_FILE = "agent.safetensors"
+CONFIG_FILE = "config.json"
+
+
+def agent_kind(folder: Path) -> str | None:
+    """What `kind` in the config says; None where it says nothing, or cannot be read."""
+    try:
+        kind: str | None = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get(
+            "kind"
+        )
+    except (OSError, ValueError, AttributeError):
+        return None  # what is wrong with it is said by who reads it
+    return kind
+
+
+def find_agent_folder(given: str | os.PathLike[str]) -> Path:
+    """The folder of an agent; one on the Hub is fetched.
+
+    Raises:
+        AgentError: If there is none.
+    """
+    path = Path(given)
+    if path.is_dir():
+        return path
+    if str(given).count("/") == 1 and not str(given).startswith((".", "/", "~")):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(
+                snapshot_download(
+                    str(given), allow_patterns=[WEIGHTS_FILE, CONFIG_FILE, "encoder/*"]
+                )
+            )
+        except Exception as error:
+            raise AgentError(
+                f"agent '{given}' is neither a folder here nor could it be fetched from the Hub: {error}"
+            ) from error
+    raise AgentError(
+        f"agent '{given}': no such folder. Give 'demo', a folder written by der train, or a Hub id."
+    )
+
+
+def read_config(path: Path, kind: str | None = None) -> dict[str, Any]:
+    """Read and check the config of an agent folder.
+
+    Args:
+        path: The folder.
+        kind: What `kind` must say; None for the agent that needs none.
+
+    Raises:
+        AgentError: If it is not one, is of another kind, or needs a newer version.
+    """
+    file = path / CONFIG_FILE
+    if not file.is_file():
+        raise AgentError(
+            f"{path} is not an agent folder: it has no {CONFIG_FILE}. "
+            f"der train writes one: {CONFIG_FILE} and {WEIGHTS_FILE}."
+        )
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = int(config["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AgentError(f"{file} is not an agent's config: {error}") from error
+    if version > FORMAT:
+        raise AgentError(
+            f"{file} has format {version}; this version reads up to {FORMAT}. Upgrade der-graph."
+        )
+    if config.get("kind") != kind:
+        raise AgentError(
+            f"{file} is of another kind ({config.get('kind')!r}); load_agent reads every kind"
+        )
+    return config
+
+
+def read_features(path: Path, config: Mapping[str, Any]) -> FeatureNames:
+    """The features that the config of an agent folder names.
+
+    Raises:
+        AgentError: If this version does not compute one of them.
+    """
+    named = config.get("features") or {}
+    for part, known in (("state", STATE_FEATURES), ("expert", EXPERT_FEATURES)):
+        unknown = [name for name in named.get(part, ["(none named)"]) if name not in known]
+        if unknown:
+            raise AgentError(
+                f"{path / CONFIG_FILE}: the agent was trained with the {part} feature '{unknown[0]}', "
+                "which this version does not compute (written by der-graph "
+                f"{config.get('der_graph_version')}); upgrade der-graph, or train the agent anew"
+            )
+    return FeatureNames(tuple(named["state"]), tuple(named["expert"]))
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of an agent folder, on the CPU.
+
+    Raises:
+        AgentError: If they cannot be read.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path / WEIGHTS_FILE)
+    except Exception as error:  # safetensors has an exception type of its own
+        raise AgentError(_damaged(path, f"{WEIGHTS_FILE}: {_cause(error)}")) from error
+
+
+def part_of(tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with `part`, by the rest of their names."""
+    return {
+        name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)
+    }
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while an agent is made of its folder into one error that says what to do.
+
+    Raises:
+        AgentError: If something does; errors of this project pass as they are.
+    """
+    try:
+        yield
+    except DERError:
+        raise
+    except Exception as error:  # torch and transformers have many ways to fail
+        raise AgentError(_damaged(path, _cause(error))) from error
+
+
+def kept_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an agent carries from one folder to the next: how it was trained, and how well."""
+    return {key: config[key] for key in ("training", "results") if key in config}
+
+
+def write_agent(
+    folder: str | os.PathLike[str],
+    tensors: Mapping[str, npt.NDArray[Any]],
+    config: Mapping[str, Any],
+) -> None:
+    """Write an agent folder: each file whole or not at all, the config last.
+
+    Args:
+        folder: Made if there is none.
+        tensors: Weights and profiles by name.
+        config: Everything else; format and version are added.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    part = path / f"{WEIGHTS_FILE}.part"
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, part)
+    os.replace(part, path / WEIGHTS_FILE)
+    (path / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
+    described = {"format": FORMAT, "der_graph_version": der_graph.__version__, **config}
+    part = path / f"{CONFIG_FILE}.part"
+    part.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path / CONFIG_FILE)
+
+
+def trained_metric(agent: object) -> str:
+    """Name of the metric that an agent was trained with; `match` where it does not say."""
+    metadata: dict[str, Any] = getattr(agent, "metadata", {})
+    return str(metadata.get("training", {}).get("metric") or "match")
+
+
+def _damaged(path: Path, cause: str) -> str:
+    return f"agent folder {path} is damaged: {cause}. Copy it again, or train anew."
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

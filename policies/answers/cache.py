@@ -1,0 +1,286 @@
+"""Answers that were given before: the same prompt to the same expert is never generated twice.
+
+    Expert.cache_key(messages)  ──get_many──>  Answer, or nothing
+
+A greedy answer is a function of the expert, its generation settings and the prompt, which is what
+the key digests. Kept in one SQLite file that several threads and processes may share: write-ahead
+log, so readers never wait for a writer; each `put_many` is one transaction, there wholly or not at
+all. Values are JSON, so opening a file from elsewhere runs nothing. A damaged file is reported and
+never deleted.
+
+Failed answers are not kept: the next try may succeed. Knows nothing of experts but their name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from der_graph.errors import CacheError
+from der_graph.nodes.huggingface.weights import cache_folder
+from der_graph.state import Answer
+
+MEMORY = ":memory:"
+"""In place of a path: a cache that lives as long as the process."""
+
+_APPLICATION_ID = (
+    0x44455221  # "DER!" in the file's header: tells our file from any other SQLite file
+)
+_VERSION = 1  # of the table; raise it when `Answer` or the table changes
+# Not `__required_keys__`: with annotations kept as text it counts what is NotRequired as well.
+_REQUIRED = frozenset(k for k, v in Answer.__annotations__.items() if "NotRequired" not in str(v))
+_KEYS_A_QUERY = 500  # SQLite's default limit of variables was 999 for long
+_TABLE = """
+    CREATE TABLE IF NOT EXISTS answers (
+        key TEXT PRIMARY KEY, expert TEXT NOT NULL, answer TEXT NOT NULL
+    ) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """What a cache holds, and how it was used.
+
+    Attributes:
+        path: The file, or `:memory:`.
+        answers: Number of answers.
+        experts: Number of answers by expert.
+        bytes: Size of the database.
+        hits: Answers found since this object was opened.
+        misses: Keys without one since then.
+    """
+
+    path: str
+    answers: int
+    experts: dict[str, int]
+    bytes: int
+    hits: int
+    misses: int
+
+
+def default_path() -> Path:
+    """The user's cache file, beside what else the package keeps: see `cache_folder`."""
+    return cache_folder() / "answers.sqlite"
+
+
+def open_cache(path: str | os.PathLike[str] | None = None) -> AnswerCache:
+    """Open a cache file, or make it.
+
+    Args:
+        path: The file; None for the user's own (`default_path`), `:memory:` for none.
+
+    Raises:
+        CacheError: If the file cannot be opened, is damaged, or belongs to something else.
+    """
+    return AnswerCache(default_path() if path is None else path)
+
+
+class AnswerCache:
+    """Answers by key, in one SQLite file.
+
+    One object may be used by several threads; pickled or forked, it opens the file anew.
+
+    Args:
+        path: The file, made with its folder if it is missing; or `:memory:`.
+        timeout: Seconds to wait for another process that writes.
+
+    Raises:
+        CacheError: If the file cannot be opened, is damaged, or belongs to something else.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        timeout: float = 30.0,
+    ) -> None:
+        self.path = os.fspath(path)
+        self._timeout = timeout
+        self._lock = threading.RLock()
+        self._hits = self._misses = 0
+        self._open()
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """The answers that are there, by key; keys without one are left out.
+
+        Raises:
+            CacheError: If the file cannot be read.
+        """
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, Answer] = {}
+        with self._lock, self._database() as database:
+            for start in range(0, len(wanted), _KEYS_A_QUERY):
+                chunk = wanted[start : start + _KEYS_A_QUERY]
+                marks = ",".join("?" * len(chunk))
+                rows = database.execute(
+                    f"SELECT key, answer FROM answers WHERE key IN ({marks})", chunk
+                )
+                found.update((key, _decode(text)) for key, text in rows)
+            self._hits += len(found)
+            self._misses += len(wanted) - len(found)
+        return found
+
+    def put_many(self, items: Mapping[str, Answer]) -> None:
+        """Keep answers, in one transaction; a key that is there gets the new answer.
+
+        Raises:
+            CacheError: If the file cannot be written; what was there before is still there.
+        """
+        rows = [
+            (key, answer["expert"], json.dumps(answer))
+            for key, answer in items.items()
+            if answer["error"] is None
+        ]
+        if rows:
+            with self._lock, self._database() as database, database:
+                database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
+
+    def stats(self) -> CacheStats:
+        """What the cache holds."""
+        with self._lock, self._database() as database:
+            by_expert = dict(
+                database.execute("SELECT expert, COUNT(*) FROM answers GROUP BY 1 ORDER BY 1")
+            )
+            pages = database.execute("PRAGMA page_count").fetchone()[0]
+            page_size = database.execute("PRAGMA page_size").fetchone()[0]
+        return CacheStats(
+            path=self.path,
+            answers=sum(by_expert.values()),
+            experts=by_expert,
+            bytes=pages * page_size,
+            hits=self._hits,
+            misses=self._misses,
+        )
+
+    def clear(self, expert: str | None = None) -> int:
+        """Remove all answers, or those of one expert.
+
+        Returns:
+            How many there were.
+        """
+        with self._lock, self._database() as database:
+            with database:
+                where, names = ("", []) if expert is None else (" WHERE expert = ?", [expert])
+                removed = database.execute(f"DELETE FROM answers{where}", names).rowcount
+            with suppress(sqlite3.OperationalError):  # another process reads: the space is reused
+                database.execute("VACUUM")
+        return removed
+
+    def close(self) -> None:
+        """Close the file; the object is of no use afterwards."""
+        self._finalizer()
+
+    def __enter__(self) -> AnswerCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[AnswerCache], tuple[str]]:
+        if self.path == MEMORY:
+            raise CacheError("a cache in memory cannot be handed to another process; use a file")
+        return AnswerCache, (self.path,)
+
+    def _open(self) -> None:
+        if self.path != MEMORY:
+            with self._explained():
+                Path(self.path).absolute().parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                with self._explained():
+                    self._connection = self._connect()
+                break
+            except CacheError as error:
+                # Switching to the write-ahead log needs the file alone and does not wait by itself.
+                locked = isinstance(error.__cause__, sqlite3.OperationalError) and "locked" in str(
+                    error.__cause__
+                )
+                if not locked or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        self._process = os.getpid()
+        self._finalizer = weakref.finalize(self, self._connection.close)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=self._timeout, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        identity = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        if tables and identity != _APPLICATION_ID:
+            raise CacheError(
+                f"{self.path} is an SQLite file, but no answer cache of der-graph; choose another "
+                "path for the cache"
+            )
+        if tables and version != _VERSION:
+            raise CacheError(
+                f"{self.path} is an answer cache of version {version}, this is version {_VERSION}; "
+                "choose another path, or delete the file to start a new one"
+            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # survives a kill at any moment
+        if not tables:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+                connection.execute(_TABLE)
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        if self._process != os.getpid() and self.path != MEMORY:
+            self._finalizer.detach()  # SQLite forbids to use, or close, a parent's connection
+            self._open()
+        with self._explained():
+            yield self._connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into one that says what to do."""
+        try:
+            yield
+        except (sqlite3.Error, OSError, json.JSONDecodeError) as error:
+            raise CacheError(f"answer cache {self.path}: {_cure(error)} ({error})") from error
+
+
+def _decode(text: str) -> Answer:
+    answer = json.loads(text)
+    if not isinstance(answer, dict) or _REQUIRED - answer.keys():
+        raise sqlite3.DatabaseError("a value is no answer")
+    return cast(Answer, answer)
+
+
+def _cure(error: Exception) -> str:
+    """What happened and what to do, from the words of SQLite's error."""
+    text = str(error)
+    if "full" in text or "I/O" in text:
+        return (
+            "the disk is full or failing; what was kept before is safe, free some space and go on"
+        )
+    if "locked" in text:
+        return "another process has been writing for too long; wait for it to end, or end it"
+    if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
+        return "the file cannot be opened or written; check its folder and permissions"
+    if "closed" in text:
+        return "it was closed before"
+    return (
+        "the file is damaged; nothing was deleted. To start anew, move it away together with its "
+        "-wal and -shm files; 'sqlite3 FILE .recover' may save what it holds"
+    )

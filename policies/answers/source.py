@@ -1,0 +1,248 @@
+"""Where answers come from in training and evaluation: asked in batches, scored in batches, never twice.
+
+    requests ──memory──cache──one batch per expert──> answers ──one batch──> qualities
+
+A greedy answer is a function of the expert and of the prompt that it gets, so every answer is generated once:
+a dictionary serves repeats at memory speed and an optional `AnswerCache` keeps answers between runs and
+shares them between processes. Experts are the same objects as in the graph, and so are the prompts, so a
+recorded pool and a live one run through the same code. A failed call is remembered as long as the source
+lives, so that a run asks once and not at every visit; the cache does not keep it, as it may work later.
+Experts on remote engines are asked at the same time, each within its own bound; local ones in turn.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from der_graph.data import Example
+from der_graph.errors import DataError, MetricError
+from der_graph.nodes.conversation import conversation_text, history_for_experts, messages_of
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.recorded import RecordedChat
+from der_graph.nodes.reliability import Bounded
+from der_graph.policies.answers.cache import AnswerCache
+from der_graph.policies.quality import QualityMetric
+from der_graph.state import Answer, good_answers
+
+
+class Request(NamedTuple):
+    """One question to one expert.
+
+    Attributes:
+        example: Position of the question in the source's examples.
+        expert: Position of the expert in the pool.
+        answers: The route's answers so far.
+    """
+
+    example: int
+    expert: int
+    answers: list[Answer]
+
+
+class Outcome(NamedTuple):
+    """An answer and how good it is.
+
+    Attributes:
+        answer: What the expert said.
+        quality: In [0, 1]; 0 for a failed call.
+    """
+
+    answer: Answer
+    quality: float
+
+
+_ROUNDING = 1e-6  # that far outside of [0, 1] a quality is a rounding error
+_Key = tuple[int, int, object]  # example, expert, and what it is shown of the answers so far
+
+
+class AnswerSource:
+    """Answers of a pool's experts to a set of questions, with their quality.
+
+    Args:
+        experts: The pool's experts, in order.
+        examples: The questions with their references.
+        metric: Scores answers, a batch at a time.
+        ktp: The graph's template; experts with their own use that.
+        cache: Durable store of answers, or None.
+        max_batch: Most questions in one batch to an expert.
+        on_asked: Called with the number of answers generated since the last call, for progress.
+
+    Attributes:
+        questions: The questions as agents read them: with their history, where examples have one.
+        histories: What experts read before each question.
+    """
+
+    def __init__(
+        self,
+        experts: Sequence[Expert],
+        examples: Sequence[Example],
+        metric: QualityMetric,
+        *,
+        ktp: str | KTPTemplate | None = None,
+        cache: AnswerCache | None = None,
+        max_batch: int = 32,
+        on_asked: Callable[[int], object] | None = None,
+    ) -> None:
+        self.experts = list(experts)
+        self.examples = list(examples)
+        self.histories = [history_for_experts(messages_of(e.history)) for e in self.examples]
+        self.questions = [
+            conversation_text(history, example.question)
+            for history, example in zip(self.histories, self.examples, strict=True)
+        ]
+        self.metric = metric
+        self.generated = 0
+        self._ktp = ktp_template(ktp)
+        self._cache = cache
+        self._max_batch = max_batch
+        self._on_asked = on_asked
+        self._memory: dict[_Key, Outcome] = {}
+        self._counting = threading.Lock()
+        self._knowledge = [_knowledge_used(expert.ktp or self._ktp) for expert in self.experts]
+
+    def ask(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Answer and score requests; equal ones are generated once.
+
+        Args:
+            requests: Any number, for any experts.
+
+        Returns:
+            One outcome per request, in order.
+        """
+        keys = [self._key(request) for request in requests]
+        known: dict[_Key, Outcome] = {}
+        missing: dict[_Key, Request] = {}
+        for key, request in zip(keys, requests, strict=True):
+            found = self._memory.get(key)
+            if found is not None:
+                known[key] = found
+            else:
+                missing.setdefault(key, request)
+        if missing:
+            known.update(self._find(missing))
+        return [known[key] for key in keys]
+
+    def first_answers(self) -> list[list[Outcome]]:
+        """Every expert's own first answer to every question: [example][expert]."""
+        n = len(self.experts)
+        requests = [Request(e, i, []) for e in range(len(self.examples)) for i in range(n)]
+        outcomes = self.ask(requests)
+        return [outcomes[start : start + n] for start in range(0, len(outcomes), n)]
+
+    def _key(self, request: Request) -> _Key:
+        used = self._knowledge[request.expert]
+        good = good_answers(request.answers) if used else []
+        if not good:
+            return (request.example, request.expert, None)
+        knowledge = good[-1]["text"] if used == "last" else tuple(a["text"] for a in good)
+        return (request.example, request.expert, knowledge)
+
+    def _find(self, missing: dict[_Key, Request]) -> dict[_Key, Outcome]:
+        shares: dict[int, dict[_Key, Request]] = {}
+        for key, request in missing.items():
+            shares.setdefault(request.expert, {})[key] = request
+        remote = [i for i in shares if isinstance(self.experts[i].model, Bounded)]
+        answers: dict[_Key, Answer] = {}
+        with ThreadPoolExecutor(max(1, len(remote)), "der-remote") as threads:
+            away = [threads.submit(self._ask_expert, self.experts[i], shares[i]) for i in remote]
+            for position in sorted(shares.keys() - set(remote)):
+                answers.update(self._ask_expert(self.experts[position], shares[position]))
+            for future in away:
+                answers.update(future.result())
+        # In the order asked for, whoever answered first: metrics in batches may depend on it.
+        answers = {key: answers[key] for key in missing}
+        scores = self._score({k: a for k, a in answers.items() if a["error"] is None})
+        outcomes = {key: Outcome(answers[key], scores.get(key, 0.0)) for key in answers}
+        self._memory.update(outcomes)
+        return outcomes
+
+    def _score(self, answers: dict[_Key, Answer]) -> dict[_Key, float]:
+        if not answers:
+            return {}
+        examples = [self.examples[key[0]] for key in answers]
+        scores = list(map(float, self.metric.score(list(answers.values()), examples)))
+        if len(scores) != len(answers):
+            raise MetricError(
+                f"metric '{self.metric.name}' gave {len(scores)} qualities for {len(answers)} answers"
+            )
+        for score, example, answer in zip(scores, examples, answers.values(), strict=True):
+            if not -_ROUNDING <= score <= 1.0 + _ROUNDING:  # NaN fails every comparison
+                raise MetricError(
+                    f"question {example.id!r}, expert '{answer['expert']}': the metric "
+                    f"'{self.metric.name}' gave {score}; a quality is a number from 0 to 1"
+                )
+        return {key: min(1.0, max(0.0, s)) for key, s in zip(answers, scores, strict=True)}
+
+    def _ask_expert(self, expert: Expert, wanted: dict[_Key, Request]) -> dict[_Key, Answer]:
+        prompts = {
+            key: expert.prompt(
+                self.histories[key[0]],
+                self.examples[key[0]].question,
+                request.answers,
+                self._ktp,
+            )
+            for key, request in wanted.items()
+        }
+        digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
+        cached = self._cache.get_many(list(digests.values())) if self._cache else {}
+        answers = {
+            key: _priced(expert, cached[digest])
+            for key, digest in digests.items()
+            if digest in cached
+        }
+        new = [key for key in prompts if key not in answers]
+        # Similar lengths share a batch, so less is padded.
+        new.sort(key=lambda key: len(prompts[key][-1].text))
+        for start in range(0, len(new), self._max_batch):
+            chunk = new[start : start + self._max_batch]
+            replies = expert.ask([prompts[key] for key in chunk])
+            answers.update(zip(chunk, replies, strict=True))
+            if self._cache:
+                # After every batch, so that a crash loses one batch at most.
+                done = zip(chunk, replies, strict=True)
+                self._cache.put_many({digests[k]: a for k, a in done if a["error"] is None})
+            with self._counting:
+                self.generated += len(chunk)
+                if self._on_asked:
+                    self._on_asked(len(chunk))
+        return answers
+
+
+def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> None:
+    """Check that experts which replay recorded answers have one to every question.
+
+    Without this a missing answer would pass for a failed call, and its quality for 0.
+
+    Raises:
+        DataError: If one is missing; names the question, the expert and its file.
+    """
+    for expert in experts:
+        if not isinstance(expert.model, RecordedChat):
+            continue
+        missing = [e for e in examples if not expert.model.has_answer(e.question)]
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(
+                f"question {missing[0].id!r}{others}: no recorded answer of '{expert.name}' (model "
+                f"'{expert.model.model}') in {expert.model.data}. Every question needs a candidate of "
+                "each expert that replays answers; leave out these questions or the expert"
+            )
+
+
+def _priced(expert: Expert, cached: Answer) -> Answer:
+    """A cached answer at the price of today: the cache's keys know weights and prompts, not prices."""
+    answer = cached.copy()
+    tokens = answer["input_tokens"], answer["output_tokens"]
+    answer["cost"] = expert.charge(*tokens) if any(tokens) else expert.cost
+    return answer
+
+
+def _knowledge_used(template: KTPTemplate) -> str | None:
+    """What of the earlier answers a template shows: nothing, the last one, or all."""
+    if "{answers}" in template.transfer:
+        return "all"
+    return "last" if "{answer}" in template.transfer else None

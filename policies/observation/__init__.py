@@ -1,0 +1,11 @@
+"""What the agent sees: a situation becomes one row of numbers.
+
+`Observer` writes the row; `features` names its columns, `belief` weighs answers that agree or differ,
+`profiles` holds what is known of the experts. This room knows nothing of networks or training.
+"""
+
+from der_graph.policies.observation.encoder import SentenceEncoder, TextEncoder
+from der_graph.policies.observation.features import FeatureNames
+from der_graph.policies.observation.observer import ObservationConfig, Observer
+
+__all__ = ["FeatureNames", "ObservationConfig", "Observer", "SentenceEncoder", "TextEncoder"]

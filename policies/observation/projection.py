@@ -1,0 +1,202 @@
+"""Texts as an agent sees them: encoded once, projected to a few dimensions, with what is known nearby.
+
+    texts ──encoder, one batch──> vectors ──principal axes──> a few numbers of unit variance
+                                     └─────nearest probes───> skill of every expert on questions like this
+
+Knows nothing of situations or networks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from der_graph.policies.observation.encoder import TextEncoder, Vectors
+from der_graph.policies.observation.evidence import EPSILON
+
+NEIGHBOURS = 24
+"""Probe questions that the local skill looks at; kernel-weighted, so the number is not critical."""
+_SHARPNESS = 10.0  # of the kernel: a probe 0.1 less similar counts 1/e as much
+_PRIOR = 2.0  # pseudo-observations of the overall skill
+_COMMON_PRIOR = 2.0  # the same, of how hard questions are here for all experts together
+_OWN_PRIOR = (
+    60.0  # the same, of how an expert differs from all here: mostly chance, so it counts little
+)
+_PAIRS_PRIOR = 20.0  # the same in pairs of wrong answers: those of one question go together
+_ANYWHERE = 0.2  # how often two wrong answers are the same where nothing is known
+_REMEMBERED = 50_000  # texts; a server must not grow without end
+
+
+class Projected(NamedTuple):
+    """One text.
+
+    Attributes:
+        vector: Its embedding, unit length.
+        projected: Its coordinates on the principal axes.
+        skill: Of every expert near this question, in [0, 1]; empty for answers.
+        expected: Probability of every expert being right on this question; empty for answers.
+        chance: How often two wrong answers to questions like this one are the same, in (0, 1).
+    """
+
+    vector: Vectors
+    projected: Vectors
+    skill: Vectors
+    expected: Vectors
+    chance: float = 1.0
+
+
+class ProjectedTexts:
+    """Encodes and projects texts, each once.
+
+    Args:
+        encoder: The frozen sentence encoder.
+        arrays: See `Observer`.
+        skill: Overall skill of every expert: (experts,).
+        neighbours: Look at probe questions near the question, or use the overall skill everywhere.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        arrays: dict[str, npt.NDArray[np.float32]],
+        skill: npt.NDArray[np.float32],
+        *,
+        neighbours: bool = True,
+    ) -> None:
+        self._encoder = encoder
+        self._arrays = arrays
+        self._skill = skill
+        self._neighbours = neighbours
+        known = ~np.isnan(arrays["probe_quality"])
+        self._sparse = np.flatnonzero(~known.all(axis=0)).tolist()
+        beyond = np.where(known, arrays["probe_quality"] - skill, 0.0)
+        self._common = beyond.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        self._own = np.where(known, beyond - self._common[:, None], np.nan)
+        self._wrong = arrays.get("wrong_pairs", np.zeros((len(known), 2), dtype=np.float32))
+        self._chance = _share(self._wrong.sum(axis=0), _ANYWHERE)
+        self._questions: OrderedDict[str, Projected] = OrderedDict()
+        self._answers: OrderedDict[str, Projected] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def look_up(
+        self, questions: Sequence[str], answers: Sequence[str]
+    ) -> tuple[dict[str, Projected], dict[str, Projected]]:
+        """Encode what is new among these texts, in one batch.
+
+        Returns:
+            Every question and every answer given, by text. Handed out and not read from the memory
+            later: by then another thread, or this very batch, may have crowded it out.
+        """
+        with self._lock:
+            known_questions = _found(self._questions, questions)
+            known_answers = _found(self._answers, answers)
+        new_questions = [t for t in dict.fromkeys(questions) if t not in known_questions]
+        new_answers = [t for t in dict.fromkeys(answers) if t not in known_answers]
+        new = list(dict.fromkeys([*new_questions, *new_answers]))
+        if not new:
+            return known_questions, known_answers
+        # Outside the lock: threads whose texts are known do not wait for the encoder.
+        vectors = dict(zip(new, self._encoder.encode(new), strict=True))
+        arrays, none = self._arrays, np.zeros(0, dtype=np.float32)
+        for text in new_questions:
+            vector = vectors[text]
+            projected = (vector - arrays["question_mean"]) @ arrays["question_axes"]
+            known_questions[text] = Projected(vector, projected, *self._near(vector))
+        for text in new_answers:
+            vector = vectors[text]
+            projected = (vector - arrays["answer_mean"]) @ arrays["answer_axes"]
+            known_answers[text] = Projected(vector, projected, none, none)
+        with self._lock:
+            _remember(self._questions, {text: known_questions[text] for text in new_questions})
+            _remember(self._answers, {text: known_answers[text] for text in new_answers})
+        return known_questions, known_answers
+
+    def _near(self, vector: Vectors) -> tuple[Vectors, Vectors, float]:
+        """What is known of the experts near a question.
+
+        Returns:
+            Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean; and a
+            better guess for comparing experts, in which what they have in common, how hard questions are
+            here, counts more than how they differ. Both (experts,). And how often wrong answers are the same.
+        """
+        probes, quality = self._arrays["probe_vectors"], self._arrays["probe_quality"]
+        if not self._neighbours or len(probes) == 0:
+            return self._skill, self._skill, self._chance
+        similarity = probes @ vector
+        # A training question must not look its own result up: it would learn to trust what it cannot have.
+        similarity = np.where(similarity > 1 - 1e-5, -1.0, similarity)
+        k = min(NEIGHBOURS, len(probes))
+        nearest = np.argpartition(-similarity, k - 1)[:k]
+        near = self._kernel_mean(similarity[nearest], quality[nearest], self._skill)
+        for expert in self._sparse:  # its own nearest: few of the probes have asked it
+            asked = np.flatnonzero(~np.isnan(quality[:, expert]))
+            own = asked[np.argsort(-similarity[asked], kind="stable")[:k]]
+            column = slice(expert, expert + 1)
+            near[column] = self._kernel_mean(
+                similarity[own], quality[own, column], self._skill[column]
+            )
+        some, zero = similarity[nearest], np.zeros(1, dtype=np.float32)
+        common = self._kernel_mean(some, self._common[nearest, None], zero, _COMMON_PRIOR)
+        own_skill = self._kernel_mean(some, self._own[nearest], zero, _OWN_PRIOR)
+        weight = np.exp((some - some.max()) * _SHARPNESS)
+        chance = _share(weight @ self._wrong[nearest], self._chance)
+        return near, np.clip(self._skill + common + own_skill, EPSILON, 1 - EPSILON), chance
+
+    @staticmethod
+    def _kernel_mean(
+        similarity: Vectors, quality: Vectors, prior: Vectors, strength: float = _PRIOR
+    ) -> Vectors:
+        """(k,) similarities and (k, experts) qualities -> (experts,)."""
+        weight = np.exp((similarity - similarity.max(initial=-1.0)) * _SHARPNESS)[:, None]
+        known = ~np.isnan(quality)
+        total = (weight * np.where(known, quality, 0.0)).sum(axis=0) + strength * prior
+        mean: Vectors = (total / ((weight * known).sum(axis=0) + strength)).astype(np.float32)
+        return mean
+
+
+def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
+    """Mean and first principal axes, scaled so that projections have unit variance.
+
+    Args:
+        vectors: float32, (texts, dimensions).
+        dims: How many axes.
+
+    Returns:
+        (dimensions,) and (dimensions, dims); missing axes (too few texts) are zero.
+    """
+    mean = vectors.mean(axis=0)
+    centred = (vectors - mean).astype(np.float64)
+    # Of the covariance, and not an SVD of all rows: that takes seconds for some thousand texts.
+    variance, axes = np.linalg.eigh(centred.T @ centred / max(1, len(vectors)))
+    kept = min(dims, len(vectors), len(variance))
+    variance, axes = variance[::-1][:kept], axes[:, ::-1][:, :kept]
+    scaled = np.zeros((vectors.shape[1], dims), dtype=np.float32)
+    # The sign of an axis is arbitrary; fixed, so that training is repeatable across machines.
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
+    scaled[:, :kept] = axes * signs / np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-3)
+    return mean.astype(np.float32), scaled
+
+
+def _share(pairs: Vectors, before: float) -> float:
+    """Share of the pairs that are the same, pulled towards what was thought before."""
+    share = (float(pairs[1]) + _PAIRS_PRIOR * before) / (float(pairs[0]) + _PAIRS_PRIOR)
+    return min(max(share, EPSILON), 1 - EPSILON)
+
+
+def _found(memory: OrderedDict[str, Projected], texts: Sequence[str]) -> dict[str, Projected]:
+    """What is remembered of some texts; they count as the last used."""
+    known = {text: memory[text] for text in texts if text in memory}
+    for text in known:
+        memory.move_to_end(text)
+    return known
+
+
+def _remember(memory: OrderedDict[str, Projected], new: dict[str, Projected]) -> None:
+    memory.update(new)
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

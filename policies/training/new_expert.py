@@ -1,0 +1,145 @@
+"""An expert that joins after training: asked probe questions, and used without a gradient step.
+
+    new expert ──k probe questions──> quality, length of answers ──> profile ──> same weights, one expert more
+
+Only for agents that know experts by their profiles, as `der train` makes them, not by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from der_graph.data import Example
+from der_graph.errors import AgentPoolMismatchError, DataError
+from der_graph.nodes.expert import Expert
+from der_graph.policies.agent import DERAgent
+from der_graph.policies.answers import AnswerCache, AnswerSource, Request, check_recorded
+from der_graph.policies.observation import Observer
+from der_graph.policies.observation.evidence import answer_tokens
+from der_graph.policies.observation.profiles import choose_questions, ease_of, with_expert
+from der_graph.policies.quality import QualityMetric, get_metric
+
+PROBES = 30
+"""Questions that a new expert is asked; see `item_response` for how well its skill is then known."""
+CANDIDATES = 2000
+"""Questions that the probes are chosen among, at most: each is encoded."""
+
+
+def probe_expert(
+    agent: DERAgent,
+    expert: Expert,
+    examples: Sequence[Example],
+    *,
+    count: int = PROBES,
+    metric: str | QualityMetric = "match",
+    cache: AnswerCache | None = None,
+    seed: int = 0,
+) -> tuple[DERAgent, float]:
+    """Ask a new expert some questions and add it to an agent.
+
+    Args:
+        agent: Knows its experts by profile.
+        expert: The new one.
+        examples: Questions with references to draw from.
+        count: How many to ask.
+        metric: What a good answer is; the one that the agent was trained with.
+        cache: Durable store of answers.
+        seed: Of the draw.
+
+    Returns:
+        The agent with the expert, and the expert's mean quality.
+
+    Raises:
+        DataError: If there are no questions, every call failed, or a recorded answer is missing.
+        AgentPoolMismatchError: See `add_expert`.
+    """
+    _check_new(agent, expert.name)
+    if not examples:
+        raise DataError("there are no probe questions; give a file with at least one row")
+    rng = np.random.default_rng(seed)
+    among = list(examples)
+    if len(among) > CANDIDATES:
+        among = [among[i] for i in sorted(rng.permutation(len(among))[:CANDIDATES].tolist())]
+    observer = agent.observer
+    easy = ease_of(observer.arrays, observer.encoder, [example.question for example in among])
+    probes = [among[i] for i in choose_questions(easy, count, rng)]
+    check_recorded([expert], probes)
+    scorer = get_metric(metric) if isinstance(metric, str) else metric
+    source = AnswerSource([expert], probes, scorer, cache=cache)
+    outcomes = source.ask([Request(i, 0, []) for i in range(len(probes))])
+    if all(outcome.answer["error"] is not None for outcome in outcomes):
+        raise DataError(
+            f"expert '{expert.name}' answered none of {len(probes)} probe questions: "
+            f"{outcomes[0].answer['error']}"
+        )
+    changed = add_expert(
+        agent,
+        expert.name,
+        expert.cost,
+        questions=[probe.question for probe in probes],
+        qualities=[outcome.quality for outcome in outcomes],
+        lengths=[answer_tokens(outcome.answer) for outcome in outcomes],
+        description=expert.description,
+    )
+    return changed, float(np.mean([outcome.quality for outcome in outcomes]))
+
+
+def add_expert(
+    agent: DERAgent,
+    name: str,
+    cost: float,
+    *,
+    questions: Sequence[str],
+    qualities: Sequence[float],
+    lengths: Sequence[float],
+    description: str = "",
+) -> DERAgent:
+    """Make an agent that knows one more expert, by its results on probe questions.
+
+    Args:
+        agent: Knows its experts by profile.
+        name: The new expert.
+        cost: Price of one call.
+        questions: What it was asked.
+        qualities: Its quality on each, in [0, 1].
+        lengths: Tokens of its answers.
+        description: What it is good at, in words.
+
+    Raises:
+        AgentPoolMismatchError: If it is known already, or the agent was trained for a fixed pool.
+    """
+    _check_new(agent, name)
+    observer = agent.observer
+    costs = [*observer.costs.tolist(), cost]
+    arrays = with_expert(
+        observer.arrays,
+        observer.encoder,
+        questions,
+        np.asarray(qualities, dtype=np.float32),
+        np.asarray(lengths, dtype=np.float32),
+        description,
+        costs=costs,
+    )
+    return agent.over(
+        Observer(
+            observer.config,
+            [*agent.names, name],
+            costs,
+            observer.encoder,
+            arrays,
+            observer.features,
+            np.zeros((len(agent.names) + 1, 0), dtype=np.float32),
+        )
+    )
+
+
+def _check_new(agent: DERAgent, name: str) -> None:
+    if name in agent.names:
+        raise AgentPoolMismatchError(f"the agent knows '{name}' already")
+    if agent.positional:
+        raise AgentPoolMismatchError(
+            "this agent was trained for a fixed pool and tells its experts by position; "
+            "der train, without --no-any-pool, makes one that takes new experts"
+        )

@@ -1,0 +1,220 @@
+"""What is trained: an environment, PPO on it, and how an agent is made of the weights.
+
+    answers ──Observer──> RoutingVecEnv ──MaskablePPO with the routing network──> DERAgent
+
+`text_training.py` makes the same of a language model that reads the texts (preset `paper`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from der_graph.nodes.rules import RouteRules
+from der_graph.policies.agent import DERAgent, TrainedAgent
+from der_graph.policies.agent.network import RoutingNetwork, Shape, make_network
+from der_graph.policies.answers import AnswerSource, Outcome
+from der_graph.policies.observation import Observer, TextEncoder
+from der_graph.policies.observation.evidence import answer_tokens
+from der_graph.policies.observation.features import PROFILE_FEATURES
+from der_graph.policies.training.config import TrainConfig
+from der_graph.policies.training.env import (
+    Episodes,
+    RequestConfig,
+    RoutingVecEnv,
+    SituationObserver,
+)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained.
+
+    Attributes:
+        env: The training environment.
+        model: PPO on it.
+        agent_now: Makes an agent of the present weights.
+        reload: Reads an agent folder of this kind.
+    """
+
+    env: RoutingVecEnv
+    model: Any
+    agent_now: Callable[[], TrainedAgent]
+    reload: Callable[[Path], TrainedAgent]
+
+
+def features_learner(
+    config: TrainConfig,
+    source: AnswerSource,
+    rules: RouteRules,
+    first: Sequence[Sequence[Outcome]],
+    encoder: TextEncoder,
+    metadata: dict[str, Any],
+) -> Learner:
+    """The default: a small network over features of the situation.
+
+    Args:
+        config: The run's settings.
+        source: Training questions and answers.
+        rules: What is allowed on a route.
+        first: Every expert's first answer to every question.
+        encoder: The frozen sentence encoder.
+        metadata: Kept in the agent's config file.
+    """
+    quality = np.array([[o.quality for o in row] for row in first], dtype=np.float32)
+    lengths = np.array(
+        [[np.nan if o.answer["error"] else answer_tokens(o.answer) for o in row] for row in first],
+        dtype=np.float32,
+    )
+    observer = Observer.fit(
+        config.observation,
+        rules.names,
+        rules.costs,
+        encoder,
+        questions=source.questions,
+        answers=[o.answer["text"] for row in first for o in row if o.answer["text"]][:20_000],
+        qualities=quality,
+        lengths=lengths,
+        values=[[o.answer["value"] for o in row] for row in first],
+        descriptions=[expert.description for expert in source.experts],
+        features=PROFILE_FEATURES if config.any_pool else None,
+    )
+    env = make_env(config, source, rules, observer)
+    shape = Shape(
+        len(observer.names),
+        observer.context_size,
+        observer.expert_size,
+        config.hidden,
+        "profile" if config.any_pool else "fixed",
+    )
+    size = config.envs * config.rollout
+    model = MaskablePPO(
+        RoutingPolicy,
+        env,
+        learning_rate=_Linear(config.learning_rate),
+        batch_size=batch_size(size, config.batch or size // 4),
+        device="cpu",  # a small MLP is faster there, and the experts may fill the GPU
+        policy_kwargs={
+            "features_extractor_class": NetworkExtractor,
+            "features_extractor_kwargs": {"shape": shape},
+            "optimizer_class": torch.optim.AdamW,
+            "optimizer_kwargs": {"weight_decay": config.weight_decay, "eps": 1e-5},
+        },
+        **ppo_settings(config),
+    )
+    policy: Any = model.policy
+    return Learner(
+        env,
+        model,
+        lambda: DERAgent(
+            observer,
+            policy.network,
+            cost_weight=config.cost_weight,
+            cost_weight_range=config.cost_weight_range,
+            metadata=dict(metadata),
+        ),
+        lambda folder: DERAgent.from_pretrained(folder, encoder=encoder),
+    )
+
+
+def make_env(
+    config: TrainConfig, source: AnswerSource, rules: RouteRules, observer: SituationObserver
+) -> RoutingVecEnv:
+    """The training environment."""
+    requests = RequestConfig(
+        config.cost_weight, config.cost_weight_range, config.budget_share, config.short_share
+    )
+    episodes = Episodes(len(source.examples), requests, rules.costs, config.seed, rules.max_steps)
+    return RoutingVecEnv(source, rules, observer, config.reward, episodes, config.envs)
+
+
+def ppo_settings(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of `MaskablePPO` that do not depend on the network."""
+    return {
+        "n_steps": config.rollout,
+        "n_epochs": config.epochs,
+        "gamma": config.gamma,
+        "gae_lambda": config.gae_lambda,
+        "clip_range": config.clip,
+        "ent_coef": config.entropy,
+        "seed": config.seed,
+    }
+
+
+def batch_size(size: int, wanted: int) -> int:
+    """The largest divisor of an update up to what is wanted: SB3 warns of a truncated last minibatch."""
+    return next(b for b in range(max(1, min(wanted, size)), 0, -1) if size % b == 0)
+
+
+class _Linear:
+    """A learning rate that falls linearly from `start` to zero."""
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+
+    def __call__(self, remaining: float) -> float:
+        return self.start * remaining
+
+
+class NetworkExtractor(BaseFeaturesExtractor):
+    """The routing network behind SB3's interface: scores, then the value, as one row.
+
+    Args:
+        observation_space: Flat observations.
+        shape: Sizes of the network.
+    """
+
+    def __init__(self, observation_space: spaces.Box, shape: Shape) -> None:
+        super().__init__(observation_space, features_dim=shape.experts + 2)
+        self.network = make_network(shape)
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """(batch, size) -> (batch, N + 2)."""
+        scores, value = self.network(observation)
+        return torch.cat([scores, value.unsqueeze(1)], dim=1)
+
+
+class _Split(nn.Module):
+    """Hands the actor its scores and the critic its value."""
+
+    def __init__(self, choices: int) -> None:
+        super().__init__()
+        self.latent_dim_pi = choices
+        self.latent_dim_vf = 1
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, :-1]
+
+    def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, -1:]
+
+
+class RoutingPolicy(MaskableActorCriticPolicy):
+    """Actor-critic policy with the routing network inside; see `NetworkExtractor`."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        choices = int(self.action_space.n)  # type: ignore[attr-defined]
+        self.mlp_extractor = _Split(choices)  # type: ignore[assignment]
+        self.action_net = nn.Identity()
+        self.value_net = nn.Identity()  # type: ignore[assignment]
+        make: Any = self.optimizer_class
+        self.optimizer = make(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    @property
+    def network(self) -> RoutingNetwork:
+        """The network itself."""
+        extractor: NetworkExtractor = self.features_extractor  # type: ignore[assignment]
+        return extractor.network

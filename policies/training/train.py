@@ -1,0 +1,241 @@
+"""Training of the DER-Agent with PPO.
+
+    pool, questions ──first answers──> Observer ──> RoutingVecEnv ──MaskablePPO──> agent folder
+
+Written to the output folder: the agent (best on the dev questions), `progress.csv`, and `checkpoint.pt` from
+which `resume=True` goes on with the same numbers that an uninterrupted run would have had. Answers of the
+experts are generated once and kept in the answer cache, so a second run costs no generation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import der_graph
+from der_graph.data import Example
+from der_graph.errors import AgentError, DataError, require
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.ktp import ktp_template
+from der_graph.nodes.rules import RouteRules
+from der_graph.policies.agent import TrainedAgent
+from der_graph.policies.answers import AnswerCache, AnswerSource, check_recorded
+from der_graph.policies.observation import SentenceEncoder, TextEncoder
+from der_graph.policies.quality import QualityMetric, get_metric
+from der_graph.policies.training.config import TrainConfig
+
+Say = Callable[[str], None]
+
+
+def train_agent(
+    experts: Sequence[Expert],
+    examples: Sequence[Example],
+    dev: Sequence[Example],
+    out: str | os.PathLike[str],
+    config: TrainConfig | None = None,
+    *,
+    rules: RouteRules | None = None,
+    ktp: Any = None,
+    metric: str | QualityMetric = "match",
+    cache: AnswerCache | None = None,
+    encoder: TextEncoder | None = None,
+    resume: bool = False,
+    tensorboard: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    say: Say | None = None,
+) -> TrainedAgent:
+    """Train an agent for a pool.
+
+    Args:
+        experts: The pool's experts, in order.
+        examples: Training questions with references.
+        dev: Questions for choosing the best agent; never trained on.
+        out: Folder for the agent, its curve and its checkpoint.
+        config: Settings.
+        rules: What is allowed on a route; four calls, no repeats, where left out.
+        ktp: The graph's template; must be the one that serves later.
+        metric: What a good answer is: a metric, or its name.
+        cache: Durable store of answers.
+        encoder: The frozen sentence encoder; MiniLM where left out. Not used with a text encoder.
+        resume: Go on from the checkpoint in `out`.
+        tensorboard: Folder for TensorBoard's event files; none are written where left out.
+        progress: Show progress bars and a table on a terminal.
+        say: Receives one-line messages; nothing is printed where left out.
+
+    Returns:
+        The best agent, already saved in `out`: a `DERAgent`, or a `TextAgent` where the settings name a
+        text encoder.
+
+    Raises:
+        DataError: If there are no questions, or an expert that replays answers lacks one.
+        MetricError: If the metric gives something that is no quality.
+        AgentError: If there is nothing to resume, it was made with other settings, or a file cannot be
+            written.
+        MissingDependencyError: If stable-baselines3 is not installed.
+    """
+    require("stable_baselines3", extra="train", why="training an agent")
+    require("sb3_contrib", extra="train", why="training an agent")
+    from der_graph.policies.answers.progress_bar import AnswerBar
+    from der_graph.policies.training.checkpoint import run_digests
+    from der_graph.policies.training.ppo import features_learner
+    from der_graph.policies.training.progress import TrainingProgress
+
+    config = config or TrainConfig()
+    say = say or (lambda line: None)
+    for name, given in (("training", examples), ("dev", dev)):
+        if not given:
+            raise DataError(f"there are no {name} questions; give a file with at least one row")
+    members = list(experts)
+    rules = rules or RouteRules(tuple(e.name for e in members), tuple(e.cost for e in members))
+    scorer = get_metric(metric) if isinstance(metric, str) else metric
+    for questions in (examples, dev):
+        check_recorded(members, questions)
+    folder = _make_folder(out)
+    _seed_everything(config.seed)
+
+    total = (len(examples) + len(dev)) * len(members)
+    with AnswerBar("first answers", total, show=progress) as bar:
+        source = AnswerSource(members, examples, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
+        dev_source = AnswerSource(members, dev, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
+        first = source.first_answers()
+        dev_first = dev_source.first_answers()
+    for line in _first_report(members, first, dev_first):
+        say(line)
+    metadata = {"training": {**config.plain(), "metric": scorer.name, "versions": versions()}}
+    encoder = encoder or SentenceEncoder()
+    if config.text_encoder is None:
+        learner = features_learner(config, source, rules, first, encoder, metadata)
+    else:
+        from der_graph.policies.training.text_training import text_learner
+
+        learner = text_learner(config, source, rules, metadata)
+    watcher = TrainingProgress(
+        folder,
+        config,
+        learner,
+        dev_source=dev_source,
+        rules=rules,
+        digests=run_digests(
+            members, examples, dev, metric=scorer.name, ktp=ktp_template(ktp), rules=rules
+        ),
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+        show=progress,
+        say=say,
+    )
+    watcher.begin(resume=resume)
+    say(
+        f"training: {config.steps:,} steps on {len(examples)} questions, {len(members)} experts, "
+        f"{config.envs} routes at once, seed {config.seed}"
+    )
+    if config.warm_start == "cascades" and not resume:
+        _imitate_cascades(learner, config, rules, encoder, source.questions, first, say)
+    model = learner.model
+    remaining = config.steps - model.num_timesteps
+    if remaining > 0 and not watcher.enough:
+        with watcher:
+            model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
+    return watcher.finish()
+
+
+def _imitate_cascades(
+    learner: Any,
+    config: TrainConfig,
+    rules: RouteRules,
+    encoder: TextEncoder,
+    questions: Sequence[str],
+    first: Sequence[Sequence[Any]],
+    say: Say,
+) -> None:
+    from der_graph.policies.baselines import BestCascades
+    from der_graph.policies.training.warm_start import imitate
+
+    cascades = BestCascades(rules.names, rules.costs, encoder, price=config.cost_weight).fit(
+        questions,
+        [[outcome.quality for outcome in row] for row in first],
+        [[outcome.answer["value"] for outcome in row] for row in first],
+    )
+    share = imitate(learner.model.policy, learner.env, cascades, gamma=config.gamma)
+    say(f"warm start: {share:.0%} of the choices are those of the best cascades")
+
+
+def split_dev(
+    examples: Sequence[Example], *, share: float = 0.1, most: int = 400, seed: int = 0
+) -> tuple[list[Example], list[Example]]:
+    """Set some questions aside for choosing the best agent.
+
+    Args:
+        examples: All questions.
+        share: Share to set aside.
+        most: Most questions to set aside.
+        seed: Of the draw.
+
+    Returns:
+        Training questions and dev questions, in the order given.
+    """
+    order = np.random.default_rng(seed).permutation(len(examples)).tolist()
+    aside = set(order[: min(most, int(len(examples) * share))])
+    return (
+        [example for i, example in enumerate(examples) if i not in aside],
+        [example for i, example in enumerate(examples) if i in aside],
+    )
+
+
+def versions() -> dict[str, str]:
+    """What a run depends on."""
+    import stable_baselines3
+    import torch
+    import transformers
+
+    return {
+        "der_graph": der_graph.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "transformers": transformers.__version__,
+        "stable_baselines3": stable_baselines3.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _make_folder(out: str | os.PathLike[str]) -> Path:
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AgentError(
+            f"--out {folder}: the folder cannot be made ({error.strerror or error})"
+        ) from error
+    return folder
+
+
+def _seed_everything(seed: int) -> None:
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # SB3 shuffles its minibatches with the global generator
+    torch.manual_seed(seed)
+
+
+def _first_report(
+    experts: Sequence[Expert], first: Sequence[Sequence[Any]], dev_first: Sequence[Sequence[Any]]
+) -> list[str]:
+    lines = []
+    for i, expert in enumerate(experts):
+        mine = [row[i] for row in first]
+        train_q = float(np.mean([o.quality for o in mine]))
+        dev_q = float(np.mean([row[i].quality for row in dev_first]))
+        failed = sum(o.answer["error"] is not None for o in mine)
+        note = f", {failed} failed calls" if failed else ""
+        lines.append(
+            f"  {expert.name}: quality alone {train_q:.3f} (train), {dev_q:.3f} (dev){note}"
+        )
+    with contextlib.suppress(IndexError):
+        best = float(np.mean([max(o.quality for o in row) for row in first]))
+        lines.append(f"  best first answer per question: {best:.3f}")
+    return lines

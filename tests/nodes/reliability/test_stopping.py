@@ -1,0 +1,155 @@
+"""Nobody listens any more: models stop at their next token."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import ScriptedAgent, a_human, parent_of
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+from tiny_models import Gate, save_tiny
+
+from der_graph import Expert, create_der_graph
+from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.reliability import stoppable
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> tuple[Any, Gate]:
+    """A graph with one local model that would speak for 60 tokens."""
+    chat = HuggingFaceChat(model=str(save_tiny(tmp_path / "m")), generation={"max_new_tokens": 60})
+    expert = Expert("tiny", chat, cost=1.0)
+    return create_der_graph([expert], agent=ScriptedAgent("tiny")), Gate(chat)
+
+
+@pytest.fixture
+def told(local: tuple[Any, Gate], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the model go on as soon as it has been told that the stream is closed."""
+
+    class Told(threading.Event):
+        def set(self) -> None:
+            super().set()
+            local[1].closing.set()
+
+    monkeypatch.setattr("der_graph.nodes.reliability.threads.Event", Told)
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("nested", [False, True])
+def test_closing_a_stream_stops_the_model(local: tuple[Any, Gate], nested: bool) -> None:
+    builder, gate = local
+    if nested:
+        stream: Any = stoppable(
+            parent_of(builder).stream(a_human("hello"), stream_mode="messages", subgraphs=True)
+        )
+    else:
+        stream = builder.compile().stream(a_human("hello"), stream_mode="messages")
+    next(stream)
+    stream.close()
+    assert gate.settled() <= 4  # the one that ran is the last
+
+
+def test_closing_an_asynchronous_stream_stops_the_model(local: tuple[Any, Gate]) -> None:
+    builder, gate = local
+
+    async def read_one() -> None:
+        stream: Any = builder.compile().astream(a_human("hello"), stream_mode="messages")
+        await anext_(stream)
+        await stream.aclose()
+        gate.closing.set()
+
+    asyncio.run(read_one())
+    assert gate.settled() <= 4
+
+
+async def anext_(stream: Any) -> Any:
+    return await stream.__anext__()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_cancelling_a_task_stops_the_model(local: tuple[Any, Gate], streaming: bool) -> None:
+    builder, gate = local
+    graph = builder.compile()
+
+    async def read() -> None:
+        if streaming:
+            async for _ in graph.astream(a_human("hello"), stream_mode="messages"):
+                pass
+        else:
+            await graph.ainvoke(a_human("hello"))
+
+    async def cancelled() -> None:
+        task = asyncio.ensure_future(read())
+        while gate.steps < 4:  # it waits at the gate
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gate.closing.set()
+
+    asyncio.run(cancelled())
+    assert gate.settled() <= 4
+
+
+@pytest.mark.usefixtures("told")
+def test_what_was_given_up_is_no_answer(local: tuple[Any, Gate]) -> None:
+    """A run that goes on later asks the expert again: half an answer is none."""
+    builder, gate = local
+    graph = builder.compile(checkpointer=InMemorySaver())
+    config: RunnableConfig = {"configurable": {"thread_id": "1"}}
+    stream: Any = graph.stream(a_human("hello"), config, stream_mode="messages")
+    next(stream)
+    stream.close()
+    assert gate.settled() <= 4
+    assert not graph.get_state(config).values.get("route")
+    assert graph.get_state(config).next == ("tiny",)
+    result = graph.invoke(None, config)
+    undisturbed = builder.compile().invoke(a_human("hello"))
+    assert result["answer"] == undisturbed["answer"]
+    assert result["route"][0]["answer"]["output_tokens"] > 4
+    assert [step["choice"] for step in result["route"]] == ["tiny", "END"]
+
+
+def test_any_model_that_streams_is_left_at_its_next_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    left = threading.Event()
+
+    class Told(threading.Event):
+        def set(self) -> None:
+            super().set()
+            left.set()
+
+    class Endless(GenericFakeChatModel):
+        def _stream(self, *args: Any, **more: Any) -> Iterator[Any]:
+            for chunk in super()._stream(*args, **more):
+                if len(given) == 3:
+                    assert left.wait(10)
+                given.append(str(chunk.text))
+                yield chunk
+
+    monkeypatch.setattr("der_graph.nodes.reliability.threads.Event", Told)
+    expert = Expert("far", Endless(messages=iter([AIMessage(" ".join(["word"] * 50))])), cost=1.0)
+    graph = create_der_graph([expert], agent=ScriptedAgent("far")).compile()
+    stream: Any = graph.stream(a_human("hello"), stream_mode="messages")
+    next(stream)
+    stream.close()
+    assert len(given) <= 4
+
+
+def test_errors_and_results_pass_through() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    stream = stoppable(numbers())
+    assert next(stream) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(stream)
+    assert list(stoppable([1, 2])) == [1, 2]

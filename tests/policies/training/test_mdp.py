@@ -1,0 +1,196 @@
+"""Routes in lockstep, and the graph taking the very same routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
+
+from der_graph.data import Example
+from der_graph.errors import MetricError
+from der_graph.graph import create_der_graph
+from der_graph.policies.answers import AnswerSource, Request, open_cache
+from der_graph.policies.baselines import Single
+from der_graph.policies.quality import get_metric
+from der_graph.policies.training.mdp import Lockstep, run_routes
+from der_graph.state import END_CHOICE, Answer, DERContext
+
+WRITER, COUNTER, FACTS, PARROT, END = range(5)
+
+
+def calls(source: AnswerSource) -> list[int]:
+    return [expert.model.func.calls for expert in source.experts]  # type: ignore[attr-defined]
+
+
+def test_a_sum_takes_two_experts_and_the_transfer_between_them() -> None:
+    source = toy_source(2)
+    routes = Lockstep(source, toy_rules(source.experts), 1)
+    routes.start(0, 1)
+    assert routes.mask(0) == [True, True, True, True, False]
+
+    step = routes.advance([WRITER])
+    assert (step.quality[0], step.previous[0], step.cost[0]) == (0.0, 0.0, 1.0)
+    assert (bool(step.first[0]), bool(step.ended[0])) == (True, False)
+
+    step = routes.advance([COUNTER])
+    assert (step.quality[0], step.previous[0]) == (1.0, 0.0)
+    assert step.cost[0] == pytest.approx(0.1)
+    assert not step.first[0]
+
+    step = routes.advance([END])
+    assert (step.quality[0], step.previous[0], step.cost[0]) == (1.0, 1.0, 0.0)
+    assert bool(step.chose_end[0])
+    assert bool(step.ended[0])
+
+
+def test_the_counter_alone_has_nothing_to_count() -> None:
+    source = toy_source(2)
+    outcome = source.ask([Request(1, COUNTER, [])])[0]
+    assert (outcome.answer["text"], outcome.quality) == ("?", 0.0)
+
+
+def test_the_longest_route_ends_itself() -> None:
+    source = toy_source(2)
+    routes = Lockstep(source, toy_rules(source.experts, max_steps=2), 1)
+    routes.start(0, 0)
+    assert not routes.advance([PARROT]).ended[0]
+    step = routes.advance([FACTS])
+    assert bool(step.ended[0])
+    assert not step.chose_end[0]
+
+
+def test_a_forbidden_choice_is_refused() -> None:
+    routes = Lockstep(toy_source(2), toy_rules(toy_experts()), 1)
+    routes.start(0, 0)
+    with pytest.raises(ValueError, match="not allowed"):
+        routes.advance([END])
+
+
+def test_equal_requests_are_generated_once() -> None:
+    source = toy_source(4)
+    source.ask([Request(0, FACTS, []), Request(0, FACTS, []), Request(2, FACTS, [])])
+    source.ask([Request(0, FACTS, [])])
+    assert calls(source)[FACTS] == 2
+    first = source.ask([Request(1, WRITER, [])])[0].answer
+    other = source.ask([Request(1, PARROT, [])])[0].answer
+    # The writer's prompt shows no earlier answer, the counter's shows the last one only.
+    source.ask([Request(1, WRITER, [other])])
+    assert calls(source)[WRITER] == 1
+    source.ask([Request(1, COUNTER, [first]), Request(1, COUNTER, [other, first])])
+    assert calls(source)[COUNTER] == 1
+
+
+def test_a_failed_call_is_remembered_for_the_run_and_no_longer(tmp_path: Path) -> None:
+    """Asked at every visit, an expert that is down would stall the whole run; the cache forgets it."""
+    experts = toy_experts()
+    attempts = []
+
+    def fail_once(text: str) -> str:
+        attempts.append(text)
+        if len(attempts) == 1:
+            raise ConnectionError("gone for a moment")
+        return "red"
+
+    experts[FACTS].model.func._answer = fail_once  # type: ignore[attr-defined]
+    with open_cache(tmp_path / "answers.db") as cache:
+        source = AnswerSource(experts, toy_examples(1), get_metric("match"), cache=cache)
+        for _ in range(2):
+            failed = source.ask([Request(0, FACTS, [])])[0]
+            assert failed.quality == 0.0
+            assert failed.answer["error"] == "ConnectionError: gone for a moment"
+        assert len(attempts) == 1
+        again = AnswerSource(experts, toy_examples(1), get_metric("match"), cache=cache)
+        assert again.ask([Request(0, FACTS, [])])[0].answer["text"] == "red"
+
+
+@dataclass
+class Broken:
+    """A metric that gives what it is told to."""
+
+    given: list[float]
+    name: str = "broken"
+
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        return self.given
+
+
+@pytest.mark.parametrize("given", [float("nan"), 1.5, -0.1])
+def test_a_metric_that_gives_no_quality_is_an_error(given: float) -> None:
+    source = AnswerSource(toy_experts(), toy_examples(2), Broken([1.0, given]))
+    with pytest.raises(MetricError, match=r"'sum/0/1', expert 'facts'.* 0 to 1"):
+        source.ask([Request(0, FACTS, []), Request(1, FACTS, [])])
+
+
+def test_a_metric_that_forgets_an_answer_is_an_error() -> None:
+    source = AnswerSource(toy_experts(), toy_examples(2), Broken([1.0]))
+    with pytest.raises(MetricError, match="1 qualities for 2 answers"):
+        source.ask([Request(0, FACTS, []), Request(1, FACTS, [])])
+
+
+def test_a_rounding_error_is_no_fault() -> None:
+    source = AnswerSource(toy_experts(), toy_examples(1), Broken([1.0000001]))
+    assert source.ask([Request(0, FACTS, [])])[0].quality == 1.0
+
+
+def test_a_question_that_nobody_answers_does_not_end_the_run() -> None:
+    experts = toy_experts()
+
+    def fail(text: str) -> str:
+        raise ConnectionError("gone")
+
+    for position in (FACTS, PARROT):
+        experts[position].model.func._answer = fail  # type: ignore[attr-defined]
+    source = AnswerSource(experts, toy_examples(2), get_metric("match"))
+    routes = Lockstep(source, toy_rules(experts, max_steps=2), 1)
+    routes.start(0, 0)
+    assert not routes.advance([FACTS]).ended[0]
+    step = routes.advance([PARROT])
+    assert (step.quality[0], bool(step.ended[0])) == (0.0, True)
+
+    names, costs = [e.name for e in experts], [e.cost for e in experts]
+    alone = Single(names, costs, "facts")
+    for episode in run_routes(alone, source, toy_rules(experts, max_steps=1)):
+        assert (episode.quality, episode.cost, episode.calls) == (0.0, 2.0, 1)
+
+
+def test_cached_answers_cost_what_the_pool_says_now(tmp_path: Path) -> None:
+    experts = toy_experts()
+    with open_cache(tmp_path / "answers.db") as cache:
+        for cost in (2.0, 5.0):
+            experts[FACTS] = replace(experts[FACTS], cost=cost)
+            source = AnswerSource(experts, toy_examples(1), get_metric("match"), cache=cache)
+            assert source.ask([Request(0, FACTS, [])])[0].answer["cost"] == cost
+        assert source.generated == 0
+
+
+def test_the_graph_takes_the_route_of_the_environment() -> None:
+    """Same agents, same questions: every expert, answer and cost is equal, step by step."""
+    context = DERContext(max_cost=2.5, cost_weight=0.3)
+    lengths = set()
+    for seed in range(4):
+        source = toy_source(12, seed=seed)
+        agent = toy_agent(source, seed=seed)
+        rules = toy_rules(source.experts)
+        episodes = run_routes(agent, source, rules, context=context)
+        der = create_der_graph(source.experts, agent=agent, max_steps=3).compile()
+        for example, episode in zip(source.examples, episodes, strict=True):
+            state = der.invoke({"messages": [("user", example.question)]}, context=context)
+            asked = [step["choice"] for step in state["route"]]
+            assert asked == [*(rules.names[i] for i in episode.experts), END_CHOICE]
+            assert state["answer"] == episode.answers[episode.final]["text"]
+            assert state["cost"] == pytest.approx(episode.cost)
+            assert state["cost"] <= 2.5
+            lengths.add(len(asked))
+    assert 2 in lengths  # without a transfer
+    assert max(lengths) > 2  # and with one
+
+
+def test_lanes_do_not_change_the_routes() -> None:
+    source = toy_source(12)
+    agent, rules = toy_agent(source), toy_rules(source.experts)
+    wide = run_routes(agent, source, rules)
+    narrow = run_routes(agent, source, rules, lanes=5)
+    assert [e.experts for e in wide] == [e.experts for e in narrow]

@@ -1,0 +1,175 @@
+"""A training run that was stopped, by a person or a full disk, goes on as if it never was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import WordEncoder, toy_examples, toy_experts, toy_rules
+from training import SMALL, curve, interrupt_at, train
+
+pytest.importorskip("stable_baselines3")
+
+from der_graph.errors import AgentError
+from der_graph.policies.training import train_agent
+
+
+def test_a_killed_run_goes_on_as_if_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(SMALL, steps=4096, evaluations=8)
+    whole = train(tmp_path / "whole", config)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2500)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", config)
+    resumed = train(tmp_path / "killed", config, resume=True)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    for name, tensor in whole.network.state_dict().items():
+        assert tensor.equal(resumed.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("step", "said"), [(100, "no checkpoint yet"), (1500, "--resume goes on from step 1,024")]
+)
+def test_ctrl_c_says_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, said: str
+) -> None:
+    interrupt_at(monkeypatch, step)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, replace(SMALL, steps=2048, evaluations=2), say=lines.append)
+    assert said in lines[-1]
+    assert (tmp_path / "checkpoint.pt").exists() == (step == 1500)
+
+
+def read_events(folder: Path) -> Any:
+    """What TensorBoard would show."""
+    module = "tensorboard.backend.event_processing.event_accumulator"
+    events = pytest.importorskip(module).EventAccumulator(str(folder))
+    events.Reload()
+    return events
+
+
+def test_tensorboard_has_the_keys_of_the_curve(tmp_path: Path) -> None:
+    train(tmp_path, replace(SMALL, steps=2048, evaluations=2), tensorboard=tmp_path / "events")
+    events = read_events(tmp_path / "events")
+    rows = curve(tmp_path)
+    for key in events.Tags()["scalars"]:
+        expected = [(int(r["time/steps"]), float(r[key])) for r in rows if r.get(key)]
+        found = [(event.step, event.value) for event in events.Scalars(key)]
+        if key != "time/seconds":
+            assert found == [(step, pytest.approx(value, rel=1e-5)) for step, value in expected]
+    assert {"rollout/quality", "dev/utility", "route/share_facts", "train/approx_kl"} <= set(
+        events.Tags()["scalars"]
+    )
+
+
+def test_a_resumed_tensorboard_has_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(SMALL, steps=3072, evaluations=3)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 1600)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, config, tensorboard=tmp_path / "events")
+    train(tmp_path, config, resume=True, tensorboard=tmp_path / "events")
+    events = read_events(tmp_path / "events")
+    steps = [event.step for event in events.Scalars("rollout/quality")]
+    assert steps == list(range(512, 3073, 512))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files may grow to so many bytes, as on a full disk; then there is room again, and the run goes on."""
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    from der_graph.policies.training.progress import TrainingProgress
+
+    config = replace(SMALL, steps=4096, evaluations=8)
+    whole = train(tmp_path / "whole", config)
+    original = TrainingProgress._save_checkpoint
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(self: TrainingProgress) -> None:
+        if self.model.num_timesteps == 2048:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "_save_checkpoint", save)
+        try:
+            with pytest.raises(AgentError, match=r"checkpoint\.pt cannot be written .*--resume"):
+                train(tmp_path / "full", config)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "full").glob("*.part"))
+    resumed = train(tmp_path / "full", config, resume=True)
+    assert curve(tmp_path / "full") == curve(tmp_path / "whole")
+    for name, tensor in whole.network.state_dict().items():
+        assert tensor.equal(resumed.network.state_dict()[name]), name
+
+
+def test_a_row_cut_short_is_dropped(tmp_path: Path) -> None:
+    from der_graph.policies.training.progress import drop_later_rows
+
+    path = tmp_path / "progress.csv"
+    path.write_text("time/steps,a,b\n512,1,2\n1024,3,4\n1536,5,6\n10", encoding="utf-8")
+    drop_later_rows(path, 1024)
+    assert path.read_text(encoding="utf-8").splitlines() == [
+        "time/steps,a,b",
+        "512,1,2",
+        "1024,3,4",
+    ]
+
+
+def test_resuming_something_else(tmp_path: Path) -> None:
+    experts, config = toy_experts(), replace(SMALL, steps=1024)
+    given: dict[str, Any] = {
+        "experts": experts,
+        "examples": toy_examples(60, seed=1),
+        "dev": toy_examples(20, seed=2),
+        "rules": toy_rules(experts),
+        "metric": "match",
+        "ktp": "default",
+    }
+
+    def run(resume: bool, **other: Any) -> None:
+        train_agent(
+            out=tmp_path, config=config, encoder=WordEncoder(), progress=False, resume=resume,
+            **{**given, **other},
+        )  # fmt: skip
+
+    run(False)
+    changes: dict[str, dict[str, Any]] = {
+        "the training questions": {"examples": toy_examples(60, seed=7)},
+        "the dev questions": {"dev": toy_examples(20, seed=7)},
+        "the metric": {"metric": "exact"},
+        "the Knowledge Transfer Prompt": {"ktp": "paper"},
+        "the rules of a route": {"rules": toy_rules(experts, max_steps=2)},
+        "the experts": {"experts": [replace(experts[0], fingerprint="new"), *experts[1:]]},
+    }
+    for what, change in changes.items():
+        with pytest.raises(AgentError, match=rf"other settings \({what} changed\)"):
+            run(True, **change)
+    run(True)
+
+
+def test_resuming_what_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="nothing to resume"):
+        train(tmp_path, replace(SMALL, steps=1024), resume=True)
+    train(tmp_path, replace(SMALL, steps=1024))
+    with pytest.raises(AgentError, match="seed was 0, is 5"):
+        train(tmp_path, replace(SMALL, steps=1024, seed=5), resume=True)
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
+    with pytest.raises(AgentError, match="damaged"):
+        train(tmp_path, replace(SMALL, steps=1024), resume=True)
+
+
+def test_a_new_run_does_not_go_on_in_the_files_of_an_older_one(tmp_path: Path) -> None:
+    short = replace(SMALL, steps=2048)
+    train(tmp_path / "once", short)
+    train(tmp_path / "twice", replace(short, seed=3))
+    train(tmp_path / "twice", short)
+    assert curve(tmp_path / "twice") == curve(tmp_path / "once")

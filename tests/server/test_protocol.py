@@ -1,0 +1,245 @@
+"""Reading requests and writing responses: what is understood, refused, left out; and nothing leaks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from fakes import an_answer
+
+from der_graph.errors import (
+    AllExpertsFailedError,
+    BudgetError,
+    QuestionError,
+    ServerError,
+    UnknownExpertError,
+)
+from der_graph.server import read_keys
+from der_graph.server.access import Keys
+from der_graph.server.failures import RequestError, expert_error, failure_of
+from der_graph.server.protocol import KNOBS, ChatRequest, read_request
+from der_graph.server.replies import Outcome, Reply, public_event, to_json
+from der_graph.state import RouteStep
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def read(**fields: Any) -> ChatRequest:
+    body = {"model": "der", "messages": HELLO, **fields}
+    return read_request(json.dumps(body).encode())
+
+
+def refused(**fields: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        read(**fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_a_whole_conversation() -> None:
+    request = read(
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+            },
+            {"role": "assistant", "content": None},
+            {"role": "developer", "content": "Briefer."},
+            {"role": "user", "content": "And now?"},
+        ],
+        der={"max_cost": 2, "max_steps": 1, "cost_weight": 0.5, "events": False},
+        stream=True,
+        stream_options={"include_usage": True},
+        temperature=0.7,
+        max_tokens=5,
+        user="u-1",
+        tools=[],
+        seed=None,
+    )
+    assert [(m.type, m.text) for m in request.messages] == [
+        ("system", "Be brief."),
+        ("human", "a\nb"),
+        ("ai", ""),
+        ("system", "Briefer."),
+        ("human", "And now?"),
+    ]
+    context = request.context
+    assert (context.max_cost, context.max_steps, context.cost_weight) == (2, 1, 0.5)
+    assert (request.stream, request.include_usage, request.events) == (True, True, False)
+    assert request.ignored == ("max_tokens", "temperature")
+
+
+def test_the_knobs_are_those_of_the_graph_but_how_tokens_stream() -> None:
+    assert {"max_cost", "max_steps", "cost_weight"} <= set(KNOBS)
+    assert "stream_tokens" not in KNOBS
+    assert refused(der={"stream_tokens": "all"}).param == "der.stream_tokens"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"model": None}, "model", "missing"),
+        ({"model": 3}, "model", "a string"),
+        ({"messages": None}, "messages", "missing"),
+        ({"messages": []}, "messages", "at least one"),
+        ({"messages": ["hi"]}, "messages[0]", "an object"),
+        ({"messages": [{"role": "robot", "content": ""}]}, "messages[0].role", "one of system"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages[0].content", "empty"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "a string"),
+        ({"messages": [{"role": "tool", "content": "1"}]}, "messages[0].role", "one of system"),
+        ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, "messages[1].role", "last"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages[0].content[0]",
+            "only parts of type 'text'",
+        ),
+        ({"n": 2}, "n", "must be 1"),
+        ({"n": True}, "n", "an integer"),
+        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"logprobs": True}, "logprobs", "not supported"),
+        ({"stream": "yes"}, "stream", "true or false"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
+        ({"der": 1}, "der", "an object"),
+        ({"der": {"max_price": 1}}, "der.max_price", "allowed: max_cost"),
+        ({"der": {"max_cost": "1"}}, "der.max_cost", "a number"),
+        ({"der": {"max_cost": -1}}, "der.max_cost", ">= 0"),
+        ({"der": {"max_steps": 1.5}}, "der.max_steps", "an integer"),
+        ({"der": {"events": 1}}, "der.events", "true or false"),
+    ],
+)
+def test_what_cannot_be_read_is_named(fields: dict[str, Any], param: str, words: str) -> None:
+    error = refused(**fields)
+    assert error.param == param
+    assert words in error.message
+    assert error.body["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[1]", b'{"model": NaN}', b"\xff", b"[" * 100_000, b'{"a": "\\ud800"}']
+)
+def test_bodies_that_are_no_request(body: bytes) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_request(body)
+    assert caught.value.status == 400
+
+
+def test_text_that_is_no_text() -> None:
+    body = b'{"model": "der", "messages": [{"role": "user", "content": "a \\ud800"}]}'
+    with pytest.raises(RequestError, match="surrogate"):
+        read_request(body)
+
+
+def test_errors_do_not_repeat_what_was_written() -> None:
+    error = refused(messages=[{"role": "user", "content": {"secret": "swordfish"}}])
+    assert "swordfish" not in to_json(error.body)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (BudgetError("max_cost=1 is too small"), 400, "budget_too_small"),
+        (QuestionError("the question is empty"), 400, "invalid_question"),
+        (UnknownExpertError("there is no expert 'x'"), 400, "invalid_value"),
+        (AllExpertsFailedError("a: key sk-123 refused"), 502, "experts_failed"),
+        (
+            AllExpertsFailedError(
+                "a: ExpertError: the prompt has 900 tokens, and a reads at most 9"
+            ),
+            400,
+            "context_length_exceeded",
+        ),
+        (RuntimeError("/home/me/sk-123"), 500, "internal"),
+    ],
+)
+def test_what_callers_learn_of_errors(error: Exception, status: int, code: str) -> None:
+    failure = failure_of(error, "chatcmpl-7")
+    assert (failure.status, failure.code) == (status, code)
+    text = to_json(failure.body)
+    assert "sk-123" not in text
+    assert ("chatcmpl-7" in text) == (status >= 500)
+
+
+def test_of_an_experts_error_callers_learn_the_kind() -> None:
+    assert expert_error(None) is None
+    assert expert_error("ConnectError: https://10.0.0.7:8000") == "ConnectError"
+    event = {"type": "der.answer", **an_answer("a", error="ConnectError: https://10.0.0.7")}
+    assert public_event(event)["error"] == "ConnectError"
+
+
+def test_numbers_that_json_does_not_know_become_null() -> None:
+    assert to_json({"a": [float("nan"), 1.5, float("inf")]}) == '{"a":[null,1.5,null]}'
+
+
+def test_usage_is_that_of_all_experts_together() -> None:
+    decision: Any = {
+        "step": 0,
+        "choice": "a",
+        "probabilities": {"a": 1.0},
+        "value": None,
+        "mask": {"a": True},
+        "reason": "agent",
+        "cost_weight": None,
+        "spent": 0.0,
+        "seconds": 0.1,
+    }
+    answers = [
+        {**an_answer("a"), "input_tokens": 10, "output_tokens": 3},
+        {**an_answer("b"), "input_tokens": 20, "output_tokens": 4},
+        None,
+    ]
+    route: list[Any] = [RouteStep(**decision, answer=answer) for answer in answers]  # type: ignore[typeddict-item]
+    outcome = Outcome("42", route, 2.0, 0.5)
+    completion = Reply("der", "fp_1", "usd", ("seed",)).completion(outcome)
+    assert completion["usage"] == {
+        "prompt_tokens": 30,
+        "completion_tokens": 7,
+        "total_tokens": 37,
+    }
+    assert completion["der"]["experts"] == ["a", "b"]
+    assert completion["der"]["cost_unit"] == "usd"
+    assert completion["der"]["ignored"] == ["seed"]
+    assert completion["choices"][0]["message"]["content"] == "42"
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        (None, "missing_api_key"),
+        (b"", "missing_api_key"),
+        (b"Bearer ", "missing_api_key"),
+        (b"Basic secret-one", "missing_api_key"),
+        (b"Bearer secret", "invalid_api_key"),
+        (b"Bearer secret-one2", "invalid_api_key"),
+        (b"Bearer \xff", "invalid_api_key"),
+    ],
+)
+def test_keys_that_do_not_open(header: bytes | None, code: str) -> None:
+    keys = Keys(["secret-one", "secret-two"])
+    headers = [] if header is None else [(b"authorization", header)]
+    with pytest.raises(RequestError) as caught:
+        keys.check(headers)
+    assert (caught.value.status, caught.value.code) == (401, code)
+    assert caught.value.headers == {"WWW-Authenticate": "Bearer"}
+
+
+def test_keys_that_open() -> None:
+    keys = Keys(["secret-one", "secret-two"])
+    keys.check([(b"authorization", b"Bearer secret-two")])
+    keys.check([(b"authorization", b"bearer secret-one")])
+    Keys([]).check([])
+    assert "secret" not in repr(vars(keys))
+
+
+def test_where_keys_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DER_API_KEY", raising=False)
+    assert read_keys() == []
+    monkeypatch.setenv("DER_API_KEY", " own ")
+    monkeypatch.setenv("KEY_A", "a")
+    monkeypatch.setenv("KEY_B", "")
+    assert read_keys() == ["own"]
+    assert read_keys(["KEY_A"]) == ["a"]
+    with pytest.raises(ServerError, match="KEY_B is not set"):
+        read_keys(["KEY_A", "KEY_B"])
