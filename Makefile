@@ -39,11 +39,13 @@ test: lint types ## Install, then lint, types and all tests
 test-fast: $(INSTALLED_DEV) ## The tests that take seconds
 	@$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow" $(ARGS)
 
-lint: $(INSTALLED_DEV) ## Style, layout and spelling
+lint: $(INSTALLED_DEV) ## Style, spelling, and which room may import which
 	@echo "==> lint"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted as agreed; run: make format"; exit 1; }
 	@$(BIN)/codespell
+	@$(BIN)/lint-imports --no-cache > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
+	@rm -f .lint-imports.log
 
 types: $(INSTALLED_DEV) ## Static types (mypy --strict)
 	@echo "==> types"

@@ -16,7 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.base import LangSmithParams
@@ -71,6 +71,8 @@ class HuggingFaceChat(BatchedChatModel):
         ```
     """
 
+    keeps_max_time: ClassVar[bool] = True
+    """Stops at the next token once a call's `max_time` is over (see `nodes/reliability/deadline.py`)."""
     model: str = ""
     """Hub id, local folder or GGUF file; with `pipeline`, only a name."""
     pipeline: Any = Field(default=None, exclude=True, repr=False)

@@ -40,14 +40,12 @@ def call_limit(model: Runnable[Any, Any], seconds: float | None) -> dict[str, An
     """
     if seconds is None:
         return {}
-    from der_graph.nodes.huggingface import HuggingFaceChat
-
     limits: list[float | None] = [max(0.0, seconds)]
     bare: Any = model
     while hasattr(bare, "bound"):  # bindings, retries
         limits.append((getattr(bare, "kwargs", None) or {}).get("max_time"))
         bare = bare.bound
-    if not isinstance(bare, HuggingFaceChat):
+    if not getattr(bare, "keeps_max_time", False):
         return {}
     limits.append(bare.generation.get("max_time"))
     return {"max_time": min(limit for limit in limits if limit is not None)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,58 +53,13 @@ def test_the_links_lead_to_the_folders(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_says_what_it_is_and_stays_small(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert ast.get_docstring(ast.parse(text)), f"{path} does not say what it is"
-    # 250 is the aim; beyond this it is more than one concept.
-    assert len(text.splitlines()) <= 300, f"{path} is too long: split it by its concepts"
+def test_a_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-LAYERS = [
-    {"state", "errors", "data", "history"},
-    {"nodes"},
-    {"policies"},
-    {"chat", "graph", "pool", "tracing", "feedback", "ray_engine"},
-    {"cli", "commands", "server", "serving", "showcase", "display", "ui", "__main__"},
-]
-PARTS = ("chat_", "feedback_", "pool_", "ui_")
-"""Modules of these names are parts of one thing, and on its layer."""
-
-
-def layer_name(module: str) -> str:
-    return next((part[:-1] for part in PARTS if module.startswith(part)), module)
-
-
-def test_lower_layers_know_nothing_of_higher_ones() -> None:
-    level = {name: i for i, names in enumerate(LAYERS) for name in names}
-    wrong = []
-    for path in modules():
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        own = layer_name(parts[1] if parts[0] == "der_graph" else parts[0])
-        if own == "__init__":  # names what the package offers, and imports it when it is used
-            continue
-        assert own in level, f"{path.relative_to(ROOT)}: on which layer is it?"
-        for imported in _imports(path):
-            other = layer_name(imported.split(".")[1]) if "." in imported else ""
-            if level.get(other, -1) > level[own]:
-                wrong.append(f"{path.relative_to(ROOT)} imports {imported}")
-    assert not wrong
-
-
-def _imports(path: Path) -> set[str]:
-    """The modules of this package that a module imports when it runs; not those for annotations alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "der_graph"}
+def test_a_folder_holds_what_a_reader_can_take_in() -> None:
+    count = Counter(path.parent.relative_to(ROOT) for path in modules())
+    assert {str(folder): n for folder, n in count.items() if n > 16} == {}
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
