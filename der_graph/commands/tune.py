@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.errors import AgentError, BudgetError
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import AnswerSource, open_cache
-    from der_graph.policies.quality import get_metric
     from der_graph.policies.evaluation.tuning import KnobPoint, choose_point, knob_curve
+    from der_graph.policies.quality import get_metric
     from der_graph.pool import load_pool
 
     if args.points < 1:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import recorded, run  # noqa: F401 - a fixture
+from cli_runs import run
 from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_source
 
 from der_graph.policies.observation import encoder as encoder_module

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_runs import recorded, run  # noqa: F401 - a fixture
+from cli_runs import run
 from toy import WordEncoder, toy_source
 
 from der_graph.policies.agent import DERAgent
@@ -46,7 +46,7 @@ def make_agent(pool_file: Path, folder: Path) -> Path:
 
 
 def test_a_report_of_recorded_answers(
-    recorded: tuple[Path, Path],  # noqa: F811
+    recorded: tuple[Path, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_report_of_recorded_answers(
     ],
 )
 def test_mistakes_end_with_one_line(
-    recorded: tuple[Path, Path],  # noqa: F811
+    recorded: tuple[Path, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     words: list[str],

@@ -16,8 +16,8 @@ from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.evaluation.statistics import Interval
-from der_graph.policies.quality import get_metric
 from der_graph.policies.evaluation.tuning import KnobPoint, choose_point, knob_curve
+from der_graph.policies.quality import get_metric
 
 NAMES = ["writer", "counter", "facts", "parrot"]
 
