@@ -7,7 +7,8 @@ is dangerous, so its messages are escaped by `der_graph.ui.chat`, and the route 
 Gradio is imported when a page is made.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: Gradio reads the annotations of the handlers, and those are of
+# an optional package that is imported inside the function.
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing

@@ -116,7 +116,7 @@ def test_a_question_from_standard_input(
 
     toy_agent(toy_source(8)).save_pretrained(tmp_path / "agent")
     monkeypatch.setattr(
-        "der_graph.pool.pool.load_pool", lambda name: pool_from(toy_experts(), max_steps=3)
+        "der_graph.pool.load_pool", lambda name: pool_from(toy_experts(), max_steps=3)
     )
     monkeypatch.setattr(sys, "stdin", io.StringIO(toy_examples(2)[1].question))
     assert run("ask", "-", "--agent", tmp_path / "agent", "--json") == 0
@@ -129,7 +129,7 @@ def test_ctrl_c_is_clean(
     def interrupted(name: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("der_graph.pool.pool.load_pool", interrupted)
+    monkeypatch.setattr("der_graph.pool.load_pool", interrupted)
     assert run("ask", "x") == 130
     assert capsys.readouterr().err.strip() == "der: interrupted"
 

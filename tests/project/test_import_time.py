@@ -46,9 +46,7 @@ def test_nor_does_building_a_graph_of_chat_models(repo_root: Path) -> None:
     assert loaded_by("from der_graph import Expert, create_der_graph, DERState", repo_root) == set()
 
 
-@pytest.mark.parametrize(
-    "module", ["der_graph.cli", "der_graph.pool.pool", "der_graph.nodes.rules"]
-)
+@pytest.mark.parametrize("module", ["der_graph.cli", "der_graph.pool", "der_graph.nodes.rules"])
 def test_nor_does_reading_a_command_or_a_pool(module: str, repo_root: Path) -> None:
     assert loaded_by(f"import {module}", repo_root) == set()
 

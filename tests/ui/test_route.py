@@ -283,7 +283,7 @@ def test_models_that_cannot_be_loaded_are_told() -> None:
 
 
 def test_an_error_inside_is_named_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR, "der_graph.ui.app"):
+    with caplog.at_level(logging.ERROR, "der_graph.ui"):
         words = words_of(KeyError("/secret/path"))
     assert words == "internal error (KeyError); the log of the program says more"
     assert "/secret/path" in caplog.text

@@ -167,9 +167,9 @@ def test_a_page_that_stands_open_is_warned_of(
     )
     monkeypatch.setattr("der_graph.ui.app.make_server", lambda app, **settings: Ended())
     pool, _, _ = two()
-    with caplog.at_level(logging.WARNING, "der_graph.ui.app"):
+    with caplog.at_level(logging.WARNING, "der_graph.ui"):
         serve_page(pool, ScriptedAgent("small"), host=host, port=0, logins=logins)
-    said = [record.getMessage() for record in caplog.records if record.name == "der_graph.ui.app"]
+    said = [record.getMessage() for record in caplog.records if record.name == "der_graph.ui"]
     expected = "no password is set: everybody who reaches http://0.0.0.0:"
     assert [text.startswith(expected) for text in said] == ([True] if warned else [])
     assert "secret" not in caplog.text
