@@ -1,6 +1,6 @@
 """The best policy of a world, exactly: dynamic programming over beliefs.
 
-    what was seen ──> belief over hidden states and kinds of answers ──> best next expert, or END
+    what was seen ──> belief over difficulty and answers ──> best next expert, or END
 
 A policy sees the topic, who answered, the form of each answer and which answers are the same; right and
 wrong look alike. The belief lists every way in which that can have come about, with its chance. No policy
@@ -19,7 +19,7 @@ Look = tuple[str, int]
 """What can be seen of an answer: its form, and the position of the first answer that says the same."""
 Seen = tuple[tuple[str, Look], ...]
 """What can be seen of a route: each expert, with the look of its answer."""
-_Belief = dict[tuple[str, tuple[Said, ...]], float]  # chance of hidden state and answers; sums to that of Seen
+_Belief = dict[tuple[str, tuple[Said, ...]], float]  # chances of difficulty and answers
 
 
 class Policy(NamedTuple):
@@ -75,7 +75,7 @@ class _Planner:
         self.world, self.topic = world, topic
         self.fees = {name: price * cost / world.total for name, cost in world.costs.items()}
         self.choices: dict[Seen, str | None] = {}
-        self._chances: dict[tuple[str, str, Said | None], dict[Said, float]] = {}
+        self._chances: dict[tuple[str, bool, Said | None], dict[Said, float]] = {}
         self._most = max(kind.quality for kind in world.kinds)
 
     def best(self, seen: Seen, belief: _Belief) -> float:
@@ -98,7 +98,7 @@ class _Planner:
         """Experts to try: of several that are alike, only the cheapest that is left."""
         asked, tried = {name for name, _ in seen}, set()
         for name in sorted(self.world.names, key=self.fees.__getitem__):
-            model = self.world.alike.get(name, name)
+            model = self.world.model(name)
             if name not in asked and model not in tried:
                 tried.add(model)
                 yield name
@@ -108,20 +108,20 @@ class _Planner:
         if len(seen) + 1 == self.world.max_steps:  # the route ends, whatever is seen
             return sum(
                 p * q * said.kind.quality
-                for (hidden, answers), p in belief.items()
-                for said, q in self._outcomes(name, hidden, answers).items()
+                for (hard, answers), p in belief.items()
+                for said, q in self._outcomes(name, hard, answers).items()
             )
         split: dict[Look, _Belief] = defaultdict(dict)
-        for (hidden, answers), p in belief.items():
-            for said, q in self._outcomes(name, hidden, answers).items():
+        for (hard, answers), p in belief.items():
+            for said, q in self._outcomes(name, hard, answers).items():
                 longer = (*answers, said)
-                split[look(longer)][hidden, longer] = p * q
+                split[look(longer)][hard, longer] = p * q
         return sum(self.best((*seen, (name, look)), part) for look, part in split.items())
 
-    def _outcomes(self, name: str, hidden: str, answers: Sequence[Said]) -> dict[Said, float]:
-        key = (name, hidden, answers[-1] if answers else None)
+    def _outcomes(self, name: str, hard: bool, answers: Sequence[Said]) -> dict[Said, float]:
+        key = (name, hard, answers[-1] if answers else None)
         if key not in self._chances:
-            self._chances[key] = self.world.outcomes(self.topic, hidden, name, key[2])
+            self._chances[key] = self.world.outcomes(self.topic, hard, name, key[2])
         return self._chances[key]
 
 

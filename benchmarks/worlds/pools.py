@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from .chain_worlds import Editor, OnlyGoodSecond, OrderMatters, Pipeline, Verifier
-from .topic_worlds import (
-    Crowd15,
-    Crowd30,
-    EasyAndHard,
-    FiveTopics,
-    Noisy,
-    OpenAnswers,
-    RareTopics,
-    Specialists,
-)
-from .trust_worlds import CorrelatedFailures, Liars, NearCopies
+from . import alone, together
 from .world import World
 
-WORLDS: dict[str, type[World]] = {
+WORLDS: dict[str, World] = {
     world.name: world
     for world in (
-        Specialists, FiveTopics, RareTopics, EasyAndHard, Verifier, Pipeline, OrderMatters, OnlyGoodSecond,
-        Editor, OpenAnswers, Liars, NearCopies, CorrelatedFailures, Noisy, Crowd15, Crowd30,
+        alone.SPECIALISTS,
+        alone.FIVE_TOPICS,
+        alone.RARE_TOPICS,
+        alone.EASY_AND_HARD,
+        alone.OPEN_ANSWERS,
+        together.VERIFIER,
+        together.PIPELINE,
+        together.ORDER_MATTERS,
+        together.ONLY_GOOD_SECOND,
+        together.EDITOR,
+        alone.NEAR_COPIES,
+        alone.LIARS,
+        alone.CORRELATED_FAILURES,
+        alone.NOISY,
+        alone.crowd(15),
+        alone.crowd(25),
     )
-}  # fmt: skip
+}

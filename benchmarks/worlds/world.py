@@ -1,21 +1,25 @@
 """A world: a pool of plain-function experts of which every chance is known.
 
-    question ──topic, hidden state──> chances of each kind of answer ──draw by hash──> text
+    question ──topic, hard?──> chances of each kind of answer ──draw by hash──> text
 
-What an expert says depends on the question's topic, on something hidden (such as how hard it is) and on the
-kind of the answer that it is shown. The draw is a hash, so the same call gives the same text everywhere. A
-subclass says which chances; `optimum.py` plans with them. Knows nothing of der_graph.
+What an expert says depends on the topic, on whether the question is hard (or a trick: whatever a world hides)
+and on the kind of the answer that it is shown. The draw is a hash, so the same call gives the same text
+everywhere. `optimum.py` plans with the chances. Knows nothing of der_graph.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import ClassVar, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 from .topics import FIELDS, Topics
+
+Option = TypeVar("Option")
 
 
 class Kind(NamedTuple):
@@ -44,6 +48,15 @@ SAME = Kind("same")
 """What was shown, said again."""
 
 
+class Call(NamedTuple):
+    """What the chances of an answer depend on: who is asked, what, and shown which kind of answer."""
+
+    model: str
+    topic: str
+    hard: bool
+    shown: Kind | None
+
+
 class Said(NamedTuple):
     """An answer to a question: its kind, and who alone says it."""
 
@@ -60,44 +73,46 @@ class Question(NamedTuple):
 
 class _Known(NamedTuple):
     topic: str
-    hidden: str
+    hard: bool
     meaning: dict[str, Said]  # by text, of everything that an expert might say
 
 
 Chances = Mapping[Kind, float]
-Option = TypeVar("Option")
 _SHOWN = re.compile(r"<earlier_answer>\n(.*)\n</earlier_answer>", re.DOTALL)
-_WORDS = [a + b for a in "bal cor den fil gam hus jor lim mon pex".split() for b in
-          "ada eck ilo omi una ert ist ock ump yra enta odo isk alu ine".split()]  # fmt: skip
+_ENDS = "ada eck ilo omi una ert ist ock ump yra enta odo isk alu ine".split()
+_WORDS = [f"{start}{end}" for start in "b cor d fil g hus j lim m pex".split() for end in _ENDS]
 _LENGTH = 10  # words of a text
 
 
+@dataclass
 class World:
-    """Base of all worlds; a subclass describes one in the attributes and the two methods below.
+    """Experts, their costs and their chances.
 
     Attributes:
         name: For the command line and the tables.
         costs: Of one call of each expert.
+        chances: What an expert may say.
         topics: Templates of the questions.
         weights: How often each topic comes, where not equally often.
+        hard: Share of the questions that are hard; the same for all topics, or by topic.
         alike: Experts whose chances are those of a common model, by expert; each draws for itself.
-        hard: Share of hard questions, for worlds that know hard from easy.
         noise: Chance that the training's judge turns right and wrong around.
         metric: How answers are judged.
         max_steps: Longest route.
     """
 
-    name: ClassVar[str]
-    costs: ClassVar[Mapping[str, float]]
-    topics: ClassVar[Topics] = FIELDS
-    weights: ClassVar[Mapping[str, float]] = {}
-    alike: ClassVar[Mapping[str, str]] = {}
-    hard: ClassVar[float] = 0.0
-    noise: ClassVar[float] = 0.0
-    metric: ClassVar[str] = "match"
-    max_steps: ClassVar[int] = 4
+    name: str
+    costs: Mapping[str, float]
+    chances: Callable[[Call], Chances]
+    topics: Topics = field(default_factory=lambda: FIELDS)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    hard: float | Mapping[str, float] = 0.0
+    alike: Mapping[str, str] = field(default_factory=dict)
+    noise: float = 0.0
+    metric: str = "match"
+    max_steps: int = 4
 
-    def __init__(self) -> None:
+    def __post_init__(self) -> None:
         self.names = tuple(self.costs)
         self.total = sum(self.costs.values())
         self.kinds = self._reachable()
@@ -108,42 +123,35 @@ class World:
         ]
         self._memory: dict[str, _Known] = {}
 
-    def hidden(self, topic: str) -> Mapping[str, float]:
-        """What a question may hide, with its chances."""
-        return {"easy": 1 - self.hard, "hard": self.hard}
-
-    def chances(self, topic: str, hidden: str, model: str, shown: Kind | None) -> Chances:
-        """What an expert, or the model that it is like, may say.
-
-        Args:
-            topic: Of the question.
-            hidden: What the question hides.
-            model: The expert, or what it is like.
-            shown: Kind of the answer that it is shown; None for the first call of a route.
-        """
-        raise NotImplementedError
-
-    # What happens ---------------------------------------------------------------------------------
+    def model(self, expert: str) -> str:
+        """What an expert is like: itself, where no other is like it."""
+        return self.alike.get(expert, expert)
 
     def share(self, topic: str) -> float:
         """How often a topic comes."""
         return self.weights.get(topic, 0.0) if self.weights else 1 / len(self.topics)
 
-    def outcomes(self, topic: str, hidden: str, expert: str, shown: Said | None) -> dict[Said, float]:
+    def hidden(self, topic: str) -> dict[bool, float]:
+        """How often a question of a topic is hard, and how often it is not."""
+        hard = self.hard if isinstance(self.hard, float) else self.hard[topic]
+        return {False: 1 - hard, True: hard}
+
+    def outcomes(
+        self, topic: str, hard: bool, expert: str, shown: Said | None
+    ) -> dict[Said, float]:
         """What an expert may say, with its chances."""
-        kind = None if shown is None else shown.kind
+        call = Call(self.model(expert), topic, hard, None if shown is None else shown.kind)
         found: dict[Said, float] = {}
-        for said, chance in self.chances(topic, hidden, self.alike.get(expert, expert), kind).items():
-            if chance > 0:
-                answer = shown if said == SAME and shown else Said(said, expert if said.own else "")
-                found[answer] = found.get(answer, 0.0) + chance
-        return found
+        for kind, chance in self.chances(call).items():
+            said = shown if kind == SAME and shown else Said(kind, expert if kind.own else "")
+            found[said] = found.get(said, 0.0) + chance
+        return {said: chance for said, chance in found.items() if chance > 0}
 
     def say(self, question: str, expert: str, shown: Said | None = None) -> Said:
         """What an expert does say."""
         known = self._known(question)
         key = () if shown is None else (shown.kind.name, shown.by)
-        options = self.outcomes(known.topic, known.hidden, expert, shown)
+        options = self.outcomes(known.topic, known.hard, expert, shown)
         return _drawn(options, unit("draw", question, expert, *key))
 
     def expert(self, name: str) -> Callable[[str], str]:
@@ -161,34 +169,21 @@ class World:
 
     def judged(self, question: str, said: Said) -> float:
         """Quality of an answer in the eyes of the training's judge."""
-        wrong = self.noise > unit("judge", question, self.text(question, said))
+        wrong = unit("judge", question, self.text(question, said)) < self.noise
         return 1.0 - said.kind.quality if wrong else said.kind.quality
 
-    # What is read ---------------------------------------------------------------------------------
-
     def questions(self, count: int, seed: int, without: Collection[str] = ()) -> list[Question]:
-        """Draw questions, each once.
-
-        Args:
-            count: How many.
-            seed: Other seeds, other questions.
-            without: Texts that must not be among them.
-        """
-        rng, seen, drawn = random.Random(seed), set(without), list[Question]()
+        """Draw questions, each once, and none of those `without`."""
+        rng, drawn = random.Random(seed), dict[str, Question]()
         topics = list(self.topics)
         shares = [self.share(topic) for topic in topics]
         while len(drawn) < count:
             topic = rng.choices(topics, shares)[0]
-            numbers = {field: rng.randint(2, 99) for field in "abc"}
+            numbers = {part: rng.randint(2, 99) for part in "abc"}
             text = rng.choice(self.topics[topic]).format(**numbers)
-            if text not in seen:
-                seen.add(text)
-                drawn.append(Question(topic, text))
-        return drawn
-
-    def topic_of(self, question: str) -> str:
-        """The topic, read off the words."""
-        return self._known(question).topic
+            if text not in without:
+                drawn[text] = Question(topic, text)
+        return list(drawn.values())
 
     def text(self, question: str, said: Said) -> str:
         """How an answer is written."""
@@ -204,51 +199,49 @@ class World:
         if kind.form == "expression":
             return f"( {number('a', 97)} * {number('b', 89)} ) + {number('c', 79)}"
         if kind.form == "text":
-            wanted, other = self._words(question, by)
-            kept = round(kind.quality * _LENGTH)
-            words = wanted[:kept] + other[: _LENGTH - kept]
-            return " ".join(sorted(words, key=lambda word: unit("place", question, word)))
+            words, kept = self._words(question, by), round(kind.quality * _LENGTH)
+            chosen = words[:kept] + words[_LENGTH : 2 * _LENGTH - kept]
+            return " ".join(sorted(chosen, key=lambda word: unit("place", question, word)))
         return "I cannot tell."
 
     def reference(self, question: str) -> str:
-        """The right answer; of texts one for each expert, who all have a vocabulary of their own."""
+        """The right answer; of texts one for each expert, whose first ten words for it are right."""
         if RIGHT in self.kinds:
             return self.text(question, Said(RIGHT))
-        return " | ".join(" ".join(self._words(question, name)[0]) for name in self.names)
+        return " | ".join(" ".join(self._words(question, name)[:_LENGTH]) for name in self.names)
 
-    def _words(self, question: str, by: str) -> tuple[list[str], list[str]]:
-        """An expert's words for a question, and words that are beside the point."""
+    def _words(self, question: str, by: str) -> list[str]:
+        """Words that only this expert uses, in an order that depends on the question."""
         own = _WORDS[self.names.index(by) :: len(self.names)]
-        mixed = sorted(own, key=lambda word: unit("word", question, word))
-        return mixed[:_LENGTH], mixed[_LENGTH:]
+        return sorted(own, key=lambda word: unit("word", question, word))
 
     def _known(self, question: str) -> _Known:
         if question not in self._memory:
             topic = next(topic for topic, form in self._patterns if form.fullmatch(question))
-            everything = [
-                Said(kind, by) for kind in self.kinds for by in (self.names if kind.own else ("",))
-            ]
-            hidden = _drawn(self.hidden(topic), unit("hidden", question))
+            owners = {kind: self.names if kind.own else ("",) for kind in self.kinds}
+            everything = [Said(kind, by) for kind in self.kinds for by in owners[kind]]
+            hard = _drawn(self.hidden(topic), unit("hard", question))
             meaning = {self.text(question, said): said for said in everything}
-            self._memory[question] = _Known(topic, hidden, meaning)
+            self._memory[question] = _Known(topic, hard, meaning)
         return self._memory[question]
 
     def _reachable(self) -> tuple[Kind, ...]:
         """Every kind of answer that a route can come to."""
         found: dict[Kind, None] = {}
         new: list[Kind | None] = [None]
-        models = dict.fromkeys(self.alike.get(name, name) for name in self.names)
+        models = {self.model(name) for name in self.names}
+        cases = [
+            (m, t, hard) for m in sorted(models) for t in self.topics for hard in (False, True)
+        ]
         while new:
             shown = new.pop()
-            for topic in self.topics:
-                for hidden in self.hidden(topic):
-                    for model in models:
-                        chances = self.chances(topic, hidden, model, shown)
-                        if abs(sum(chances.values()) - 1) > 1e-9 or min(chances.values()) < 0:
-                            raise ValueError(f"{self.name}, {model}, {shown}: no chances: {chances}")
-                        said = [kind for kind, p in chances.items() if p > 0 and kind != SAME]
-                        new += [kind for kind in said if kind not in found]
-                        found |= dict.fromkeys(said)
+            for case in cases:
+                chances = self.chances(Call(*case, shown))
+                if abs(sum(chances.values()) - 1) > 1e-9 or min(chances.values()) < 0:
+                    raise ValueError(f"{self.name}: {case}, shown {shown}: no chances: {chances}")
+                said = [kind for kind, p in chances.items() if p > 0 and kind != SAME]
+                new += [kind for kind in said if kind not in found]
+                found |= dict.fromkeys(said)
         return tuple(found)
 
 
@@ -259,8 +252,7 @@ def unit(*key: str) -> float:
 
 
 def _drawn(chances: Mapping[Option, float], at: float) -> Option:
-    for option, chance in chances.items():
-        at -= chance
-        if at < 0:
-            return option
-    return option
+    ends = itertools.accumulate(chances.values())
+    return next(
+        (option for option, end in zip(chances, ends, strict=True) if at < end), [*chances][-1]
+    )

@@ -1,0 +1,96 @@
+"""The worlds' table (markdown) and picture, made of results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from der_graph.policies.plot_style import LOOKS, new_figure, save, styled
+
+from .measure import Result
+
+_Cells = dict[str, dict[str, dict[str, Any]]]
+"""By method and figure: its mean over seeds, and for `share` the least and the largest."""
+
+
+def table(results: Sequence[Result]) -> str:
+    """One row per world and price: utilities, means over seeds; DER's share of the optimum and its range."""
+    lines = [
+        "| world | price | optimum | DER | share | best baseline | its share | fixed order | cascade:best | "
+        "router:knn | router:logistic | best single | training, s |",
+        "|---|" + "---:|" * 4 + "---|" + "---:|" * 7,
+    ]
+    for world, runs in _by_world(results).items():
+        seconds = f"{mean(run['train_seconds'] for run in runs):.0f}"
+        for price in runs[0]["prices"]:
+            rows = [run["prices"][price] for run in runs]
+            means = {name: _mean(rows, name, "utility") for name in rows[0]}
+            shares = [row["DER"]["share"] for row in rows]
+            name, behind = rival(rows)
+            alone = max(means[single] for single in means if single.startswith("single:"))
+            others = ("fixed order", "cascade:best", "router:knn", "router:logistic")
+            cells = [
+                world, price, f"{means['optimum']:.3f}", f"{means['DER']:.3f}",
+                f"{mean(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})",
+                f"{name} {means[name]:.3f}{' **ahead**' if behind else ''}",
+                f"{_mean(rows, name, 'share'):.3f}",
+                *(f"{means[other]:.3f}" for other in others), f"{alone:.3f}", seconds,
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    lines.append(
+        "\nMeans over seeds; in brackets the seeds' range. **ahead**: the baseline that is best on the test "
+        "questions is above DER by more than two standard errors of the difference."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def rival(rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
+    """The best baseline over some runs, and whether it is significantly above DER."""
+    names = [name for name in rows[0] if name not in ("DER", "optimum")]
+    best = max(names, key=lambda name: _mean(rows, name, "utility"))
+    ahead = mean(row[best]["ahead"] for row in rows)
+    # The runs share their test questions, so their mean is no surer than one of them.
+    return best, ahead < -2 * mean(row[best]["error"] for row in rows)
+
+
+def draw(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Draw the share of the optimum, one panel per price, one line per world."""
+    worlds = _by_world(results)
+    prices = list(results[0]["prices"])
+    with styled():
+        figure, axes = new_figure(2.0 + 2.2 * len(prices), 1.2 + 0.3 * len(worlds), 1, len(prices))
+        for panel, price in zip([axes] if len(prices) == 1 else axes, prices, strict=True):
+            for height, runs in enumerate(worlds.values()):
+                rows = [run["prices"][price] for run in runs]
+                shares = [row["DER"]["share"] for row in rows]
+                best = _mean(rows, rival(rows)[0], "share")
+                der, other = LOOKS["der"], LOOKS["router"]
+                panel.plot([min(shares), max(shares)], [height] * 2, color=der.colour, linewidth=1)
+                panel.plot(best, height, "o", color=other.colour, markerfacecolor="white")
+                panel.plot(mean(shares), height, der.marker, color=der.colour, markersize=5)
+            panel.axvline(1.0, color="black", linewidth=0.8)
+            panel.axvline(0.97, color="black", linewidth=0.6, linestyle=":")
+            panel.set_yticks(
+                range(len(worlds)), worlds if price == prices[0] else [""] * len(worlds)
+            )
+            panel.set_ylim(len(worlds) - 0.5, -0.5)
+            panel.set_title(f"price {price}", loc="left")
+        figure.supxlabel(
+            "Share of the optimum's utility. Filled square: DER, with the range of its seeds; open circle: "
+            "the best baseline; dotted: 0.97",
+            fontsize=8,
+        )
+        return save(figure, folder, "worlds")
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str, figure: str) -> float:
+    return mean(float(row[name][figure]) for row in rows)
+
+
+def _by_world(results: Iterable[Result]) -> dict[str, list[Result]]:
+    worlds: dict[str, list[Result]] = {}
+    for result in results:
+        worlds.setdefault(result["world"], []).append(result)
+    return worlds
