@@ -19,7 +19,7 @@ Look = tuple[str, int]
 """What can be seen of an answer: its form, and the position of the first answer that says the same."""
 Seen = tuple[tuple[str, Look], ...]
 """What can be seen of a route: each expert, with the look of its answer."""
-_Belief = dict[tuple[str, tuple[Said, ...]], float]  # chances of difficulty and answers
+_Belief = dict[tuple[bool, tuple[Said, ...]], float]  # chances of difficulty and answers
 
 
 class Policy(NamedTuple):

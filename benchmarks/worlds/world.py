@@ -71,12 +71,6 @@ class Question(NamedTuple):
     text: str
 
 
-class _Known(NamedTuple):
-    topic: str
-    hard: bool
-    meaning: dict[str, Said]  # by text, of everything that an expert might say
-
-
 Chances = Mapping[Kind, float]
 _SHOWN = re.compile(r"<earlier_answer>\n(.*)\n</earlier_answer>", re.DOTALL)
 _ENDS = "ada eck ilo omi una ert ist ock ump yra enta odo isk alu ine".split()
@@ -121,7 +115,7 @@ class World:
             for topic, templates in self.topics.items()
             for template in templates
         ]
-        self._memory: dict[str, _Known] = {}
+        self._memory: dict[str, tuple[str, bool]] = {}
 
     def model(self, expert: str) -> str:
         """What an expert is like: itself, where no other is like it."""
@@ -149,9 +143,8 @@ class World:
 
     def say(self, question: str, expert: str, shown: Said | None = None) -> Said:
         """What an expert does say."""
-        known = self._known(question)
         key = () if shown is None else (shown.kind.name, shown.by)
-        options = self.outcomes(known.topic, known.hard, expert, shown)
+        options = self.outcomes(*self._known(question), expert, shown)
         return _drawn(options, unit("draw", question, expert, *key))
 
     def expert(self, name: str) -> Callable[[str], str]:
@@ -162,7 +155,7 @@ class World:
             shown = _SHOWN.search(rest)
             if rest and shown is None:
                 raise ValueError(f"no earlier answer is found in the prompt {prompt!r}")
-            earlier = None if shown is None else self._known(question).meaning[shown[1]]
+            earlier = None if shown is None else self._meaning(question, shown[1])
             return self.text(question, self.say(question, name, earlier))
 
         return answer
@@ -201,7 +194,7 @@ class World:
         if kind.form == "text":
             words, kept = self._words(question, by), round(kind.quality * _LENGTH)
             chosen = words[:kept] + words[_LENGTH : 2 * _LENGTH - kept]
-            return " ".join(sorted(chosen, key=lambda word: unit("place", question, word)))
+            return " ".join(random.Random(question).sample(chosen, _LENGTH))
         return "I cannot tell."
 
     def reference(self, question: str) -> str:
@@ -213,16 +206,21 @@ class World:
     def _words(self, question: str, by: str) -> list[str]:
         """Words that only this expert uses, in an order that depends on the question."""
         own = _WORDS[self.names.index(by) :: len(self.names)]
-        return sorted(own, key=lambda word: unit("word", question, word))
+        return random.Random(f"{question} {by}").sample(own, 2 * _LENGTH)
 
-    def _known(self, question: str) -> _Known:
+    def _meaning(self, question: str, text: str) -> Said:
+        """What an expert is shown, read off its text."""
+        for kind in self.kinds:
+            for by in self.names if kind.own else ("",):
+                if self.text(question, Said(kind, by)) == text:
+                    return Said(kind, by)
+        raise ValueError(f"nobody in {self.name} answers {question!r} with {text!r}")
+
+    def _known(self, question: str) -> tuple[str, bool]:
+        """Topic of a question, and whether it is hard."""
         if question not in self._memory:
             topic = next(topic for topic, form in self._patterns if form.fullmatch(question))
-            owners = {kind: self.names if kind.own else ("",) for kind in self.kinds}
-            everything = [Said(kind, by) for kind in self.kinds for by in owners[kind]]
-            hard = _drawn(self.hidden(topic), unit("hard", question))
-            meaning = {self.text(question, said): said for said in everything}
-            self._memory[question] = _Known(topic, hard, meaning)
+            self._memory[question] = topic, _drawn(self.hidden(topic), unit("hard", question))
         return self._memory[question]
 
     def _reachable(self) -> tuple[Kind, ...]:
