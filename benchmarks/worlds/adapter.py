@@ -1,6 +1,6 @@
-"""Worlds as der_graph sees them: experts, examples and judges; and the training, with `der train`'s defaults.
+"""Worlds as der_graph sees them: experts, examples, judges, training with the defaults, baselines.
 
-Where modules of der_graph move, this file and `contenders.py` are the ones to change.
+Where modules of der_graph move, this is the file to change.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
+from der_graph.policies.cascades import BestCascades
 from der_graph.policies.encoder import TextEncoder
 from der_graph.policies.quality import QualityMetric, get_metric
-from der_graph.policies.rollout import Episode, run_routes
+from der_graph.policies.rollout import run_routes
+from der_graph.policies.routers import PREDICTORS, OneShotRouter
 from der_graph.policies.train import split_dev, train_agent
 from der_graph.policies.train_config import preset
 from der_graph.policies.transfer import without_transfer
@@ -29,15 +31,12 @@ from der_graph.state import Answer, DERContext
 from .world import Question, World, unit
 
 Numbers = NDArray[np.float64]
+ALONE = ("cascade:best",)
+"""Baselines whose experts answer without seeing each other's answers, as in `der eval`."""
 
 
 class NoisyJudge:
-    """A metric that turns right and wrong around for a share of the answers.
-
-    Args:
-        metric: What it should have said.
-        share: How often it errs.
-    """
+    """A metric that turns right and wrong around for a share of the answers."""
 
     name = "noisy"
 
@@ -98,6 +97,24 @@ def train(
         )  # fmt: skip
 
 
+def baselines(
+    world: World, questions: Sequence[Question], encoder: TextEncoder
+) -> dict[str, RoutingAgent]:
+    """The baselines that learn, each fitted on the questions that DER has."""
+    names, costs = list(world.names), list(world.costs.values())
+    first = source(world, questions, judges(world)[0]).first_answers()
+    qualities = [[outcome.quality for outcome in row] for row in first]
+    values = [[outcome.answer["value"] for outcome in row] for row in first]
+    texts = [question.text for question in questions]
+    agents: dict[str, RoutingAgent] = {
+        f"router:{kind}": OneShotRouter(names, costs, encoder, PREDICTORS[kind]())
+        .fit(texts, qualities)
+        for kind in ("knn", "logistic")
+    }  # fmt: skip
+    cascades = BestCascades(names, costs, encoder).fit(texts, qualities, values)
+    return {"cascade:best": cascades, **agents}
+
+
 def route(
     world: World, agent: RoutingAgent, answers: AnswerSource, price: float
 ) -> tuple[Numbers, Numbers, list[tuple[str, ...]]]:
@@ -106,10 +123,6 @@ def route(
     Returns:
         Quality and cost of each route, and who was asked.
     """
-    _, rules = pool(world)
-    done: list[Episode] = run_routes(agent, answers, rules, context=DERContext(cost_weight=price))
-    return (
-        np.array([each.quality for each in done]),
-        np.array([each.cost for each in done]),
-        [tuple(world.names[index] for index in each.experts) for each in done],
-    )
+    done = run_routes(agent, answers, pool(world)[1], context=DERContext(cost_weight=price))
+    quality, cost = (np.array([getattr(e, part) for e in done]) for part in ("quality", "cost"))
+    return quality, cost, [tuple(world.names[i] for i in each.experts) for each in done]

@@ -11,20 +11,20 @@ import numpy as np
 
 from der_graph.policies.encoder import SentenceEncoder
 
-from .adapter import Numbers, judges, route, source, train
-from .contenders import contenders
+from .adapter import ALONE, Numbers, baselines, judges, route, source, train
 from .optimum import best_policy, follow
+from .orders import Order, best_orders, in_order
 from .pools import WORLDS
 from .world import Question, World
 
 TEST_QUESTIONS = 1_500
 TEST_SEED = 999_983
 """Of the test questions, which are the same for every training."""
-_SHOWN = 3  # routes of a topic
+_USUAL = 3  # routes of a topic
 
 Result = dict[str, Any]
-"""`{"world", "seed", "questions", "train_seconds", "prices": {price: {method: figures}}}`."""
-_Routes = tuple[Numbers, Numbers, list[tuple[str, ...]]]
+"""`{"world", "seed", "questions", "tests", "train_seconds", "prices": {price: {method: figures}}}`."""
+_Routes = tuple[Numbers, Numbers, list[Order]]
 
 
 def measure(
@@ -49,27 +49,32 @@ def measure(
     encoder = SentenceEncoder()
     start = time.perf_counter()
     agent = train(world, learnt, seed, encoder)
-    seconds = time.perf_counter() - start
-    rivals = contenders(world, learnt, prices, encoder)
-    metric = judges(world)[1]
-    answers = {alone: source(world, test, metric, alone=alone) for alone in (False, True)}
-    result: Result = {"world": name, "seed": seed, "questions": questions, "tests": tests}
-    result |= {"train_seconds": round(seconds, 1), "prices": {}}
+    seconds = round(time.perf_counter() - start, 1)
+    agents = {"DER": agent, **baselines(world, learnt, encoder)}
+    orders = best_orders(world, learnt, prices)
+    singles = {f"single:{each}": _fixed(world, (each,), test) for each in world.names}
+    answers = {a: source(world, test, judges(world)[1], alone=a) for a in (False, True)}
+    table = {}
     for price in prices:
         routes = {"optimum": _optimal(world, price, test)}
-        routes["DER"] = route(world, agent, answers[False], price)
-        for rival in rivals:
-            routes[rival.name] = route(world, rival.agent(price), answers[rival.alone], price)
-        result["prices"][f"{price:g}"] = _figures(world, price, test, routes)
-    return result
+        for who, each in agents.items():
+            routes[who] = route(world, each, answers[who in ALONE], price)
+        routes |= {"fixed order": _fixed(world, orders[price], test), **singles}
+        table[f"{price:g}"] = _figures(world, price, test, routes)
+    ran = {"world": name, "seed": seed, "questions": questions, "tests": tests}
+    return {**ran, "train_seconds": seconds, "prices": table}
 
 
 def _optimal(world: World, price: float, test: Sequence[Question]) -> _Routes:
     done = follow(world, best_policy(world, price), test)
-    quality, cost = (
-        np.array([getattr(each, part) for each in done]) for part in ("quality", "cost")
-    )
+    quality, cost = (np.array([getattr(e, part) for e in done]) for part in ("quality", "cost"))
     return quality, cost, [each.experts for each in done]
+
+
+def _fixed(world: World, order: Order, test: Sequence[Question]) -> _Routes:
+    quality = np.array([said.kind.quality for said in in_order(world, order, test)])
+    cost = np.full(len(test), sum(world.costs[name] for name in order))
+    return quality, cost, [order] * len(test)
 
 
 def _figures(
@@ -78,28 +83,23 @@ def _figures(
     worth = {
         name: quality - price * cost / world.total for name, (quality, cost, _) in routes.items()
     }
-    best = float(worth["optimum"].mean())
     table: dict[str, Any] = {}
     for name, (quality, cost, asked) in routes.items():
-        mine = float(worth[name].mean())
-        table[name] = {
-            "utility": mine,
-            "quality": float(quality.mean()),
-            "cost": float(cost.mean()),
-        }
-        table[name]["share"] = mine / best
+        row = {"utility": worth[name], "quality": quality, "cost": cost}
+        table[name] = {figure: float(values.mean()) for figure, values in row.items()}
+        table[name]["share"] = table[name]["utility"] / float(worth["optimum"].mean())
         if name != "DER":
             ahead = worth["DER"] - worth[name]
-            error = float(ahead.std() / len(ahead) ** 0.5)
-            table[name] |= {"ahead": float(ahead.mean()), "error": error}
+            table[name]["ahead"] = float(ahead.mean())
+            table[name]["error"] = float(ahead.std() / len(ahead) ** 0.5)
         if name in ("DER", "optimum"):
             table[name]["routes"] = _usual(test, asked)
     return table
 
 
-def _usual(test: Sequence[Question], asked: Sequence[tuple[str, ...]]) -> dict[str, dict[str, int]]:
+def _usual(test: Sequence[Question], asked: Sequence[Order]) -> dict[str, dict[str, int]]:
     """The most frequent routes of each topic, with their number."""
     found: dict[str, Counter[str]] = {}
     for question, experts in zip(test, asked, strict=True):
         found.setdefault(question.topic, Counter())[" > ".join(experts)] += 1
-    return {topic: dict(counts.most_common(_SHOWN)) for topic, counts in found.items()}
+    return {topic: dict(counts.most_common(_USUAL)) for topic, counts in found.items()}

@@ -1,4 +1,4 @@
-"""The best fixed orders of a world: the same experts in the same order for every question, with transfer."""
+"""Fixed orders: the same experts in the same order for every question, each shown the answer before."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from .world import Question, Said, World
 Order = tuple[str, ...]
 
 
+def in_order(world: World, order: Order, questions: Sequence[Question]) -> list[Said]:
+    """The last answer to each question."""
+    said: list[Said | None] = [None] * len(questions)
+    for name in order:
+        said = [world.say(q.text, name, shown) for q, shown in zip(questions, said, strict=True)]
+    return [answer for answer in said if answer]
+
+
 def best_orders(
     world: World, questions: Sequence[Question], prices: Sequence[float]
-) -> list[Order]:
+) -> dict[float, Order]:
     """Try every order on training questions, as the training's judge sees them.
 
     Of experts that are alike only the cheapest is tried.
-
-    Args:
-        world: Where the experts answer.
-        questions: The training questions.
-        prices: Of cost.
 
     Returns:
         The order worth most at each price.
@@ -27,21 +30,17 @@ def best_orders(
     cheapest: dict[str, str] = {}
     for name in sorted(world.names, key=world.costs.__getitem__):
         cheapest.setdefault(world.model(name), name)
-    found: list[tuple[Order, float]] = []
+    found: dict[Order, float] = {}
 
     def extend(order: Order, shown: Sequence[Said | None]) -> None:
-        for name in cheapest.values():
-            if name not in order:
-                asked = list(zip(questions, shown, strict=True))
-                said = [world.say(question.text, name, earlier) for question, earlier in asked]
-                judged = [world.judged(q.text, s) for q, s in zip(questions, said, strict=True)]
-                found.append(((*order, name), sum(judged) / len(judged)))
-                if len(order) + 1 < world.max_steps:
-                    extend((*order, name), said)
+        for name in set(cheapest.values()) - set(order):
+            pairs = list(zip(questions, shown, strict=True))
+            said = [world.say(question.text, name, earlier) for question, earlier in pairs]
+            judged = [world.judged(q.text, s) for q, s in zip(questions, said, strict=True)]
+            found[(*order, name)] = sum(judged) / len(judged)
+            if len(order) + 1 < world.max_steps:
+                extend((*order, name), said)
 
     extend((), [None] * len(questions))
-    shares = [sum(world.costs[name] for name in order) / world.total for order, _ in found]
-    return [
-        max(zip(found, shares, strict=True), key=lambda each: each[0][1] - price * each[1])[0][0]
-        for price in prices
-    ]
+    share = {order: sum(world.costs[name] for name in order) / world.total for order in found}
+    return {p: max(found, key=lambda order: found[order] - p * share[order]) for p in prices}

@@ -68,18 +68,21 @@ def draw(results: Sequence[Result], folder: Path) -> list[Path]:
                 best = _mean(rows, rival(rows)[0], "share")
                 der, other = LOOKS["der"], LOOKS["router"]
                 panel.plot([min(shares), max(shares)], [height] * 2, color=der.colour, linewidth=1)
-                panel.plot(best, height, "o", color=other.colour, markerfacecolor="white")
-                panel.plot(mean(shares), height, der.marker, color=der.colour, markersize=5)
+                panel.plot(max(best, 0.5), height, "o", color=other.colour, markerfacecolor="white")
+                panel.plot(
+                    max(mean(shares), 0.5), height, der.marker, color=der.colour, markersize=5
+                )
             panel.axvline(1.0, color="black", linewidth=0.8)
             panel.axvline(0.97, color="black", linewidth=0.6, linestyle=":")
             panel.set_yticks(
                 range(len(worlds)), worlds if price == prices[0] else [""] * len(worlds)
             )
             panel.set_ylim(len(worlds) - 0.5, -0.5)
+            panel.set_xlim(0.48, 1.03)
             panel.set_title(f"price {price}", loc="left")
         figure.supxlabel(
             "Share of the optimum's utility. Filled square: DER, with the range of its seeds; open circle: "
-            "the best baseline; dotted: 0.97",
+            "the best baseline; dotted: 0.97. What is below 0.5 stands at 0.5",
             fontsize=8,
         )
         return save(figure, folder, "worlds")

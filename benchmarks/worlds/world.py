@@ -73,7 +73,7 @@ class Question(NamedTuple):
 
 Chances = Mapping[Kind, float]
 _SHOWN = re.compile(r"<earlier_answer>\n(.*)\n</earlier_answer>", re.DOTALL)
-_ENDS = "ada eck ilo omi una ert ist ock ump yra enta odo isk alu ine".split()
+_ENDS = "ada eck ilo omi una ert oss ock ump yra enta odo isk alu emi".split()
 _WORDS = [f"{start}{end}" for start in "b cor d fil g hus j lim m pex".split() for end in _ENDS]
 _LENGTH = 10  # words of a text
 
@@ -162,8 +162,9 @@ class World:
 
     def judged(self, question: str, said: Said) -> float:
         """Quality of an answer in the eyes of the training's judge."""
-        wrong = unit("judge", question, self.text(question, said)) < self.noise
-        return 1.0 - said.kind.quality if wrong else said.kind.quality
+        quality = said.kind.quality
+        wrong = self.noise and unit("judge", question, self.text(question, said)) < self.noise
+        return 1.0 - quality if wrong else quality
 
     def questions(self, count: int, seed: int, without: Collection[str] = ()) -> list[Question]:
         """Draw questions, each once, and none of those `without`."""
