@@ -193,6 +193,38 @@ def test_the_best_fixed_order_uses_transfer(load: Load) -> None:
 # The report ---------------------------------------------------------------------------------------
 
 
+class ByTopic:
+    """An encoder that knows what a question is about, and nothing else."""
+
+    name = "by topic"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def encode(self, texts: list[str]) -> Any:
+        topics = list(self.world.topics)
+        return np.eye(len(topics))[[topics.index(self.world._known(text)[0]) for text in texts]]
+
+
+def test_all_methods_stand_beside_the_optimum(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    from der_graph.policies.baselines import Single
+
+    module, world = load("worlds.measure"), load("worlds.pools").WORLDS["five-topics"]
+    doctor = Single(world.names, tuple(world.costs.values()), "doctor")
+    monkeypatch.setattr(module, "SentenceEncoder", lambda: ByTopic(world))
+    monkeypatch.setattr(module, "train", lambda *given: doctor)
+    row = module.measure("five-topics", 0, 200, (0.2,), tests=300)["prices"]["0.2"]
+    best = row["optimum"]
+    assert best["utility"] == pytest.approx(best["quality"] - 0.2 * best["cost"] / world.total)
+    assert best["share"] == 1
+    assert row["router:knn"]["share"] == pytest.approx(1)  # it asks whom the optimum asks
+    assert row["single:doctor"]["utility"] == pytest.approx(row["DER"]["utility"])
+    assert (row["single:doctor"]["ahead"], row["single:doctor"]["error"]) == (0, 0)
+    assert best["ahead"] == pytest.approx(row["DER"]["utility"] - best["utility"])
+    assert list(best["routes"]["law"]) == ["lawyer"]
+    assert list(row["DER"]["routes"]["law"]) == ["doctor"]
+
+
 def figures(utility: float, ahead: float | None = None) -> dict[str, float]:
     row = {"utility": utility, "quality": utility, "cost": 1.0, "share": utility / 0.8}
     return row if ahead is None else {**row, "ahead": ahead, "error": 0.01}
@@ -227,7 +259,7 @@ def test_stored_results_are_shown_and_not_measured_again(
     shown = capsys.readouterr()
     assert "0 trainings to go, 1 are there" in shown.err
     assert (
-        "| liars | 0.2 | 0.800 | 0.600 | 0.750 (0.750 to 0.750) | fixed order 0.700 **ahead** |"
+        "| liars | 0.2 | 0.800 | 0.600 | 0.750 (0.750 to 0.750) | fixed order **ahead** | 0.875 |"
         in shown.out
     )
     assert (tmp_path / "worlds.md").read_text(encoding="utf-8") in shown.out

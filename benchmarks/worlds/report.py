@@ -11,39 +11,36 @@ from der_graph.policies.plot_style import LOOKS, new_figure, save, styled
 
 from .measure import Result
 
-_Cells = dict[str, dict[str, dict[str, Any]]]
-"""By method and figure: its mean over seeds, and for `share` the least and the largest."""
+NOTE = (
+    "Utilities are means over seeds; the optimum is simulated on the same questions. **ahead**: the baseline "
+    "that is best on the test questions is above DER by more than two standard errors of the difference."
+)
 
 
 def table(results: Sequence[Result]) -> str:
     """One row per world and price: utilities, means over seeds; DER's share of the optimum and its range."""
-    lines = [
-        "| world | price | optimum | DER | share | best baseline | its share | fixed order | cascade:best | "
-        "router:knn | router:logistic | best single | training, s |",
-        "|---|" + "---:|" * 4 + "---|" + "---:|" * 7,
-    ]
+    methods = next(iter(results[0]["prices"].values()))
+    others = [name for name in methods if not name.startswith(("optimum", "DER", "single:"))]
+    head = ["world", "price", "optimum", "DER", "share (seeds)", "best baseline", "its share"]
+    head += [*others, "best single", "training, s"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for world, runs in _by_world(results).items():
-        seconds = f"{mean(run['train_seconds'] for run in runs):.0f}"
         for price in runs[0]["prices"]:
             rows = [run["prices"][price] for run in runs]
             means = {name: _mean(rows, name, "utility") for name in rows[0]}
             shares = [row["DER"]["share"] for row in rows]
-            name, behind = rival(rows)
-            alone = max(means[single] for single in means if single.startswith("single:"))
-            others = ("fixed order", "cascade:best", "router:knn", "router:logistic")
+            best, ahead = rival(rows)
             cells = [
-                world, price, f"{means['optimum']:.3f}", f"{means['DER']:.3f}",
+                world, price, *(f"{means[name]:.3f}" for name in ("optimum", "DER")),
                 f"{mean(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})",
-                f"{name} {means[name]:.3f}{' **ahead**' if behind else ''}",
-                f"{_mean(rows, name, 'share'):.3f}",
-                *(f"{means[other]:.3f}" for other in others), f"{alone:.3f}", seconds,
+                f"{best}{' **ahead**' if ahead else ''}",
+                f"{_mean(rows, best, 'share'):.3f}",
+                *(f"{means[name]:.3f}" for name in others),
+                f"{max(means[name] for name in means if name.startswith('single:')):.3f}",
+                f"{mean(run['train_seconds'] for run in runs):.0f}",
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
-    lines.append(
-        "\nMeans over seeds; in brackets the seeds' range. **ahead**: the baseline that is best on the test "
-        "questions is above DER by more than two standard errors of the difference."
-    )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", NOTE, ""])
 
 
 def rival(rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
