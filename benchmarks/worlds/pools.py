@@ -8,21 +8,9 @@ from .world import World
 WORLDS: dict[str, World] = {
     world.name: world
     for world in (
-        alone.SPECIALISTS,
-        alone.FIVE_TOPICS,
-        alone.RARE_TOPICS,
-        alone.EASY_AND_HARD,
-        alone.OPEN_ANSWERS,
-        together.VERIFIER,
-        together.PIPELINE,
-        together.ORDER_MATTERS,
-        together.ONLY_GOOD_SECOND,
-        together.EDITOR,
-        alone.NEAR_COPIES,
-        alone.LIARS,
-        alone.CORRELATED_FAILURES,
-        alone.NOISY,
-        alone.crowd(15),
-        alone.crowd(25),
+        alone.SPECIALISTS, alone.FIVE_TOPICS, alone.RARE_TOPICS, alone.EASY_AND_HARD, alone.OPEN_ANSWERS,
+        together.VERIFIER, together.PIPELINE, together.ORDER_MATTERS, together.ONLY_GOOD_SECOND,
+        together.EDITOR, alone.NEAR_COPIES, alone.LIARS, alone.CORRELATED_FAILURES, alone.NOISY,
+        alone.crowd(15), alone.crowd(25),
     )
-}
+}  # fmt: skip
