@@ -142,10 +142,9 @@ class World:
         return {said: chance for said, chance in found.items() if chance > 0}
 
     def say(self, question: str, expert: str, shown: Said | None = None) -> Said:
-        """What an expert does say."""
-        key = () if shown is None else (shown.kind.name, shown.by)
+        """What an expert does say: by one draw a question, whatever it is shown, for fair comparisons."""
         options = self.outcomes(*self._known(question), expert, shown)
-        return _drawn(options, unit("draw", question, expert, *key))
+        return _drawn(options, unit("draw", question, expert))
 
     def expert(self, name: str) -> Callable[[str], str]:
         """An expert as a plain function from prompt to text."""
