@@ -18,14 +18,11 @@ from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.cascades import BestCascades
-from der_graph.policies.encoder import TextEncoder
+from der_graph.policies.baselines import PREDICTORS, BestCascades, OneShotRouter
+from der_graph.policies.baselines.mixture import without_transfer
+from der_graph.policies.observation import TextEncoder
 from der_graph.policies.quality import QualityMetric, get_metric
-from der_graph.policies.rollout import run_routes
-from der_graph.policies.routers import PREDICTORS, OneShotRouter
-from der_graph.policies.train import split_dev, train_agent
-from der_graph.policies.train_config import preset
-from der_graph.policies.transfer import without_transfer
+from der_graph.policies.training import preset, run_routes, split_dev, train_agent
 from der_graph.state import Answer, DERContext
 
 from .world import Question, World, unit

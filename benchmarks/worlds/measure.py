@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from der_graph.policies.encoder import SentenceEncoder
+from der_graph.policies.observation import SentenceEncoder
 
 from .adapter import ALONE, Numbers, baselines, judges, route, source, train
 from .optimum import best_policy, follow

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from der_graph.policies.plot_style import LOOKS, new_figure, save, styled
+from der_graph.policies.evaluation.plots import LOOKS, new_figure, save, styled
 
 from .measure import Result
 
