@@ -118,8 +118,6 @@ class DERAgent:
         if list(names) == self.names and np.allclose(costs, learnt):
             return self
         if self.network.shape.head == "fixed":
-            from der_graph.policies.agent.agent import PartOfPool, warn_of_prices
-
             warn_of_prices(names, learnt, costs)
             if list(names) != seen.names:
                 return PartOfPool(self, names, costs)

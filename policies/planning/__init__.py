@@ -1,0 +1,13 @@
+"""Planning: whom to ask next, worked out under a model of who is right.
+
+`Planner` is an agent that needs no training: `from_prior` knows nothing but sizes or prices, `fit` learns from
+questions. Its knowledge of a pool is `Knowledge`; `Tree` is the plan. This room knows nothing of the graph, of
+networks or of training.
+"""
+
+from der_graph.policies.planning.choices import PlannedChoice
+from der_graph.policies.planning.knowledge import Knowledge
+from der_graph.policies.planning.planner import Planner
+from der_graph.policies.planning.storage import load_knowledge, save_knowledge
+
+__all__ = ["Knowledge", "PlannedChoice", "Planner", "load_knowledge", "save_knowledge"]

@@ -1,0 +1,68 @@
+"""A planned choice, with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from der_graph.nodes.hub import Choice
+from der_graph.policies.planning.knowledge import Knowledge
+from der_graph.policies.planning.tables import Floats, Ints, mean_skill
+from der_graph.policies.planning.tree import Worth
+
+_SHARPNESS = 0.02  # of probabilities: a choice worth this much less has 1/e of the weight
+
+
+@dataclass(frozen=True)
+class PlannedChoice(Choice):
+    """A choice with its reasons.
+
+    Attributes:
+        explanation: What a trace shows; see `Planner`.
+    """
+
+    explanation: dict[str, Any] = field(default_factory=dict)
+
+
+def probabilities(
+    mask: Sequence[bool], experts: Ints, worth: Floats, end: float, best: int
+) -> list[float]:
+    """A soft maximum of the worths, with the chosen one the most probable."""
+    score = np.full(len(mask), -np.inf)
+    score[experts] = worth
+    score[-1] = end
+    score[~np.array(mask, dtype=np.bool_)] = -np.inf
+    if not np.isfinite(score).any():
+        score[best] = 0.0
+    share = np.exp((score - score.max()) / _SHARPNESS)
+    share[best] = share.max()
+    found: list[float] = (share / share.sum()).tolist()
+    return found
+
+
+def explanation_of(
+    known: Knowledge, kind: int, best: int, experts: Ints, worth: Worth, value: float, may_end: bool
+) -> dict[str, Any]:
+    """What a trace shows; see `Planner`."""
+    worths = {
+        known.names[e]: round(float(w), 4)
+        for e, w in zip(experts.tolist(), worth.ask.tolist(), strict=True)
+        if np.isfinite(w)
+    }
+    if may_end:
+        worths["END"] = round(worth.end, 4)
+    end = best == len(known.names)
+    return {
+        "agent": "planner",
+        "kind": known.kind_names[kind] if known.kind_names else kind,
+        "source": None if end else known.source[kind][best],
+        "skill": None
+        if end
+        else round(float(mean_skill(known.logit[kind][[best]], known.spread)[0]), 3),
+        "right_now": round(worth.end, 4),
+        "expected_gain": round(float(value) - worth.end, 4),
+        "worth": worths,
+    }

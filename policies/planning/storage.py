@@ -1,0 +1,88 @@
+"""What a planner knows, as files: arrays in `planner.npz`, the rest in `planner.json`; never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from der_graph.errors import AgentError
+from der_graph.policies.planning.kinds import Kinds
+from der_graph.policies.planning.knowledge import Knowledge
+from der_graph.policies.planning.transfer import (
+    Contexts,
+    Transfer,
+)
+
+FORMAT = 1
+
+
+def save_knowledge(knowledge: Knowledge, folder: str | os.PathLike[str]) -> None:
+    """Write `planner.npz` (arrays alone) and `planner.json` into a folder."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    moved = knowledge.transfer
+    arrays: dict[str, Any] = {
+        "logit": knowledge.logit, "precision": knowledge.precision,
+        "chance": knowledge.chance, "never": knowledge.never,
+        "right_shift": moved.right_shift, "wrong_shift": moved.wrong_shift,
+        "repeats": moved.repeats, "steps": moved.steps,
+    }  # fmt: skip
+    if knowledge.copies is not None:
+        arrays["copies"] = knowledge.copies
+    if knowledge.kinds is not None:
+        arrays |= {f"kinds.{name}": array for name, array in knowledge.kinds.arrays.items()}
+    np.savez_compressed(path / "planner.npz", **arrays)
+    settings = {
+        "format": FORMAT,
+        "experts": list(knowledge.names),
+        "source": [list(row) for row in knowledge.source],
+        "chains": [[list(step) for step in key] for key in sorted(moved.contexts.keys)],
+        "claims": moved.contexts.count > 1,
+        "comparable": knowledge.comparable,
+        "spread": knowledge.spread,
+        "kind_names": list(knowledge.kind_names),
+    }
+    (path / "planner.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def load_knowledge(folder: str | os.PathLike[str]) -> Knowledge:
+    """Read what `save_knowledge` wrote; runs no code from the files.
+
+    Raises:
+        AgentError: If it is not there, or of a newer version.
+    """
+    path = Path(folder)
+    try:
+        settings = json.loads((path / "planner.json").read_text(encoding="utf-8"))
+        if settings["format"] != FORMAT:
+            raise AgentError(f"{path}: format {settings['format']}; this version reads {FORMAT}")
+        with np.load(path / "planner.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        names = tuple(settings["experts"])
+        chains = [tuple((int(e), int(f)) for e, f in key) for key in settings["chains"]]
+        found = ("mean", "axes", "surface", "weights", "centres")
+        return Knowledge(
+            names=names,
+            logit=arrays["logit"],
+            precision=arrays["precision"],
+            source=tuple(tuple(row) for row in settings["source"]),
+            chance=arrays["chance"],
+            never=arrays["never"],
+            transfer=Transfer(
+                Contexts.of(len(names), chains, claims=settings["claims"]),
+                *(arrays[a] for a in ("right_shift", "wrong_shift", "repeats", "steps")),
+            ),
+            copies=arrays.get("copies"),
+            comparable=settings["comparable"],
+            kinds=Kinds(*(arrays[f"kinds.{name}"] for name in found))
+            if "kinds.mean" in arrays
+            else None,
+            kind_names=tuple(settings["kind_names"]),
+            spread=float(settings["spread"]),
+        )
+    except (OSError, KeyError, ValueError) as error:
+        raise AgentError(f"{path} holds no planner that can be read: {error}") from error

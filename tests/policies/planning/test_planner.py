@@ -1,0 +1,307 @@
+"""The planner as an agent: bounds that hold, explanations, learning, large pools, files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import said
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import WordEncoder
+
+from der_graph.errors import AgentError, AgentPoolMismatchError, DataError
+from der_graph.nodes.hub import Choice, RoutingAgent
+from der_graph.nodes.rules import RouteRules
+from der_graph.policies.planning.choices import PlannedChoice
+from der_graph.policies.planning.fitting import fit_knowledge
+from der_graph.policies.planning.forms import (
+    Route,
+    form_of,
+)
+from der_graph.policies.planning.planner import Planner
+from der_graph.policies.planning.storage import load_knowledge, save_knowledge
+from der_graph.policies.planning.tables import Floats, mean_skill
+from der_graph.state import Answer, DERContext, Situation
+
+NAMES = ("small", "middle", "large", "huge")
+COSTS = (1.0, 3.0, 10.0, 70.0)
+
+
+def prior(**settings: Any) -> Planner:
+    return Planner.from_prior(NAMES, COSTS, sizes=COSTS, **settings)
+
+
+def at(*answers: Answer, mask: list[bool] | None = None, **settings: Any) -> Situation:
+    asked = {answer["expert"] for answer in answers}
+    free = [name not in asked for name in NAMES] + [any(a["error"] is None for a in answers)]
+    return Situation("Why?", list(answers), mask or free, **settings)
+
+
+def decide(planner: Planner, *answers: Answer, **settings: Any) -> PlannedChoice:
+    choice = planner.decide([at(*answers, **settings)])[0]
+    assert isinstance(choice, PlannedChoice)
+    return choice
+
+
+def test_it_is_an_agent() -> None:
+    planner = prior()
+    assert isinstance(planner, RoutingAgent)
+    planner.check_pool(NAMES)
+    with pytest.raises(AgentPoolMismatchError, match="small, middle"):
+        planner.check_pool(["small"])
+    choice = decide(planner)
+    assert isinstance(choice, Choice)
+    assert sum(choice.probabilities) == pytest.approx(1.0)
+    assert max(choice.probabilities) == choice.probabilities[choice.index]
+    assert choice.probabilities[-1] == 0.0  # END, before any answer
+
+
+def test_cheap_first_and_on_where_answers_differ() -> None:
+    planner = prior()
+    first = decide(planner)
+    assert first.index < 3
+    agree = decide(planner, said("small", "7"), said("middle", "7"), said("large", "7"))
+    differ = decide(planner, said("small", "7"), said("middle", "8"), said("large", "9"))
+    assert agree.index == 4
+    assert differ.index == 3
+    assert agree.explanation["right_now"] > 0.7 > differ.explanation["right_now"]
+
+
+def test_a_dear_call_is_not_made_at_a_high_price() -> None:
+    planner = prior()
+    apart = said("small", "7"), said("middle", "8")
+    assert decide(planner, *apart, cost_weight=0.0).index in (2, 3)
+    assert decide(planner, *apart, cost_weight=50.0).index == 4
+    assert decide(planner, cost_weight=50.0).index == 0
+
+
+def test_refusals_and_failures_are_no_answers() -> None:
+    planner = prior()
+    assert decide(planner, said("small", None, error="down")).index != 4
+    refused = said("small", "I cannot tell.")
+    choice = decide(planner, refused)
+    assert choice.index != 4
+    assert choice.explanation["right_now"] == 0.0
+
+
+def test_a_decision_explains_itself() -> None:
+    choice = decide(prior())
+    told = choice.explanation
+    assert told["source"] == "prior"
+    assert told["expected_gain"] > 0
+    assert set(told["worth"]) == set(NAMES)
+    assert max(told["worth"].values()) == pytest.approx(choice.value, abs=1e-3)
+    assert prior().explain(at()) == told
+    hinted = Planner.from_prior(NAMES, COSTS, sizes=COSTS, hints=[None, 0.99, None, None])
+    choice = decide(hinted)
+    assert (choice.index, choice.explanation["source"]) == (1, "hint")
+
+
+def test_hints_by_kind_of_question() -> None:
+    hints = [{"sums": 0.95, "facts": 0.1}, {"sums": 0.1, "facts": 0.95}, None, None]
+    planner = Planner.from_prior(NAMES, (1.0, 1.0, 1.0, 1.0), hints=hints, encoder=WordEncoder())
+    sums, facts = planner.decide(
+        [Situation(text, [], [True] * 4 + [False]) for text in ("sums sums", "facts facts")]
+    )
+    assert (sums.index, facts.index) == (0, 1)
+    with pytest.raises(DataError, match="a probability"):
+        Planner.from_prior(NAMES, COSTS, hints=[1.5, None, None, None])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    budget=st.floats(1.0, 100.0),
+    steps=st.integers(1, 5),
+    price=st.floats(0.0, 2.0),
+    forbidden=st.sets(st.sampled_from(NAMES), max_size=3),
+    values=st.lists(st.sampled_from(["1", "2", None, "error"]), min_size=5, max_size=5),
+    deadline=st.one_of(st.none(), st.floats(5.0, 100.0)),
+)
+def test_bounds_hold(
+    budget: float,
+    steps: int,
+    price: float,
+    forbidden: set[str],
+    values: list[str | None],
+    deadline: float | None,
+) -> None:
+    cheapest = min(cost for name, cost in zip(NAMES, COSTS, strict=True) if name not in forbidden)
+    budget = max(budget, cheapest)
+    rules = RouteRules(NAMES, COSTS, 5, seconds=(1.0, 2.0, 3.0, 4.0))
+    context = DERContext(max_cost=budget, max_steps=steps, forbidden_experts=sorted(forbidden))
+    planner = prior(seconds=[1.0, 2.0, 3.0, 4.0])
+    answers: list[Answer] = []
+    spent = 0.0
+    for value in values:
+        failed = value == "error" and len(answers) < steps - 1 and len(answers) + len(forbidden) < 3
+        if not failed or answers:
+            failed = False
+        mask, _ = rules.mask(answers, context, spent=spent)
+        seen = Situation("Why?", answers, mask, spent, steps, budget, price, deadline)
+        choice = planner.decide([seen])[0]
+        assert mask[choice.index]
+        assert all(p == 0.0 for p, free in zip(choice.probabilities, mask, strict=True) if not free)
+        assert planner.decide([seen])[0] == choice  # the same again
+        if choice.index == 4:
+            break
+        spent += COSTS[choice.index]
+        answers = [*answers, said(NAMES[choice.index], "3" if value == "error" else value)]
+        assert spent <= budget * (1 + 1e-6)
+    assert len(answers) <= steps
+
+
+def test_the_plan_knows_the_budget_and_the_time() -> None:
+    """An expert that only prepares is not asked where nothing is left for the one that it prepares for."""
+    planner = chain(seconds=[1.0, 1.0, 1.0])
+    free = Situation("sum", [], [True, True, True, False], cost_weight=0.01)
+    assert planner.decide([free])[0].index == 0  # writer, then counter
+    for bound in ({"max_cost": 1.5}, {"max_steps": 1}, {"deadline_left": 1.5}):
+        short = Situation("sum", [], [True, True, True, False], cost_weight=0.01, **bound)
+        assert planner.decide([short])[0].index == 2
+
+
+def chain(**settings: Any) -> Planner:
+    """A writer of expressions, a counter that works them out, and one that is right half the time."""
+    count = 60
+    texts = [["3 + 4", "I cannot tell.", "7" if q % 2 else "9"] for q in range(count)]
+    values: list[list[str | None]] = [["3+4", "i cannot tell", row[2]] for row in texts]
+    quality = np.array([[0.0, 0.0, float(q % 2)] for q in range(count)])
+    forms = form_of("3 + 4", "3+4"), form_of("7", "7")
+    routes = [Route(q, (0, 1), forms, ("3+4", "7"), (0.0, 1.0)) for q in range(count)]
+    return Planner.fit(
+        ("writer", "counter", "guess"), (1.0, 1.0, 1.0), [f"sum {q}" for q in range(count)], quality,
+        values, texts=texts, routes=routes, kinds=1, **settings,
+    )  # fmt: skip
+
+
+def test_a_chain_is_found() -> None:
+    planner = chain()
+    answers: list[Answer] = []
+    for expected, answer in ((0, said("writer", "3 + 4")), (1, said("counter", "7")), (3, None)):
+        asked = [a["expert"] for a in answers]
+        mask = [name not in asked for name in planner.names] + [bool(asked)]
+        choice = planner.decide([Situation("sum", answers, mask)])[0]
+        assert choice.index == expected
+        if answer is not None:
+            answer["value"] = answer["text"].replace(" ", "")
+            answers = [*answers, answer]
+
+
+def results(
+    count: int, skills: list[float], seed: int = 0
+) -> tuple[Floats, list[list[str | None]]]:
+    rng = np.random.default_rng(seed)
+    right = rng.random((count, len(skills))) < np.array(skills)
+    values: list[list[str | None]] = [
+        ["7" if r else f"wrong {rng.integers(1000)}" for r in row] for row in right
+    ]
+    return right.astype(np.float64), values
+
+
+def test_few_results_count_for_little_and_many_for_much() -> None:
+    truth = [0.9, 0.5, 0.5, 0.2]
+    errors = []
+    for count in (0, 20, 400):
+        quality, values = results(count, truth)
+        known = fit_knowledge(
+            NAMES, COSTS, [f"q {i}" for i in range(count)], quality, values, sizes=COSTS
+        )
+        errors.append(float(np.abs(mean_skill(known.logit[0], known.spread) - truth).mean()))
+        assert known.source[0][0] == {0: "prior", 20: "probes", 400: "learnt"}[count]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.05
+
+
+def test_unknown_qualities_are_left_out() -> None:
+    quality, values = results(300, [0.9, 0.5, 0.5, 0.2])
+    quality[::2, 0] = np.nan
+    quality[:, 3] = np.nan
+    known = fit_knowledge(
+        NAMES, COSTS, [f"q {i}" for i in range(300)], quality, values, sizes=COSTS
+    )
+    assert known.source[0] == ("probes", "learnt", "learnt", "prior")
+    assert np.isfinite(known.logit).all()
+    with pytest.raises(DataError, match=r"quality 2\.0"):
+        fit_knowledge(NAMES, COSTS, ["q"], [[2.0, 0, 0, 0]], [[None] * 4])
+    with pytest.raises(DataError, match="shape"):
+        fit_knowledge(NAMES, COSTS, ["q", "r"], [[1.0, 0, 0, 0]], [[None] * 4])
+
+
+def test_near_copies_are_found() -> None:
+    quality, values = results(400, [0.6, 0.6, 0.6, 0.6])
+    quality[:, 1] = quality[:, 0]
+    for row in values:
+        row[1] = row[0]
+    known = fit_knowledge(NAMES, COSTS, [f"q {i}" for i in range(400)], quality, values)
+    assert known.copies is not None
+    assert known.copies[0, 1] > 0.6
+    assert known.copies[2:, :].max() == 0.0
+
+
+def test_it_follows_an_expert_that_goes_bad() -> None:
+    planner = Planner.from_prior(NAMES, (1.0, 1.0, 1.0, 1.0), hints=[0.9, 0.6, 0.5, 0.5])
+    before = decide(planner, cost_weight=2.0)
+    assert before.index == 0
+    for i in range(60):
+        planner.observe("Why?", [said("small", str(i))], 0.0)
+    after = decide(planner, cost_weight=2.0)
+    assert after.index == 1
+    assert planner.knowledge.source[0][0] == "served"
+
+
+def test_it_learns_from_agreement() -> None:
+    """One that disagrees with two who agree loses, though nobody says who is right."""
+    planner = Planner.from_prior(NAMES, (1.0, 1.0, 1.0, 1.0))
+    before = planner.knowledge.logit[0].copy()
+    for _ in range(30):
+        planner.observe("Why?", [said("small", "1"), said("middle", "2"), said("large", "2")])
+    moved = planner.knowledge.logit[0] - before
+    assert moved[0] < 0 < moved[1]
+    assert moved[3] == 0
+
+
+def test_a_thousand_experts() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"expert {i}" for i in range(1000)]
+    costs = (10 ** rng.uniform(0, 2, 1000)).tolist()
+    planner = Planner.from_prior(names, costs, sizes=costs)
+    planner.check_pool(names)
+    taken = []
+    answers: list[Answer] = []
+    for step in range(3):
+        mask = [True] * 1000 + [bool(answers)]
+        for answer in answers:
+            mask[names.index(answer["expert"])] = False
+        start = time.perf_counter()
+        choice = planner.decide([Situation("Why?", answers, mask, cost_weight=20.0)])[0]
+        taken.append(time.perf_counter() - start)
+        if choice.index == 1000:
+            break
+        answers = [*answers, said(names[choice.index], str(step))]
+    assert min(taken) < 0.05  # 3 ms here; benchmarks measure, tests notice a mistake
+
+
+def test_saved_and_loaded_it_decides_alike(tmp_path: Path) -> None:
+    planner = chain()
+    save_knowledge(planner.knowledge, tmp_path)
+    again = Planner(load_knowledge(tmp_path), planner.costs)
+    seen = Situation("sum", [], [True, True, True, False])
+    assert again.decide([seen]) == planner.decide([seen])
+    (tmp_path / "planner.json").write_text("{}")
+    with pytest.raises(AgentError, match="no planner"):
+        load_knowledge(tmp_path)
+
+
+def test_part_of_the_pool_in_another_order() -> None:
+    planner = chain()
+    names, costs = ["counter", "writer"], [1.0, 1.0]
+    part = planner.for_pool(names, costs)
+    part.check_pool(names)
+    assert part.decide([Situation("sum", [], [True, True, False])])[0].index == 1
+    seen = Situation("sum", [said("writer", "3+4")], [True, False, True])
+    assert part.decide([seen])[0].index == 0
+    assert planner.for_pool(planner.names, planner.costs) is planner
