@@ -1,8 +1,8 @@
 """Planning: whom to ask next, worked out under a model of who is right.
 
-`Planner` is an agent that needs no training: `from_prior` knows nothing but sizes or prices, `fit` learns from
-questions. Its knowledge of a pool is `Knowledge`; `Tree` is the plan. This room knows nothing of the graph, of
-networks or of training.
+`Planner` is an agent that needs no training: `from_prior` knows nothing but sizes or prices, `fit` learns
+from questions. Its knowledge of a pool is `Knowledge`; `Tree` is the plan. This room knows nothing of the
+graph, of networks or of training.
 """
 
 from der_graph.policies.planning.choices import PlannedChoice
