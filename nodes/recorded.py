@@ -23,6 +23,7 @@ from pydantic import PrivateAttr
 from der_graph.errors import ExpertError
 from der_graph.nodes.huggingface.weights import path_digest
 from der_graph.nodes.ktp import estimate_tokens
+from der_graph.nodes.quoting import neutralize
 
 if TYPE_CHECKING:
     from der_graph.data import Candidate
@@ -54,7 +55,7 @@ class RecordedChat(BaseChatModel):
 
     def has_answer(self, question: str) -> bool:
         """Is there a recorded answer to this question?"""
-        return question.strip() in self._recorded()
+        return neutralize(question.strip()) in self._recorded()
 
     @property
     def fingerprint(self) -> str:
@@ -94,7 +95,7 @@ class RecordedChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         asked = [message for message in messages if isinstance(message, HumanMessage)]
-        question = asked[-1].text.strip() if asked else ""
+        question = neutralize(asked[-1].text.strip()) if asked else ""
         found = self._recorded().get(question)
         if found is None:
             start = question if len(question) <= 80 else question[:77] + "..."
@@ -133,7 +134,7 @@ def _read(path: str, model: str) -> dict[str, Candidate]:
     from der_graph.data.files import load_examples  # heavy files: read when an answer is wanted
 
     return {
-        example.question.strip(): example.candidates[model]
+        neutralize(example.question.strip()): example.candidates[model]  # as it stands in prompts
         for example in load_examples(path)
         if model in example.candidates
     }

@@ -2,8 +2,8 @@
 
     messages ──control tokens broken up──> chat template  or  plain format  ──tokenised once──> ids
 
-What people and other experts write is data: a special token of this tokenizer inside a message is broken up
-before the template is applied, so no message can open a turn of its own. A chat template brings its own
+What people and other experts write is data: whatever this tokenizer would read as one of its added tokens inside
+a message is broken up before the template is applied, so no message can open a turn of its own. A chat template brings its own
 beginning-of-sequence token; a plain format gets the tokenizer's; neither gets two. Knows nothing of
 generation.
 """
@@ -29,6 +29,10 @@ DEFAULT_FORMAT = "Question: {text}\nAnswer:"
 
 DEFAULT_STOP = ("\nQuestion:",)
 """Where an answer in the default format ends: base models go on with a question of their own."""
+
+
+_SPACED = 4  # rounds in which tokens are broken up by a space
+_ROUNDS = 8  # rounds at all; then all characters that tokens are made of go
 
 
 class Prompt(NamedTuple):
@@ -86,31 +90,65 @@ class PromptWriter:
         return Prompt(text, ids, thinking)
 
     def quote(self, text: str) -> str:
-        """Break up this tokenizer's special tokens: a space after the first character."""
-        pattern = self._special
-        while True:
-            # Again until nothing is left: breaking one token must not put another one together.
-            broken = pattern.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
-            if broken == text:
+        """Break up whatever this tokenizer would read as one of its added tokens: a space after the first character.
+
+        The tokenizer is asked itself, as it may fold characters before it looks for tokens.
+
+        Raises:
+            ExpertError: If a token is formed whatever is done.
+        """
+        tags = self._tags
+        # Breaking one up may put another together, and a tokenizer may drop the space: then the character goes.
+        for attempt in range(_ROUNDS):
+            text = tags.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
+            formed = self._formed(text)
+            if not formed:
                 return text
-            text = broken
+            for start in reversed(formed):
+                text = f"{text[: start + (attempt < _SPACED)]} {text[start + 1 :]}"
+        text = re.sub(r"[^\w\s.,;:?!()'\"+*/=-]", " ", text)
+        if self._formed(text):
+            raise ExpertError(
+                "a message holds control tokens of the model that cannot be broken up"
+            )
+        return text
+
+    def _formed(self, text: str) -> list[int]:
+        """Where added tokens are formed, by their first characters; each place once."""
+        if not text:
+            return []
+        if getattr(self.tokenizer, "is_fast", False):
+            read = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            pairs = zip(read["input_ids"], read["offset_mapping"], strict=True)
+            return sorted({start for token, (start, _) in pairs if token in self._added})
+        found = {self._added[token] for token in self._ids(text) if token in self._added}
+        # Without offsets: wherever such a token stands, and at the beginning if it stands nowhere as it is.
+        starts = {match.start() for token in found for match in re.finditer(re.escape(token), text)}
+        return sorted(starts or ([0] if found else []))
+
+    def _ids(self, text: str, *, special: bool = False) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
 
     @functools.cached_property
-    def _special(self) -> re.Pattern[str]:
-        added = self.tokenizer.added_tokens_decoder.values()
-        tokens = {
-            *self.tokenizer.all_special_tokens,
-            *(t.content for t in added if t.special),
-            *(self.tags or ()),
+    def _added(self) -> dict[int, str]:
+        """The added tokens that texts must not form, by id.
+
+        White space is no control token, and one character cannot be broken up and opens no turn.
+        """
+        return {
+            token: entry.content
+            for token, entry in self.tokenizer.added_tokens_decoder.items()
+            if len(entry.content.strip("\u2581 \t\r\n")) > 1
         }
-        # One character cannot be broken up, and is no turn of a template either.
-        long = sorted((token for token in tokens if len(token.strip()) > 1), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, long)) or r"(?!)")
+
+    @functools.cached_property
+    def _tags(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self.tags or ())) or r"(?!)")
 
     def _encode(self, text: str, *, templated: bool) -> list[int]:
         start = self.tokenizer.bos_token
         own_start = templated or bool(start and text.startswith(start))
-        ids = list(self.tokenizer(text, add_special_tokens=not own_start)["input_ids"])
+        ids = self._ids(text, special=not own_start)
         # Some tokenizers also close what they encode; a prompt is to be continued.
         if not own_start and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()

@@ -18,7 +18,8 @@ from langchain_core.runnables import Runnable
 
 from der_graph.data import Example
 from der_graph.errors import MetricError
-from der_graph.nodes.ktp import neutralize, quote
+from der_graph.nodes.ktp import quote
+from der_graph.nodes.quoting import neutralize
 from der_graph.policies.quality.metric import is_answered
 from der_graph.state import Answer
 

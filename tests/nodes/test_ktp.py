@@ -15,10 +15,10 @@ from der_graph.nodes.ktp import (
     ktp_messages,
     ktp_template,
     ktp_text,
-    neutralize,
     quote,
     shorten_middle,
 )
+from der_graph.nodes.quoting import neutralize
 
 CONTROL_TOKENS = [
     "<|im_start|>",
