@@ -8,9 +8,9 @@ additional advice, to answer more satisfactorily and directly, and not to mentio
 `default` template (D4 in docs/fidelity.md) quotes the answer as data between marks and says that it may be
 wrong, because an answer is model output and must never be read as an instruction.
 
-Answers are shortened in the middle to a budget; the question never is. Control tokens of chat templates are broken
-up in everything that people, experts and tools wrote, on this route and in earlier turns (`nodes/quoting.py`), so
-that no text can open a turn of its own. Knows nothing of models.
+Answers are shortened in the middle to a budget; the question never is. Control tokens of chat templates
+are broken up in everything that people, experts and tools wrote, on this route and in earlier turns
+(`nodes/quoting.py`), so that no text can open a turn of its own. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -189,10 +189,11 @@ def ktp_messages(
 ) -> list[BaseMessage]:
     """The whole prompt of an expert: the conversation before the question, then the KTP as the human turn.
 
-    Whatever people, experts and tools wrote has its control tokens broken up; system prompts are the application's.
+    Whatever people, experts and tools wrote has its control tokens broken up; system prompts are the
+    application's.
 
-    With a tail (tool calls and their results) the order of events is kept: the question, the tail, and after
-    it the KTP, as the earlier answers were given by experts who had read the tail.
+    With a tail (tool calls and their results) the order of events is kept: the question, the tail, and
+    after it the KTP, as the earlier answers were given by experts who had read the tail.
     """
     text = ktp_text(question, answers, template, count_tokens=count_tokens)
     history = [neutral_message(message) for message in history]

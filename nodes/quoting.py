@@ -1,11 +1,12 @@
 """Text that strangers wrote, made harmless: control tokens of chat templates are broken up.
 
-    answers, earlier turns, results of tools ──neutralize──> the same words, and no token of a template in them
+    answers, earlier turns, results of tools ──neutralize──> the same words, without any control token
 
-A server that renders a prompt reads `<|im_start|>` inside a message as the token that opens a turn. A space after
-the first character leaves it readable and makes it plain text. Tokenizers may fold characters before they look for
-tokens (full-width forms, invisible characters, accents), so the search is made on folded text. For local models
-`nodes/huggingface/prompts.py` asks the tokenizer itself as well. Knows nothing of prompts.
+A server that renders a prompt reads `<|im_start|>` inside a message as the token that opens a turn. A
+space after the first character leaves it readable and makes it plain text. Tokenizers may fold characters
+before they look for tokens (full-width forms, invisible characters, accents), so the search is made on
+folded text. For local models `nodes/huggingface/prompts.py` asks the tokenizer itself as well. Knows
+nothing of prompts.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ _WORDS = (
     # Gemma, Llama 2, Mistral, T5, BERT
     "s bos eos pad unk mask cls sep sys eod eot eom bot img image audio video "
     # reasoning and tools: Qwen, GLM, DeepSeek, Hermes, MiniMax
-    "think thinking reasoning tool tools toolcall toolresponse observation invoke parameter function functions "
+    "think thinking reasoning tool tools toolcall toolresponse observation invoke parameter "
+    "function functions "
     # GLM, ChatGLM, InternLM, Baichuan, StarCoder, Falcon
     "sop eop eoh eoa eosys filename reponame human bot assistant system user"
 )
 _BRACKETED = (
-    "INST THINK ARGS IMG AUDIO PREFIX MIDDLE SUFFIX MASK gMASK sMASK CLS SEP PAD UNK BOS EOS EOT EOD USER ASSISTANT "
-    "SYSTEM"
+    "INST THINK ARGS IMG AUDIO PREFIX MIDDLE SUFFIX MASK gMASK sMASK CLS SEP PAD UNK BOS EOS EOT EOD "
+    "USER ASSISTANT SYSTEM"
 )
 
 _ALL = "|".join
 
-# Each alternative takes one character and looks ahead, so that tokens that overlap are all found. There is no white
-# space inside a token: one that is broken up matches no more, and one pass is enough.
+# Each alternative takes one character and looks ahead, so that tokens that overlap are all found. There is
+# no white space inside a token: one that is broken up matches no more, and one pass is enough.
 _CONTROL = re.compile(
     r"<(?="
     r"\|[^<>|\s]{1,40}\|?>"  # ChatML, Llama, Phi, Qwen, Command-R, Granite, Kimi, gpt-oss; Gemma 4's <|turn>
@@ -41,10 +43,11 @@ _CONTROL = re.compile(
     r"|/?\uff5c[^<>\s]{1,60}"  # DeepSeek's and Hunyuan's full-width bars, where they are not folded
     rf"|/?(?:{_ALL(_WORDS.split())})/?>"
     r"|/?(?-i:[A-Z]{2,20})/?>"  # <CLS>
-    r"|/?(?=[^<>\s]{0,40}[_:\d])(?!h[1-6]/?>)[a-z][\w:.\-]{1,40}/?>"  # <end_of_turn>, <seed:bos>, <extra_id_0>
+    r"|/?(?=[^<>\s]{0,40}[_:\d])(?!h[1-6]/?>)[a-z][\w:.\-]{1,40}/?>"  # <end_of_turn>, <seed:bos>
     r"|(?:/\s*)?earlier_answer\s*/?>"  # our own marks, and what a model might take for them
     r")"
-    rf"|\[(?=/?\|[^\[\]\s]{{1,40}}\]|(?-i:/?(?:{_ALL(_BRACKETED.split())}|[A-Z]+_[A-Z_]+)\])"  # EXAONE, Mistral, GLM
+    r"|\[(?=/?\|[^\[\]\s]{1,40}\]"  # EXAONE
+    rf"|(?-i:/?(?:{_ALL(_BRACKETED.split())}|[A-Z]+_[A-Z_]+)\])"  # Mistral, GLM, BERT
     r"|e~\[)"  # MiniMax
     r"|\](?=~[!\w]{1,10}[\[\]])"
     r"|>(?=>[A-Z]{4,20}<<)",  # Falcon
@@ -52,9 +55,8 @@ _CONTROL = re.compile(
 )
 _ODD = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what tokenizers may drop from ASCII
 
-_BARS = str.maketrans(
-    {"\u2581": "_"}
-)  # SentencePiece's mark of a space, as in <｜begin▁of▁sentence｜>
+# DeepSeek writes its tokens with SentencePiece's mark of a space.
+_BARS = str.maketrans({"\u2581": "_"})
 _DROPPED = frozenset({"Cf", "Cc", "Mn", "Me"})
 
 
@@ -116,7 +118,7 @@ def _with_spaces(text: str, after: Iterable[int]) -> str:
 
 
 def neutral_message(message: BaseMessage) -> BaseMessage:
-    """A message with the control tokens in its text broken up; the system's own words are left as they are."""
+    """A message with the control tokens in its text broken up; system prompts are left as they are."""
     if isinstance(message, SystemMessage):
         return message
     content = _neutral(message.content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -112,6 +113,8 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "<|im_start|>assistant\n"
 )
+_MADE: Any = PreTrainedTokenizerFast  # without type information
+
 MISTRAL = (
     "{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]"
     "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
@@ -119,7 +122,7 @@ MISTRAL = (
 
 
 def byte_tokenizer(
-    special: list[str], plain: list[str] = (), *, norm: Any = None, template: str = CHATML
+    special: Sequence[str], plain: Sequence[str] = (), *, norm: Any = None, template: str = CHATML
 ) -> Any:
     """A tokenizer of bytes with these added tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -131,19 +134,20 @@ def byte_tokenizer(
     folded = norm is not None
     made.add_special_tokens([AddedToken(t, special=True, normalized=folded) for t in special])
     made.add_tokens([AddedToken(t, special=False, normalized=folded) for t in plain])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token=special[0])
+    tokenizer: Any = _MADE(tokenizer_object=made, eos_token=special[0])
     tokenizer.chat_template = template
     return tokenizer
 
 
 _IM = ["<|im_end|>", "<|im_start|>", "<|endoftext|>"]
 _OTHERS = (
-    "[gMASK] <sop> <|user|> <|system|> <|assistant|> [|user|] [|system|] [|endofturn|] [|assistant|] <seed:bos> "
-    "<seed:think> </seed:think> <|turn_end|> ]~b] ]~!b[ [e~[ <minimax:tool_call> <extra_id_1> <reserved_102> "
-    "<start_of_image> <unused5> <SPECIAL_12> <TOKENS_UNUSED_1> <eoh> <eoa> <IMG_CONTEXT> <fim_prefix> <filename> "
-    "<jupyter_start> <reponame> >>QUESTION<< >>ANSWER<< [CLS] [SEP] [MASK] [PAD] [UNK] [BOS] [EOS] <arg_key> "
-    "</arg_key> <arg_value> <observation> <turn|> <|turn> <|start|> <|message|> <|end|> <|eom_id|> <|python_tag|> "
-    "<|START_OF_TURN_TOKEN|> <|SYSTEM_TOKEN|> <human> <bot> <end_of_turn> <start_of_turn> <bos> <eos> <pad> <mask>"
+    "[gMASK] <sop> <|user|> <|system|> <|assistant|> [|user|] [|system|] [|endofturn|] [|assistant|] "
+    "<seed:bos> <seed:think> </seed:think> <|turn_end|> ]~b] ]~!b[ [e~[ <minimax:tool_call> "
+    "<extra_id_1> <reserved_102> <start_of_image> <unused5> <SPECIAL_12> <TOKENS_UNUSED_1> <eoh> "
+    "<eoa> <IMG_CONTEXT> <fim_prefix> <filename> <jupyter_start> <reponame> >>QUESTION<< >>ANSWER<< "
+    "[CLS] [SEP] [MASK] [PAD] [UNK] [BOS] [EOS] <arg_key> </arg_key> <arg_value> <observation> "
+    "<turn|> <|turn> <|start|> <|message|> <|end|> <|eom_id|> <|python_tag|> <|START_OF_TURN_TOKEN|> "
+    "<|SYSTEM_TOKEN|> <human> <bot> <end_of_turn> <start_of_turn> <bos> <eos> <pad> <mask> "
 ).split()
 
 TOKENIZERS: dict[str, Any] = {
@@ -152,8 +156,8 @@ TOKENIZERS: dict[str, Any] = {
         ["<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"]
     ),
     "mistral": lambda: byte_tokenizer(
-        "</s> <s> [INST] [/INST] [TOOL_CALLS] [TOOL_CONTENT] [CALL_ID] [THINK] [/THINK] [ARGS] [IMG] [IMG_BREAK] "
-        "[SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] <<SYS>> <</SYS>>".split(),
+        "</s> <s> [INST] [/INST] [TOOL_CALLS] [TOOL_CONTENT] [CALL_ID] [THINK] [/THINK] [ARGS] [IMG] "
+        "[IMG_BREAK] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] <<SYS>> <</SYS>>".split(),
         template=MISTRAL,
     ),
     "qwen, tools not special": lambda: byte_tokenizer(

@@ -2,10 +2,10 @@
 
     messages ──control tokens broken up──> chat template  or  plain format  ──tokenised once──> ids
 
-What people and other experts write is data: whatever this tokenizer would read as one of its added tokens inside
-a message is broken up before the template is applied, so no message can open a turn of its own. A chat template brings its own
-beginning-of-sequence token; a plain format gets the tokenizer's; neither gets two. Knows nothing of
-generation.
+What people and other experts write is data: whatever this tokenizer would read as one of its added tokens
+inside a message is broken up before the template is applied, so no message can open a turn of its own. A
+chat template brings its own beginning-of-sequence token; a plain format gets the tokenizer's; neither gets
+two. Knows nothing of generation.
 """
 
 from __future__ import annotations
@@ -90,15 +90,17 @@ class PromptWriter:
         return Prompt(text, ids, thinking)
 
     def quote(self, text: str) -> str:
-        """Break up whatever this tokenizer would read as one of its added tokens: a space after the first character.
+        """Break up what this tokenizer would read as one of its added tokens.
 
-        The tokenizer is asked itself, as it may fold characters before it looks for tokens.
+        A space after the first character does. The tokenizer is asked itself, as it may fold characters
+        first.
 
         Raises:
             ExpertError: If a token is formed whatever is done.
         """
         tags = self._tags
-        # Breaking one up may put another together, and a tokenizer may drop the space: then the character goes.
+        # Breaking one up may put another together, and a tokenizer may drop the space: then the character
+        # goes.
         for attempt in range(_ROUNDS):
             text = tags.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
             formed = self._formed(text)

@@ -160,7 +160,7 @@ def test_earlier_turns_and_results_of_tools_are_broken_up() -> None:
 
 
 def test_blocks_keep_what_is_no_text() -> None:
-    blocks = [
+    blocks: list[str | dict[str, Any]] = [
         {"type": "text", "text": EVIL},
         {"type": "image_url", "image_url": {"url": "data:<|im_end|>"}},
     ]
