@@ -71,6 +71,12 @@ def add(commands: Commands) -> None:
         "facebook/opt-125m, or a folder (with --preset paper)",
     )
     parser.add_argument(
+        "--embeddings",
+        metavar="NAME",
+        help="sentence encoder: a hub id or folder of sentence-transformers, or LangChain's "
+        "provider:model such as openai:text-embedding-3-small (default: all-MiniLM-L6-v2, English)",
+    )
+    parser.add_argument(
         "--patience",
         type=int,
         metavar="N",
@@ -136,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
             ktp=pool.settings.ktp,
             metric=args.metric,
             cache=cache,
+            encoder=args.embeddings,
             resume=args.resume,
             tensorboard=(
                 Path(args.out) / "tensorboard" if args.tensorboard == "" else args.tensorboard

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.errors import AgentPoolMismatchError
+from der_graph.errors import AgentError, AgentPoolMismatchError
 from der_graph.nodes.hub import Choice
 from der_graph.policies.agent.folder import (
     agent_kind,
@@ -32,7 +32,7 @@ from der_graph.policies.agent.folder import (
     reading,
     write_agent,
 )
-from der_graph.policies.observation import ObservationConfig, Observer, SentenceEncoder, TextEncoder
+from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder, make_encoder
 from der_graph.state import Situation
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class DERAgent:
                 ObservationConfig(**settings),
                 [expert["name"] for expert in config["experts"]],
                 [expert["cost"] for expert in config["experts"]],
-                encoder or SentenceEncoder(encoder_name),
+                _same_encoder(encoder, encoder_name, path),
                 {name: tensor.numpy() for name, tensor in part_of(tensors, _ARRAYS).items()},
                 features,
                 _identity(config, len(features.expert)),
@@ -255,6 +255,18 @@ def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
+
+
+def _same_encoder(given: TextEncoder | None, name: str, folder: Path) -> TextEncoder:
+    """The encoder that an agent was trained with."""
+    if given is None:
+        return make_encoder(name)
+    if given.name != name:
+        raise AgentError(
+            f"{folder}: the agent was trained with the encoder '{name}', not with '{given.name}'; its "
+            "numbers mean nothing with another one. Leave `encoder` out, or train an agent with yours"
+        )
+    return given
 
 
 def _identity(config: dict[str, Any], features: int) -> npt.NDArray[np.float32]:

@@ -31,13 +31,14 @@ class AnswerBar:
         label: What is being done.
         total: How many answers there will be; None if nobody knows.
         show: Draw it, if this is a terminal.
+        unit: What is counted.
     """
 
-    def __init__(self, label: str, total: int | None, *, show: bool) -> None:
+    def __init__(self, label: str, total: int | None, *, show: bool, unit: str = "answer") -> None:
         self._bar = tqdm(
             total=total,
             desc=label,
-            unit="answer",
+            unit=unit,
             disable=not (show and sys.stderr.isatty()),
             leave=False,
         )

@@ -4,8 +4,23 @@
 `profiles` holds what is known of the experts. This room knows nothing of networks or training.
 """
 
-from der_graph.policies.observation.encoder import SentenceEncoder, TextEncoder
+from der_graph.policies.observation.encoder import (
+    SentenceEncoder,
+    TextEncoder,
+    as_encoder,
+    make_encoder,
+)
 from der_graph.policies.observation.features import FeatureNames
 from der_graph.policies.observation.observer import ObservationConfig, Observer
+from der_graph.policies.observation.vectors import CachedEncoder
 
-__all__ = ["FeatureNames", "ObservationConfig", "Observer", "SentenceEncoder", "TextEncoder"]
+__all__ = [
+    "CachedEncoder",
+    "FeatureNames",
+    "ObservationConfig",
+    "Observer",
+    "SentenceEncoder",
+    "TextEncoder",
+    "as_encoder",
+    "make_encoder",
+]

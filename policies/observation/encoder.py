@@ -1,19 +1,25 @@
 """The frozen sentence encoder: texts in, unit vectors out.
 
 all-MiniLM-L6-v2 by default: 22 million parameters, 384 dimensions, a few milliseconds a text on a CPU. Mean
-pooling over the attended tokens, then L2 normalisation, as its model card prescribes. Loaded when first
-used; the last texts are remembered, since a question is encoded once but looked at on every step.
+pooling over the attended tokens, then L2 normalisation, as its model card prescribes. It reads English only;
+`make_encoder` takes any other: a sentence-transformers model, or LangChain's `provider:model`. Loaded when
+first used; the last texts are remembered, since a question is encoded once but looked at on every step.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from langchain_core.embeddings import Embeddings
+
+from der_graph.errors import AgentError, MissingDependencyError, require
 
 Vectors = npt.NDArray[np.float32]
 
@@ -22,6 +28,7 @@ MAX_TOKENS = 256
 """What MiniLM was trained to read; longer texts are cut at the end."""
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """Anything that turns texts into vectors of one size."""
 
@@ -121,3 +128,130 @@ class SentenceEncoder:
             unit = torch.nn.functional.normalize(pooled, dim=1)
         vectors: Vectors = unit.cpu().numpy().astype(np.float32)
         return vectors
+
+
+class EmbeddingsEncoder:
+    """Any LangChain embeddings as an encoder; vectors are scaled to length 1.
+
+    Args:
+        embeddings: The model.
+        name: Identifies it in an agent's config; `make_encoder` must find the same model by it.
+    """
+
+    def __init__(self, embeddings: Embeddings, name: str | None = None) -> None:
+        self.embeddings = embeddings
+        self._name = name or _name_of(embeddings)
+        self._memory: OrderedDict[str, Vectors] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @property
+    def name(self) -> str:
+        """`provider:model`, or the class and model of the embeddings."""
+        return self._name
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode texts; see `TextEncoder`.
+
+        Raises:
+            AgentError: If the embeddings fail, or give vectors that are not finite.
+        """
+        with self._lock:
+            new = [text for text in dict.fromkeys(texts) if text not in self._memory]
+            if new:
+                try:
+                    found = np.array(self.embeddings.embed_documents(new), dtype=np.float32)
+                except Exception as error:
+                    raise AgentError(
+                        f"the embeddings {self.name} failed on {len(new)} texts: {type(error).__name__}"
+                    ) from error
+                if found.ndim != 2 or len(found) != len(new) or not np.isfinite(found).all():
+                    raise AgentError(
+                        f"the embeddings {self.name} gave an array of shape {found.shape} for {len(new)} "
+                        "texts, or numbers that are not finite"
+                    )
+                found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+                self._memory.update(zip(new, found, strict=True))
+            rows = [self._memory[text] for text in texts]
+            while len(self._memory) > _REMEMBERED:
+                self._memory.popitem(last=False)
+        return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+
+
+_REMEMBERED = 20_000
+
+
+def make_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto") -> TextEncoder:
+    """The encoder of a name.
+
+    Args:
+        name: A hub id or local folder of a sentence encoder, or `provider:model` for LangChain's
+            `init_embeddings`, such as `openai:text-embedding-3-small`.
+        device: For local models: `auto`, `cpu`, `cuda:0` ...
+
+    Raises:
+        AgentError: If there is no such provider, or it cannot be set up.
+        MissingDependencyError: If a package for it is not installed.
+    """
+    folder = Path(name).expanduser()
+    if ":" in name and not folder.exists():
+        require("langchain", extra="langchain", why=f"the embeddings {name}")
+        from langchain.embeddings import init_embeddings
+
+        try:
+            made: Any = init_embeddings(name)
+        except ImportError as error:
+            raise MissingDependencyError(f"the embeddings {name}: {error}") from error
+        except Exception as error:  # a missing key, an unknown provider
+            raise AgentError(f"the embeddings {name} cannot be set up: {error}") from error
+        return EmbeddingsEncoder(made, name)
+    if _needs_sentence_transformers(folder):
+        require("sentence_transformers", extra="embeddings", why=f"the sentence encoder {name}")
+        from langchain_huggingface import HuggingFaceEmbeddings
+
+        settings = {} if device == "auto" else {"device": device}
+        return EmbeddingsEncoder(
+            HuggingFaceEmbeddings(model_name=str(folder), model_kwargs=settings), name
+        )
+    return SentenceEncoder(name, device=device)
+
+
+def as_encoder(encoder: TextEncoder | Embeddings | str | None) -> TextEncoder:
+    """What a caller gave, as an encoder: a name, LangChain embeddings, an encoder; None for the default.
+
+    Raises:
+        AgentError: If it is none of these.
+    """
+    if encoder is None or isinstance(encoder, str):
+        return make_encoder(encoder or DEFAULT_ENCODER)
+    if isinstance(encoder, Embeddings):
+        return EmbeddingsEncoder(encoder)
+    if isinstance(encoder, TextEncoder):
+        return encoder
+    raise AgentError(
+        f"{type(encoder).__name__} is no encoder; give a name, LangChain embeddings, or an object with "
+        "`name` and `encode(texts)`"
+    )
+
+
+def _needs_sentence_transformers(folder: Path) -> bool:
+    """Is it a sentence-transformers folder that does more than mean pooling?"""
+    modules = folder / "modules.json"
+    if not modules.is_file():
+        return False
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in _json(modules)]
+    pooling = folder / "1_Pooling" / "config.json"
+    mean = not pooling.is_file() or _json(pooling).get("pooling_mode_mean_tokens") is True
+    return not (set(kinds) <= {"Transformer", "Pooling", "Normalize"} and mean)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AgentError(f"{file} cannot be read: {error}") from error
+
+
+def _name_of(embeddings: Embeddings) -> str:
+    model = getattr(embeddings, "model_name", None) or getattr(embeddings, "model", None)
+    kind = type(embeddings).__name__
+    return f"{kind}({model})" if isinstance(model, str) else kind

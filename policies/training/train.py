@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from langchain_core.embeddings import Embeddings
 
 import der_graph
 from der_graph.data import Example
@@ -27,7 +28,8 @@ from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import TrainedAgent
 from der_graph.policies.answers import AnswerCache, AnswerSource, check_recorded
-from der_graph.policies.observation import SentenceEncoder, TextEncoder
+from der_graph.policies.answers.cache import MEMORY
+from der_graph.policies.observation import CachedEncoder, TextEncoder, as_encoder
 from der_graph.policies.quality import QualityMetric, get_metric
 from der_graph.policies.training.config import TrainConfig
 
@@ -45,7 +47,7 @@ def train_agent(
     ktp: Any = None,
     metric: str | QualityMetric = "match",
     cache: AnswerCache | None = None,
-    encoder: TextEncoder | None = None,
+    encoder: TextEncoder | Embeddings | str | None = None,
     resume: bool = False,
     tensorboard: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -63,7 +65,8 @@ def train_agent(
         ktp: The graph's template; must be the one that serves later.
         metric: What a good answer is: a metric, or its name.
         cache: Durable store of answers.
-        encoder: The frozen sentence encoder; MiniLM where left out. Not used with a text encoder.
+        encoder: The frozen sentence encoder, its name, or LangChain embeddings; MiniLM where left out.
+            Not used with a text encoder. Vectors are kept in a file beside `cache`.
         resume: Go on from the checkpoint in `out`.
         tensorboard: Folder for TensorBoard's event files; none are written where left out.
         progress: Show progress bars and a table on a terminal.
@@ -109,8 +112,8 @@ def train_agent(
     for line in _first_report(members, first, dev_first):
         say(line)
     metadata = {"training": {**config.plain(), "metric": scorer.name, "versions": versions()}}
-    encoder = encoder or SentenceEncoder()
     if config.text_encoder is None:
+        encoder = _read_questions(as_encoder(encoder), source, dev_source, cache, progress)
         learner = features_learner(config, source, rules, first, encoder, metadata)
     else:
         from der_graph.policies.training.text_training import text_learner
@@ -142,6 +145,27 @@ def train_agent(
         with watcher:
             model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
     return watcher.finish()
+
+
+def _read_questions(
+    encoder: TextEncoder,
+    source: AnswerSource,
+    dev_source: AnswerSource,
+    cache: AnswerCache | None,
+    progress: bool,
+) -> TextEncoder:
+    """Encode all questions, showing how far it is; vectors are kept beside the answer cache."""
+    from der_graph.policies.answers.progress_bar import AnswerBar
+
+    texts = [*source.questions, *dev_source.questions]
+    if cache is None or cache.path == MEMORY:
+        encoder.encode(texts)
+        return encoder
+    with AnswerBar("reading questions", len(set(texts)), show=progress, unit="question") as bar:
+        kept = CachedEncoder(encoder, Path(cache.path).with_name("vectors.sqlite"), bar.advance)
+        kept.encode(texts)
+        kept.on_encoded = lambda count: None
+    return kept
 
 
 def _imitate_cascades(
