@@ -112,9 +112,10 @@ def train_agent(
     for line in _first_report(members, first, dev_first):
         say(line)
     metadata = {"training": {**config.plain(), "metric": scorer.name, "versions": versions()}}
+    reader = as_encoder(encoder)
     if config.text_encoder is None:
-        encoder = _read_questions(as_encoder(encoder), source, dev_source, cache, progress)
-        learner = features_learner(config, source, rules, first, encoder, metadata)
+        reader = _read_questions(reader, source, dev_source, cache, progress)
+        learner = features_learner(config, source, rules, first, reader, metadata)
     else:
         from der_graph.policies.training.text_training import text_learner
 
@@ -138,7 +139,7 @@ def train_agent(
         f"{config.envs} routes at once, seed {config.seed}"
     )
     if config.warm_start == "cascades" and not resume:
-        _imitate_cascades(learner, config, rules, encoder, source.questions, first, say)
+        _imitate_cascades(learner, config, rules, reader, source.questions, first, say)
     model = learner.model
     remaining = config.steps - model.num_timesteps
     if remaining > 0 and not watcher.enough:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,8 +114,6 @@ def test_other_pooling_needs_sentence_transformers(tmp_path: Path) -> None:
     pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True}))
     assert isinstance(make_encoder(str(tmp_path)), SentenceEncoder)
     pooling.write_text(json.dumps({"pooling_mode_cls_token": True}))
-    try:
-        import sentence_transformers  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("sentence_transformers") is None:
         with pytest.raises(MissingDependencyError, match=r"pip install 'der-graph\[embeddings\]'"):
             make_encoder(str(tmp_path))
