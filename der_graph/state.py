@@ -10,6 +10,7 @@ inside another one. Knows nothing of models or policies.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -189,15 +190,22 @@ class DERContext:
         for name in ("max_cost", "max_steps", "cost_weight", "deadline", "stickiness"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-                raise BudgetError(f"{name} is {value!r}; it must be a number, or left out")
+                raise BudgetError(f"{name} is {_shown(value)}; it must be a number, or left out")
+            if isinstance(value, int) and abs(value) > sys.float_info.max:
+                raise BudgetError(f"{name} is larger than any number that can be counted with")
         if self.deadline is not None and not 0 < self.deadline < float("inf"):
             raise BudgetError(f"deadline={self.deadline}: it must be a number of seconds above 0")
         if self.stickiness is not None and not 0 <= self.stickiness <= 1:
             raise BudgetError(f"stickiness={self.stickiness}: it must be from 0 to 1")
         for name in ("allowed_experts", "forbidden_experts"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(each, str) for each in value or ()):
-                raise BudgetError(f"{name} is {value!r}; it must be a list of experts' names")
+            names = isinstance(value, (list, tuple, set, frozenset)) and all(
+                isinstance(each, str) for each in value
+            )
+            if value is not None and not names:
+                raise BudgetError(f"{name} is {_shown(value)}; it must be a list of experts' names")
+        if self.ktp is not None and not isinstance(self.ktp, str):
+            raise BudgetError(f"ktp is {_shown(self.ktp)}; it must be a template's name")
         if self.stream_tokens not in (None, "all", "final"):
             raise BudgetError(f"stream_tokens is {self.stream_tokens!r}; allowed: 'all', 'final'")
 
@@ -226,6 +234,11 @@ class Situation:
     max_cost: float | None = None
     cost_weight: float | None = None
     deadline_left: float | None = None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def answers_of(route: list[RouteStep]) -> list[Answer]:

@@ -22,6 +22,7 @@ from langgraph.errors import GraphBubbleUp
 
 from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages, ktp_template
+from der_graph.nodes.quoting import writable
 from der_graph.nodes.reliability import DeadlineError, call_limit, in_time, unless_late
 from der_graph.nodes.streaming import Listener, write_event
 from der_graph.nodes.tools import calls_of, reads_tools, without_tools
@@ -179,7 +180,7 @@ class Expert:
         if result is None:  # a user's own function that forgot to return
             return self._failed("returned nothing", seconds)
         message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
-        text = message.text.strip()
+        text = writable(message.text.strip())
         usage = getattr(message, "usage_metadata", None) or {}
         tokens_in = int(usage.get("input_tokens") or 0)
         tokens_out = int(usage.get("output_tokens") or 0)

@@ -8,6 +8,7 @@ What a setting's name says decides: `api_key`, `password`, `headers` and the lik
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -109,6 +110,30 @@ class Guarded(RunnableBinding[Any, Any]):
         if isinstance(result, Exception) and mask(str(result), self.secrets) != str(result):
             return ExpertError(f"{type(result).__name__}: {mask(str(result), self.secrets)}")
         return result
+
+
+_LOOKS_SECRET = re.compile(
+    r"\b(?:sk|pk|rk|hf|gsk|xai|ghp|gho|glpat|key|api|tok)[-_][A-Za-z0-9_\-]{8,}"  # as providers make them
+    r"|\bAIza[\w\-]{20,}|\beyJ[\w\-]{8,}\.[\w\-.]+|\b(?:AKIA|ASIA)[A-Z0-9]{12,}"
+    r"|(?<=://)[^/\s@:]+:[^/\s@]+(?=@)"  # the password of an address
+    r"|(?i:(?<=bearer )|(?<=basic ))[\w\-.=+/~]{6,}"
+    r"|(?i:(?:api[_-]?key|token|secret|passw(?:or)?d|authorization)\s*[=:]\s*['\"]?)[^\s'\"&,;]{6,}"
+)
+
+
+def mask_secrets(text: str) -> str:
+    """Mask what looks like a secret, and what secret environment variables hold, for logs.
+
+    Examples:
+        >>> mask_secrets("Incorrect API key provided: sk-proj-0123456789")
+        'Incorrect API key provided: ***'
+    """
+    held = [
+        value
+        for name, value in os.environ.items()
+        if len(value) >= 8 and value in text and _SECRET.search(name)
+    ]
+    return _LOOKS_SECRET.sub("***", mask(text, sorted(held, key=len, reverse=True)))
 
 
 def mask(text: str, secrets: Sequence[str]) -> str:

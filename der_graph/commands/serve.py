@@ -5,8 +5,27 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 
 from der_graph.commands.options import Commands, add_address, add_pool_and_agent
+
+_LIMITS: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
+    (
+        "--deadline",
+        float,
+        "S",
+        "seconds that a request may take: its default, and the most it may ask for",
+    ),
+    ("--max-cost", float, "X", "cost of a request, likewise"),
+    ("--max-steps", int, "N", "calls of experts of a request, likewise"),
+    (
+        "--requests-per-minute",
+        int,
+        "N",
+        "most requests of each key in a minute; without keys, of all",
+    ),
+    ("--cost-per-day", float, "X", "most cost of each key in a day of UTC, likewise"),
+)
 
 
 def add(commands: Commands) -> None:
@@ -30,6 +49,16 @@ def add(commands: Commands) -> None:
         metavar="URL",
         help="origins whose web pages may call (default: none)",
     )
+    parser.add_argument(
+        "--allowed-host",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names by which the server is reached, if it has no key (default: localhost, addresses)",
+    )
+    for name, kind, unit, help_text in _LIMITS:
+        parser.add_argument(name, type=kind, metavar=unit, help=f"{help_text} (default: no bound)")
     parser.add_argument(
         "--max-concurrent",
         type=int,
@@ -71,7 +100,13 @@ def run(args: argparse.Namespace) -> int:
             keys=read_keys(args.api_key_env),
             cache=args.cache,
             cors_origins=args.cors_origin,
+            allowed_hosts=args.allowed_host,
             max_concurrent=args.max_concurrent,
+            deadline=args.deadline,
+            max_cost=args.max_cost,
+            max_steps=args.max_steps,
+            requests_per_minute=args.requests_per_minute,
+            cost_per_day=args.cost_per_day,
         )
     finally:
         log.removeHandler(handler)

@@ -1,7 +1,8 @@
 """Who may come in, and the line that each request leaves in the log.
 
     Authorization: Bearer KEY ──constant-time comparison──> in, or 401
-    POST /v1/chat/completions 200 0.834s model=der route=translator>calculator cost=0.1365
+    Host, Origin, Content-Type ──Sites──> in, or 403, 415: no web page of a stranger asks in a user's name
+    POST /v1/chat/completions 200 0.834s key=DER_API_KEY model=der route=translator>calculator cost=0.1365
 
 Keys are kept as digests and never written anywhere; neither are messages and answers, nor what stands after
 the `?` of an address. Knows nothing of routes.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import logging
 import os
 import time
@@ -26,24 +28,45 @@ log = logging.getLogger("der_graph.server")
 NOTE = "der_graph.note"
 """Where an endpoint leaves, in the ASGI scope, what the log should say about a request."""
 
+KEY_NAME = "der_graph.key"
+"""Where the ASGI scope says whose key a request came with."""
+
+NOBODY = "-"
+"""The name of those who need no key."""
+
 _OPEN = ("/healthz", "/readyz", "/metrics")
 _SHOWN_PATH = 200
 
 
 class Keys:
-    """The keys that open the server; without any, everybody may come in."""
+    """The keys that open the server; without any, everybody may come in.
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [_digest(key.encode()) for key in keys]
+    Args:
+        keys: The keys; a mapping gives them by their names, which log and metrics show.
+    """
 
-    def check(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, keys: Sequence[str] | Mapping[str, str]) -> None:
+        named = (
+            dict(keys)
+            if isinstance(keys, Mapping)
+            else {f"key-{i}": key for i, key in enumerate(keys, 1)}
+        )
+        self._digests = {name: _digest(key.encode()) for name, key in named.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def check(self, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Check the `Authorization` header of a request.
+
+        Returns:
+            The name of the key; `-` where none is needed.
 
         Raises:
             RequestError: 401 if it holds no key, or another one.
         """
         if not self._digests:
-            return
+            return NOBODY
         given = next((value for name, value in headers if name == b"authorization"), b"")
         scheme, _, key = given.partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
@@ -52,14 +75,91 @@ class Keys:
                 "no API key was given: send 'Authorization: Bearer KEY'",
                 code="missing_api_key",
             )
-        if not self.fits(key.strip()):
+        name = self.name_of(key.strip())
+        if name is None:
             raise RequestError(401, "the API key is not right", code="invalid_api_key")
+        return name
 
     def fits(self, key: bytes) -> bool:
         """Is this one of the keys?"""
+        return self.name_of(key) is not None
+
+    def name_of(self, key: bytes) -> str | None:
+        """The name of a key; None if it is none."""
         digest = _digest(key)
         # All of them, whatever the first ones say: the time tells nothing.
-        return any([hmac.compare_digest(digest, each) for each in self._digests])
+        fits = [name for name, each in self._digests.items() if hmac.compare_digest(digest, each)]
+        return fits[0] if fits else None
+
+
+class Sites:
+    """Keeps web pages of strangers out: a browser sends what a page asks of it, with the user's own reach.
+
+    A request of a page names the page (`Origin`), which must be this server's own or an allowed one. A
+    page whose name was made to mean this machine (DNS rebinding) is its own origin, but shows in `Host`:
+    without keys that must be an address, `localhost` or an allowed name. With keys it may be anything, as
+    such a page has none.
+
+    Args:
+        origins: Pages that may call, such as `https://chat.example`.
+        hosts: Names of this server.
+        keyed: Does the server ask for keys?
+    """
+
+    def __init__(
+        self, origins: Sequence[str] = (), hosts: Sequence[str] = (), *, keyed: bool = False
+    ) -> None:
+        self._origins = {each.rstrip("/").lower() for each in origins}
+        self._hosts = {"localhost", *(each.lower() for each in hosts)}
+        self._keyed = keyed
+
+    def check(self, method: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Check where a request comes from, and that what it sends is JSON.
+
+        Raises:
+            RequestError: 403 for another page or host, 415 for another type of content.
+        """
+        given = {name: value.decode("latin-1") for name, value in headers}
+        host = given.get(b"host", "")
+        if not self._keyed and not self._known(host):
+            raise RequestError(
+                403,
+                f"this server is not known as {host[:80]!r}; its operator can allow the name "
+                "(--allowed-host), or set a key",
+                code="host_not_allowed",
+            )
+        origin = given.get(b"origin", "").lower()
+        own = {f"http://{host.lower()}", f"https://{host.lower()}"}
+        anywhere = "*" in self._origins
+        if origin and not (anywhere or origin in self._origins or origin in own):
+            raise RequestError(
+                403,
+                f"pages of {origin[:80]!r} may not ask here; the operator can allow them (--cors-origin)",
+                code="origin_not_allowed",
+            )
+        if method != "POST":
+            return
+        browser = origin or given.get(b"sec-fetch-site")
+        if given.get(b"sec-fetch-site") == "cross-site" and not origin:
+            raise RequestError(403, "other pages may not ask here", code="origin_not_allowed")
+        content = given.get(b"content-type", "").partition(";")[0].strip().lower()
+        # Without a type, as small programs send it, only where no browser is about.
+        if content != "application/json" and (content or browser):
+            raise RequestError(
+                415,
+                f"the content is {content[:80] or 'of no type'!r}; send 'Content-Type: application/json'",
+                code="unsupported_media_type",
+            )
+
+    def _known(self, host: str) -> bool:
+        name = host.rpartition("]")[0].lstrip("[") or host.partition(":")[0]
+        if name.lower().rstrip(".") in self._hosts or not host:
+            return True  # no browser leaves the header out
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return "*" in self._hosts
+        return True
 
 
 def _digest(key: bytes) -> bytes:
@@ -68,7 +168,7 @@ def _digest(key: bytes) -> bytes:
 
 def read_secrets(
     option: str, variables: Sequence[str], default: str, holds: str = "the key"
-) -> list[str]:
+) -> dict[str, str]:
     """Read secrets from the environment: the list of processes and the shell's history do not have them.
 
     Args:
@@ -76,6 +176,9 @@ def read_secrets(
         variables: The variables that were named.
         default: The variable that is read if none were named; it need not be set.
         holds: What a variable is to be set to, for the error.
+
+    Returns:
+        The secrets by the names of their variables.
 
     Raises:
         ServerError: If a named variable is not set or empty: the server would stand open unexpectedly.
@@ -87,7 +190,7 @@ def read_secrets(
                 "leave the option out to serve without one"
             )
     names = variables or [name for name in (default,) if os.environ.get(name, "").strip()]
-    return [os.environ[name].strip() for name in names]
+    return {name: os.environ[name].strip() for name in names}
 
 
 class Access:
@@ -96,11 +199,13 @@ class Access:
     Args:
         app: What is behind it.
         keys: The keys.
+        sites: Which pages and names are known; all where left out.
     """
 
-    def __init__(self, app: Any, keys: Keys) -> None:
+    def __init__(self, app: Any, keys: Keys, sites: Sites | None = None) -> None:
         self.app = app
         self.keys = keys
+        self.sites = sites or Sites(["*"], ["*"])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one connection."""
@@ -118,7 +223,8 @@ class Access:
 
         try:
             if _path(scope) not in _OPEN:
-                self.keys.check(scope["headers"])
+                self.sites.check(scope["method"], scope["headers"])
+                scope[KEY_NAME] = self.keys.check(scope["headers"])
             await self.app(scope, receive, sending)
         except RequestError as error:
             await send_error(error, sending)
@@ -128,6 +234,8 @@ class Access:
             path = ascii(scope["path"][:_SHOWN_PATH])[1:-1]
             parts = [scope["method"], path, str(note.get("status", status))]
             parts.append(f"{time.perf_counter() - start:.3f}s")
+            if self.keys and KEY_NAME in scope:
+                parts.append(f"key={scope[KEY_NAME]}")
             parts += [f"{name}={value}" for name, value in note.items() if name != "status"]
             log.info(" ".join(parts))
 

@@ -5,21 +5,22 @@
 
 Models are loaded in the background when the application starts, so the port is open at once.
 """
-# No `from __future__ import annotations` here: FastAPI reads the annotations of the endpoints, and those are
-# of an optional package that is imported inside the function.
+# No `from __future__ import annotations` here: FastAPI reads the annotations of the endpoints, and those
+# are of an optional package that is imported inside the function.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import der_graph
 from der_graph.errors import DERError, require
 from der_graph.nodes.reliability import in_thread
-from der_graph.server.access import Access, Keys
+from der_graph.server.access import Access, Keys, Sites
 from der_graph.server.engine import Engine
-from der_graph.server.failures import RequestError
+from der_graph.server.failures import RequestError, failure_of
+from der_graph.server.limits import KeyLimits
 from der_graph.server.replies import model_card, to_json
 from der_graph.server.service import CLIENT_GONE, Service, describe
 
@@ -29,10 +30,13 @@ log = logging.getLogger("der_graph.server")
 def build_app(
     engine: Engine,
     *,
-    keys: Sequence[str] = (),
+    keys: Sequence[str] | Mapping[str, str] = (),
     cors_origins: Sequence[str] = (),
     max_concurrent: int = 256,
     max_body: int = 2**20,
+    allowed_hosts: Sequence[str] = (),
+    read_timeout: float = 20.0,
+    limits: KeyLimits | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> Any:
     """Build the ASGI application; see `der_graph.server.server.create_app`.
@@ -43,6 +47,9 @@ def build_app(
         cors_origins: Origins whose web pages may call; none by default.
         max_concurrent: Most chat completions at a time; others get 429.
         max_body: Largest request, in bytes.
+        allowed_hosts: Names by which the server is reached.
+        read_timeout: Seconds within which a request must have come whole.
+        limits: What every key may ask for.
         on_failure: Called when loading has failed.
     """
     why = "der serve"
@@ -52,7 +59,7 @@ def build_app(
     from starlette.requests import Request
     from starlette.responses import Response, StreamingResponse
 
-    service = Service(engine, max_concurrent)
+    service = Service(engine, max_concurrent, limits or KeyLimits())
 
     async def load() -> None:
         try:
@@ -78,8 +85,8 @@ def build_app(
 
     async def chat(request: Request) -> Response:
         """Answer a conversation."""
-        body = await _read(request, max_body)
-        call = service.open(body, request.scope)
+        body = await _read(request, max_body, read_timeout)
+        call = await service.open(body, request.scope)
         headers = {"x-request-id": call.reply.id}
         if not call.request.stream:
             text = await call.whole(request.receive)
@@ -133,6 +140,10 @@ def build_app(
         failure = RequestError(error.status_code, message, code="not_found")
         return json_response(failure.body, error.status_code, getattr(error, "headers", None))
 
+    async def on_error(request: Request, error: Exception) -> Response:
+        failure = failure_of(error, "-")
+        return json_response(failure.body, failure.status)
+
     app = fastapi.FastAPI(
         title="der-graph",
         version=der_graph.__version__,
@@ -152,7 +163,11 @@ def build_app(
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_middleware(Access, keys=Keys(keys))
+    app.add_exception_handler(Exception, on_error)
+    known = Keys(keys)
+    app.add_middleware(
+        Access, keys=known, sites=Sites(cors_origins, allowed_hosts, keyed=bool(known))
+    )
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -165,12 +180,20 @@ def build_app(
     return app
 
 
-async def _read(request: Any, at_most: int) -> bytes:
+async def _read(request: Any, at_most: int, seconds: float) -> bytes:
     """Read a body, but no more of it than is allowed.
 
     Raises:
-        RequestError: 413 if it is larger, 499 if the caller left before its end.
+        RequestError: 413 if it is larger, 408 if it takes longer, 499 if the caller left before its end.
     """
+    try:
+        return await asyncio.wait_for(_read_all(request, at_most), seconds)
+    except asyncio.TimeoutError:  # not TimeoutError: another class in 3.10
+        message = f"the request did not come whole within {seconds:g} s"
+        raise RequestError(408, message, code="timeout", close=True) from None
+
+
+async def _read_all(request: Any, at_most: int) -> bytes:
     from starlette.requests import ClientDisconnect
 
     body = bytearray()

@@ -26,14 +26,18 @@ from der_graph.errors import CacheError, PoolError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache
 from der_graph.policies.baselines import Single
 from der_graph.pool.pool import Pool, preload
 from der_graph.server.failures import RequestError
+from der_graph.server.limits import Ceilings
 from der_graph.server.metrics import Metrics
 from der_graph.server.protocol import ChatRequest
 from der_graph.server.replies import Outcome
-from der_graph.state import Answer, answers_of, good_answers
+from der_graph.state import Answer, DERContext, answers_of, good_answers
+
+log = logging.getLogger("der_graph.server")
 
 ENSEMBLE = "der"
 """Name of the model that is the whole ensemble."""
@@ -75,6 +79,40 @@ class FinishWatch(BaseCallbackHandler):
 
 
 @dataclass
+class Account:
+    """What one request costs, and which of its calls failed; told the events of its route.
+
+    Attributes:
+        request_id: Names the request in the log.
+        prices: What a call of each expert costs.
+        cost: Cost so far; a call that is not over yet, or was given up, counts in full.
+    """
+
+    request_id: str = "-"
+    prices: Mapping[str, float] = field(default_factory=dict)
+    _spent: float = 0.0
+    _running: float = 0.0
+
+    @property
+    def cost(self) -> float:
+        """Cost so far."""
+        return self._spent + self._running
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Note an event of the route; of a call that failed the log is told why."""
+        if event["type"] == "der.decision":
+            self._running = self.prices.get(event["choice"], 0.0)
+        elif event["type"] == "der.answer":
+            self._running = 0.0
+            self._spent += event["cost"]
+            if event["error"] is not None:
+                shown = mask_secrets(event["error"])
+                log.warning(
+                    "request %s: expert %s failed: %s", self.request_id, event["expert"], shown
+                )
+
+
+@dataclass
 class Engine:
     """Pool and agent, ready to answer.
 
@@ -83,6 +121,7 @@ class Engine:
         load_agent: Gives the agent; called in the thread that loads.
         metrics: Is told what happens.
         cache: Where answers are kept, or None.
+        ceilings: Default and upper bound of what requests may set.
         ready: Is everything loaded?
     """
 
@@ -90,6 +129,7 @@ class Engine:
     load_agent: Callable[[], RoutingAgent]
     metrics: Metrics
     cache: AnswerCache | None = None
+    ceilings: Ceilings = field(default_factory=Ceilings)
     ready: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     fingerprint: str = ""
@@ -105,6 +145,20 @@ class Engine:
     def models(self) -> list[str]:
         """Names that a request may ask for."""
         return [ENSEMBLE, *self.pool.names]
+
+    @property
+    def prices(self) -> dict[str, float]:
+        """What one call of each expert costs at most."""
+        return {expert.name: expert.cost for expert in self.pool}
+
+    def dearest(self, model: str, context: DERContext) -> float:
+        """The most that a request to a model can cost."""
+        if model != ENSEMBLE:
+            return self.prices[model]
+        steps = self.pool.rules.steps(context.max_steps or None)
+        costs = sorted(self.prices.values(), reverse=True)
+        most = steps * costs[0] if self.pool.settings.repeat_experts else sum(costs[:steps])
+        return most if context.max_cost is None else min(most, context.max_cost)
 
     @property
     def cost_unit(self) -> str:
@@ -148,18 +202,20 @@ class Engine:
             )
 
     async def run(
-        self, request: ChatRequest
+        self, request: ChatRequest, account: Account | None = None
     ) -> AsyncGenerator[Mapping[str, Any] | str | Outcome, None]:
         """Answer a request.
 
         Args:
             request: The request, whose model was checked.
+            account: Is told the events of the route.
 
         Yields:
             Events of the route; for streams, pieces of the final answer; the outcome last. Close it to stop
             the route: what an expert generates for it then ends within one token.
         """
         start = time.perf_counter()
+        account = account or Account()
         watch = FinishWatch()
         modes = ["custom", "values"] + (["messages"] if request.stream else [])
         parts = self._graphs[request.model].astream(
@@ -176,6 +232,7 @@ class Engine:
                     state = part
                 elif mode == "custom":
                     self.metrics.event(part)
+                    account.note(part)
                     yield part
                 elif isinstance(part[0], AIMessage) and part[0].text:
                     message = part[0]
@@ -189,9 +246,6 @@ class Engine:
         outcome = replace(outcome, finish=watch.of(outcome))
         self.metrics.outcome(request.model, outcome)
         yield outcome
-
-
-log = logging.getLogger("der_graph.server")
 
 
 @dataclass(frozen=True)
@@ -219,7 +273,10 @@ class CachedExpert(Expert):
         if found is not None:
             return {**found, "seconds": time.perf_counter() - start}
         answer = await super().aask(prompt, config, **more)
-        if more.get("time_left") is None:  # else it may have been cut by this request's deadline
+        left = more.get("time_left")
+        if (
+            left is None or answer["seconds"] < 0.9 * left
+        ):  # else it may have been cut by the deadline
             await asyncio.to_thread(self._keep, self.answers, key, answer)
         return answer
 

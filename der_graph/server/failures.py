@@ -30,6 +30,7 @@ class RequestError(Exception):
         param: The part of the request that is meant, such as `messages[0].content`.
         code: A word for programs.
         retry_after: Seconds after which another try makes sense.
+        close: Close the connection: the rest of the request may still come.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RequestError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        close: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -47,6 +49,7 @@ class RequestError(Exception):
         self.param = param
         self.code = code
         self.retry_after = retry_after
+        self.close = close
 
     @property
     def headers(self) -> dict[str, str]:
@@ -56,6 +59,8 @@ class RequestError(Exception):
             headers["Retry-After"] = str(self.retry_after)
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if self.close:
+            headers["Connection"] = "close"
         return headers
 
     @property
@@ -110,6 +115,15 @@ def is_mistake(error: Exception) -> bool:
     """Is it the caller's doing, so that nobody has to look into it?"""
     known = isinstance(error, (RequestError, BudgetError, QuestionError, PoolError))
     return known and not isinstance(error, AllExpertsFailedError)
+
+
+_KIND = re.compile(r"[A-Za-z][\w ]{0,59}")
+
+
+def kind_of(error: str) -> str:
+    """The kind of an expert's error as a label: an exception's name or a few words; `other` for the rest."""
+    kind = error.split(":", 1)[0].strip()
+    return kind if _KIND.fullmatch(kind) else "other"
 
 
 def expert_error(text: str | None) -> str | None:

@@ -1,7 +1,7 @@
 """What Prometheus is told about the server.
 
-Labels are names of the pool's experts, `der`, HTTP statuses and the word `unknown`: nothing that callers
-write, so the number of series is bounded. Knows nothing of HTTP.
+Labels are names of the pool's experts and of keys, `der`, HTTP statuses, kinds of errors and the word
+`unknown`: nothing that callers write, so the number of series is bounded. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from der_graph.errors import require
+from der_graph.server.failures import kind_of
 
 if TYPE_CHECKING:
     from der_graph.server.replies import Outcome
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_MOST_KINDS = 40
 _DECISION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -48,7 +50,14 @@ class Metrics:
             ["expert"],
             buckets=_SECONDS,
         )
-        self.expert_errors = counter("der_expert_errors", "Failed calls of an expert.", ["expert"])
+        self.expert_errors = counter(
+            "der_expert_errors", "Failed calls of an expert, by kind.", ["expert", "kind"]
+        )
+        self.key_requests = counter(
+            "der_key_requests", "Requests of an API key.", ["key", "status"]
+        )
+        self.key_cost = counter("der_key_cost", "Cost of an API key's requests.", ["key"])
+        self._kinds: set[str] = set()
         self.decision_seconds = histogram(
             "der_decision_seconds", "Decisions of the agent.", buckets=_DECISION
         )
@@ -74,7 +83,20 @@ class Metrics:
         elif event["type"] == "der.answer":
             self.expert_seconds.labels(event["expert"]).observe(event["seconds"])
             if event["error"] is not None:
-                self.expert_errors.labels(event["expert"]).inc()
+                self.expert_errors.labels(event["expert"], self._kind(event["error"])).inc()
+
+    def _kind(self, error: str) -> str:
+        """The kind of an error; the names of exceptions are the libraries', so only so many become labels."""
+        kind = kind_of(error)
+        if kind not in self._kinds and len(self._kinds) >= _MOST_KINDS:
+            return "other"
+        self._kinds.add(kind)
+        return kind
+
+    def key(self, name: str, status: int, cost: float) -> None:
+        """Note the end of a request that came with a key."""
+        self.key_requests.labels(name, str(status)).inc()
+        self.key_cost.labels(name).inc(cost)
 
     def outcome(self, model: str, outcome: Outcome) -> None:
         """Note the end of a route."""

@@ -43,13 +43,19 @@ def is_local(host: str) -> bool:
 
 
 def make_server(
-    app: Any, *, grace: float = 30.0, started: Callable[[], None] = lambda: None
+    app: Any,
+    *,
+    grace: float = 30.0,
+    head_timeout: float = 10.0,
+    started: Callable[[], None] = lambda: None,
 ) -> Any:
     """Make a server (of uvicorn) that ends in good order.
 
     Args:
         app: The application.
         grace: Seconds that what runs may take after a signal.
+        head_timeout: Seconds within which the head of a request must have come; the application bounds
+            the rest.
         started: Called when connections are accepted.
     """
     uvicorn = require("uvicorn", extra="serve", why="der serve")
@@ -77,6 +83,7 @@ def make_server(
 
     config = uvicorn.Config(
         app,
+        http=_patient_no_longer(head_timeout),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -86,9 +93,53 @@ def make_server(
     return Server(config)
 
 
+def _patient_no_longer(seconds: float) -> Any:
+    """Uvicorn's HTTP protocol, which by itself waits for the rest of a request's head for ever."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class HTTPProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is None or self.cycle.response_complete:
+                self._wait()  # half a head
+            else:
+                self._stop_waiting()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            if self._late is None:
+                self._late = self.loop.call_later(seconds, self._give_up)
+
+        def _stop_waiting(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+        def _give_up(self) -> None:
+            self._late = None
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+    return HTTPProtocol
+
+
 @contextmanager
 def in_background(
-    app: Any, *, host: str = "127.0.0.1", port: int = 0, wait: bool = True
+    app: Any,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    wait: bool = True,
+    head_timeout: float = 10.0,
 ) -> Iterator[str]:
     """Serve an application from a thread of this process, for tests and notebooks.
 
@@ -97,6 +148,7 @@ def in_background(
         host: Address.
         port: Port; 0 for a free one.
         wait: Wait until the models are loaded?
+        head_timeout: As for `make_server`.
 
     Yields:
         Its address, such as `http://127.0.0.1:43210`.
@@ -107,7 +159,7 @@ def in_background(
     """
     listening = threading.Event()
     listener = open_socket(host, port)
-    server = make_server(app, grace=5, started=listening.set)
+    server = make_server(app, grace=5, head_timeout=head_timeout, started=listening.set)
     failed: list[BaseException] = []
 
     def work() -> None:

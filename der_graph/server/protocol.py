@@ -10,6 +10,8 @@ says how each expert generates). Knows nothing of HTTP and models.
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -87,6 +89,10 @@ def read_request(body: bytes) -> ChatRequest:
         ) from None
     if not isinstance(given, dict):
         raise _wrong("body", given, "a JSON object")
+    if _HALF.search(body) and not _is_text(given):
+        raise RequestError(
+            400, "half of a surrogate pair is no text", param="body", code="invalid_value"
+        )
     given = {name: value for name, value in given.items() if value is not None}
     for name in ("model", "messages"):
         if name not in given:
@@ -120,6 +126,18 @@ def read_request(body: bytes) -> ChatRequest:
     )
 
 
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _is_text(given: Any) -> bool:
+    """Can all names and texts in it be written?"""
+    try:
+        json.dumps(given, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _context(knobs: Mapping[str, Any]) -> DERContext:
     for name in knobs:
         if name not in KNOBS:
@@ -134,12 +152,12 @@ def _context(knobs: Mapping[str, Any]) -> DERContext:
         number = (int,) if name == "max_steps" else (int, float)
         if value is not None and (isinstance(value, bool) or not isinstance(value, number)):
             raise _wrong(f"der.{name}", value, "an integer" if name == "max_steps" else "a number")
-        if value is not None and not 0 <= value < float("inf"):
+        if value is not None and not 0 <= value <= sys.float_info.max:
             raise _wrong(f"der.{name}", value, "a number >= 0")
     try:
         return DERContext(**knobs)
     except BudgetError as error:
-        raise RequestError(400, str(error), param="der", code="invalid_value") from None
+        raise RequestError(400, str(error)[:500], param="der", code="invalid_value") from None
 
 
 def _messages(given: Any) -> list[AnyMessage]:
@@ -216,8 +234,15 @@ def _typed(
     return value
 
 
+def _is_huge(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) > sys.float_info.max
+
+
 def _wrong(where: str, value: Any, allowed: str) -> RequestError:
     # The kind of what was given, not the text: errors are logged, contents are not.
-    kind = type(value).__name__ if isinstance(value, (str, list, dict)) else json.dumps(value)
+    kind = type(value).__name__
+    if not isinstance(value, (str, list, dict)):
+        shown = "a very large number" if _is_huge(value) else json.dumps(value)
+        kind = shown if len(shown) <= 40 else f"{shown[:37]}..."
     message = f"'{where}' is {kind}; it must be {allowed}"
     return RequestError(400, message, param=where, code="invalid_value")

@@ -9,16 +9,19 @@ Beyond the protocol, responses have a field `der`: the route and its cost; in a 
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from der_graph.server.failures import expert_error
+from der_graph.server.failures import expert_error, kind_of
 from der_graph.state import RouteStep, answers_of
 
 DONE = b"data: [DONE]\n\n"
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Outcome:
     def experts(self) -> list[str]:
         """Who was asked, in order."""
         return [answer["expert"] for answer in answers_of(self.route)]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Whose calls failed, and with what kind of error."""
+        answers = answers_of(self.route)
+        return {each["expert"]: kind_of(each["error"]) for each in answers if each["error"]}
 
     @property
     def usage(self) -> dict[str, int]:
@@ -147,11 +156,20 @@ def server_sent(content: Mapping[str, Any]) -> bytes:
 
 
 def to_json(content: Any) -> str:
-    """JSON as the protocol wants it: numbers that it does not know (NaN, infinity) become null."""
+    """JSON as the protocol wants it, that can be sent.
+
+    Numbers that JSON does not know (NaN, infinity) become null, and halves of surrogate pairs the sign for
+    a character that cannot be shown.
+    """
     try:
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = _HALF.sub("\ufffd", text)
+    return text
 
 
 def _finite(content: Any) -> Any:

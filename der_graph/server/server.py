@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,18 @@ def create_app(
     pool: Pool | str | Path = "demo",
     agent: RoutingAgent | str | os.PathLike[str] = "demo",
     *,
-    keys: Sequence[str] = (),
+    keys: Sequence[str] | Mapping[str, str] = (),
     cache: str | os.PathLike[str] | None = None,
     cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
     max_concurrent: int = 256,
     max_body: int = 2**20,
+    read_timeout: float = 20.0,
+    deadline: float | None = None,
+    max_cost: float | None = None,
+    max_steps: int | None = None,
+    requests_per_minute: int | None = None,
+    cost_per_day: float | None = None,
     on_failure: Any = lambda: None,
 ) -> Any:
     """Make the server's application.
@@ -51,11 +58,20 @@ def create_app(
     Args:
         pool: A pool, `demo`, or a pool file.
         agent: An agent, `demo`, or an agent folder.
-        keys: API keys that are accepted; none: everybody may come in.
+        keys: API keys that are accepted, or a mapping from their names in log and metrics; none: everybody
+            may come in.
         cache: Answer cache to use, or None.
         cors_origins: Origins whose web pages may call the server; none by default.
+        allowed_hosts: Names by which this server is reached, beside `localhost` and addresses; only without
+            keys are others refused.
         max_concurrent: Most chat completions at a time; others are told to come again.
         max_body: Largest request, in bytes.
+        read_timeout: Seconds within which a request must have come whole.
+        deadline: Seconds that a request may take: its default, and the most that it may ask for.
+        max_cost: Cost of a request, likewise.
+        max_steps: Calls of experts of a request, likewise.
+        requests_per_minute: Most requests of each key in a minute; without keys, of all together.
+        cost_per_day: Most cost of each key in a day of UTC, likewise.
         on_failure: Called without arguments when the models could not be loaded.
 
     Returns:
@@ -64,6 +80,7 @@ def create_app(
     Raises:
         PoolError: If the pool file cannot be used.
         CacheError: If the cache cannot be opened.
+        ServerError: If a limit is not above 0.
         MissingDependencyError: If the extra `serve` is not installed.
 
     Examples:
@@ -77,6 +94,7 @@ def create_app(
     require("fastapi", extra="serve", why="der serve")
     from der_graph.server.app import build_app
     from der_graph.server.engine import Engine
+    from der_graph.server.limits import Ceilings, KeyLimits
     from der_graph.server.metrics import Metrics
 
     if max_concurrent < 1:
@@ -87,18 +105,25 @@ def create_app(
         Metrics(),
         None if cache is None else open_cache(cache),
     )
+    engine.ceilings = Ceilings(deadline, max_cost, max_steps)
     return build_app(
         engine,
         keys=keys,
         cors_origins=cors_origins,
         max_concurrent=max_concurrent,
         max_body=max_body,
+        allowed_hosts=allowed_hosts,
+        read_timeout=read_timeout,
+        limits=KeyLimits(requests_per_minute, cost_per_day),
         on_failure=on_failure,
     )
 
 
-def read_keys(variables: Sequence[str] = ()) -> list[str]:
+def read_keys(variables: Sequence[str] = ()) -> dict[str, str]:
     """Read API keys from the environment: of the variables that are named, else of `DER_API_KEY`.
+
+    Returns:
+        The keys by the names of their variables, which log and metrics show.
 
     Raises:
         ServerError: If a named variable is not set or empty: the server would stand open unexpectedly.
@@ -113,7 +138,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     grace: float = 30.0,
-    keys: Sequence[str] = (),
+    keys: Sequence[str] | Mapping[str, str] = (),
     **settings: Any,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; what runs then is finished first.
@@ -138,6 +163,7 @@ def serve(
         def stop() -> None:
             server.should_exit = True
 
+        settings["allowed_hosts"] = [host, *settings.get("allowed_hosts", ())]
         app = create_app(pool, agent, keys=keys, on_failure=stop, **settings)
         server = make_server(
             app, grace=grace, started=lambda: print(f"listening on {shown}", flush=True)

@@ -15,12 +15,15 @@ import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from der_graph.server.access import NOTE
-from der_graph.server.engine import Engine
+from der_graph.errors import BudgetError
+from der_graph.nodes.redaction import mask_secrets
+from der_graph.server.access import KEY_NAME, NOBODY, NOTE
+from der_graph.server.engine import Account, Engine
 from der_graph.server.failures import RequestError, failure_of, is_mistake
+from der_graph.server.limits import KeyLimits, lower, out_of_budget
 from der_graph.server.protocol import ChatRequest, read_request
 from der_graph.server.replies import DONE, Outcome, Reply, public_event, server_sent, to_json
 
@@ -30,6 +33,17 @@ CLIENT_GONE = 499
 """What log and metrics say where the caller left before the end; nobody receives it."""
 
 
+_LARGE = 2**14  # bytes; reading that many takes about a millisecond
+
+
+def _read_large(body: bytes) -> ChatRequest:
+    """Read a request, and give its messages ids, which the graph would make on the event loop."""
+    request = read_request(body)
+    for number, message in enumerate(request.messages):
+        message.id = message.id or f"m{number}"
+    return request
+
+
 @dataclass
 class Service:
     """Answers chat completions.
@@ -37,6 +51,7 @@ class Service:
     Attributes:
         engine: Answers questions.
         max_concurrent: Most requests worked on at a time.
+        limits: What every key may ask for.
         in_flight: How many there are now.
         settled: Set once the models are loaded, or could not be.
         failure: Why loading failed, or None.
@@ -44,11 +59,12 @@ class Service:
 
     engine: Engine
     max_concurrent: int = 256
+    limits: KeyLimits = field(default_factory=KeyLimits)
     in_flight: int = 0
     settled: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
 
-    def open(self, body: bytes, scope: Any) -> Call:
+    async def open(self, body: bytes, scope: Any) -> Call:
         """Begin a request.
 
         Raises:
@@ -56,7 +72,11 @@ class Service:
         """
         call = Call(self, scope)
         try:
-            request = read_request(body)
+            self.limits.enter(call.key)
+            if len(body) > _LARGE:  # reading it takes time that others would wait for
+                request = await asyncio.to_thread(_read_large, body)
+            else:
+                request = read_request(body)
             self.engine.check(request.model)
             call.begin(request)
         except Exception as error:
@@ -79,13 +99,21 @@ class Call:
     reply: Reply = field(init=False)
     _model: str = "unknown"
     _open: bool = False
+    _share: float | None = None
+    _short: bool = False  # does the key's budget of the day bound the request?
+    _account: Account = field(default_factory=Account)
     _start: float = field(default_factory=time.perf_counter)
+
+    @property
+    def key(self) -> str:
+        """Name of the key that the request came with."""
+        return str(self.scope.get(KEY_NAME, NOBODY))
 
     def begin(self, request: ChatRequest) -> None:
         """Take a place.
 
         Raises:
-            RequestError: 429 if all are taken.
+            RequestError: 429 if all are taken, or the key's budget of the day is spent.
         """
         service, engine = self.service, self.service.engine
         self.request, self._model = request, request.model
@@ -93,6 +121,13 @@ class Call:
         if service.in_flight >= service.max_concurrent:
             message = f"{service.in_flight} requests are being worked on; try again soon"
             raise RequestError(429, message, code="overloaded", retry_after=1)
+        context = engine.ceilings.bound(request.context)
+        most = engine.dearest(request.model, context)
+        self._share = service.limits.reserve(self.key, most)
+        self._short = self._share is not None and self._share < most
+        context = replace(context, max_cost=lower(context.max_cost, self._share))
+        self.request = replace(request, context=context)
+        self._account = Account(self.reply.id, engine.prices)
         self._open = True
         service.in_flight += 1
         engine.metrics.in_flight.set(service.in_flight)
@@ -104,7 +139,7 @@ class Call:
             RequestError: If there is no answer.
         """
         try:
-            source = self.service.engine.run(self.request)
+            source = self.service.engine.run(self.request, self._account)
             async with aclosing(while_connected(receive, source)) as parts:
                 async for part in parts:
                     if isinstance(part, Outcome):
@@ -120,15 +155,15 @@ class Call:
         """Answer piece by piece: server-sent events.
 
         Yields:
-            Events; the first one when the agent has decided, so that what is wrong with the request is known
-            before. Later errors are an event of the stream.
+            Events; the first one when the agent has decided, so that what is wrong with the request is
+            known before. Later errors are an event of the stream.
 
         Raises:
             RequestError: If there is no answer, before the first event.
         """
         begun, said = False, False
         try:
-            source = self.service.engine.run(self.request)
+            source = self.service.engine.run(self.request, self._account)
             async with aclosing(while_connected(receive, source)) as parts:
                 async for part in parts:
                     if not begun:
@@ -172,6 +207,8 @@ class Call:
             self._done(CLIENT_GONE)
             return RequestError(CLIENT_GONE, "the connection was closed")
         failure = failure_of(error, request_id)
+        if isinstance(error, BudgetError) and self._short:
+            failure = out_of_budget()
         if failure.status == 500:
             # Where it happened, but not its text, which may quote a message.
             places = traceback.extract_tb(error.__traceback__)
@@ -179,7 +216,7 @@ class Call:
             log.error("request %s: %s at\n%s", request_id, type(error).__name__, frames)
             log.debug("request %s: %s", request_id, error)
         elif not is_mistake(error):
-            log.warning("request %s: %s", request_id, error)
+            log.warning("request %s: %s", request_id, mask_secrets(str(error)))
         self._done(failure.status)
         return failure
 
@@ -189,10 +226,16 @@ class Call:
             return
         note: dict[str, Any] = {"status": status, "model": self._model}
         if outcome is not None:
-            note.update(route=">".join(outcome.experts), cost=f"{outcome.cost:g}")
+            failed = outcome.failed
+            route = ">".join(f"{each}!" if each in failed else each for each in outcome.experts)
+            note.update(route=route, cost=f"{outcome.cost:g}")
+            if failed:
+                note["failed"] = ",".join(f"{each}:{kind}" for each, kind in failed.items())
         self.scope[NOTE] = note
         metrics = self.service.engine.metrics
         metrics.request(self._model, status, time.perf_counter() - self._start)
+        self.service.limits.settle(self.key, self._share, self._account.cost)
+        metrics.key(self.key, status, self._account.cost)
         if self._open:
             self._open = False
             self.service.in_flight -= 1

@@ -142,7 +142,8 @@ def read_logins(variables: Sequence[str] = ()) -> list[str]:
     Raises:
         ServerError: If a named variable is not set or empty: the page would stand open unexpectedly.
     """
-    return read_secrets("--password-env", variables, LOGIN_VARIABLE, "USER:PASSWORD")
+    found = read_secrets("--password-env", variables, LOGIN_VARIABLE, "USER:PASSWORD")
+    return list(found.values())
 
 
 def check_logins(logins: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ two. Knows nothing of generation.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -191,13 +192,8 @@ def fill_format(plain: str, turns: Sequence[tuple[str, str]]) -> str:
 
 def merge_turns(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Join neighbours of one role: many templates demand that roles alternate."""
-    merged: list[tuple[str, str]] = []
-    for role, text in turns:
-        if merged and merged[-1][0] == role:
-            merged[-1] = (role, f"{merged[-1][1]}\n\n{text}")
-        else:
-            merged.append((role, text))
-    return merged
+    groups = itertools.groupby(turns, key=lambda turn: turn[0])
+    return [(role, "\n\n".join(text for _, text in group)) for role, group in groups]
 
 
 def role_of(message: BaseMessage) -> str:

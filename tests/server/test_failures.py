@@ -27,7 +27,7 @@ def test_a_stream_that_breaks_says_so_without_details(caplog: pytest.LogCaptureF
             list(openai_client.chat.completions.create(model="der", messages=HELLO, stream=True))
         with pytest.raises(openai.InternalServerError) as whole:
             openai_client.chat.completions.create(model="der", messages=HELLO)
-        assert metric(address, 'der_expert_errors_total{expert="a"}') == 2
+        assert metric(address, 'der_expert_errors_total{expert="a",kind="ValueError"}') == 2
     assert whole.value.status_code == 502
     for error in (caught.value, whole.value):
         assert "no expert could answer" in str(error)

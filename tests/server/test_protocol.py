@@ -227,19 +227,20 @@ def test_keys_that_do_not_open(header: bytes | None, code: str) -> None:
 
 def test_keys_that_open() -> None:
     keys = Keys(["secret-one", "secret-two"])
-    keys.check([(b"authorization", b"Bearer secret-two")])
-    keys.check([(b"authorization", b"bearer secret-one")])
-    Keys([]).check([])
+    assert keys.check([(b"authorization", b"Bearer secret-two")]) == "key-2"
+    assert keys.check([(b"authorization", b"bearer secret-one")]) == "key-1"
+    assert Keys({"BILLING": "secret"}).check([(b"authorization", b"Bearer secret")]) == "BILLING"
+    assert Keys([]).check([]) == "-"
     assert "secret" not in repr(vars(keys))
 
 
 def test_where_keys_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DER_API_KEY", raising=False)
-    assert read_keys() == []
+    assert read_keys() == {}
     monkeypatch.setenv("DER_API_KEY", " own ")
     monkeypatch.setenv("KEY_A", "a")
     monkeypatch.setenv("KEY_B", "")
-    assert read_keys() == ["own"]
-    assert read_keys(["KEY_A"]) == ["a"]
+    assert read_keys() == {"DER_API_KEY": "own"}
+    assert read_keys(["KEY_A"]) == {"KEY_A": "a"}
     with pytest.raises(ServerError, match="KEY_B is not set"):
         read_keys(["KEY_A", "KEY_B"])
