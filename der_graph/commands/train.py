@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
         "--steps",
         type=int,
         metavar="N",
-        help="decisions to train on (default: the preset's, 300,000)",
+        help="decisions to train on (default: the preset's, 60,000; 300,000 where nothing is learnt before)",
     )
     add_seed(parser)
     parser.add_argument(
@@ -50,19 +50,20 @@ def add(commands: Commands) -> None:
         "--question-dims",
         type=int,
         metavar="K",
-        help="numbers that it sees of a question (default: 16)",
+        help="numbers that it sees of a question (default: 8)",
     )
     parser.add_argument(
         "--any-pool",
         action=argparse.BooleanOptionalAction,
-        help="know experts by their results, so that der pool add can add some later, or by position "
-        "(default: by results; with --preset paper: by position)",
+        help="one scorer for all experts, which knows them by their results, in place of one that learns "
+        "this pool (default: this pool)",
     )
     parser.add_argument(
         "--warm-start",
-        choices=["none", "cascades"],
-        help="cascades: begin with the best orders of asking until two agree; for experts whose answers "
-        "can be compared and do not build on each other (default: none)",
+        choices=["none", "routes", "cascades"],
+        help="routes: begin with what all routes over the training questions show; cascades: with the best "
+        "orders of asking until two agree; none: with random weights (default: routes; with --any-pool or "
+        "--preset paper: none)",
     )
     parser.add_argument(
         "--encoder",

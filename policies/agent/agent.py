@@ -33,6 +33,7 @@ from der_graph.policies.agent.folder import (
     write_agent,
 )
 from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder, make_encoder
+from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.state import Situation
 
 if TYPE_CHECKING:
@@ -81,7 +82,13 @@ class DERAgent:
     @property
     def positional(self) -> bool:
         """Does it tell experts by their position in training, so that no new one can be added?"""
-        return self.network.shape.head == "fixed" or self.observer.config.fixed_pool
+        by_output = self.network.shape.head == "fixed" and not self._knows_routes
+        return by_output or self.observer.config.fixed_pool
+
+    @property
+    def _knows_routes(self) -> bool:
+        """Did it learn from routes: at other prices of the experts too, with a critic to trust?"""
+        return self.observer.features.expert == ROUTE_FEATURES.expert
 
     def check_pool(self, names: Sequence[str]) -> None:
         """Check that the agent knows every expert of a pool; order and number do not matter.
@@ -118,13 +125,18 @@ class DERAgent:
         if list(names) == self.names and np.allclose(costs, learnt):
             return self
         if self.network.shape.head == "fixed":
-            warn_of_prices(names, learnt, costs)
+            if not self._knows_routes:
+                warn_of_prices(names, learnt, costs)
             if list(names) != seen.names:
                 return PartOfPool(self, names, costs)
         return self.over(seen.for_pool(names, costs))
 
     def over(self, observer: Observer) -> DERAgent:
-        """The same weights over another observer."""
+        """The same weights over another observer; one with more experts than outputs has newcomers."""
+        if self.network.shape.head == "fixed" and len(observer.names) > self.network.shape.experts:
+            from der_graph.policies.agent.newcomers import WithNewcomers
+
+            return WithNewcomers(self, observer)
         return DERAgent(
             observer,
             self.network,
@@ -222,13 +234,16 @@ class DERAgent:
             network = make_network(Shape(**config["network"]))
             network.load_state_dict(part_of(tensors, _NETWORK))
             low, high = config["cost_weight_range"]
-            return cls(
-                observer,
+            fixed = network.shape.head == "fixed"
+            known = observer.some(network.shape.experts) if fixed else observer
+            agent = cls(
+                known,
                 network,
                 cost_weight=float(config["cost_weight"]),
                 cost_weight_range=(float(low), float(high)),
                 metadata=kept_metadata(config),
             )
+            return agent if known is observer else agent.over(observer)
 
 
 @overload
@@ -324,6 +339,7 @@ class PartOfPool(DERAgent):
             cost_weight_range=agent.cost_weight_range,
             metadata=agent.metadata,
         )
+        self._whole = agent.over(self.observer)
         known = agent.observer.names
         self._names = list(names)
         self._at = [*(known.index(name) for name in names), len(known)]  # END last
@@ -348,7 +364,7 @@ class PartOfPool(DERAgent):
                 choice.value,
                 choice.cost_weight,
             )
-            for choice in super().decide(whole)
+            for choice in self._whole.decide(whole)
         ]
 
 

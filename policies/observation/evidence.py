@@ -44,6 +44,7 @@ class Evidence:
         value: (n, L) values by number, equal ones the same within a row; -1 for none.
         tokens: (n, L) length of the answer in tokens; 0 unknown.
         last: (n,) slot of the last good answer; -1 for none.
+        looks: (n, L, 5) what each answer looks like, see `appearance`; None for not known.
     """
 
     expert: npt.NDArray[np.int64]
@@ -52,6 +53,7 @@ class Evidence:
     value: npt.NDArray[np.int64]
     tokens: Floats
     last: npt.NDArray[np.int64]
+    looks: Floats | None = None
 
     @cached_property
     def agrees(self) -> npt.NDArray[np.bool_]:
@@ -177,6 +179,7 @@ def gather(situations: Sequence[Situation], position: Mapping[str, int]) -> Evid
     value = np.full((n, slots), -1, dtype=np.int64)
     tokens = np.zeros((n, slots), dtype=np.float32)
     last = np.full(n, -1, dtype=np.int64)
+    looks = np.zeros((n, slots, 5), dtype=np.float32)
     for i, situation in enumerate(situations):
         codes: dict[str, int] = {}
         for slot, answer in enumerate(situation.answers):
@@ -189,7 +192,8 @@ def gather(situations: Sequence[Situation], position: Mapping[str, int]) -> Evid
             if answer["value"] is not None:
                 value[i, slot] = codes.setdefault(answer["value"], len(codes))
             tokens[i, slot] = answer_tokens(answer)
-    return Evidence(expert, good, failed, value, tokens, last)
+            looks[i, slot] = appearance(answer["text"], answer["value"])
+    return Evidence(expert, good, failed, value, tokens, last, looks)
 
 
 def answer_tokens(answer: Answer) -> float:

@@ -16,6 +16,7 @@ from der_graph.policies.observation.evidence import Evidence, Floats
 from der_graph.policies.observation.features import EXPERT_FEATURES, UNIT
 
 _AT = {name: i for i, name in enumerate(EXPERT_FEATURES)}
+_SAID = slice(_AT["said_value"], _AT["hedged"] + 1)
 _BOUND = 5.0  # of the comparisons: beyond it nobody would be asked, however much better
 
 
@@ -107,6 +108,8 @@ def _best_other(net: Floats, masks: npt.NDArray[np.bool_]) -> Floats:
 def _on_the_route(block: Floats, seen: Evidence, verbosity: Floats) -> None:
     """Fill in what each expert did so far."""
     agrees = seen.agrees
+    slots = np.arange(seen.expert.shape[1])
+    before = np.where(seen.good & (slots < seen.last[:, None]), slots, -1).max(axis=1)
     for slot in range(seen.expert.shape[1]):  # in order: a later answer of an expert is what counts
         rows = np.flatnonzero((seen.expert[:, slot] >= 0) & (seen.good | seen.failed)[:, slot])
         at = seen.expert[rows, slot]
@@ -118,3 +121,6 @@ def _on_the_route(block: Floats, seen: Evidence, verbosity: Floats) -> None:
         block[rows, at, _AT["agrees_with_last"]] = agree
         block[rows, at, _AT["disagrees_with_last"]] = good & ~agree & ~is_last
         block[rows, at, _AT["verbosity"]] = verbosity[rows, slot]
+        block[rows, at, _AT["was_before_last"]] = before[rows] == slot
+        if seen.looks is not None:
+            block[rows, at, _SAID] = seen.looks[rows, slot]

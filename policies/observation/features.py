@@ -58,6 +58,12 @@ EXPERT_FEATURES = (
     "net",  # `expected` less `charge`
     "lead",  # `net` less the best one of the others that may be asked, / 0.2
     "gain",  # what asking it next and then ending brings: `net` less `right_now`, / 0.2
+    "was_before_last",  # did it give the answer before the last one?
+    "said_value",  # is there something short that counts in its answer?
+    "said_number",
+    "said_expression",
+    "said_length",  # log of its answer's length in characters, / 5
+    "hedged",
 )
 """All that are known of every expert; the one-hot index follows where the pool is fixed."""
 
@@ -83,6 +89,20 @@ class FeatureNames(NamedTuple):
 PROFILE_FEATURES = FeatureNames(
     STATE_FEATURES,
     # Without what holds for the experts of training alone (ranks), or is too noisy a guess (local means).
-    tuple(n for n in EXPERT_FEATURES if n not in ("skill_here", "skill_per_cost_rank")),
+    tuple(
+        n
+        for n in EXPERT_FEATURES[: EXPERT_FEATURES.index("was_before_last")]
+        if n not in ("skill_here", "skill_per_cost_rank")
+    ),
 )
 """Those of an agent that takes any pool: what asking an expert is worth, so that it need not learn who is."""
+
+ROUTE_FEATURES = FeatureNames(
+    _FIXED_STATE,
+    (
+        "charge", "allowed", "asked", "failed", "is_last", "was_before_last", "agrees_with_last",
+        "disagrees_with_last", "verbosity", "expected", "said_value", "said_number", "said_expression",
+        "said_length", "hedged",
+    ),
+)  # fmt: skip
+"""Those of an agent with an output for every expert: what happened on the route, and what it told."""

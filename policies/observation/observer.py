@@ -157,6 +157,15 @@ class Observer:
             self.config, names, costs, self.encoder, arrays, self.features, self.identity[at]
         )
 
+    def remember(self, questions: Sequence[str], features: Vectors, expected: Vectors) -> None:
+        """Show some questions by features that were fitted without them; see `ProjectedTexts.remember`."""
+        self._texts.remember(questions, features, expected)
+
+    def some(self, outputs: int) -> Observer:
+        """The same observer over the experts that a network has outputs for: all but those that joined."""
+        whole = outputs >= len(self.names)
+        return self if whole else self.for_pool(self.names[:outputs], self.costs[:outputs].tolist())
+
     @property
     def skill(self) -> Vectors:
         """(experts,) mean quality of each on the probe questions, estimated where it was not asked."""
@@ -248,6 +257,24 @@ class Observer:
         experts[:, :, :known] = block[:, :, self._expert_columns]
         experts[:, :, known:] = self.identity
         return out
+
+    def believe(
+        self, situations: Sequence[Situation], cost_weights: Sequence[float]
+    ) -> tuple[Vectors, Vectors]:
+        """What the answers of situations say at their prices of cost, without any network.
+
+        Returns:
+            (n,) probability that the last answer is right; (n, experts) probability of each expert being
+            right if it is asked next, less its charge.
+        """
+        seen = gather(situations, self._position)
+        questions, _ = self._texts.look_up([s.question for s in situations], [])
+        asked = [questions[s.question] for s in situations]
+        profiles = self._profiles(asked)
+        belief = believe(seen, profiles.expected, self._chance(asked))
+        weights = np.asarray(cost_weights, dtype=np.float32)
+        charge = weights[:, None] * profiles.costs / profiles.total
+        return belief.right_now, (belief.expected - charge).astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
         """All but the arrays, for the agent's config file."""

@@ -93,6 +93,10 @@ def chosen_experts(arrays: dict[str, Vectors], positions: Sequence[int]) -> dict
     changed["probe_quality"] = arrays["probe_quality"][:, at]
     if "length_profile" in arrays:
         changed["length_profile"] = arrays["length_profile"][:, at]
+    if "quality_mean" in arrays:  # experts that joined later come last, and have no fit
+        fitted = [position for position in at if position < len(arrays["quality_mean"])]
+        changed["quality_mean"] = arrays["quality_mean"][fitted]
+        changed["quality_axes"] = arrays["quality_axes"][:, fitted]
     if "description_vectors" in arrays:
         changed["description_vectors"] = arrays["description_vectors"][at]
     return changed

@@ -106,7 +106,7 @@ class ProjectedTexts:
         for text in new_questions:
             vector = vectors[text]
             projected = (vector - arrays["question_mean"]) @ arrays["question_axes"]
-            known_questions[text] = Projected(vector, projected, *self._near(vector))
+            known_questions[text] = self._project(vector, projected)
         for text in new_answers:
             vector = vectors[text]
             projected = (vector - arrays["answer_mean"]) @ arrays["answer_axes"]
@@ -115,6 +115,35 @@ class ProjectedTexts:
             _remember(self._questions, {text: known_questions[text] for text in new_questions})
             _remember(self._answers, {text: known_answers[text] for text in new_answers})
         return known_questions, known_answers
+
+    def remember(self, questions: Sequence[str], projected: Vectors, expected: Vectors) -> None:
+        """Show some questions with features of their own, whatever the arrays would give them.
+
+        Training questions get features from a fit without them. Not kept where the memory overflows.
+
+        Args:
+            questions: Some questions.
+            projected: (questions, dims).
+            expected: (questions, experts) probability of every expert being right.
+        """
+        known, _ = self.look_up(questions, [])
+        changed = {
+            text: known[text]._replace(projected=features, expected=quality)
+            for text, features, quality in zip(questions, projected, expected, strict=True)
+        }
+        with self._lock:
+            _remember(self._questions, changed)
+
+    def _project(self, vector: Vectors, projected: Vectors) -> Projected:
+        skill, expected, chance = self._near(vector)
+        axes = self._arrays.get("quality_axes")
+        if axes is not None:
+            centred = vector - self._arrays["question_mean"]
+            linear = self._arrays["quality_mean"] + centred @ axes
+            fitted = np.clip(linear, EPSILON, 1 - EPSILON)
+            # Experts that joined later have no fit of their own: what is near the question stands for it.
+            expected = np.concatenate([fitted, expected[len(fitted) :]]).astype(np.float32)
+        return Projected(vector, projected, skill, expected, chance)
 
     def _near(self, vector: Vectors) -> tuple[Vectors, Vectors, float]:
         """What is known of the experts near a question.

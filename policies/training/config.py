@@ -16,7 +16,7 @@ class TrainConfig:
 
     preset: str = "default"
     """`default`, or `paper` for the reward and the PPO settings of the authors' code."""
-    steps: int = 300_000
+    steps: int = 60_000
     """Environment steps: decisions taken over all routes."""
     seed: int = 0
     """Of the weights, the order of the questions, the requests and the sampling."""
@@ -28,7 +28,7 @@ class TrainConfig:
     """Decisions in one minibatch; None takes a quarter of an update."""
     epochs: int = 4
     """Passes over the decisions of an update."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
     """Of Adam at the beginning; falls linearly to zero."""
     weight_decay: float = 0.0
     """Of the weights (AdamW). Larger values keep the policy closer to one for all questions."""
@@ -38,16 +38,17 @@ class TrainConfig:
     """Of the advantage estimate; 1 trusts the sampled route alone, 0 the critic alone."""
     clip: float = 0.2
     """How far one update may move a probability ratio."""
-    entropy: float = 0.03
+    entropy: float = 0.002
     """Weight of the entropy bonus at first; falls linearly to a tenth. Larger values explore longer."""
-    hidden: int = 64
+    hidden: int = 96
     """Width of the hidden layers."""
-    any_pool: bool = True
+    any_pool: bool = False
     """Know experts by their profiles and score all by the same weights, so that experts can be added later;
-    or learn this pool alone, with an output for each, as in the paper: faster, and it overfits sooner."""
-    warm_start: Literal["none", "cascades"] = "none"
-    """Begin PPO with a policy that has learnt the best agreement cascades of the training questions (see
-    `cascades.py`); for experts whose answers can be compared and do not depend on earlier ones."""
+    or learn this pool, with an output for each, as in the paper: what follows whom, chains and copies."""
+    warm_start: Literal["none", "routes", "cascades"] = "routes"
+    """What PPO begins with: `routes`, what a tree of routes over the training questions shows (`training/`,
+    for agents of one pool); `cascades`, the best agreement cascades (`cascades.py`), for experts whose
+    answers can be compared and do not depend on earlier ones; or random weights."""
     cost_weight: float = 0.2
     """The price of cost where a request names none: quality given up for the cost of asking everyone."""
     cost_weight_range: tuple[float, float] = (0.02, 2.0)
@@ -70,7 +71,9 @@ class TrainConfig:
     """Longest text that the language model reads."""
     critic_learning_rate: float = 1e-6
     """Of the critic's own language model and head; `learning_rate` is then the actor's. Both constant."""
-    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    observation: ObservationConfig = field(
+        default_factory=lambda: ObservationConfig(question_dims=8)
+    )
     """What the agent sees."""
     reward: RewardConfig = field(default_factory=lambda: PRESETS["default"])
     """What it is paid for."""
@@ -93,9 +96,14 @@ class TrainConfig:
             )
         if self.patience is not None and self.patience < 1:
             raise AgentError(f"training: patience is {self.patience}; it must be at least 1")
-        if self.warm_start not in ("none", "cascades"):
+        if self.warm_start not in ("none", "routes", "cascades"):
             raise AgentError(
-                f"training: warm_start is '{self.warm_start}'; choose one of: none, cascades"
+                f"training: warm_start is '{self.warm_start}'; choose one of: none, routes, cascades"
+            )
+        if self.warm_start == "routes" and self.any_pool:
+            raise AgentError(
+                "training: warm_start 'routes' learns one pool, any_pool is for experts that come and go; "
+                "choose one of the two, or warm_start 'none' or 'cascades' with any_pool"
             )
         if self.text_encoder is not None:
             self._check_text()
@@ -134,6 +142,16 @@ class TrainConfig:
         return asdict(self)
 
 
+_FROM_RANDOM: dict[str, Any] = {
+    "steps": 300_000,
+    "learning_rate": 1e-3,
+    "entropy": 0.03,
+    "hidden": 64,
+    "observation": ObservationConfig(),
+}
+"""Settings that fit a beginning with random weights."""
+
+
 def preset(name: str, **changes: Any) -> TrainConfig:
     """Make the settings of a preset, with changes.
 
@@ -147,14 +165,18 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     """
     if changes.get("warm_start") == "cascades":
         # Gently: what it has learnt is good, and much exploring would make it forget.
-        by_profile = changes.get("any_pool", name != "paper")
-        rate, entropy = (1e-3, 0.01) if by_profile else (5e-4, 0.005)
-        changes = {"learning_rate": rate, "entropy": entropy, **changes}
+        rate, entropy = (1e-3, 0.01) if changes.get("any_pool") else (5e-4, 0.005)
+        changes = {**_FROM_RANDOM, "learning_rate": rate, "entropy": entropy, **changes}
     if name == "default":
+        if changes.get("any_pool"):
+            changes = {"warm_start": "none", **_FROM_RANDOM, **changes}
+        elif changes.get("warm_start") == "none":
+            changes = {**_FROM_RANDOM, **changes}
         return replace(TrainConfig(), **changes)
     if name == "paper":
         # Authors' code at commit 67fc87a: gamma 0.95, clip 0.3, one price of cost (in the reward).
         paper: dict[str, Any] = {
+            **_FROM_RANDOM,
             "preset": "paper",
             "gamma": 0.95,
             "clip": 0.3,
@@ -162,6 +184,8 @@ def preset(name: str, **changes: Any) -> TrainConfig:
             "cost_weight": 1.0,
             "cost_weight_range": (1.0, 1.0),
             "any_pool": False,
+            "warm_start": "none",
+            "observation": ObservationConfig(),
             "budget_share": 0.0,
             "short_share": 0.0,
         }

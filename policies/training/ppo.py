@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent, TrainedAgent
 from der_graph.policies.agent.network import RoutingNetwork, Shape, make_network
 from der_graph.policies.answers import AnswerSource, Outcome
-from der_graph.policies.observation import Observer, TextEncoder
+from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder
 from der_graph.policies.observation.evidence import answer_tokens
-from der_graph.policies.observation.features import PROFILE_FEATURES
+from der_graph.policies.observation.features import PROFILE_FEATURES, ROUTE_FEATURES, FeatureNames
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.env import (
     Episodes,
@@ -34,6 +34,7 @@ from der_graph.policies.training.env import (
     RoutingVecEnv,
     SituationObserver,
 )
+from der_graph.policies.training.routes.lesson import RouteLesson, prepare_lesson
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class Learner:
         model: PPO on it.
         agent_now: Makes an agent of the present weights.
         reload: Reads an agent folder of this kind.
+        lesson: Routes to learn from before PPO, if it begins with them.
     """
 
     env: RoutingVecEnv
     model: Any
     agent_now: Callable[[], TrainedAgent]
     reload: Callable[[Path], TrainedAgent]
+    lesson: RouteLesson | None = None
 
 
 def features_learner(
@@ -77,7 +80,7 @@ def features_learner(
         dtype=np.float32,
     )
     observer = Observer.fit(
-        config.observation,
+        _seen(config, first),
         rules.names,
         rules.costs,
         encoder,
@@ -87,8 +90,12 @@ def features_learner(
         lengths=lengths,
         values=[[o.answer["value"] for o in row] for row in first],
         descriptions=[expert.description for expert in source.experts],
-        features=PROFILE_FEATURES if config.any_pool else None,
+        features=_features(config),
     )
+    lesson = None
+    if config.warm_start == "routes":
+        lesson = prepare_lesson(observer, source, rules, first, encoder, config.seed)
+        observer = lesson.observer
     env = make_env(config, source, rules, observer)
     shape = Shape(
         len(observer.names),
@@ -124,7 +131,29 @@ def features_learner(
             metadata=dict(metadata),
         ),
         lambda folder: DERAgent.from_pretrained(folder, encoder=encoder),
+        lesson,
     )
+
+
+def _features(config: TrainConfig) -> FeatureNames | None:
+    if config.any_pool:
+        return PROFILE_FEATURES
+    return ROUTE_FEATURES if config.warm_start == "routes" else None
+
+
+def _seen(config: TrainConfig, first: Sequence[Sequence[Outcome]]) -> ObservationConfig:
+    """What the agent sees: answers are encoded where most of them have no value to compare."""
+    if config.warm_start != "routes":
+        return config.observation
+    answers = [o.answer for row in first for o in row if o.answer["error"] is None]
+    valued = sum(answer["value"] is not None for answer in answers)
+    if valued < _COMPARABLE * len(answers):
+        return config.observation
+    return replace(config.observation, answer_dims=0)
+
+
+_COMPARABLE = 0.7
+"""Share of the answers with a value, from which on answers are compared by it and not encoded."""
 
 
 def make_env(

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from stable_baselines3.common.callbacks import BaseCallback
 
 from der_graph.errors import require
@@ -34,7 +35,7 @@ from der_graph.policies.training.checkpoint import (
 )
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.ppo import Learner
-from der_graph.policies.training.selection import evaluate_utility
+from der_graph.policies.training.selection import clearly_better, evaluate_utility
 
 _WINDOW = 1000  # finished routes that the rollout figures look back on
 
@@ -90,6 +91,10 @@ class TrainingProgress(BaseCallback):
         self._resumed_at: int | None = None
         self._saved_at: int | None = None  # step of the checkpoint on disk
         self._warned: set[str] = set()
+        self._measured: npt.NDArray[np.float64] | None = None  # utilities of the last evaluation
+        self._to_beat: npt.NDArray[np.float64] | None = (
+            None  # those of the agent to beat beyond chance
+        )
         self.best: dict[str, Any] | None = None
 
     @property
@@ -118,6 +123,7 @@ class TrainingProgress(BaseCallback):
         self._evaluated = own["evaluated"]
         self._unimproved = own["unimproved"]
         self._before = own["seconds"]
+        self._to_beat = None if own.get("to_beat") is None else np.array(own["to_beat"])
         self._recent.extend(own["recent"])
         self._resumed_at = self._saved_at = checkpoint["steps"]
         self._curve.begin(self._resumed_at)
@@ -152,16 +158,27 @@ class TrainingProgress(BaseCallback):
             raise _Enough
 
     def _evaluate(self, agent: TrainedAgent) -> dict[str, float]:
-        figures = evaluate_utility(agent, self._dev, self._rules, self._config)
+        measured = evaluate_utility(agent, self._dev, self._rules, self._config)
+        figures, self._measured = measured
         self._unimproved += 1
-        better = self.best is None or figures["dev/utility"] > self.best["dev/utility"]
-        if better or self._config.keep == "last":
+        if self._to_beat is not None:  # a good beginning is kept unless it is beaten beyond doubt
+            better = clearly_better(measured.utility, self._to_beat)
+        else:
+            better = self.best is None or figures["dev/utility"] > self.best["dev/utility"]
+        if better and self._to_beat is not None:
+            self._to_beat = measured.utility
+        if better or (self._config.keep == "last" and self._to_beat is None):
             self._unimproved = 0 if better else self._unimproved
             self.best = {**figures, "step": self._learner.model.num_timesteps}
             agent.metadata["results"] = {"dev": self.best}
             with saving(self._folder / WEIGHTS_FILE):
                 agent.save_pretrained(self._folder)
         return figures
+
+    def start_from(self, agent: TrainedAgent) -> None:
+        """Take an agent that is good already as the best so far: only what clearly beats it replaces it."""
+        self._evaluate(agent)
+        self._to_beat = self._measured
 
     def finish(self) -> TrainedAgent:
         """Evaluate the last weights too, and return the best agent, which is on disk."""
@@ -229,6 +246,7 @@ class TrainingProgress(BaseCallback):
             "best": self.best,
             "evaluated": self._evaluated,
             "unimproved": self._unimproved,
+            "to_beat": None if self._to_beat is None else self._to_beat.tolist(),
             "recent": list(self._recent),
             "seconds": self._before + time.perf_counter() - self._started,
         }

@@ -13,9 +13,10 @@ import contextlib
 import os
 import platform
 import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
@@ -32,6 +33,11 @@ from der_graph.policies.answers.cache import MEMORY
 from der_graph.policies.observation import CachedEncoder, TextEncoder, as_encoder
 from der_graph.policies.quality import QualityMetric, get_metric
 from der_graph.policies.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from der_graph.policies.training.ppo import Learner
+    from der_graph.policies.training.progress import TrainingProgress
+    from der_graph.policies.training.routes.lesson import RouteLesson
 
 Say = Callable[[str], None]
 
@@ -140,6 +146,8 @@ def train_agent(
     )
     if config.warm_start == "cascades" and not resume:
         _imitate_cascades(learner, config, rules, reader, source.questions, first, say)
+    if learner.lesson is not None and not resume:
+        _learn_routes(learner, learner.lesson, config, source, rules, watcher, say)
     model = learner.model
     remaining = config.steps - model.num_timesteps
     if remaining > 0 and not watcher.enough:
@@ -167,6 +175,33 @@ def _read_questions(
         kept.encode(texts)
         kept.on_encoded = lambda count: None
     return kept
+
+
+def _learn_routes(
+    learner: Learner,
+    lesson: RouteLesson,
+    config: TrainConfig,
+    source: AnswerSource,
+    rules: RouteRules,
+    watcher: TrainingProgress,
+    say: Say,
+) -> None:
+    from der_graph.policies.training.routes.lesson import learn_routes
+
+    started = time.perf_counter()
+    names = [rules.names[i] for i in sorted({e for route in lesson.tree.routes for e in route})]
+    say(
+        f"routes: {len(lesson.tree.routes) - 1:,} of up to {lesson.tree.longest} calls to "
+        f"{', '.join(names)}, on {len(source.examples):,} questions"
+    )
+    worth, teacher = learn_routes(learner.model.policy.network, lesson, source, rules, config)
+    price = float(worth.prices[len(worth.prices) // 2])
+    say(
+        f"learnt in {time.perf_counter() - started:.0f} s: utility at price {price:.2g} "
+        f"{float(teacher.utility(price).mean()):.3f} on the training questions, the teacher's "
+        f"{float(worth.utility[:, len(worth.prices) // 2].mean()):.3f} on questions it did not see"
+    )
+    watcher.start_from(learner.agent_now())
 
 
 def _imitate_cascades(

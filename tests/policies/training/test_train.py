@@ -175,9 +175,12 @@ def test_presets() -> None:
         preset("papper")
 
 
-def test_the_default_knows_experts_by_their_results_and_the_papers_by_position() -> None:
-    assert TrainConfig().any_pool
-    assert not preset("paper").any_pool
+def test_the_default_learns_from_routes_and_the_papers_from_random_weights() -> None:
+    assert (TrainConfig().any_pool, TrainConfig().warm_start) == (False, "routes")
+    paper = preset("paper")
+    assert (paper.any_pool, paper.warm_start, paper.learning_rate) == (False, "none", 1e-3)
+    assert (paper.entropy, paper.hidden, paper.steps) == (0.03, 64, 300_000)
+    assert preset("default", any_pool=True).warm_start == "none"
     warm = preset("paper", warm_start="cascades")
     assert (warm.learning_rate, warm.entropy) == (5e-4, 0.005)
 
@@ -187,7 +190,9 @@ def test_settings_that_cannot_be_trained() -> None:
         with pytest.raises(AgentError, match="it is a share, from 0 to 1"):
             TrainConfig(short_share=share)
     with pytest.raises(AgentError, match="choose one of the two"):
-        TrainConfig(observation=ObservationConfig(fixed_pool=True))
+        TrainConfig(
+            any_pool=True, warm_start="none", observation=ObservationConfig(fixed_pool=True)
+        )
     with pytest.raises(AgentError, match="steps is 0; it must be at least 1"):
         TrainConfig(steps=0)
     with pytest.raises(AgentError, match="patience is 0"):

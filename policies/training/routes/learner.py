@@ -1,0 +1,214 @@
+"""Learning over a route tree: the routing network follows the exact gradient of what its routes bring.
+
+    tree, request (price, budget, steps, prices of experts) ──network──> probabilities at every route
+        ──summed over the tree──> expected utility of the question ──gradient──> network
+
+PPO estimates this gradient from sampled routes; where the outcome of every route is known there is nothing to
+sample, and a chain of three experts of which the first two answer nothing useful is found at once. The
+network first learns the choices of a teacher (`backward_induction`), then improves on them. Requests are
+drawn anew for every question and pass, so one network serves every price and bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from der_graph.policies.agent.network import FixedHead
+from der_graph.policies.training.routes.induction import Worth
+from der_graph.policies.training.routes.observations import Requests, TreeObservations
+
+_SHARP = 4.0  # scores of the network in training, times this, are logits
+_UNIT = 0.2  # utility that counts as one score
+_WORST = -0.5  # a choice that is worse than the best one by more need not be told from others
+
+
+@dataclass(frozen=True)
+class TreeSettings:
+    """How to learn over a tree.
+
+    Attributes:
+        imitation: Updates that imitate the teacher.
+        following: Updates that follow the gradient.
+        batch: Questions in a batch.
+        rate: Learning rate of Adam while following the gradient; falls linearly.
+        decay: Weight decay.
+        noise: Deviation of the noise on question features, in their standard deviations: few questions
+            must not be told apart too finely.
+        price_range: Prices drawn, log-uniformly.
+        budget_share: Share of the requests with a budget.
+        short_share: Share with fewer steps.
+        part_share: Share with some experts left out.
+        repriced_share: Share with other prices of the experts.
+        seed: Of requests, batches and noise.
+    """
+
+    imitation: int = 330
+    following: int = 330
+    batch: int = 50
+    rate: float = 1e-3
+    decay: float = 0.02
+    noise: float = 0.5
+    price_range: tuple[float, float] = (0.02, 2.0)
+    budget_share: float = 0.1
+    short_share: float = 0.2
+    part_share: float = 0.15
+    repriced_share: float = 0.15
+    seed: int = 0
+
+
+class TreeLearner:
+    """Teaches a network over a tree.
+
+    Args:
+        network: With an output for every expert; changed in place.
+        observations: Of the tree.
+        settings: How.
+    """
+
+    def __init__(
+        self, network: FixedHead, observations: TreeObservations, settings: TreeSettings
+    ) -> None:
+        self.network = network
+        self.seen = observations
+        self.settings = settings
+        self._random = torch.Generator().manual_seed(settings.seed)
+        self.questions = len(observations.base)
+
+    def learn(self, worth: Worth, advance: Callable[[float], None] = lambda share: None) -> None:
+        """Imitate the teacher, then follow the gradient.
+
+        Args:
+            worth: What the teacher thinks that choices are worth.
+            advance: Receives the share that is done.
+        """
+        settings = self.settings
+        updates = settings.imitation + settings.following
+        done = 0
+        self._centre()
+        for count, rate, least, loss_of in (
+            (settings.imitation, 2e-3, 1e-4, lambda some: self._imitate(some, worth)),
+            (settings.following, settings.rate, 0.0, self._follow),
+        ):
+            optimizer = torch.optim.AdamW(
+                self.network.parameters(), lr=rate, weight_decay=settings.decay
+            )
+            for turn, some in enumerate(self._batches(count)):
+                optimizer.param_groups[0]["lr"] = rate * (1 - turn / count) + least
+                loss = loss_of(some)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+                optimizer.step()
+                done += 1
+                advance(done / updates)
+        with torch.no_grad():  # from here on the scores are logits
+            last: torch.nn.Linear = self.network.actor[-1]  # type: ignore[assignment]
+            last.weight.mul_(_SHARP)
+            last.bias.mul_(_SHARP)
+
+    def utility(self, price: float, questions: torch.Tensor | None = None) -> torch.Tensor:
+        """(questions,) utility of the most probable choices at a price, once learnt."""
+        found = []
+        among = torch.arange(self.questions) if questions is None else questions
+        with torch.no_grad():
+            for some in torch.split(among, 200):
+                prices = torch.full((len(some),), price)
+                requests = Requests.plain(prices, self.seen.steps, self.seen.share)
+                masks = self.seen.masks(requests)
+                observed = self.seen.observe(some, requests, masks)
+                scores = self.network.actor(observed).masked_fill(~masks, -torch.inf)
+                best = torch.nn.functional.one_hot(scores.argmax(dim=2), scores.shape[2]).float()
+                found.append(self.seen.values(some, requests, masks, best)[:, 0])
+        return torch.cat(found)
+
+    def _centre(self) -> None:
+        """Begin as if the observations were centred and of unit deviation: large pools saturate tanh."""
+        some = torch.randperm(self.questions, generator=self._random)[: self.settings.batch]
+        requests = self._draw(len(some))
+        observed = self.seen.observe(some, requests, self.seen.masks(requests)).flatten(0, 1)
+        mean, deviation = observed.mean(dim=0), observed.std(dim=0).clamp(min=0.2)
+        with torch.no_grad():
+            for layers in (self.network.actor, self.network.critic):
+                first: torch.nn.Linear = layers[0]  # type: ignore[assignment]
+                first.weight.div_(deviation)
+                first.bias.sub_(first.weight @ mean)
+
+    def _batches(self, count: int) -> Iterator[torch.Tensor]:
+        """Batches of questions, every question once before any a second time."""
+        left = torch.zeros(0, dtype=torch.long)
+        for _ in range(count):
+            while len(left) < min(self.settings.batch, self.questions):
+                again = torch.randperm(self.questions, generator=self._random)
+                left = torch.cat([left, again])
+            yield left[: self.settings.batch]
+            left = left[self.settings.batch :]
+
+    def _imitate(self, some: torch.Tensor, worth: Worth) -> torch.Tensor:
+        at = torch.randint(len(worth.prices), (len(some),), generator=self._random)
+        price = torch.from_numpy(worth.prices)[at]
+        requests = Requests.plain(price, self.seen.steps, self.seen.share)
+        masks = self.seen.masks(requests)
+        # Half of the routes, of both halves in turn: they say nearly the same.
+        routes = torch.randperm(len(self.seen.depth), generator=self._random)
+        routes = routes[: max(1, (len(routes) + 1) // 2)]
+        wanted = torch.from_numpy(
+            worth.choices[some.numpy()[:, None], routes.numpy()[None], :, at.numpy()[:, None]]
+        )
+        best = wanted.amax(dim=2, keepdim=True)
+        wanted = torch.clamp(wanted - best, min=_WORST) / _UNIT
+        observed = self._blurred(self.seen.observe(some, requests, masks)[:, routes])
+        scores = self.network.actor(observed)
+        allowed = masks[:, routes]
+        error = ((scores - wanted) ** 2)[allowed].mean()
+        values = self.network.critic(observed).squeeze(2)
+        loss: torch.Tensor = error + (values - best.squeeze(2)).square().mean()
+        return loss
+
+    def _follow(self, some: torch.Tensor) -> torch.Tensor:
+        requests = self._draw(len(some))
+        masks = self.seen.masks(requests)
+        observed = self._blurred(self.seen.observe(some, requests, masks))
+        scores = (self.network.actor(observed) * _SHARP).masked_fill(~masks, -1e9)
+        values = self.seen.values(some, requests, masks, torch.softmax(scores, dim=2))
+        guessed = self.network.critic(observed).squeeze(2)
+        loss: torch.Tensor = (guessed - values.detach()).square().mean() - values[:, 0].mean()
+        return loss
+
+    def _blurred(self, observed: torch.Tensor) -> torch.Tensor:
+        first, dims = self.seen.dims
+        if not self.settings.noise or not dims:
+            return observed
+        part = observed[:, :, first : first + dims]
+        deviation = part.std(dim=(0, 1), keepdim=True)
+        noise = torch.randn(len(part), 1, dims, generator=self._random)
+        observed[:, :, first : first + dims] = part + self.settings.noise * deviation * noise
+        return observed
+
+    def _draw(self, n: int) -> Requests:
+        settings, random, seen = self.settings, self._random, self.seen
+        low, high = np.log(settings.price_range[0]), np.log(settings.price_range[1])
+        price = torch.exp(torch.rand(n, generator=random) * (high - low) + low)
+        plain = Requests.plain(price, seen.steps, seen.share)
+        share, present = plain.share, plain.present
+
+        def chosen(wanted: float) -> torch.Tensor:
+            return torch.rand(n, generator=random) < wanted
+
+        factor = torch.exp(0.5 * torch.randn(share.shape, generator=random))
+        moved = share * factor
+        moved = moved / moved.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        share = torch.where(chosen(settings.repriced_share)[:, None], moved, share)
+        stays = torch.rand(share.shape, generator=random) < 0.6
+        stays |= ~stays.any(dim=1, keepdim=True)
+        present = ~chosen(settings.part_share)[:, None] | stays
+        steps = torch.randint(1, max(2, seen.steps), (n,), generator=random)
+        steps = torch.where(chosen(settings.short_share), steps, plain.steps)
+        cheapest = torch.where(present, share, torch.inf).amin(dim=1).clamp(min=1e-6)
+        top = torch.log(torch.clamp(1.0 / cheapest, min=1.0))
+        budget = cheapest * torch.exp(torch.rand(n, generator=random) * top) * (1 + 1e-6)
+        budget = torch.where(chosen(settings.budget_share), budget, torch.inf)
+        return Requests(price, steps, budget, present, share)
