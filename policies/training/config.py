@@ -122,17 +122,17 @@ class TrainConfig:
             )
 
     def _check_text(self) -> None:
-        if self.warm_start != "none":
-            raise AgentError(
-                "training: a warm start needs the price of a request, which a text encoder does not see; "
-                "leave warm_start at 'none'"
-            )
         low, high = self.cost_weight_range
         if low != high or self.budget_share or self.short_share:
             raise AgentError(
                 "training: a text encoder reads question and answer and nothing else, so it cannot know "
                 "the price of a request or its bounds; train it with one price and without bounds: "
                 "preset('paper', text_encoder=...)"
+            )
+        if self.warm_start != "none":
+            raise AgentError(
+                "training: a warm start needs the price of a request, which a text encoder does not see; "
+                "leave warm_start at 'none'"
             )
         if self.text_tokens < 8:
             raise AgentError(f"training: text_tokens is {self.text_tokens}; it must be at least 8")

@@ -98,6 +98,9 @@ def test_the_same_seed_gives_the_same_curve(tmp_path: Path) -> None:
     assert curve(tmp_path / "a") != curve(tmp_path / "c")
 
 
+EARLY = replace(SMALL, steps=8192, evaluations=8, patience=2, warm_start="none")
+
+
 def test_early_stop(tmp_path: Path) -> None:
     """Everyone is always wrong and nothing costs: the first agent is the best, and two more are no better."""
     experts = [replace(e, cost=0.0) for e in toy_experts()]
@@ -105,7 +108,7 @@ def test_early_stop(tmp_path: Path) -> None:
     lines: list[str] = []
     for resume in (False, True):  # resumed, it stops where it had stopped
         train_agent(
-            experts, wrong, wrong[:5], tmp_path, replace(SMALL, steps=8192, evaluations=8, patience=2),
+            experts, wrong, wrong[:5], tmp_path, EARLY,
             rules=toy_rules(experts), encoder=WordEncoder(), progress=False, say=lines.append,
             resume=resume,
         )  # fmt: skip

@@ -51,7 +51,9 @@ def test_returns_end_where_the_route_ends() -> None:
 def test_a_warm_start_is_ahead_at_once(tmp_path: Path) -> None:
     """Facts are answered by one expert alone, which the best cascade asks. One update is all that PPO gets:
     from random weights it finds nothing in that."""
-    short = replace(SMALL, steps=512, evaluations=1, any_pool=True, warm_start="none")
+    short = replace(
+        SMALL, steps=512, evaluations=1, any_pool=True, warm_start="none", hidden=64, entropy=0.03
+    )
     quality = {}
     for start in ("none", "cascades"):
         agent = train(tmp_path / start, replace(short, warm_start=start))
