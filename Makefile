@@ -17,7 +17,7 @@ INSTALL_INPUTS := pyproject.toml requirements/constraints.txt requirements/weigh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install install-dev demo demo-full test test-fast lint types format coverage results results-fast build check-install clean
+.PHONY: help install install-dev demo demo-full test test-fast lint types format coverage docs results results-fast build check-install clean
 
 help: ## List the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,11 @@ format: $(INSTALLED_DEV) ## Lay the code out, and repair what ruff can repair
 
 coverage: $(INSTALLED_DEV) ## All tests, with the branches that none of them takes
 	@$(TEST_ENV) $(BIN)/python -m pytest -q --cov --cov-report=term $(ARGS)
+
+docs: $(INSTALLED_DEV) ## The documentation as a site, in site/; a broken link fails
+	@$(BIN)/pip install -q -c requirements/constraints.txt -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 results: $(INSTALLED_DEV) ## Measure everything again: docs/results.md and its pictures (an hour; goes on where it stopped)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/results.py $(ARGS)

@@ -22,7 +22,8 @@ from der_graph.policies.agent import load_agent
 from der_graph.policies.answers import open_cache
 from der_graph.policies.evaluation.ktp_study import Difference, KTPStudy, Pair
 from der_graph.policies.evaluation.plots import save
-from der_graph.policies.evaluation.render import interval, table
+from der_graph.policies.evaluation.render import interval
+from der_graph.policies.evaluation.render import markdown_table as table
 from der_graph.policies.evaluation.study_plots import Effect, effects
 from der_graph.policies.evaluation.summary import shown_p
 from der_graph.policies.quality import get_metric

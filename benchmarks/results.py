@@ -3,9 +3,9 @@
     python benchmarks/results.py [--data ../shared/data] [--only comparison,ablations] [--render] [--fast]
 
 Every stage is a benchmark of its own that leaves a JSON in `--runs`; those that are there and current are not
-run again, so an interrupted run goes on. Then the page and the pictures are made of the JSONs alone, and the
-marked tables of README.md of the page: the same JSONs give the same files. What was not measured is not
-shown. See `results_plan`, `results_stages`, `results_page` and `results_readme`.
+run again, so an interrupted run goes on (`results_stages`). Then the page (`results_page` and its template)
+and the plots (`results_plots`) are made of the JSONs alone, and the marked tables of README.md of the page:
+the same JSONs give the same files. What was not measured is not shown.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from results_page import load_results, page
-from results_pictures import draw
-from results_plan import ROOT, STAGES, Places, stage
-from results_readme import filled_in
-from results_stages import adopt, run_all
+from results_page import filled_in, load_results, page
+from results_plots import draw
+from results_stages import ROOT, STAGES, Places, adopt, run_all, stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:

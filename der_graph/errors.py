@@ -15,10 +15,11 @@
     ├── ChatModelError            a setting that ChatDER does not have
     ├── ToolsNotSupportedError    tools for experts that cannot call them
     ├── ServerError               a server that cannot start with what it was given
+    ├── PluginError               an extension of another package that cannot be used
     └── MissingDependencyError    an optional package is needed; says the exact command
 
 A message says what was given, what is allowed and what to do. The command line prints the message alone,
-without a traceback. Knows nothing of the rest of the package.
+without a traceback.
 """
 
 from __future__ import annotations
@@ -85,6 +86,10 @@ class ToolsNotSupportedError(DERError, NotImplementedError):
 
 class ServerError(DERError, RuntimeError):
     """A server that cannot start: the address is taken, or a key is missing."""
+
+
+class PluginError(DERError, ImportError):
+    """An extension of another package that cannot be imported, or is not what it should be."""
 
 
 class MissingDependencyError(DERError, ImportError):

@@ -4,9 +4,8 @@
                   ^                                           |
                   +────────── every expert returns here ──────+
 
-Returned uncompiled, as LangGraph's own prebuilt pieces are, so that the user chooses checkpointer, store,
-cache and name. The longest route is enforced by the rules, not by the recursion limit. Knows nothing of
-training.
+Returned uncompiled, as LangGraph's own prebuilt graphs are, so that the user chooses checkpointer, store,
+cache and name. The longest route is enforced by the rules, not by the recursion limit.
 """
 
 from __future__ import annotations

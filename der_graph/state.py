@@ -5,7 +5,7 @@
 Everything is built from `str`, `int`, `float`, `bool`, `list` and `dict`: no NumPy scalars (LangGraph's
 serializer refuses them), no tuples (they come back as lists). Channels are last-value and not reduced: one
 expert speaks at a time, so each step hands the whole route on, and nothing is doubled when the graph runs
-inside another one. Knows nothing of models or policies.
+inside another one.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from der_graph.errors import PoolError
+from der_graph.errors import PluginError, PoolError
 from der_graph.nodes.quoting import neutral_message, neutralize
+from der_graph.plugins import find_plugin, known_names
 from der_graph.state import Answer, good_answers
 
 KTP_VERSION = 2
@@ -126,18 +127,24 @@ TEMPLATES: dict[str, KTPTemplate] = {
 
 
 def ktp_template(given: str | KTPTemplate | None) -> KTPTemplate:
-    """Look a template up by name; None is the default one.
+    """Look a template up by name, among those of other packages too; None is the default one.
 
     Raises:
         PoolError: If there is no such template.
+        PluginError: If the template of another package is none.
     """
     if isinstance(given, KTPTemplate):
         return given
-    try:
-        return TEMPLATES[given or "default"]
-    except KeyError:
-        known = ", ".join(TEMPLATES)
-        raise PoolError(f"ktp '{given}' is unknown; choose one of: {known}") from None
+    name = given or "default"
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    found = find_plugin("ktp_templates", name)
+    if found is None:
+        known = known_names("ktp_templates", TEMPLATES)
+        raise PoolError(f"ktp '{given}' is unknown; choose one of: {known}")
+    if not isinstance(found, KTPTemplate):
+        raise PluginError(f"ktp_templates '{name}' is {found!r}; it must be a KTPTemplate")
+    return found
 
 
 def ktp_text(

@@ -32,7 +32,8 @@ expected = {
 }
 for name in ("nodes", "policies"):  # not every Python follows links in a glob
     folder = package.parent / name
-    expected |= {f"der_graph/{name}/{p.relative_to(folder)}" for p in folder.rglob("*.py")}
+    expected |= {f"der_graph/{name}/{p.relative_to(folder)}" for p in folder.rglob("*")
+                 if p.is_file() and "__pycache__" not in p.parts}
 missing = sorted(expected - set(names))
 assert not missing, f"not in the wheel: {missing}"
 print(f"    wheel: {len(names)} files, {pathlib.Path(sys.argv[1]).stat().st_size / 1e6:.1f} MB")

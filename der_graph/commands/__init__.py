@@ -6,5 +6,17 @@ heavy inside `run`, so that `der --help` stays quick.
 
 from __future__ import annotations
 
-COMMANDS = ("ask", "train", "collect", "eval", "tune", "serve", "ui", "pool", "cache", "demo")
+COMMANDS = (
+    "ask",
+    "train",
+    "collect",
+    "eval",
+    "tune",
+    "serve",
+    "ui",
+    "pool",
+    "plugins",
+    "cache",
+    "demo",
+)
 """Modules of this package, in the order of `der --help`."""

@@ -78,6 +78,12 @@ def add(commands: Commands) -> None:
         "provider:model such as openai:text-embedding-3-small (default: all-MiniLM-L6-v2, English)",
     )
     parser.add_argument(
+        "--feature",
+        action="append",
+        metavar="NAME",
+        help="a feature of another package that it sees too (may be repeated; der plugins lists them)",
+    )
+    parser.add_argument(
         "--patience",
         type=int,
         metavar="N",
@@ -118,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
         "steps": args.steps,
         "cost_weight": args.cost_weight,
         "text_encoder": args.encoder,
+        "features": None if args.feature is None else tuple(args.feature),
         "patience": args.patience,
         "any_pool": args.any_pool,
         "warm_start": args.warm_start,

@@ -1,4 +1,4 @@
-"""Data files: one question a line, with its reference answer and, where there are, recorded ones.
+"""Data files: one question a line, with its reference answer, and recorded answers where there are any.
 
     .jsonl, .jsonl.gz  ──load_examples──>  list[Example]
 
@@ -10,10 +10,13 @@ Two layouts are read, told apart by their field names:
   and `tokens`.
 - `{"question", "answer"}`, with `id` and `task` where known.
 
-A line of either may carry `history`, the conversation before the question; see `history.py`.
+A line of either may carry `history`, the conversation before the question, with the roles of chat APIs.
+Training prompts experts with it, and shows it to the agent, exactly as the graph does:
 
-Every fault is reported with file, line, what was found and what is allowed. Knows nothing of
-experts or metrics.
+    {"question": "And twice that?", "answer": "24", "history": [{"role": "user", "content": "What is 3 * 4?"},
+                                                               {"role": "assistant", "content": "12"}]}
+
+Every fault is reported with file, line, what was found and what is allowed.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     user  ──RouteLog.rate, or rate_run───────────┴──> RatedRoute ──feedback_data──> training data
 
 A route log is a JSON Lines file next to the app; LangSmith keeps the same in its runs and feedback. Both hold
-users' questions and answers: whoever keeps them decides who may read them. Knows nothing of training.
+users' questions and answers: whoever keeps them decides who may read them.
 """
 
 from __future__ import annotations

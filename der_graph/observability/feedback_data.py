@@ -9,7 +9,7 @@
 
 A route asks few experts, so most rows lack some. With live experts that does no harm: `der train` asks them
 all, and needs the right answer only. Experts that replay answers need a row of all of them: name them, and
-rows that lack one are left out. Knows nothing of where routes are kept.
+rows that lack one are left out.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """One entry of a pool file becomes an expert: model, price, prompt.
 
-    HuggingFaceSection | LangChainSection | RecordedSection ──expert_of──> Expert
+    HuggingFaceSection | LangChainSection | RecordedSection | any other Backend ──expert_of──> Expert
 
 Paths are read as relative to the pool file, and `${VARIABLE}` is replaced. Models are described, not loaded.
-Knows nothing of pools.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.langchain import as_chat_runnable, bounded, fingerprint_of
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.pool.file import (
+    Backend,
     CostUnit,
     HuggingFaceSection,
     KTPSection,
@@ -28,9 +28,7 @@ from der_graph.pool.file import (
 )
 
 
-def expert_of(
-    section: HuggingFaceSection | LangChainSection | RecordedSection, folder: Path, unit: CostUnit
-) -> Expert:
+def expert_of(section: Backend, folder: Path, unit: CostUnit) -> Expert:
     """Make an expert of its entry.
 
     Args:
@@ -52,12 +50,18 @@ def expert_of(
             section.max_concurrency,
         )
         fingerprint = fingerprint_of(section.model, settings)
-    else:
+    elif isinstance(section, RecordedSection):
         data = (folder / Path(expand_variables(section.data, "data")).expanduser()).resolve()
         if not data.is_file():
             raise PoolError(f"data '{section.data}': there is no such file ({data})")
         model = RecordedChat(data=str(data), model=section.model or section.name)
         fingerprint = model.fingerprint
+    else:
+        own = section.model_dump(mode="json", exclude=set(Backend.model_fields))
+        fingerprint = fingerprint_of(section.backend, own)  # of `${VARIABLE}`, not of the secret
+        filled = {name: expand_variables(value, name) for name, value in own.items()}
+        filled_in = type(section).model_validate({**section.model_dump(), **filled})
+        model = as_chat_runnable(filled_in.make_model(folder))
     prices = section.token_prices
     recorded = isinstance(section, RecordedSection)
     cost = _cost(section.cost, model, unit)

@@ -2,7 +2,7 @@
 
     pool.yaml ──yaml.safe_load──> dict ──PoolFile──> checked values, or one PoolError that names the fault
 
-Checks what can be seen in the file alone; `pool.py` makes experts of it. Knows nothing of models.
+Checks what can be seen in the file alone; `pool.py` makes experts of it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from der_graph.errors import PoolError
+from der_graph.errors import PluginError, PoolError
+from der_graph.plugins import find_plugin, known_names
 
 CostUnit = Literal["parameters_b", "usd", "seconds"]
 """What costs count: billions of parameters run, US dollars, or seconds."""
@@ -47,8 +48,14 @@ class TokenPrices(_Section):
     output: float = Field(ge=0)
 
 
-class _ExpertSection(_Section):
-    """What experts of all backends have."""
+class Backend(_Section):
+    """One entry of `experts:`, with the fields that all backends have.
+
+    A backend of another package (see `der_graph.plugins`) is a subclass with `backend: Literal["its name"]`,
+    fields of its own, and `make_model`.
+    """
+
+    backend: str
 
     name: str
     """Unique; also the node's name: no '|', ':' or white space."""
@@ -65,8 +72,16 @@ class _ExpertSection(_Section):
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Usual time of one call: who would not be done before a request's deadline is not asked."""
 
+    def make_model(self, folder: Path) -> Any:
+        """Make what answers: a chat model, a Runnable, or a function of the question.
 
-class HuggingFaceSection(_ExpertSection):
+        Args:
+            folder: The pool file's, for paths that are relative to it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no make_model")
+
+
+class HuggingFaceSection(Backend):
     """A local model run by transformers; see `der_graph.nodes.huggingface.chat.HuggingFaceChat`."""
 
     backend: Literal["huggingface"]
@@ -87,7 +102,7 @@ class HuggingFaceSection(_ExpertSection):
     max_batch_size: int = Field(default=32, ge=1)
 
 
-class LangChainSection(_ExpertSection):
+class LangChainSection(Backend):
     """A provider's model through LangChain's `init_chat_model`."""
 
     backend: Literal["langchain"]
@@ -99,7 +114,7 @@ class LangChainSection(_ExpertSection):
     """Most calls in flight at this model, over everything that asks it."""
 
 
-class RecordedSection(_ExpertSection):
+class RecordedSection(Backend):
     """Replays recorded answers; see `der_graph.nodes.recorded.RecordedChat`."""
 
     backend: Literal["recorded"]
@@ -109,9 +124,7 @@ class RecordedSection(_ExpertSection):
     """Name of the model in the data file; the expert's name where left out."""
 
 
-ExpertSection = Annotated[
-    HuggingFaceSection | LangChainSection | RecordedSection, Field(discriminator="backend")
-]
+ExpertSection = HuggingFaceSection | LangChainSection | RecordedSection
 
 
 class SettingsSection(_Section):
@@ -129,7 +142,7 @@ class SettingsSection(_Section):
 class PoolFile(_Section):
     """A whole pool file."""
 
-    experts: list[ExpertSection] = Field(min_length=1)
+    experts: list[Backend] = Field(min_length=1)
     settings: SettingsSection = Field(default_factory=SettingsSection)
 
 
@@ -160,9 +173,29 @@ def read_pool_file(path: Path) -> PoolFile:
             f"and this is a {type(content).__name__}"
         )
     try:
-        return PoolFile.model_validate(content)
+        return _model_of(content).model_validate(content)
     except ValidationError as error:
         raise PoolError(f"{path}: {_explain(error, content)}") from None
+
+
+def _model_of(content: dict[str, Any]) -> type[PoolFile]:
+    """The layout of a file: the built-in backends, and those of other packages that it names."""
+    entries = content.get("experts")
+    named = (
+        {e.get("backend") for e in entries if isinstance(e, dict)}
+        if isinstance(entries, list)
+        else set()
+    )
+    sections: Any = ExpertSection
+    for name in sorted(str(given) for given in named - {None} if given not in BACKENDS):
+        found = find_plugin("backends", name)
+        if found is None:
+            continue
+        if not (isinstance(found, type) and issubclass(found, Backend)):
+            raise PluginError(f"backends '{name}' is {found!r}; it must be a subclass of Backend")
+        sections = sections | found
+    entry = Annotated[sections, Field(discriminator="backend")]
+    return create_model("PoolFile", __base__=PoolFile, experts=(list[entry], Field(min_length=1)))
 
 
 def expand_variables(value: Any, where: str) -> Any:
@@ -205,12 +238,12 @@ def _explain(error: ValidationError, content: dict[str, Any]) -> str:
     if kind in ("model_attributes_type", "model_type", "dict_type") and not field:
         return f"{where}an expert is a mapping with 'name', 'backend' and 'model', not {given}"
     if kind == "union_tag_not_found":
-        return f"{where}field 'backend' is missing; allowed: {', '.join(BACKENDS)}"
+        return f"{where}field 'backend' is missing; allowed: {known_names('backends', BACKENDS)}"
     if kind == "union_tag_invalid":
         tag = str(fault["input"].get("backend"))
         near = difflib.get_close_matches(tag, BACKENDS, 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        return f"{where}unknown backend '{tag}'; {hint}allowed: {', '.join(BACKENDS)}"
+        return f"{where}unknown backend '{tag}'; {hint}allowed: {known_names('backends', BACKENDS)}"
     if kind == "literal_error":
         return f"{where}{field} is {given}; allowed: {fault.get('ctx', {}).get('expected', '')}"
     if kind == "too_short" and field == "experts":
@@ -225,10 +258,12 @@ def _place(location: list[Any], content: dict[str, Any]) -> tuple[str, type[Base
         entry = content["experts"][index]
         name = entry.get("name") if isinstance(entry, dict) else None
         del location[:2]
-        section: type[BaseModel] | None = _ExpertSection
-        if location and location[0] in BACKENDS:
-            sections = dict(zip(BACKENDS, get_args(get_args(ExpertSection)[0]), strict=True))
-            section = sections[location.pop(0)]
+        section: type[BaseModel] | None = Backend
+        named = entry.get("backend") if isinstance(entry, dict) else None
+        if location and location[0] == named:
+            sections = dict(zip(BACKENDS, get_args(ExpertSection), strict=True))
+            section = sections.get(location[0]) or find_plugin("backends", location[0])
+            del location[0]
         nested: dict[str, type[BaseModel]] = {"ktp": KTPSection, "token_prices": TokenPrices}
         if len(location) > 1 and location[0] in nested:
             section = nested[location[0]]

@@ -2,8 +2,8 @@
 
     create_page() ──> gradio.Blocks          serve_page() ──> runs until a signal comes
 
-    ui_page: layout, handlers · ui_chat: the conversation · ui_limits: controls · ui_route: a route as HTML
-    ui_run: models and running routes · ui_style: CSS
+    page: layout, style, handlers · chat: the conversation · limits: controls · route: a route as HTML
+    run: models and running routes
 
 The page asks nothing of any other host: no analytics, no fonts or scripts from elsewhere, and a content
 security policy that lets the browser load nothing but what this server gives it.

@@ -3,7 +3,7 @@
     question, turns ──frames──> Frame, Frame, ...
 
 The conversation keeps what was answered. A question that was stopped, or that nobody could answer, stays
-visible and is not read by experts. Knows nothing of Gradio.
+visible and is not read by experts.
 """
 
 from __future__ import annotations

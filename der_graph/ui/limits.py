@@ -1,8 +1,6 @@
 """The limits of a route as controls of the page: where a slider ends, and what it asks for.
 
-    Pool ──scale_of, priced──> controls ──request_of──> DERContext
-
-Knows nothing of Gradio.
+Pool ──scale_of, priced──> controls ──request_of──> DERContext
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@
 
 Models' words are shown as text. The chat component takes HTML even without Markdown, and removes only what
 is dangerous, so its messages are escaped by `der_graph.ui.chat`, and the route by `der_graph.ui.route`.
+
+The style is black on white, legible on a projector and on paper, with the system's fonts. What is chosen is
+solid, what is only likely is hatched, what failed has a thick border: nothing is told by colour alone.
 Gradio is imported when a page is made.
 """
 

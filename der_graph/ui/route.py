@@ -3,7 +3,7 @@
     events of the graph's stream ──RouteView.take──> steps, cost, time ──RouteView.html──> the right half
 
 Everything that comes from a model, a question or a pool file passes `escaped` on its way into the HTML: it is
-data, and the page must not obey it. Knows nothing of Gradio.
+data, and the page must not obey it.
 """
 
 from __future__ import annotations

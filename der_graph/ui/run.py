@@ -4,7 +4,7 @@
 
 Gradio's event loop is never blocked: loading has a thread, experts have threads of their own, and what a
 route says is gathered while the page is busy drawing, so a fast model makes larger updates instead of a
-longer queue. Knows nothing of Gradio.
+longer queue.
 """
 
 from __future__ import annotations

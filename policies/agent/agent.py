@@ -4,6 +4,10 @@
 
 Training samples; serving takes the most probable choice (paper, section 3.4). The folder follows the Hub's
 conventions: `agent.safetensors` and `config.json`, nothing that could run code when it is loaded.
+
+An agent whose head is `fixed` has an output for each expert of its training. Over another pool, with
+experts left out, in another order or at other prices, the missing ones are masked and the order is
+translated. Prices are among its inputs and follow the pool, but it has not learnt what another price means.
 """
 
 from __future__ import annotations

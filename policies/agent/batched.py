@@ -3,7 +3,7 @@
     route 1 ──decide([a])──┐
     route 2 ──decide([b])──┴─ RequestQueue ──> agent.decide([a, b])
 
-For agents that are one small network: a batch costs little more than one decision. Knows nothing of graphs.
+For agents that are one small network: a batch costs little more than one decision.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 import der_graph
 from der_graph.errors import AgentError, DERError
+from der_graph.plugins import plugins
 from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
 
 if TYPE_CHECKING:
@@ -108,13 +109,15 @@ def read_features(path: Path, config: Mapping[str, Any]) -> FeatureNames:
         AgentError: If this version does not compute one of them.
     """
     named = config.get("features") or {}
-    for part, known in (("state", STATE_FEATURES), ("expert", EXPERT_FEATURES)):
+    added = tuple(plugins("features"))
+    for part, known in (("state", (*STATE_FEATURES, *added)), ("expert", EXPERT_FEATURES)):
         unknown = [name for name in named.get(part, ["(none named)"]) if name not in known]
         if unknown:
             raise AgentError(
                 f"{path / CONFIG_FILE}: the agent was trained with the {part} feature '{unknown[0]}', "
                 "which this version does not compute (written by der-graph "
-                f"{config.get('der_graph_version')}); upgrade der-graph, or train the agent anew"
+                f"{config.get('der_graph_version')}); upgrade der-graph, install the package that brings "
+                "the feature, or train the agent anew"
             )
     return FeatureNames(tuple(named["state"]), tuple(named["expert"]))
 

@@ -7,7 +7,7 @@ The head `shared`, in the picture, scores every expert by the same weights from 
 pool's order and size are not built into the network; `profile`, for agents that take any pool, adds a direct
 path. The head `fixed` reads the whole observation at once and has an output for every expert, as in the
 paper: it learns more about its pool, in less time, and knows no other. Actor and critic share nothing, as in
-the paper; layers are tanh, as there. Knows nothing of texts or experts: numbers in, numbers out.
+the paper; layers are tanh, as there.
 """
 
 from __future__ import annotations

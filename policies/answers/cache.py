@@ -8,7 +8,7 @@ log, so readers never wait for a writer; each `put_many` is one transaction, the
 all. Values are JSON, so opening a file from elsewhere runs nothing. A damaged file is reported and
 never deleted.
 
-Failed answers are not kept: the next try may succeed. Knows nothing of experts but their name.
+Failed answers are not kept: the next try may succeed.
 """
 
 from __future__ import annotations

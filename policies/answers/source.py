@@ -1,13 +1,13 @@
 """Where answers come from in training and evaluation: asked in batches, scored in batches, never twice.
 
-    requests ──memory──cache──one batch per expert──> answers ──one batch──> qualities
+    requests ──memory, then cache, then one batch per expert──> answers ──one batch──> qualities
 
-A greedy answer is a function of the expert and of the prompt that it gets, so every answer is generated once:
-a dictionary serves repeats at memory speed and an optional `AnswerCache` keeps answers between runs and
-shares them between processes. Experts are the same objects as in the graph, and so are the prompts, so a
-recorded pool and a live one run through the same code. A failed call is remembered as long as the source
-lives, so that a run asks once and not at every visit; the cache does not keep it, as it may work later.
-Experts on remote engines are asked at the same time, each within its own bound; local ones in turn.
+A greedy answer is a function of the expert and of its prompt, so every answer is generated once: a
+dictionary serves repeats, and an optional `AnswerCache` keeps answers between runs and shares them between
+processes. Experts and prompts are those of the graph, so a recorded pool and a live one run through the
+same code. A failed call is remembered as long as the source lives, so that a run tries it once; the cache
+does not keep it, because it may work later. Experts on remote engines are asked at the same time, each
+within its own bound; local ones one after another.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     first answers ──clusters of questions, every order of up to four experts──> the order worth most
 
 A cascade asks its experts in turn until an answer has the value of an earlier one, or the order is through;
-the last answer counts. Which order is best is found by trying them all on training questions. That has few
-degrees of freedom, so it hardly overfits: a strong baseline, and a good place to begin training from
-(`imitation.py`). It takes answers as those of experts asked alone.
+the last answer counts. The best order is found by trying all of them on training questions. That has few
+degrees of freedom, so it hardly overfits: a strong baseline, and a good policy to begin training from
+(`der_graph.policies.training.warm_start`). Experts are taken to answer without reading each other.
 """
 
 from __future__ import annotations

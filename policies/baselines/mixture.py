@@ -2,13 +2,16 @@
 
     aggregator, expert 2 .. N (none reads another) ──all proposals, `default_all`──> aggregator
 
-The design of Wang et al. 2024 (arXiv 2406.04692) with one layer. The aggregator proposes first and is
-asked again last, so no second copy of a model is needed, but the route is N + 1 calls long and asks one
-expert twice:
+The design of Wang et al. 2024 (arXiv 2406.04692) with one layer. The aggregator proposes first and is asked
+again last, so no second copy of a model is needed, but the route is N + 1 calls long and asks one expert
+twice:
 
     members = mixture_experts(pool.experts, "gemma")
     agent = MixtureOfAgents(pool.names, costs, "gemma")
     der = create_der_graph(members, agent=agent, max_steps=len(members) + 1, repeat_experts=True)
+
+`without_transfer` and `with_template` give the same experts with another way of receiving knowledge. Votes
+need the former, because only independent answers may be counted; the KTP study compares both.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     question ──frozen sentence encoder──> vector ──predictor──> quality of each expert ──> argmax
 
-The usual alternative to DER, on the same encoder: predict every expert's quality (`predictors.py`),
-take the best after the price of its cost. A router never sees an answer, so it can neither check nor
-correct one.
+The usual alternative to DER, on the same encoder: predict the quality of every expert, and take the best
+after the price of its cost. A router never sees an answer, so it can neither check nor correct one.
+Predictors are nearest neighbours, logistic regression, a small network and clusters, all by scikit-learn,
+and matrix factorisation, the design of RouteLLM (Ong et al. 2024, arXiv 2406.18665).
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Everything simple that DER is compared with; each is an agent, in the graph and in the evaluation.
+"""The simple baselines: a single expert, a random one, a fixed order, and the oracles.
 
-    single expert, random, fixed order, oracles
-
-Those that compare answers are in `voting.py`, those that let one expert read all others in `mixture.py`,
-those that learn from questions in `routers.py`. Where the wanted expert is masked (it failed, or the budget
-does not cover it) a baseline ends the route if it has an answer, else it asks the cheapest expert allowed.
+`Baseline` is what all baselines share. Where the wanted expert is masked (it failed, or the budget does not
+cover it), a baseline ends the route if it has an answer, else it asks the cheapest expert allowed. Those
+that compare answers are in `voting.py`, those that learn from questions in `routers.py` and `cascades.py`.
 """
 
 from __future__ import annotations

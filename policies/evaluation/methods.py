@@ -1,6 +1,9 @@
 """Which methods are compared: DER at every point of its knob, and every baseline that applies to a pool.
 
-pool, agent, wanted names ──build_methods──> [Method], [Skipped with its reason]
+    pool, agent, wanted names ──build_methods──> [Method], [Skipped with its reason]
+
+A method is an agent, the rules of its routes, and the experts as it needs them: votes are independent only
+where nobody reads another's answer, and a mixture's aggregator reads everyone's.
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from der_graph.errors import DataError, DERError
+from der_graph.errors import DataError, DERError, PluginError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
+from der_graph.plugins import find_plugin, known_names, plugins
 from der_graph.policies.answers import Outcome
 from der_graph.policies.baselines import (
     PREDICTORS,
+    Baseline,
     BestCascades,
     FixedOrder,
     OneShotRouter,
@@ -150,10 +155,13 @@ def check_wanted(wanted: Sequence[str]) -> None:
     routers = [f"router:{kind}" for kind in PREDICTORS]
     for name in wanted:
         group = name.split(":")[0]
+        if name in plugins("baselines"):
+            continue
         if group not in BASELINES or (group == "router" and name not in ("router", *routers)):
             raise DataError(
-                f"baseline '{name}' is unknown; choose from: {', '.join(BASELINES)}, a single method of one "
-                f"of them, such as run_all:vote or one of {', '.join(routers)}, or none"
+                f"baseline '{name}' is unknown; choose from: {known_names('baselines', BASELINES)}, "
+                f"a single method of one of them, such as run_all:vote or one of {', '.join(routers)}, "
+                "or none"
             )
 
 
@@ -173,6 +181,11 @@ def build_methods(
     check_wanted(wanted)
     found = _der(agent, setting)
     skipped: list[Skipped] = []
+    for name in plugins("baselines"):
+        if name in wanted or wanted == BASELINES:
+            methods, left_out = _of_another_package(name, setting)
+            found += methods
+            skipped += left_out
     for group in BASELINES:
         named = [name for name in wanted if name.startswith(f"{group}:")]
         if group not in wanted and not named:
@@ -208,6 +221,20 @@ def _der(agent: RoutingAgent, setting: Setting) -> list[Method]:
         )
 
     return [at(None), *(at(price) for price in setting.cost_weights)]
+
+
+def _of_another_package(name: str, setting: Setting) -> Made:
+    """A baseline that another package brings; one with a method `fit` learns from `--train`."""
+    made = find_plugin("baselines", name)
+    if not (isinstance(made, type) and issubclass(made, Baseline)):
+        raise PluginError(f"baselines '{name}' is {made!r}; it must be a subclass of Baseline")
+    agent = made(setting.names, setting.costs)
+    fit = getattr(agent, "fit", None)
+    if fit is not None:
+        if setting.train is None:
+            return [], [Skipped(name, "it learns from questions of its own: give --train")]
+        fit(*setting.train)
+    return [Method(name, "reference", name, agent, setting.rules, setting.experts)], []
 
 
 def _singles(setting: Setting) -> Made:

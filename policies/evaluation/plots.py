@@ -1,6 +1,11 @@
 """The plots of a report: quality against cost, by task, who follows whom, where the time goes.
 
-Report ──draw_report──> PNG and SVG files          training curves and studies are in `study_plots.py`
+    Report ──draw_report──> PNG and SVG files          training curves and studies are in `study_plots.py`
+
+The style is that of all plots of this project (`styled`, `new_figure`, `label_points`): legible in black
+and white, with labels at the data where they fit. Methods differ by marker, line style and hatch, and by
+colour on top of that (Okabe and Ito's palette, which the colour-blind can tell apart). matplotlib is an
+extra, and is imported when a plot is drawn.
 """
 
 from __future__ import annotations

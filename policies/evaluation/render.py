@@ -1,12 +1,19 @@
-"""The files of a report: JSON for programs, Markdown for reviewers, a page for managers, pictures."""
+"""The files of a report: JSON for programs, Markdown and one HTML page for people, plots.
+
+The tables are made here; how they are laid out is in `templates/`.
+"""
 
 from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
 
 from der_graph.errors import MissingDependencyError
 from der_graph.policies.evaluation.evaluate import Evaluation
@@ -16,7 +23,6 @@ from der_graph.policies.evaluation.report import (
     UNITS,
     Comparison,
     Estimate,
-    ExampleRoute,
     MethodResult,
     Report,
     write_text,
@@ -62,150 +68,14 @@ def write_report(
     return [*names, "report.md", "report.html", *drawn]
 
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
-       max-width: 62rem; padding: 1.5rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
-.headline { font-size: 1.12rem; border-left: 4px solid #1a1a1a; padding: .2rem 0 .2rem 1rem; }
-.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
-.tile { border: 1px solid #ccc; border-radius: 6px; padding: .6rem 1rem; flex: 1 1 11rem; }
-.tile b { display: block; font-size: 1.5rem; }
-.tile span, .note, figcaption { color: #555; font-size: .87rem; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .87rem; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th { border-bottom: 2px solid #888; } tr.der td { font-weight: 600; background: #f2f2f2; }
-td { font-variant-numeric: tabular-nums; } details { margin: .6rem 0; } summary { cursor: pointer; }
-.example { border-bottom: 1px solid #ddd; padding: .6rem 0; font-size: .9rem; }
-.example pre { white-space: pre-wrap; margin: .2rem 0 .2rem 1rem; font: inherit; }
-code { font-size: .85rem; overflow-wrap: anywhere; }
-@media print { details { display: block; } body { max-width: none; } }
-"""
-
-_CAPTIONS = {
-    "quality_cost": "Each mark is a method; up is better, left is cheaper. The black line is one and "
-    "the same agent, asked to spend less or more: filled squares are its Pareto front, the star is its "
-    "default price. Bars and band are 95 % intervals.",
-    "tasks": "Quality by kind of question.",
-    "route_flow": "Who answers after whom. Each row adds up to all steps that leave the row's expert.",
-    "wall_clock": "Where the time of one question goes.",
-}
-
-
 def to_html(report: Report, plots: Mapping[str, Path] | None = None) -> str:
-    """Write a report as one HTML page.
+    """Write a report as one HTML page that loads nothing from elsewhere.
 
     Args:
         report: The report.
         plots: SVG files by name, to be put into the page; none if left out.
     """
-    drawn = plots or {}
-    body = [
-        f"<h1>DER on {escape(report.data.source)}</h1>",
-        f'<p class="headline">{escape(report.headline)}</p>',
-        _tiles(report),
-        _figure(drawn, "quality_cost"),
-        "<h2>Methods</h2>",
-        f'<p class="note">{escape(NOTE.format(unit=UNITS[report.pool.unit]))}</p>',
-        _table(*method_table(report)),
-    ]
-    if report.comparisons:
-        body += ["<h2>DER against each of them</h2>", f'<p class="note">{escape(TESTS)}</p>']
-        body.append(_table(*comparison_table(report)))
-    if len(report.data.tasks) > 1:
-        body += ["<h2>By task</h2>", _figure(drawn, "tasks"), _table(*task_table(report))]
-    body += ["<h2>Routes</h2>", _figure(drawn, "route_flow"), _table(*route_table(report))]
-    if report.wall_clock is not None:
-        body += [
-            "<h2>Where the time goes</h2>",
-            _figure(drawn, "wall_clock"),
-            _table(*clock_table(report)),
-        ]
-    sweep = [m for m in report.methods if "@" in m.name]
-    if sweep:
-        body += [
-            "<details><summary>Every point of the knob</summary>",
-            _table(*sweep_table(sweep)),
-            "</details>",
-        ]
-    if report.examples:
-        unit = UNITS[report.pool.unit]
-        shown = "".join(_example(example, unit) for example in report.examples)
-        body.append(
-            f"<details><summary>Routes to look at ({len(report.examples)})</summary>{shown}</details>"
-        )
-    if report.skipped:
-        items = "".join(f"<li>{escape(s.name)}: {escape(s.reason)}</li>" for s in report.skipped)
-        body.append(f"<h2>Not run</h2><ul>{items}</ul>")
-    rows = [[name, value.strip("`")] for name, value in facts(report)]
-    listed = "".join(
-        f"<dt><b>{escape(n)}</b></dt><dd><code>{escape(v)}</code></dd>" for n, v in rows
-    )
-    body.append(f"<h2>How this was made</h2><dl>{listed}</dl>")
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>DER on {escape(report.data.source)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body></html>\n"
-    )
-
-
-def _tiles(report: Report) -> str:
-    der = report.method("der")
-    tiles = [
-        (f"{der.quality.estimate:.3f}", f"quality ({report.data.metric}), from 0 to 1"),
-        (f"{der.share_of_run_all:.0%}", "of the cost of asking everyone"),
-        (f"{der.calls.estimate:.2f}", f"experts asked a question, of {len(report.pool.experts)}"),
-    ]
-    if der.latency_s is not None:
-        tiles.append((f"{der.latency_s.estimate:.2f} s", "experts' time for a question"))
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><b>{escape(n)}</b><span>{escape(t)}</span></div>' for n, t in tiles
-        )
-        + "</div>"
-    )
-
-
-def _figure(plots: Mapping[str, Path], name: str) -> str:
-    if name not in plots:
-        return ""
-    data = base64.b64encode(plots[name].read_bytes()).decode()
-    caption = escape(_CAPTIONS[name])
-    return (
-        f'<figure><img alt="{caption}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = []
-    for row in rows:
-        mark = ' class="der"' if row and row[0] == "DER" else ""
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        lines.append(f"<tr{mark}>{cells}</tr>")
-    return (
-        f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _example(example: ExampleRoute, unit: str) -> str:
-    steps = "".join(
-        f"<pre><b>{escape(expert)}</b>: {escape(text)}</pre>" for expert, text in example.steps
-    )
-    return (
-        f'<div class="example"><div>{escape(example.question)}</div>{steps}'
-        f"<div class=note>reference: {escape(example.reference)} · quality {example.quality:.2f} · "
-        f"cost {example.cost:.3g} {escape(unit)} · {escape(example.task or 'no task')} · "
-        f"{escape(example.id)}</div></div>"
-    )
+    return _render("report.html.jinja", report, plots or {})
 
 
 def to_markdown(report: Report, plots: Sequence[str] = ()) -> str:
@@ -215,31 +85,44 @@ def to_markdown(report: Report, plots: Sequence[str] = ()) -> str:
         report: The report.
         plots: Names of the plots that lie beside it.
     """
-    parts = [f"# DER on {report.data.source}", report.headline]
-    parts += [
-        f"![{name.replace('_', ' ')}]({name}.svg)" for name in plots if name == "quality_cost"
-    ]
-    parts += ["## Methods", NOTE.format(unit=UNITS[report.pool.unit]), table(*method_table(report))]
-    if report.comparisons:
-        parts += ["## DER against each of them, question by question", TESTS]
-        parts.append(table(*comparison_table(report)))
-    sweep = [m for m in report.methods if "@" in m.name]
-    if sweep:
-        parts += ["## The knob", table(*sweep_table(sweep))]
-    if len(report.data.tasks) > 1:
-        parts += ["## By task", table(*task_table(report))]
-    parts += [f"![{name.replace('_', ' ')}]({name}.svg)" for name in plots if name == "tasks"]
-    parts += ["## Routes", table(*route_table(report))]
-    parts += [f"![{name.replace('_', ' ')}]({name}.svg)" for name in plots if name == "route_flow"]
-    if report.wall_clock is not None:
-        parts += ["## Where the time goes", table(*clock_table(report))]
-    if report.skipped:
-        parts += ["## Not run", "\n".join(f"- {s.name}: {s.reason}" for s in report.skipped)]
-    parts += [
-        "## How this was made",
-        "\n".join(f"- {name}: {value}" for name, value in facts(report)),
-    ]
-    return "\n\n".join(parts) + "\n"
+    text = _render("report.md.jinja", report, plots)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"  # what was left out leaves empty lines
+
+
+def _render(template: str, report: Report, plots: Any) -> str:
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            report=report,
+            plots=plots,
+            unit=UNITS[report.pool.unit],
+            about_methods=NOTE.format(unit=UNITS[report.pool.unit]),
+            about_tests=TESTS,
+            methods=method_table(report),
+            comparisons=comparison_table(report),
+            tasks=task_table(report),
+            routes=route_table(report),
+            clock=clock_table(report),
+            knob=sweep_table(report),
+            facts=facts(report, code="`" if template.startswith("report.md") else ""),
+        )
+    )
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """The templates; what goes into the page is escaped, since questions and answers are anyone's text."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["inlined"] = lambda path: base64.b64encode(path.read_bytes()).decode()
+    made.filters["markdown"] = lambda table: markdown_table(*table)
+    return made
 
 
 NOTE = (
@@ -258,99 +141,126 @@ TESTS = (
 )
 """What the table of tests means."""
 
-Table = tuple[list[str], list[list[str]]]
+
+class Table(NamedTuple):
+    """A table of a report.
+
+    Attributes:
+        head: Titles of the columns.
+        rows: Cells, all as text.
+    """
+
+    head: list[str]
+    rows: list[list[str]]
 
 
 def method_table(report: Report) -> Table:
-    """Every method at its default setting; best first within the baselines."""
-    plain = [m for m in report.methods if "@" not in m.name]
-    rest = sorted(plain[1:], key=lambda m: (m.family == "oracle", -m.quality.estimate))
+    """Every method at its default setting: DER, the baselines from best to worst, the oracles."""
+    methods = _default_settings(report)
+    timed = methods[0].latency_s is not None
+    failed = any(m.failed_calls for m in methods)
     head = ["method", "quality", "cost", "of run-all", "calls"]
-    timed = plain[0].latency_s is not None
-    if timed:
-        head.append("latency, s")
-    if any(m.failed_calls for m in plain):
-        head.append("failed calls")
-    rows = []
-    for m in [plain[0], *rest]:
-        row = [m.label, interval(m.quality), interval(m.cost, 3, significant=True)]
-        row += [f"{m.share_of_run_all:.0%}", f"{m.calls.estimate:.2f}"]
-        if timed:
-            row.append(_latency(m))
-        if "failed calls" in head:
-            row.append(str(m.failed_calls))
-        rows.append(row)
-    return head, rows
+    head += ["latency, s"] * timed + ["failed calls"] * failed
+    rows = [
+        [
+            m.label,
+            interval(m.quality),
+            interval(m.cost, 3, significant=True),
+            f"{m.share_of_run_all:.0%}",
+            f"{m.calls.estimate:.2f}",
+            *([_latency(m)] if timed else []),
+            *([str(m.failed_calls)] if failed else []),
+        ]
+        for m in methods
+    ]
+    return Table(head, rows)
 
 
 def comparison_table(report: Report) -> Table:
     """The paired tests."""
-    head = [
-        "against",
-        "difference in quality",
-        "better / worse on",
-        "p",
-        "p (Holm)",
-        "at equal cost",
-    ]
     labels = {m.name: m.label for m in report.methods}
-    rows = []
-    for c in report.comparisons:
-        rows.append(
-            [labels[c.method], interval(c.difference, signed=True), f"{c.better} / {c.worse}",
-             _p(c.p), _p(c.p_holm), _equal(c)]
-        )  # fmt: skip
-    return head, rows
+    head = "against; difference in quality; better / worse on; p; p (Holm); at equal cost".split(
+        "; "
+    )
+    rows = [
+        [
+            labels[c.method],
+            interval(c.difference, signed=True),
+            f"{c.better} / {c.worse}",
+            _p(c.p),
+            _p(c.p_holm),
+            _equal(c),
+        ]
+        for c in report.comparisons
+    ]
+    return Table(head, rows)
 
 
-def sweep_table(sweep: Sequence[MethodResult]) -> Table:
+def sweep_table(report: Report) -> Table:
     """Points of the knob, by curve and price."""
-    head = ["method", "quality", "cost", "of run-all", "calls"]
-    return head, [
-        [m.name, interval(m.quality), f"{m.cost.estimate:.3g}", f"{m.share_of_run_all:.0%}",
-         f"{m.calls.estimate:.2f}"]
-        for m in sweep
-    ]  # fmt: skip
+    rows = [
+        [
+            m.name,
+            interval(m.quality),
+            f"{m.cost.estimate:.3g}",
+            f"{m.share_of_run_all:.0%}",
+            f"{m.calls.estimate:.2f}",
+        ]
+        for m in report.methods
+        if "@" in m.name
+    ]
+    return Table(["method", "quality", "cost", "of run-all", "calls"], rows)
 
 
 def task_table(report: Report) -> Table:
     """Quality by task, DER first."""
-    tasks = list(report.data.tasks)
-    plain = [m for m in report.methods if "@" not in m.name]
-    rest = sorted(plain[1:], key=lambda m: (m.family == "oracle", -m.quality.estimate))
-    head = ["method", *(f"{task or 'other'} ({report.data.tasks[task]})" for task in tasks)]
+    tasks = report.data.tasks
+    head = ["method", *(f"{task or 'other'} ({count})" for task, count in tasks.items())]
     rows = [
         [m.label, *(f"{m.tasks[task].quality.estimate:.3f}" for task in tasks)]
-        for m in [plain[0], *rest]
+        for m in _default_settings(report)
     ]
-    return head, rows
+    return Table(head, rows)
 
 
 def route_table(report: Report) -> Table:
     """The most common routes."""
     total = report.data.questions
-    return ["route", "questions", "quality", "cost"], [
-        [" → ".join(r.experts), f"{r.questions} ({r.questions / total:.0%})", f"{r.quality:.2f}",
-        f"{r.cost:.3g}"] for r in report.routes.most_common
-    ]  # fmt: skip
+    rows = [
+        [
+            " → ".join(r.experts),
+            f"{r.questions} ({r.questions / total:.0%})",
+            f"{r.quality:.2f}",
+            f"{r.cost:.3g}",
+        ]
+        for r in report.routes.most_common
+    ]
+    return Table(["route", "questions", "quality", "cost"], rows)
 
 
 def clock_table(report: Report) -> Table:
-    """Where the time goes."""
+    """Where the time goes; no rows if that was not measured."""
     clock = report.wall_clock
-    assert clock is not None
-    parts = {
-        name: getattr(clock, name) for name in ("experts", "encoder", "agent", "graph", "total")
-    }
-    return ["part", "mean, ms", "median, ms", "95th percentile, ms", "share"], [
-        [name, f"{1e3 * s.mean:.1f}", f"{1e3 * s.median:.1f}", f"{1e3 * s.p95:.1f}",
-         f"{s.mean / (clock.total.mean or 1):.1%}"]
-        for name, s in parts.items()
-    ]  # fmt: skip
+    rows = [
+        [
+            name,
+            *(f"{1e3 * seconds:.1f}" for seconds in (span.mean, span.median, span.p95)),
+            f"{span.mean / (clock.total.mean or 1):.1%}",
+        ]
+        for name in ("experts", "encoder", "agent", "graph", "total")
+        if clock is not None
+        for span in [getattr(clock, name)]
+    ]
+    return Table(["part", "mean, ms", "median, ms", "95th percentile, ms", "share"], rows)
 
 
-def facts(report: Report) -> list[tuple[str, str]]:
-    """What a reader needs to make the report again."""
+def facts(report: Report, code: str = "`") -> list[tuple[str, str]]:
+    """What a reader needs to make the report again.
+
+    Args:
+        report: The report.
+        code: Written around what is code.
+    """
     run, pool, data = report.run, report.pool, report.data
     train = (
         f"{data.train_source} ({data.train_questions} questions)" if data.train_source else "none"
@@ -358,10 +268,10 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if data.train_overlap:
         train += f"; {data.train_overlap} questions are in both: THE COMPARISON IS SPOILT"
     return [
-        ("command", f"`{run.command}`"),
+        ("command", f"{code}{run.command}{code}"),
         ("made", f"{run.created}, {run.seconds:.0f} s, {run.generated} answers generated, seed {run.seed}"),
         ("pool", f"{pool.source} ({len(pool.experts)} experts, {'live' if pool.live else 'recorded'}, "
-                 f"routes of at most {pool.max_steps} calls, transfer `{pool.ktp}`, run-all costs "
+                 f"routes of at most {pool.max_steps} calls, transfer {code}{pool.ktp}{code}, run-all costs "
                  f"{pool.run_all_cost:.4g}), fingerprint {pool.fingerprint}"),
         ("agent", f"{report.agent.source}, SHA-256 {report.agent.sha256[:16] or 'none'}"),
         ("questions", f"{data.source} ({data.questions}), metric {data.metric}, SHA-256 {data.sha256[:16]}"),
@@ -379,12 +289,17 @@ def interval(
     return f"{given.estimate:{layout}} [{given.low:{layout}}, {given.high:{layout}}]"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
+
+
+def _default_settings(report: Report) -> list[MethodResult]:
+    der, *others = [m for m in report.methods if "@" not in m.name]
+    return [der, *sorted(others, key=lambda m: (m.family == "oracle", -m.quality.estimate))]
 
 
 def _latency(method: MethodResult) -> str:

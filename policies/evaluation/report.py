@@ -2,8 +2,7 @@
 
     evaluate ──Report──> report.json (read it with `read_report`), report.md, report.html, plots
 
-Every number that a reader may doubt has its interval, its number of questions, and what it was measured with
-beside it. The parts are in `report_parts.py`.
+`Report` comes last, its parts before it. Each number carries its interval and its number of questions.
 """
 
 from __future__ import annotations

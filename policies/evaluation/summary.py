@@ -1,6 +1,8 @@
-"""From the routes of an evaluation to its report: means with intervals, tests, the sentence at the top.
+"""From the routes of an evaluation to its report: means with intervals, tests, routes, the headline.
 
-Evaluation ──summarize──> Report        Evaluation ──write_episodes──> a line per method and question
+    Evaluation ──summarize──> Report        Evaluation ──write_episodes──> a line per method and question
+
+`describe_routes` and `example_routes` say what DER's routes look like.
 """
 
 from __future__ import annotations

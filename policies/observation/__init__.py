@@ -10,12 +10,13 @@ from der_graph.policies.observation.encoder import (
     as_encoder,
     make_encoder,
 )
-from der_graph.policies.observation.features import FeatureNames
+from der_graph.policies.observation.features import Feature, FeatureNames
 from der_graph.policies.observation.observer import ObservationConfig, Observer
 from der_graph.policies.observation.vectors import CachedEncoder
 
 __all__ = [
     "CachedEncoder",
+    "Feature",
     "FeatureNames",
     "ObservationConfig",
     "Observer",

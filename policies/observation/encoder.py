@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
-from der_graph.errors import AgentError, MissingDependencyError, require
+from der_graph.errors import AgentError, MissingDependencyError, PluginError, require
+from der_graph.plugins import find_plugin
 
 Vectors = npt.NDArray[np.float32]
 
@@ -184,14 +185,23 @@ def make_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto") -> TextEn
     """The encoder of a name.
 
     Args:
-        name: A hub id or local folder of a sentence encoder, or `provider:model` for LangChain's
-            `init_embeddings`, such as `openai:text-embedding-3-small`.
+        name: A hub id or local folder of a sentence encoder; `provider:model` for LangChain's
+            `init_embeddings`, such as `openai:text-embedding-3-small`; or an encoder of another package
+            (`words`, or `words:setting`; see `der_graph.plugins`).
         device: For local models: `auto`, `cpu`, `cuda:0` ...
 
     Raises:
         AgentError: If there is no such provider, or it cannot be set up.
         MissingDependencyError: If a package for it is not installed.
+        PluginError: If the encoder of another package cannot be used.
     """
+    scheme, _, setting = name.partition(":")
+    plugin = find_plugin("encoders", scheme) if "/" not in scheme else None
+    if plugin is not None:
+        encoder: TextEncoder = plugin(setting) if setting else plugin()
+        if encoder.name != name:
+            raise PluginError(f"encoders '{scheme}': its name is '{encoder.name}', not '{name}'")
+        return encoder
     folder = Path(name).expanduser()
     if ":" in name and not folder.exists():
         require("langchain", extra="langchain", why=f"the embeddings {name}")

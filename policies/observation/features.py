@@ -6,7 +6,14 @@ end, and agents from before are served as they were. A name that this version do
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from numpy.typing import ArrayLike
+
+from der_graph.errors import PluginError
+from der_graph.plugins import find_plugin
+from der_graph.state import Situation
 
 STATE_FEATURES = (
     "step",  # calls so far / longest route
@@ -85,6 +92,10 @@ class FeatureNames(NamedTuple):
     state: tuple[str, ...] = _FIXED_STATE
     expert: tuple[str, ...] = EXPERT_FEATURES[: EXPERT_FEATURES.index("expected")]
 
+    def plus(self, names: Sequence[str]) -> FeatureNames:
+        """The same, and features of other packages at the end of `state`."""
+        return FeatureNames((*self.state, *names), self.expert)
+
 
 PROFILE_FEATURES = FeatureNames(
     STATE_FEATURES,
@@ -106,3 +117,33 @@ ROUTE_FEATURES = FeatureNames(
     ),
 )  # fmt: skip
 """Those of an agent with an output for every expert: what happened on the route, and what it told."""
+
+
+@runtime_checkable
+class Feature(Protocol):
+    """A number that an agent sees besides those above, brought by another package (`der_graph.plugins`).
+
+    Made without arguments when an agent that was trained with it is loaded.
+    """
+
+    def values(self, situations: Sequence[Situation]) -> ArrayLike:
+        """The number for each situation: (n,), finite, best between -3 and 3.
+
+        Args:
+            situations: What is known before each decision.
+        """
+
+
+def feature_named(name: str) -> Feature | None:
+    """A feature of another package; None if no package brings one of this name.
+
+    Raises:
+        PluginError: If it cannot be used.
+    """
+    made = find_plugin("features", name)
+    if made is None:
+        return None
+    feature = made()
+    if not isinstance(feature, Feature):
+        raise PluginError(f"features '{name}' is {feature!r}; it needs a method `values`")
+    return feature

@@ -19,11 +19,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.errors import AgentError, PluginError
 from der_graph.policies.observation.belief import believe
 from der_graph.policies.observation.encoder import TextEncoder, Vectors
 from der_graph.policies.observation.evidence import gather
 from der_graph.policies.observation.expert_features import Profiles, best_gain, expert_features
-from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
+from der_graph.policies.observation.features import (
+    EXPERT_FEATURES,
+    STATE_FEATURES,
+    Feature,
+    FeatureNames,
+    feature_named,
+)
 from der_graph.policies.observation.profiles import chosen_experts, fit_profiles, mean_skill
 from der_graph.policies.observation.projection import Projected, ProjectedTexts
 from der_graph.policies.observation.route_features import state_features
@@ -89,7 +96,9 @@ class Observer:
             )
         self.identity = identity
         self._position = {name: i for i, name in enumerate(self.names)}
-        self._state_columns = [_STATE[name] for name in self.features.state]
+        own = [name for name in self.features.state if name in _STATE]
+        self._state_columns = [_STATE[name] for name in own]
+        self._added = {name: _added(name) for name in self.features.state[len(own) :]}
         self._expert_columns = [_EXPERT[name] for name in self.features.expert]
         self._skill = mean_skill(arrays["probe_quality"])
         self._texts = ProjectedTexts(encoder, arrays, self._skill, neighbours=config.neighbours)
@@ -251,7 +260,16 @@ class Observer:
             affinity=self._affinity(asked),
         )
         state[:, _STATE["best_gain"]] = best_gain(block, masks)
-        out[:, : len(self.features.state)] = state[:, self._state_columns]
+        own = len(self._state_columns)
+        out[:, :own] = state[:, self._state_columns]
+        for column, (name, feature) in enumerate(self._added.items(), own):
+            values = np.asarray(feature.values(situations), dtype=np.float32)
+            if values.shape != (n,) or not np.isfinite(values).all():
+                raise PluginError(
+                    f"feature '{name}' gave {values!r} for {n} situations; it must give a finite number for "
+                    "each"
+                )
+            out[:, column] = values
         experts = out[:, self.context_size :].reshape(n, len(self.names), self.expert_size)
         known = len(self.features.expert)
         experts[:, :, :known] = block[:, :, self._expert_columns]
@@ -295,3 +313,13 @@ class Observer:
         here = np.array([q.skill for q in asked], dtype=np.float32).reshape(shape)
         expected = np.array([q.expected for q in asked], dtype=np.float32).reshape(shape)
         return Profiles(self.costs, self._skill, here, expected)
+
+
+def _added(name: str) -> Feature:
+    """A feature of another package."""
+    feature = feature_named(name)
+    if feature is None:
+        raise AgentError(
+            f"the feature '{name}' is brought by no installed package (der plugins lists those that are)"
+        )
+    return feature

@@ -1,8 +1,11 @@
-"""Right or wrong: `match`, `numeric`, `exact` and `choice`, each 1 or 0.
+"""Metrics that need no model: right or wrong, the same by mathematics, and overlap of words.
 
-`match` is the default metric: a reference that is a number is compared as a number, any other must
-stand in the first line of the answer. All of them ignore case, punctuation and articles (the
-normalisation of SQuAD's evaluation script, Rajpurkar et al., 2016) and know thousands separators.
+    match, numeric, exact, choice: 1 or 0        MathVerify: 1 or 0        token_f1, RougeL: from 0 to 1
+
+`match` is the default metric: a reference that is a number is compared as a number, any other must stand in
+the first line of the answer. Case, punctuation and articles do not count (the normalisation of SQuAD's
+evaluation script, Rajpurkar et al., 2016), and thousands separators are known. `MathVerify` and `RougeL`
+use the packages math-verify and rouge-score.
 """
 
 from __future__ import annotations

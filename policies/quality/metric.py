@@ -1,7 +1,7 @@
 """What a quality metric is: answers and examples in, one number from 0 to 1 for each out.
 
-A failed or empty answer is worth 0 under every metric, without being looked at. Where a reference
-has several spellings, separated by " | ", the best one counts. Knows no particular metric.
+A failed or empty answer is worth 0 under every metric, without being looked at. Where a reference has
+several spellings, separated by " | ", the best one counts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Likeness to the reference, judged by a neural network: BERTScore, BARTScore, BLEURT.
 
-Each takes a checkpoint by hub id or local folder through transformers, works in batches on the GPU
-if there is one, and maps the model's own scale to [0, 1] by a formula that its docstring gives.
-torch and transformers are imported when a metric is made. An empty reference is likened to nothing:
-quality 0.
+Each takes a checkpoint by hub id or local folder through transformers, works in batches on the GPU if there
+is one, and maps the model's own scale to [0, 1] by a formula that its docstring gives. torch and
+transformers are imported when a metric is made. An empty reference gives quality 0.
 """
 
 from __future__ import annotations

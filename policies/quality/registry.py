@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from der_graph.errors import MetricError
+from der_graph.plugins import find_plugin, known_names
 from der_graph.policies.quality.judge import Judge
 from der_graph.policies.quality.match import (
     MathVerify,
@@ -47,7 +48,7 @@ _RECORDED = "recorded:"
 
 
 def metric_names() -> list[str]:
-    """The names that `get_metric` knows; the last stands for any recorded score."""
+    """The names of der-graph's own metrics; the last stands for any recorded score."""
     return [*_PAIRS, *_CLASSES, f"{_RECORDED}<score name>"]
 
 
@@ -55,7 +56,7 @@ def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
     """Make a quality metric.
 
     Args:
-        name: One of `metric_names()`.
+        name: One of `metric_names()`, or a metric of another package (see `der_graph.plugins`).
         **settings: The metric's own settings, such as `checkpoint` for `bertscore`.
 
     Raises:
@@ -75,7 +76,11 @@ def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
         return PairMetric(name, _PAIRS[name])
     if name in _CLASSES:
         return _make(name, _CLASSES[name], settings)
-    raise MetricError(f"metric '{name}' is unknown; choose one of: {', '.join(metric_names())}")
+    found = find_plugin("metrics", name)
+    if found is None:
+        known = known_names("metrics", metric_names())
+        raise MetricError(f"metric '{name}' is unknown; choose one of: {known}")
+    return _make(name, found, settings)
 
 
 def _make(
@@ -87,4 +92,9 @@ def _make(
     except TypeError as error:
         allowed = ", ".join(key for key in signature.parameters if key != "score_name")
         raise MetricError(f"metric '{name}': {error}; its settings are: {allowed}") from None
-    return factory(**settings)
+    metric = factory(**settings)
+    if not isinstance(metric, QualityMetric):
+        raise MetricError(
+            f"metric '{name}': {metric!r} is no QualityMetric; it needs name and score"
+        )
+    return metric

@@ -75,6 +75,8 @@ class TrainConfig:
         default_factory=lambda: ObservationConfig(question_dims=8)
     )
     """What the agent sees."""
+    features: tuple[str, ...] = ()
+    """Features of other packages that the agent sees too; see `der_graph.policies.observation.Feature`."""
     reward: RewardConfig = field(default_factory=lambda: PRESETS["default"])
     """What it is paid for."""
 

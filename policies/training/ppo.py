@@ -135,10 +135,10 @@ def features_learner(
     )
 
 
-def _features(config: TrainConfig) -> FeatureNames | None:
-    if config.any_pool:
-        return PROFILE_FEATURES
-    return ROUTE_FEATURES if config.warm_start == "routes" else None
+def _features(config: TrainConfig) -> FeatureNames:
+    """What the agent sees by name; features of other packages last."""
+    own = ROUTE_FEATURES if config.warm_start == "routes" else FeatureNames()
+    return (PROFILE_FEATURES if config.any_pool else own).plus(config.features)
 
 
 def _seen(config: TrainConfig, first: Sequence[Sequence[Outcome]]) -> ObservationConfig:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import time
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ from arithmetic import CLOSE
 from arithmetic_data import KINDS, example
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from der_graph.policies.evaluation.statistics import wilson_interval
+
 SEED = 24_681_357
 
 
@@ -34,17 +35,6 @@ class Item:
 
     text: str
     answer: str
-
-
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Gives the Wilson interval of a share."""
-    if not total:
-        return 0.0, 1.0
-    share = right / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return (centre - spread) / scale, (centre + spread) / scale
 
 
 @torch.no_grad()
@@ -90,7 +80,7 @@ def report(name: str, model: Any, tokenizer: Any, items: Sequence[Item], show: i
     ]
     lengths = sorted(length for _, length in results)
     right = len(items) - len(wrong)
-    low, high = wilson(right, len(items))
+    _, low, high = wilson_interval(right, len(items))
     print(
         f"{name}: {right}/{len(items)} = {right / len(items):.4f} [{low:.4f}, {high:.4f}]; tokens "
         f"mean {sum(lengths) / len(lengths):.1f}, p95 {lengths[int(0.95 * (len(lengths) - 1))]}; "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,18 +23,9 @@ from expressions import NUMBER, evaluate, numbers, same_answer
 from peft import PeftModel
 from translator_model import generate, load_base, load_tokenizer
 
+from der_graph.policies.evaluation.statistics import wilson_interval
+
 Ask = Callable[[Sequence[str]], list[str]]
-
-
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    if not total:
-        return 0.0, 1.0
-    share, square = right / total, z * z
-    centre = (share + square / (2 * total)) / (1 + square / total)
-    half = z * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
-    half /= 1 + square / total
-    return centre - half, centre + half
 
 
 def judge(output: str, row: dict[str, Any]) -> str:
@@ -80,7 +70,7 @@ def measure(name: str, rows: list[dict[str, Any]], ask: Ask) -> tuple[dict[str, 
     """
     outputs = ask([data.prompt(row["question"]) for row in rows])
     classes = Counter(judge(o, r) for o, r in zip(outputs, rows, strict=True))
-    low, high = wilson(classes["right"], len(rows))
+    _, low, high = wilson_interval(classes["right"], len(rows))
     result = {
         "set": name,
         "right": classes["right"],
@@ -134,7 +124,7 @@ def main() -> None:
         if "held out" in name:
             fresh = [(r, o) for r, o in pairs if template(r["question"]) not in known]
             right = sum(judge(o, r) == "right" for r, o in fresh)
-            low, high = wilson(right, len(fresh))
+            _, low, high = wilson_interval(right, len(fresh))
             print(json.dumps({"set": f"{name}, text not among the training rows", "right": right,
                               "total": len(fresh), "accuracy": round(right / len(fresh), 4),
                               "interval_95": [round(low, 4), round(high, 4)]}))  # fmt: skip

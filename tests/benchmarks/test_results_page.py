@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from checkout import ROOT, Load, needs_benchmarks
 
@@ -22,7 +25,7 @@ pytestmark = needs_benchmarks
 def test_the_tables_of_readme_are_those_of_the_results_page(load: Load) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert load("results_readme").filled_in(readme, page) == readme, (
+    assert load("results_page").filled_in(readme, page) == readme, (
         "README.md and docs/results.md differ; run: python benchmarks/results.py --render"
     )
     for name in ("demo", "recorded"):
@@ -56,7 +59,7 @@ Over its knob DER goes from 0.700 at 40.8 B to 0.720 at 50.0 B: outside of that 
 
 
 def test_a_block_is_made_of_the_page_and_a_section_not_measured_leaves_it(load: Load) -> None:
-    made = load("results_readme")
+    made = load("results_page")
     assert [len(rows) for rows in made.tables(PAGE, "Quality against cost")] == [4, 2]
     assert made.tables(PAGE, "Training") == [[{"not": "1", "this": "2"}]]
     readme = (
@@ -80,40 +83,37 @@ def test_a_block_is_made_of_the_page_and_a_section_not_measured_leaves_it(load: 
 
 
 def test_what_all_stages_took_is_told_of_one_run_only(load: Load) -> None:
-    pages, stages = load("results_page"), load("results_plan").STAGES
+    made, stages = load("results_page"), load("results_stages").STAGES
+
+    def told(notes: dict[str, Any]) -> str:
+        return str(made.page({"took": notes}, {})).partition("## What measuring took")[2]
+
     note = {"seconds": 120, "cores": 2, "run": "a", "peak_gb": 1.5}
     one = {stage.name: dict(note) for stage in stages}
     one[stages[0].name]["peak_gb"] = 2.5
-    text = pages.took(one)
+    text = told(one)
     assert f"| {stages[1].name} | 2.0 | 1.5 |" in text
     minutes = 2 * len(stages)
     assert f"in one run, took {minutes} minutes on 2 cores, peak 2.5 GB" in text
     assert "**met**" in text
     slow = {name: {**each, "seconds": 3600} for name, each in one.items()}
-    assert "**missed**" in pages.took(slow)
+    assert "**missed**" in told(slow)
     two = {**one, stages[0].name: {**note, "run": "b"}}
-    assert (
-        f"These {len(stages)} of {len(stages)} stages took {minutes} minutes on 2 cores"
-        in pages.took(two)
+    assert f"These {len(stages)} of {len(stages)} stages took {minutes} minutes on 2 cores" in told(
+        two
     )
-    assert "in several runs" in pages.took(two)
-    assert "Target" not in pages.took(two)
-    assert pages.took({"demo": {"script": "adopted"}}) is None
+    assert "in several runs" in told(two)
+    assert "Target" not in told(two)
+    assert told({"demo": {"script": "adopted"}}) == ""
 
 
-def test_memory_is_that_of_a_process_and_all_below_it(load: Load, tmp_path: Path) -> None:
-    memory = load("results_memory")
-    for pid, parent, pages in ((10, 1, 100), (11, 10, 20), (12, 11, 3), (13, 1, 5000)):
-        fields = ["S", str(parent), *["0"] * 19, str(pages)]
-        (tmp_path / str(pid)).mkdir()
-        (tmp_path / str(pid) / "stat").write_text(
-            f"{pid} (a) b) {' '.join(fields)} 0 0\n", encoding="utf-8"
-        )
-    (tmp_path / "14").mkdir()  # it has just ended
-    assert memory.resident(10, tmp_path) == 123 * memory._PAGE
-    with memory.PeakMemory(every=0.01) as peak:
-        pass
-    assert 0.01 < peak.gigabytes < 50
+def test_memory_is_that_of_a_process_and_all_below_it(load: Load) -> None:
+    below = "b = b'x' * 200_000_000; import time; time.sleep(1)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}])"
+    with load("results_stages").PeakMemory(every=0.05) as peak:
+        before = psutil.Process().memory_info().rss / 1e9
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert before + 0.2 < peak.gigabytes < before + 0.6
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -241,15 +241,16 @@ def test_faults_that_matter_and_those_that_never_came_up_are_named(load: Load) -
     found = {
         "studies": {"bad_expert": rows, "clones": clones}, "stability": [], "steps": [100, 200], "cost": 47.0
     }  # fmt: skip
-    text = load("results_ablations").ablation_sections(found)
-    assert "Serious: x: noise (-45 points)." in text["bad_expert"]
-    assert "No answer changed with y: wrong: at this price" in text["bad_expert"]
-    assert "| 40.0 to 50.0 |" in text["bad_expert"]
-    assert "With 10 experts the knob no longer moves" in text["clones"]
+    text = load("results_page").page({"ablations": found}, {})
+    bad = text.partition("### A bad expert")[2].partition("\n### ")[0]
+    assert "Serious: x: noise (-45 points)." in bad
+    assert "No answer changed with y: wrong: at this price" in bad
+    assert "| 40.0 to 50.0 |" in bad
+    assert "With 10 experts the knob no longer moves" in text
 
 
 def test_single_models_out_of_ders_range_are_not_called_beaten_at_their_cost(load: Load) -> None:
-    text = load("results_recorded")._fixed(
+    text = load("results_page")._fixed(
         [
             {"method": "der", "cost": 40.0, "quality": 0.70},
             {"method": "der", "cost": 50.0, "quality": 0.72},
@@ -283,5 +284,5 @@ def test_the_gain_of_a_new_expert_is_paired_and_at_equal_cost(load: Load) -> Non
     # All three reach 40 to 50 B; at 50 B the two at 40 and 60 B are half way.
     assert at["added", 50.0] == pytest.approx(0.25)
     assert at["trained", 40.0] == pytest.approx(1.0)
-    text = load("results_others")._gains(found)
+    text = load("results_page").gains_table(found)
     assert "| trained with it | all prices | +0.750 [" in text

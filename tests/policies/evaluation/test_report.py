@@ -53,7 +53,7 @@ def test_the_page_needs_nothing_from_outside(report: Report, tmp_path: Path) -> 
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert not re.findall(r"url\(", page)
     assert "http://" not in page.split("</head>")[1]
-    assert report.headline.replace("'", "&#x27;") in page
+    assert report.headline.replace("'", "&#39;") in page
 
 
 def test_model_output_cannot_change_the_page(report: Report) -> None:
