@@ -11,10 +11,10 @@ of the mean over seeds. A row counts only folds that the condition and the stand
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from ablation_plan import BAD, BETAS, CLONES, FAULTS, POOLS, QUESTIONS, STEPS, TASKS, Training
+from ablation_studies import Condition, Training, studies
 from knob_curve import DIGITS, Curve, Floats
 
 from der_graph.policies.evaluation.statistics import bootstrap_interval
@@ -23,8 +23,6 @@ Unit = dict[str, Any]
 Row = dict[str, Any]
 COST = 47.0
 """Billions of parameters a question: the cost at which the comparison has its target."""
-FAULT_AT = 5
-"""Position of the price at which a fault is looked at: 0.2 of `recorded_pool.PRICES`."""
 
 
 def curve(units: Sequence[Unit], test: str, folds: Sequence[int], task: str = "") -> Curve:
@@ -38,77 +36,6 @@ def curve(units: Sequence[Unit], test: str, folds: Sequence[int], task: str = ""
         parts.append(tables)
     joined = np.concatenate(parts, axis=2)  # (prices, 3, questions)
     return Curve(joined[:, 0], joined[:, 1], joined[:, 2])
-
-
-class Condition(NamedTuple):
-    """One row: a test of a training, the one that it is compared with, and what to call it."""
-
-    label: str
-    training: Training
-    test: str = "plain"
-    against: tuple[Training, str] | None = (Training(), "plain")
-    task: str = ""
-    value: float | None = None
-    price: int | None = None
-    """Compare at this price (position) and not at one cost."""
-
-
-def studies() -> dict[str, list[Condition]]:
-    """All rows, by study."""
-    standard = Training()
-    found: dict[str, list[Condition]] = {}
-    found["max_steps"] = [
-        Condition(f"trained for {n}", Training(max_steps=n), value=n) for n in STEPS
-    ] + [
-        Condition(
-            f"trained for {max(STEPS)}, limited to {n} when asked",
-            standard,
-            f"max_steps={n}",
-            value=n,
-        )
-        for n in STEPS[:-1]
-    ]
-    found["pool_size"] = [
-        Condition(f"trained with {n} experts", Training(experts=n), value=n) for n in POOLS
-    ] + [
-        Condition(f"trained with all, {n} of them at hand", standard, f"part={n}", value=n)
-        for n in POOLS[:-1]
-    ]
-    found["questions"] = [
-        Condition(f"{n} questions", Training(questions=n), value=n) for n in QUESTIONS
-    ] + [Condition("all questions", standard, value=None)]
-    found["left_out"] = [
-        Condition(f"{task}: {how}", training, task=task)
-        for task in TASKS
-        for how, training in (
-            ("trained with it", standard),
-            ("never trained on", Training(without_task=task)),
-        )
-    ]
-    found["reward"] = [
-        Condition("default reward", standard),
-        Condition("default reward, no warm start", Training(warm=False)),
-        Condition("default reward, an output for each expert", Training(any_pool=False)),
-    ] + [
-        Condition(f"paper's reward, beta {beta:g}", Training(beta=beta), value=beta)
-        for beta in BETAS
-    ]
-    found["bad_expert"] = [Condition("all as recorded", standard, price=FAULT_AT)] + [
-        Condition(f"{name}: {fault}", standard, f"bad={name}:{fault}", price=FAULT_AT)
-        for name in BAD
-        for fault in FAULTS
-    ]
-    found["bad_in_training"] = [
-        Condition(f"{BAD[0]}: {fault}, in training too", Training(bad=f"{BAD[0]}:{fault}"))
-        for fault in FAULTS
-    ]
-    found["clones"] = [
-        Condition(
-            f"{n} experts", standard, "plain" if n == CLONES[0] else f"clones={n}", value=n
-        )
-        for n in CLONES
-    ]  # fmt: skip
-    return found
 
 
 def tables(units: Sequence[Unit]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
     python benchmarks/ablations.py --data recorded_pool --out ablations.json [--work FOLDER] [--folds 2]
 
 Longest route, size of the pool, number of training questions, a task never trained on, the reward's beta, a
-bad expert, copies of every expert, and how far routes differ between two seeds. See `ablation_plan` for the
-list and `ablation_tables` for how a row is made. Each training's results go to `--work` at once: an
+bad expert, copies of every expert, and how far routes differ between two seeds. See `ablation_studies` for
+the list and `ablation_tables` for how a row is made. Each training's results go to `--work` at once: an
 interrupted run goes on where it stopped.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ablation_plan import Item, Training, part, plan, trainings
+from ablation_studies import Item, Training, part, plan, trainings
 from ablation_tables import tables
 from bad_experts import Fault, cloned, spoiled
 from recorded_data import Recorded, split

@@ -126,7 +126,7 @@ STAGES: tuple[Stage, ...] = (
               "--folds 1 --steps 512 --probes 5 --jobs 1"),
     _recorded("ablations", "ablations", "--folds 2 --jobs 2 --work {runs}/ablations",
               "--jobs 1 --work {runs}/ablations --folds 1 --steps 512 --only standard",
-              ("ablation_tables.py", "bad_experts.py")),
+              ("ablation_studies.py", "ablation_tables.py", "bad_experts.py")),
     Stage("large_pool", "large_pool.json", "benchmarks/speed.py",
           ("large-pool", "--experts", "10", "100", "1000", "--out", "{out}"),
           ("large-pool", "--experts", "10", "--repeats", "5", "--out", "{out}")),

@@ -94,7 +94,7 @@ def test_stability_is_the_share_of_questions_with_another_route(load: Load) -> N
 
 
 def test_the_plan_names_every_training_once(load: Load) -> None:
-    plan = load("ablation_plan")
+    plan = load("ablation_studies")
     keys = [item.training.key for item in plan.plan()]
     assert len(set(keys)) == len(keys)
     assert keys[0] == "standard"

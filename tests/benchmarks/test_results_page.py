@@ -198,7 +198,7 @@ def test_results_of_a_training_with_other_settings_are_not_taken(
     load: Load, tmp_path: Path
 ) -> None:
     pytest.importorskip("stable_baselines3")
-    ablations, plan = load("ablations"), load("ablation_plan")
+    ablations, plan = load("ablations"), load("ablation_studies")
     item = plan.plan()[1]
     job = ablations.Job(tmp_path, tmp_path / "v.npz", tmp_path, item, 0, 0, 512)
     assert job.done() is None
