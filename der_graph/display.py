@@ -1,4 +1,7 @@
-"""Routes and tables as a person reads them on a terminal."""
+"""Routes and tables as a person reads them on a terminal.
+
+A line a step, in six colours at most, the same in a pipe without them: too little to need rich for.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a long run shows on a terminal: bars with the time left, and a table that grows under them.
 
-Off a terminal nothing is drawn, and lines go to `say`.
+Off a terminal nothing is drawn, and lines go to `say`. Bars are tqdm's, which transformers brings along.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     situations ──gather──> (n, L) arrays, one slot per answer ──> agreement, weight of evidence, verbosity
 
 The loop over situations only reads plain data; everything computed from it is vectorised, because training
-looks at hundreds of routes at once. Knows nothing of questions or of networks.
+looks at hundreds of routes at once.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     profiles, prices, answers so far ──> (n, experts, features)
 
-Knows nothing of texts.
+`der_graph.policies.observation.features` says what each of them means.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ the route is, what it cost, and the evidence in the answers: whether they agree,
 how sure it was, how long it is for its expert. Each expert has its price, what it has done on this route,
 whether it agrees with the last answer, and its profile: the index, for a fixed pool, and its results on probe
 questions. Few question dimensions are enough, and with few training questions more of them only overfit; the
-value is in the answers. Knows nothing of networks or training.
+value is in the answers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     texts ──encoder, one batch──> vectors ──principal axes──> a few numbers of unit variance
                                      └─────nearest probes───> skill of every expert on questions like this
 
-Knows nothing of situations or networks.
+What was looked up is remembered, because a question is looked at on every step of its route.
 """
 
 from __future__ import annotations

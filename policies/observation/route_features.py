@@ -1,7 +1,4 @@
-"""The features of a route as a whole: how far it is, what it cost, and what its answers are worth.
-
-Knows nothing of texts' embeddings, nor of single experts beyond their skill.
-"""
+"""The features of a route as a whole: how far it is, what it cost, and what its answers are worth."""
 
 from __future__ import annotations
 

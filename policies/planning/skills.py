@@ -6,7 +6,7 @@ The prior is a line over the logarithm of the size, `SIZE_CURVE`. It was fitted 
 log-odds of the mean results of the eleven models (2.6 to 72.7 billion parameters) on the 1,562 training
 questions of the recorded pool (GSM8K, CRUX, MATH level 5): intercept -0.49, slope 0.72, deviation of the
 experts around it 0.25. Few results are read by item response theory: all experts fail more often on hard
-questions, so a result counts by what the others did on the same question. Knows nothing of texts.
+questions, so a result counts by what the others did on the same question.
 """
 
 from __future__ import annotations

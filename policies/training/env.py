@@ -1,8 +1,8 @@
 """The MDP for stable-baselines3: many routes in lockstep as one vectorised environment.
 
 An episode is a route: the reset draws a question, the price of cost and now and then a bound; an action is
-an expert or END; reaching the longest route is `terminated`, not `truncated`, because it is part of the task
-and no value must be bootstrapped past it. Environments that chose the same expert share one batched
+an expert or END. Reaching the longest route is `terminated`, not `truncated`, because it is part of the
+task and no value must be bootstrapped past it. Environments that chose the same expert share one batched
 generation, and all observations are encoded in one batch.
 """
 

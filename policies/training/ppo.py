@@ -1,8 +1,10 @@
-"""What is trained: an environment, PPO on it, and how an agent is made of the weights.
+"""PPO on the routing network: environment, policy and learner, put together.
 
     answers ──Observer──> RoutingVecEnv ──MaskablePPO with the routing network──> DERAgent
 
-`text_training.py` makes the same of a language model that reads the texts (preset `paper`).
+stable-baselines3 builds a policy from a features extractor, an MLP and two heads. Here the features
+extractor is the whole network, and the rest passes its two outputs on, so what is trained is exactly what
+is served. `text_training.py` does the same with a language model that reads the texts (preset `paper`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """What a training run tells while it runs, and what it leaves behind.
 
-A row of figures per update (`curve.py`), a dev evaluation now and then, the best agent so far on disk, a
-checkpoint that can be resumed bit for bit, an early stop, and a warning when something looks wrong. The keys
-are explained in docs/training.md.
+Each update adds a row of figures to `progress.csv`, and to TensorBoard if wanted; both have the same keys,
+explained in docs/training.md. Now and then the agent is evaluated on the dev questions: the best one so far
+is kept on disk beside a checkpoint that can be resumed bit for bit, training may stop early, and a warning
+says when something looks wrong. A resumed run drops the rows that were written after its checkpoint and
+writes them again.
 """
 
 from __future__ import annotations

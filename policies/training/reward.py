@@ -15,7 +15,7 @@ Where END is an action, END itself is no call: it pays no quality, gain or cost.
 falls on the action that ends the route, END or the last call that the longest route allows. The
 authors end the episode at the call that reaches p0, because their stop rule reads the reference
 answer; here that bonus comes with the END that follows, one discount step later, and an END below
-p0 gets neither bonus nor penalty. Knows nothing of LangGraph, Gymnasium or metrics.
+p0 gets neither bonus nor penalty.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How good an agent is in one number: quality minus the price of its cost, averaged over prices.
 
-The agent that is kept is the best one by this on the dev questions. Knows nothing of training.
+The agent that is kept is the best one by this on the dev questions.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     vectors, outcomes ──ridge, cross-fitted──> predicted outcomes ──principal axes──> a few question features
 
 Principal axes of the vectors themselves follow what texts are about; these follow what changes the outcome
-of a route. Every training question gets its features from a fit without it. Knows nothing of routes.
+of a route. Every training question gets its features from a fit without it.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     question, request (price, budget, steps, prices of experts) ──> masks, observations at every inner route
     probabilities of the choices ──summed from the end of the tree to its beginning──> expected utility
 
-Differentiable in the probabilities, so the exact gradient of the utility is there without sampling. Knows
-nothing of networks.
+Differentiable in the probabilities, so the exact gradient of the utility is there without sampling.
 """
 
 from __future__ import annotations

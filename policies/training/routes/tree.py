@@ -4,7 +4,7 @@
 
 A tree holds routes as sequences of experts, a parent always before its children, and the outcome of each on
 every question. A small pool has all its routes in the tree; of a large one the experts that promise something
-(`choose_experts`). Knows nothing of prices or of learning.
+(`choose_experts`).
 """
 
 from __future__ import annotations
