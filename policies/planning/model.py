@@ -2,12 +2,13 @@ r"""What the answers of a route say: is the last one right, and would the others
 
     tables of a kind ──answers of a route──> joint probability of (how hard, which value is right)
 
-The model is that of `der_graph.policies.observation.belief`, with three things added. Given how hard the question is, d,
-expert i is right with logit(p_i) = logit_i + d. Right answers share one value; a wrong one has the value of
-another wrong one with a small probability. Added are: *steps*, answers that are never right by themselves
-(a refusal, an expression, a list of facts) but may lead to one; *contexts*, what an expert is worth after the
-answer that it reads; and *copies*, experts that repeat another's answer more often than chance would have it.
-Every distribution sums to 1, so that the planner can draw what would be answered next from the same model.
+The model is that of `der_graph.policies.observation.belief`, with three things added. Given how hard the
+question is, d, expert i is right with logit(p_i) = logit_i + d. Right answers share one value; a wrong one
+has the value of another wrong one with a small probability. Added are: *steps*, answers that are never
+right by themselves (a refusal, an expression, a list of facts) but may lead to one; *contexts*, what an
+expert is worth after the answer that it reads; and *copies*, experts that repeat another's answer more
+often than chance would have it. Every distribution sums to 1, so that the planner can draw what would be
+answered next from the same model.
 """
 
 from __future__ import annotations
