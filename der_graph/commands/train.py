@@ -72,6 +72,13 @@ def add(commands: Commands) -> None:
         "facebook/opt-125m, or a folder (with --preset paper)",
     )
     parser.add_argument(
+        "--route-calls",
+        type=int,
+        metavar="N",
+        help="new answers a question may take, on average, while routes are tried (default: 12; plain "
+        "functions and recorded answers are free)",
+    )
+    parser.add_argument(
         "--embeddings",
         metavar="NAME",
         help="sentence encoder: a hub id or folder of sentence-transformers, or LangChain's "
@@ -128,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         "patience": args.patience,
         "any_pool": args.any_pool,
         "warm_start": args.warm_start,
+        "route_calls": args.route_calls,
         "observation": (
             None
             if args.question_dims is None

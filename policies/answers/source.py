@@ -133,6 +133,10 @@ class AnswerSource:
         outcomes = self.ask(requests)
         return [outcomes[start : start + n] for start in range(0, len(outcomes), n)]
 
+    def reads_answers(self, expert: int) -> bool:
+        """Does an expert, by position, see earlier answers, so that its own may depend on them?"""
+        return self._knowledge[expert] is not None
+
     def _key(self, request: Request) -> _Key:
         used = self._knowledge[request.expert]
         good = good_answers(request.answers) if used else []

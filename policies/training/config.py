@@ -49,6 +49,10 @@ class TrainConfig:
     """What PPO begins with: `routes`, what a tree of routes over the training questions shows (`training/`,
     for agents of one pool); `cascades`, the best agreement cascades (`cascades.py`), for experts whose
     answers can be compared and do not depend on earlier ones; or random weights."""
+    route_calls: int = 12
+    """New answers of chat models that a question may take beyond every expert's first one, on average, while
+    routes are tried before PPO. More find better chains of experts and cost more. Plain functions and
+    recorded answers are free, and all their routes are tried."""
     cost_weight: float = 0.2
     """The price of cost where a request names none: quality given up for the cost of asking everyone."""
     cost_weight_range: tuple[float, float] = (0.02, 2.0)
@@ -86,6 +90,10 @@ class TrainConfig:
                 raise AgentError(
                     f"training: {name} is {getattr(self, name)}; it must be at least 1"
                 )
+        if self.route_calls < 0:
+            raise AgentError(
+                f"training: route_calls is {self.route_calls}; it must not be negative"
+            )
         for name in ("budget_share", "short_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise AgentError(

@@ -8,7 +8,7 @@ generation, and all observations are encoded in one batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -68,6 +68,8 @@ class RoutingVecEnv(VecEnv):
         self.observer = observer
         self.reward = reward.for_pool(rules.costs)
         self.episodes = episodes
+        self.tried: Callable[[Sequence[int]], npt.NDArray[np.bool_]] | None = None
+        """Which experts may be asked after those of a route, where new answers cost too much to explore."""
         self._actions: npt.NDArray[np.int64] = np.zeros(num_envs, dtype=np.int64)
         self._returns = np.zeros(num_envs, dtype=np.float64)
         space = _space(observer)
@@ -89,7 +91,13 @@ class RoutingVecEnv(VecEnv):
 
     def masks(self) -> npt.NDArray[np.bool_]:
         """Which choices are allowed: bool, (num_envs, N + 1)."""
-        return np.array([self.lockstep.mask(p) for p in range(self.num_envs)], dtype=np.bool_)
+        masks = np.array([self.lockstep.mask(p) for p in range(self.num_envs)], dtype=np.bool_)
+        if self.tried is not None:
+            for mask, route in zip(masks, self.lockstep.routes, strict=True):
+                known = mask[:-1] & self.tried(route.choices)
+                if known.any() or mask[-1]:
+                    mask[:-1] = known
+        return masks
 
     def step_async(self, actions: npt.NDArray[np.int64]) -> None:
         """Remember the actions."""

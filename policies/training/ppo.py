@@ -17,12 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from langchain_core.language_models import BaseChatModel
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
+from der_graph.nodes.tools import bare
 from der_graph.policies.agent import DERAgent, TrainedAgent
 from der_graph.policies.agent.network import RoutingNetwork, Shape, make_network
 from der_graph.policies.answers import AnswerSource, Outcome
@@ -95,10 +99,14 @@ def features_learner(
         features=_features(config),
     )
     lesson = None
+    bounded = not all(map(_free, source.experts))
     if config.warm_start == "routes":
-        lesson = prepare_lesson(observer, source, rules, first, encoder, config.seed)
+        calls = float(config.route_calls) if bounded else None
+        lesson = prepare_lesson(observer, source, rules, first, encoder, config.seed, calls)
         observer = lesson.observer
     env = make_env(config, source, rules, observer)
+    if lesson is not None and bounded:
+        env.tried = lesson.tree.tried
     shape = Shape(
         len(observer.names),
         observer.context_size,
@@ -135,6 +143,12 @@ def features_learner(
         lambda folder: DERAgent.from_pretrained(folder, encoder=encoder),
         lesson,
     )
+
+
+def _free(expert: Expert) -> bool:
+    """Does asking it cost next to nothing: a plain function, or recorded answers?"""
+    model = bare(expert.model)
+    return isinstance(model, RecordedChat) or not isinstance(model, BaseChatModel)
 
 
 def _features(config: TrainConfig) -> FeatureNames:

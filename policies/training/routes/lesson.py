@@ -54,6 +54,7 @@ def prepare_lesson(
     first: Sequence[Sequence[Outcome]],
     encoder: TextEncoder,
     seed: int = 0,
+    calls: float | None = None,
 ) -> RouteLesson:
     """Ask along the routes, and fit what the agent sees of a question to their outcomes.
 
@@ -64,13 +65,14 @@ def prepare_lesson(
         first: Every expert's first answer to every question.
         encoder: The frozen sentence encoder.
         seed: Of the folds.
+        calls: New answers that a question may take beyond the first ones, on average; None for no bound.
     """
     vectors = encoder.encode(source.questions)
     alone = np.array([[o.quality for o in row] for row in first])
     fold = folds_of(source.questions, seed)
     quality = fit_ridge(vectors, alone, fold)
-    experts = choose_experts(source, quality.held_out, rules.costs)
-    tree = collect_tree(source, experts, rules.max_steps)
+    experts = choose_experts(source, quality.held_out, rules.costs, pairs=calls is None)
+    tree = collect_tree(source, experts, rules.max_steps, calls)
     axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
     arrays = {
         **observer.arrays,

@@ -9,7 +9,6 @@ every question. A small pool has all its routes in the tree; of a large one the 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,12 +21,16 @@ from der_graph.state import Answer
 
 Route = tuple[int, ...]
 Floats = npt.NDArray[np.float32]
+_Qualities = npt.NDArray[np.float64]  # (questions, answers so far)
 
 FULL = 6
 """Experts in a tree, at most; larger pools are reduced to those that promise most."""
 MOST_STATES = 300_000
 """Questions times routes that can still go on; longer routes are left out where there would be more."""
 _PROBED = 40  # questions on which pairs of a large pool are tried
+_PAIRED = 30  # experts up to which all pairs are tried
+_OPINION = 0.25
+_LINK = 0.05  # what a weak expert that reacts to another weak one may add
 _PRICES = (0.02, 0.1, 0.4, 1.5)  # at which an expert may be useful
 
 
@@ -65,6 +68,14 @@ class RouteTree:
             table[self.position[route[:-1]], route[-1]] = i
         return table
 
+    def tried(self, route: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """(experts,) which experts have been asked after a route."""
+        at = self.position.get(tuple(route))
+        if at is None:
+            return np.zeros(self.experts, dtype=np.bool_)
+        found: npt.NDArray[np.bool_] = self.children[at] >= 0
+        return found
+
     @cached_property
     def inner(self) -> npt.NDArray[np.int64]:
         """The routes from which the tree goes on."""
@@ -100,39 +111,103 @@ class RouteTree:
         return [self.outcomes[i][question].answer for i in along]
 
 
-def collect_tree(source: AnswerSource, experts: Sequence[int], longest: int) -> RouteTree:
-    """Ask along every route of some experts without repeats.
+def collect_tree(
+    source: AnswerSource, experts: Sequence[int], longest: int, calls: float | None = None
+) -> RouteTree:
+    """Ask along the routes of some experts, without repeats.
 
     Args:
         source: The training questions.
         experts: Which experts, by position.
         longest: Most experts on a route.
+        calls: New answers a question may take beyond every expert's first one, on average. Routes are then
+            tried on some questions, and those that promise most are asked on all. None: all routes.
     """
     n, pool = len(source.examples), len(source.experts)
     chosen = sorted(experts)
     longest = min(longest, len(chosen))
     routes: list[Route] = [()]
     outcomes: list[list[Outcome]] = [[]]
-    position: dict[Route, int] = {(): 0}
     along: dict[Route, list[list[Answer]]] = {(): [[] for _ in range(n)]}
+    quality: dict[Route, _Qualities] = {(): np.zeros((n, 0))}
+    inner = 0
     for depth in range(1, longest + 1):
-        inner = sum(len(list(itertools.permutations(chosen, k))) for k in range(depth))
+        inner += len(along)
         if depth > 2 and inner * n > MOST_STATES:
             return RouteTree(routes, outcomes, pool, depth - 1)
-        new = list(itertools.permutations(chosen, depth))
+        new = [(*route, j) for route in along for j in chosen if j not in route]
+        if calls is not None and depth > 1:
+            before = source.generated
+            # Half of what is left for this level, all of it for the last one.
+            new = _promising(source, new, along, quality, calls / (2 if depth < longest else 1))
         requests = [Request(q, r[-1], along[r[:-1]][q]) for r in new for q in range(n)]
         asked = source.ask(requests)
+        if calls is not None and depth > 1:
+            calls = max(0.0, calls - (source.generated - before) / n)
         after: dict[Route, list[list[Answer]]] = {}
+        known: dict[Route, _Qualities] = {}
         for i, route in enumerate(new):
             mine = asked[i * n : (i + 1) * n]
-            position[route] = len(routes)
             routes.append(route)
             outcomes.append(mine)
-            if depth < longest:
-                before = along[route[:-1]]
-                after[route] = [[*before[q], mine[q].answer] for q in range(n)]
-        along = after
+            after[route] = [[*along[route[:-1]][q], mine[q].answer] for q in range(n)]
+            here = np.array([outcome.quality for outcome in mine])
+            known[route] = np.column_stack([quality[route[:-1]], here])
+        along, quality = after, known
+        if not along:
+            return RouteTree(routes, outcomes, pool, depth - 1)
     return RouteTree(routes, outcomes, pool, longest)
+
+
+def _promising(
+    source: AnswerSource,
+    routes: Sequence[Route],
+    along: dict[Route, list[list[Answer]]],
+    quality: dict[Route, _Qualities],
+    calls: float,
+) -> list[Route]:
+    """The routes that promise most, as many as there are calls for; what costs no new answer is free."""
+    n = len(source.examples)
+    free = [r for r in routes if not source.reads_answers(r[-1])]
+    paid = [r for r in routes if source.reads_answers(r[-1])]
+    if len(paid) <= calls:
+        return list(routes)
+    some = np.random.default_rng(0).permutation(n)[: min(_PROBED, max(10, n // 10))].tolist()
+    trials = paid[: int(calls / 2 * n / len(some))]  # at most half of the calls
+    asked = source.ask([Request(q, r[-1], along[r[:-1]][q]) for r in trials for q in some])
+    promise = {}
+    for i, route in enumerate(trials):
+        mine = asked[i * len(some) : (i + 1) * len(some)]
+        promise[route] = _gain(source, route[-1], mine, some, quality[route[:-1]][some])
+    left = int((calls - len(trials) * len(some) / n) * n / (n - len(some) + 1e-9))
+    best = sorted((r for r in trials if promise[r] > 0), key=lambda r: -promise[r])[: max(0, left)]
+    kept = {*free, *best}
+    return [route for route in routes if route in kept]
+
+
+def _gain(
+    source: AnswerSource,
+    expert: int,
+    outcomes: Sequence[Outcome],
+    questions: Sequence[int],
+    before: _Qualities,
+) -> float:
+    """What asking an expert adds to the best answer so far.
+
+    Where neither it nor the one before it is any good, that it reacts counts a little: a link of a chain.
+    """
+    after = np.array([o.quality for o in outcomes])
+    alone = source.ask([Request(q, expert, []) for q in questions])
+    own = np.array([o.quality for o in alone])
+    best = before.max(axis=1)
+    # What reading brings, and a part of what a second opinion could, were one told which of the two is right.
+    better = float(np.maximum(after - np.maximum(best, own), 0.0).mean())
+    better += _OPINION * float(np.maximum(after - best, 0.0).mean())
+    weak = max(own.mean(), before[:, -1].mean()) < 0.5
+    reacts = np.mean(
+        [o.answer["text"] != a.answer["text"] for o, a in zip(outcomes, alone, strict=True)]
+    )
+    return max(better, float(_LINK * reacts) if weak else 0.0)
 
 
 def choose_experts(
@@ -140,6 +215,8 @@ def choose_experts(
     predicted: npt.NDArray[np.floating],
     costs: Sequence[float],
     most: int = FULL,
+    *,
+    pairs: bool = True,
 ) -> list[int]:
     """Which experts of a large pool promise something.
 
@@ -152,6 +229,7 @@ def choose_experts(
         predicted: (questions, experts) quality to be expected of each alone.
         costs: Price of one call of each.
         most: How many at most.
+        pairs: Try experts after one another, on some questions.
 
     Returns:
         Their positions, in order.
@@ -170,31 +248,32 @@ def choose_experts(
         alone = first[np.arange(n), best]
         adds = np.maximum(first - alone[:, None], 0.0).mean(axis=0) - price * share
         use += np.maximum(adds, 0.0)
-    use += _pairs(source, first)
+    readers = [i for i in range(pool) if source.reads_answers(i)]
+    if pairs and readers:
+        use += _pairs(source, first, np.argsort(-use, kind="stable")[:_PAIRED].tolist(), readers)
     return sorted(np.argsort(-use, kind="stable")[:most].tolist())
 
 
-def _pairs(source: AnswerSource, first: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(experts,) what each gains by reading another's answer, or gives to who reads its own."""
+def _pairs(
+    source: AnswerSource,
+    first: npt.NDArray[np.float64],
+    useful: Sequence[int],
+    readers: Sequence[int],
+) -> npt.NDArray[np.float64]:
+    """(experts,) what each gains by reading another's answer, or gives to who reads its own.
+
+    In a large pool one of the two is an expert that is of use by itself.
+    """
     n, pool = first.shape
     some = np.random.default_rng(0).permutation(n)[:_PROBED].tolist()
     outcomes = source.first_answers()
-    pairs = [(i, j) for i in range(pool) for j in range(pool) if i != j]
-    requests = [Request(q, j, [outcomes[q][i].answer]) for i, j in pairs for q in some]
-    asked = source.ask(requests)
+    tried = [(i, j) for i in range(pool) for j in readers if i != j]
+    if pool > _PAIRED:
+        tried = [(i, j) for i, j in tried if i in useful or j in useful]
+    asked = source.ask([Request(q, j, [outcomes[q][i].answer]) for i, j in tried for q in some])
     gains = np.zeros((pool, pool))
-    for at, (i, j) in enumerate(pairs):
+    for at, (i, j) in enumerate(tried):
         mine = asked[at * len(some) : (at + 1) * len(some)]
-        after = np.array([o.quality for o in mine])
-        alone = first[some][:, j]
-        changed = np.mean(
-            [
-                o.answer["text"] != outcomes[q][j].answer["text"]
-                for o, q in zip(mine, some, strict=True)
-            ]
-        )
-        better = float(np.maximum(after - np.maximum(alone, first[some][:, i]), 0.0).mean())
-        link = 0.05 * changed if max(alone.mean(), first[:, i].mean()) < 0.5 else 0.0
-        gains[i, j] = max(better, link)
+        gains[i, j] = _gain(source, j, mine, some, first[some][:, [i]])
     promise: npt.NDArray[np.float64] = gains.max(axis=0) + 0.5 * gains.max(axis=1)
     return promise

@@ -326,3 +326,29 @@ def test_training_reaches_the_optimum_with_its_defaults(tmp_path: Path) -> None:
             utility = np.mean([e.quality - price * e.cost / total for e in episodes])
             assert utility >= 0.97 * best_utility(source, price)
             assert [0, 1, 2] in [e.experts for e in episodes]
+
+
+def test_few_calls_go_to_routes_that_promise_something() -> None:
+    """Three of the four read answers: nine pairs, of which writer then counter alone brings anything. With
+    four new answers a question, trials on ten of sixty questions cost one and a half: two or three are left."""
+    source = toy_source(60)
+    source.first_answers()
+    before = source.generated
+    tree = collect_tree(source, [WRITER, COUNTER, FACTS, PARROT], 2, calls=4)
+    assert source.generated - before <= 4 * 60
+    assert (WRITER, COUNTER) in tree.routes
+    paid = [r for r in tree.routes if len(r) == 2 and source.reads_answers(r[-1])]
+    assert len(paid) <= 3
+    assert tree.tried([WRITER])[COUNTER]
+    assert not tree.tried([WRITER, COUNTER]).any()
+    assert not tree.tried([WRITER, PARROT, FACTS]).any()
+
+
+def test_no_calls_leave_first_answers_alone() -> None:
+    """The writer reads nothing, so asking it after the counter costs no new answer."""
+    source = toy_source(8)
+    source.first_answers()
+    asked = source.generated
+    tree = collect_tree(source, [WRITER, COUNTER], 3, calls=0)
+    assert source.generated == asked
+    assert tree.routes == [(), (WRITER,), (COUNTER,), (COUNTER, WRITER)]
