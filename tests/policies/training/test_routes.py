@@ -330,7 +330,7 @@ def test_training_reaches_the_optimum_with_its_defaults(tmp_path: Path) -> None:
 
 def test_few_calls_go_to_routes_that_promise_something() -> None:
     """Three of the four read answers: nine pairs, of which writer then counter alone brings anything. With
-    four new answers a question, trials on ten of sixty questions cost one and a half: two or three are left."""
+    four new answers a question, trials on ten of sixty cost one and a half: two or three are left."""
     source = toy_source(60)
     source.first_answers()
     before = source.generated
