@@ -53,6 +53,8 @@ class TrainConfig:
     """New answers of chat models that a question may take beyond every expert's first one, on average, while
     routes are tried before PPO. More find better chains of experts and cost more. Plain functions and
     recorded answers are free, and all their routes are tried."""
+    restarts: int = 3
+    """How often learning from routes begins anew; the best network on the training questions is kept."""
     cost_weight: float = 0.2
     """The price of cost where a request names none: quality given up for the cost of asking everyone."""
     cost_weight_range: tuple[float, float] = (0.02, 2.0)
@@ -85,7 +87,7 @@ class TrainConfig:
     """What it is paid for."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "envs", "rollout", "epochs", "hidden"):
+        for name in ("steps", "envs", "rollout", "epochs", "hidden", "restarts"):
             if getattr(self, name) < 1:
                 raise AgentError(
                     f"training: {name} is {getattr(self, name)}; it must be at least 1"

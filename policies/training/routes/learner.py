@@ -23,6 +23,9 @@ from der_graph.policies.training.routes.observations import Requests, TreeObserv
 
 _SHARP = 4.0  # scores of the network in training, times this, are logits
 _UNIT = 0.2  # utility that counts as one score
+_ATTEMPTS = 4  # at imitating the teacher
+_NEAR = 0.005  # utility by which a good imitation may be behind
+_COMPARED = 200  # questions on which that is told
 _WORST = -0.5  # a choice that is worse than the best one by more need not be told from others
 
 
@@ -31,7 +34,8 @@ class TreeSettings:
     """How to learn over a tree.
 
     Attributes:
-        imitation: Updates that imitate the teacher.
+        imitation: Updates that imitate the teacher; as many again, up to three times, while it does worse
+            than the teacher.
         following: Updates that follow the gradient.
         batch: Questions in a batch.
         rate: Learning rate of Adam while following the gradient; falls linearly.
@@ -86,25 +90,14 @@ class TreeLearner:
             advance: Receives the share that is done.
         """
         settings = self.settings
-        updates = settings.imitation + settings.following
-        done = 0
         self._centre()
-        for count, rate, least, loss_of in (
-            (settings.imitation, 2e-3, 1e-4, lambda some: self._imitate(some, worth)),
-            (settings.following, settings.rate, 0.0, self._follow),
-        ):
-            optimizer = torch.optim.AdamW(
-                self.network.parameters(), lr=rate, weight_decay=settings.decay
-            )
-            for turn, some in enumerate(self._batches(count)):
-                optimizer.param_groups[0]["lr"] = rate * (1 - turn / count) + least
-                loss = loss_of(some)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-                optimizer.step()
-                done += 1
-                advance(done / updates)
+        for attempt in range(_ATTEMPTS):
+            self._update(settings.imitation, 2e-3, 1e-4, lambda some: self._imitate(some, worth))
+            advance((attempt + 1) / (2 * _ATTEMPTS))
+            if self._behind(worth) <= _NEAR:
+                break
+        self._update(settings.following, settings.rate, 0.0, self._follow)
+        advance(1.0)
         with torch.no_grad():  # from here on the scores are logits
             last: torch.nn.Linear = self.network.actor[-1]  # type: ignore[assignment]
             last.weight.mul_(_SHARP)
@@ -124,6 +117,34 @@ class TreeLearner:
                 best = torch.nn.functional.one_hot(scores.argmax(dim=2), scores.shape[2]).float()
                 found.append(self.seen.values(some, requests, masks, best)[:, 0])
         return torch.cat(found)
+
+    def _update(
+        self,
+        count: int,
+        rate: float,
+        least: float,
+        loss_of: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        """So many updates; the rate falls linearly to `least`."""
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=rate, weight_decay=self.settings.decay
+        )
+        for turn, some in enumerate(self._batches(count)):
+            optimizer.param_groups[0]["lr"] = rate * (1 - turn / count) + least
+            loss = loss_of(some)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+            optimizer.step()
+
+    def _behind(self, worth: Worth) -> float:
+        """How much less utility than the teacher's it has, at the price where that is most."""
+        some = torch.randperm(self.questions, generator=self._random)[:_COMPARED]
+        wanted = worth.utility[some.numpy()].mean(axis=0)
+        return max(
+            float(wanted[i]) - float(self.utility(float(worth.prices[i]), some).mean())
+            for i in range(0, len(worth.prices), 2)
+        )
 
     def _centre(self) -> None:
         """Begin as if the observations were centred and of unit deviation: large pools saturate tanh."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent.network import FixedHead
@@ -97,7 +98,7 @@ def learn_routes(
     config: TrainConfig,
     advance: Callable[[float], None] = lambda share: None,
 ) -> tuple[Worth, TreeLearner]:
-    """Teach a network what the routes show.
+    """Teach a network what the routes show: some times from the beginning, and the best one is kept.
 
     Args:
         network: Changed in place.
@@ -114,25 +115,78 @@ def learn_routes(
     prices = np.geomspace(low, high, PRICES) if low < high else np.array([low])
     total = max(sum(rules.costs), 1e-12)
     worth = backward_induction(lesson.tree, lesson.features, lesson.fold, prices.tolist(), total)
-    observer = lesson.observer
+    observer, tree = lesson.observer, lesson.tree
+    chosen = sorted({expert for route in tree.routes for expert in route})
+    base = observe_tree(tree, observer, source, rules)
+    size, context = observer.expert_size, observer.context_size
+    # Experts that are on no route say nothing: the network learns without them.
+    columns = [*range(context), *(context + e * size + i for e in chosen for i in range(size))]
     seen = TreeObservations(
-        lesson.tree,
-        observe_tree(lesson.tree, observer, source, rules),
+        tree.over(chosen),
+        base[:, :, columns],
         observer.features,
-        observer.context_size,
-        rules.costs,
+        context,
+        [rules.costs[e] for e in chosen],
         (len(observer.features.state), observer.config.question_dims),
         rules.max_steps,
+        total,
     )
-    settings = TreeSettings(
-        price_range=(low, high),
-        budget_share=config.budget_share,
-        short_share=config.short_share,
-        seed=config.seed,
-    )
-    learner = TreeLearner(network, seen, settings)
-    learner.learn(worth, advance)
-    return worth, learner
+    part = worth._replace(choices=worth.choices[:, :, [*chosen, tree.experts]])
+    best: TreeLearner | None = None
+    for attempt in range(config.restarts):
+        settings = TreeSettings(
+            price_range=(low, high),
+            budget_share=config.budget_share,
+            short_share=config.short_share,
+            seed=config.seed + attempt,
+        )
+        fresh = FixedHead(network.shape._replace(experts=len(chosen)))
+        learner = TreeLearner(fresh, seen, settings)
+        learner.learn(part, lambda share, a=attempt: advance((a + share) / config.restarts))  # type: ignore[misc]
+        if best is None or _mean(learner, prices) > _mean(best, prices):
+            best = learner
+    assert best is not None
+    widen(best.network, network, chosen, columns)
+    return worth, best
+
+
+def widen(part: FixedHead, whole: FixedHead, chosen: Sequence[int], columns: Sequence[int]) -> None:
+    """Give a network the weights of one that knows some of its experts; the others it never asks.
+
+    Args:
+        part: Over the chosen experts.
+        whole: Over all; changed in place.
+        chosen: Positions of the experts in the pool.
+        columns: Where each number of the part's observation is in the whole one.
+    """
+    with torch.no_grad():
+        for small, large in ((part.actor, whole.actor), (part.critic, whole.critic)):
+            layers: list[tuple[torch.nn.Linear, torch.nn.Linear]] = [
+                (small[i], large[i])  # type: ignore[misc]
+                for i in (0, 2, 4)
+            ]
+            first, second, last = layers
+            first[1].weight.zero_()
+            first[1].weight[:, list(columns)] = first[0].weight
+            first[1].bias.copy_(first[0].bias)
+            second[1].load_state_dict(second[0].state_dict())
+            if large is whole.critic:
+                last[1].load_state_dict(last[0].state_dict())
+                continue
+            outputs = [*chosen, whole.shape.experts]
+            last[1].weight.zero_()
+            last[1].bias.fill_(_NEVER)
+            last[1].weight[outputs] = last[0].weight
+            last[1].bias[outputs] = last[0].bias
+
+
+_NEVER = -8.0
+"""Score of an expert that is on no route; where nobody else may be asked, it is."""
+
+
+def _mean(learner: TreeLearner, prices: npt.NDArray[np.floating]) -> float:
+    """Mean utility over questions and prices."""
+    return float(np.mean([float(learner.utility(float(p)).mean()) for p in prices]))
 
 
 def observe_tree(

@@ -64,6 +64,7 @@ class TreeObservations:
         costs: Price of one call of each expert.
         dims: Where the question features are: (first, number).
         steps: Longest route of a request without bounds; that of the tree where left out.
+        total: Cost of asking everyone in the pool; the tree's experts may be some of them.
     """
 
     def __init__(
@@ -75,12 +76,13 @@ class TreeObservations:
         costs: Sequence[float],
         dims: tuple[int, int],
         steps: int | None = None,
+        total: float | None = None,
     ) -> None:
         self.tree = tree
         self.steps = steps or tree.longest
         self.base = torch.from_numpy(base)
         self.dims = dims
-        total = max(sum(costs), 1e-12)
+        total = max(sum(costs) if total is None else total, 1e-12)
         self.share = torch.tensor(costs, dtype=torch.float32) / total
         inner = tree.inner
         self.inner = torch.from_numpy(inner)

@@ -68,6 +68,12 @@ class RouteTree:
             table[self.position[route[:-1]], route[-1]] = i
         return table
 
+    def over(self, chosen: Sequence[int]) -> RouteTree:
+        """The same tree in a pool of those experts alone; the tree must know no others."""
+        at = {expert: i for i, expert in enumerate(chosen)}
+        routes = [tuple(at[expert] for expert in route) for route in self.routes]
+        return RouteTree(routes, self.outcomes, len(chosen), self.longest)
+
     def tried(self, route: Sequence[int]) -> npt.NDArray[np.bool_]:
         """(experts,) which experts have been asked after a route."""
         at = self.position.get(tuple(route))
