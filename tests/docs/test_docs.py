@@ -155,3 +155,13 @@ def test_the_commands_in_the_docs_are_real(repo_root: Path) -> None:
     assert len(lines) > 10
     for line in lines:
         parser.parse_args(shlex.split(line, comments=True)[1:])  # exits where it does not
+
+
+def test_every_page_is_on_the_site(repo_root: Path) -> None:
+    """`make docs` refuses a page that its menu does not name, and a name without a page."""
+    menu = (repo_root / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    named = set(re.findall(r"([\w/-]+\.md)", menu))
+    docs = repo_root / "docs"
+    there = {str(page.relative_to(docs)) for page in docs.rglob("*.md")}
+    elsewhere = {"index.md", "contributing.md", "security.md", "changelog.md"}
+    assert named == there | elsewhere
