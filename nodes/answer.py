@@ -1,8 +1,6 @@
 """The node that closes a route: what the experts said becomes what the graph adds to the conversation.
 
-    Task ──the answer that counts──> one AIMessage, with the route's experts, tokens and cost
-
-Knows nothing of agents.
+Task ──the answer that counts──> one AIMessage, with the route's experts, tokens and cost
 """
 
 from __future__ import annotations

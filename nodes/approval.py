@@ -6,7 +6,7 @@
 
 The edge sends the task here with its decision in it, and the task is part of the checkpoint. So a resumed run
 goes on with that decision: no agent is asked again, and no expert. A refusal is written to the state, because
-the agent chooses anew after it. Knows nothing of agents and experts.
+the agent chooses anew after it.
 """
 
 from __future__ import annotations

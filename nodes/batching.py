@@ -1,13 +1,20 @@
-"""Many calls, one batch: threads that each run LangChain's own `invoke` meet where the model is called.
+"""Dynamic batching: calls that are made one by one, answered together.
 
     batch([a, b, c])  ─┬─ invoke(a) ─┐
                        ├─ invoke(b) ─┼─ BatchCollector: the last to arrive answers for all, in one `generate`
                        └─ invoke(c) ─┘
 
-So each input keeps everything that `invoke` does for it (its own run in every tracer, its own callbacks,
-tags and metadata, caches, errors), and none of that is copied here. A call that never gets to the model (a
-cache hit, a failing callback) leaves, and the others do not wait for it. Calls that belong to no batch, such
-as those of many requests at once, meet in the model's `RequestQueue`. Knows nothing of models.
+    single calls ──join──> RequestQueue ──model is free──> all that wait, in one batch
+
+`batch` runs LangChain's own `invoke` for each input, in a thread each. So every input keeps all that
+`invoke` does for it (a run in every tracer, callbacks, tags, caches, errors), and none of that is copied
+here. The threads meet in a `BatchCollector`; each call finds it through a `BatchSlot` in its context. A call
+that never gets to the model (a cache hit, a failing callback) leaves, and the others do not wait for it.
+
+Calls that belong to no batch, such as those of many requests at once, meet in the model's `RequestQueue`.
+One that finds the model free goes at once. Those that come meanwhile are the next batch, so the busier the
+model, the larger its batches. No clock is involved, unless a caller announces how many calls are coming:
+the queue then waits for a short quiet moment, so that the first of many does not go alone.
 """
 
 from __future__ import annotations
@@ -32,7 +39,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from pydantic import PrivateAttr
 
-from der_graph.nodes.reliability import in_thread, settle
+from der_graph.nodes.reliability import in_thread, resolve_futures
 
 
 class Cancellable(Protocol):
@@ -47,37 +54,37 @@ AnswerTogether = Callable[[Sequence[Any], None], Sequence[Any]]
 """Answers all requests in one go; a result that is an exception belongs to its request alone."""
 
 
-_CROWD: ContextVar[int] = ContextVar("der_graph_crowd", default=1)
+_EXPECTED: ContextVar[int] = ContextVar("der_graph_expected_calls", default=1)
 
-_QUIET = 0.05  # seconds without an arrival after which the others of a crowd are not waited for
+_QUIET = 0.05  # seconds without an arrival after which further calls are not waited for
 
 
 @contextmanager
-def crowd(number: int) -> Iterator[None]:
-    """Let the lines know that so many calls are made at the same time in this context."""
-    token = _CROWD.set(number)
+def expected_calls(number: int) -> Iterator[None]:
+    """Announce that so many calls are made at the same time in this context; queues wait for them."""
+    token = _EXPECTED.set(number)
     try:
         yield
     finally:
-        _CROWD.reset(token)
+        _EXPECTED.reset(token)
 
 
 class _Waiting(NamedTuple):
     request: Cancellable
     future: Future[Any]
     answer_all: AnswerTogether
-    crowd: int
+    expected: int
 
 
 class RequestQueue:
     """Calls from any number of threads and event loops, answered in batches by one thread at a time.
 
     Args:
-        quiet: Seconds without an arrival after which the others of a crowd are not waited for.
+        quiet: Seconds without an arrival after which further calls are not waited for.
     """
 
     def __init__(self, quiet: float = _QUIET) -> None:
-        self._line: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._busy = False
         self._lock = threading.Condition()
         self._quiet = quiet
@@ -97,7 +104,7 @@ class RequestQueue:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()  # a caller that gives up sets `cancel`, not the future
         with self._lock:
-            self._line.append(_Waiting(request, future, answer_all, _CROWD.get()))
+            self._queue.append(_Waiting(request, future, answer_all, _EXPECTED.get()))
             self._lock.notify_all()
             first, self._busy = not self._busy, True
         if first:
@@ -107,32 +114,32 @@ class RequestQueue:
     def _serve(self, at_most: int) -> None:
         while part := self._next(at_most):
             answer = partial(part[0].answer_all, [each.request for each in part], None)
-            settle([each.future for each in part], answer)
+            resolve_futures([each.future for each in part], answer)
             del part, answer  # what they hold may be large, and the next may be long
 
     def _next(self, at_most: int) -> list[_Waiting]:
         with self._lock:
-            self._wait_for_the_crowd(at_most)
+            self._wait_for_others(at_most)
             part: list[_Waiting] = []
             others: deque[_Waiting] = deque()
-            while self._line and len(part) < at_most:
-                each = self._line.popleft()
+            while self._queue and len(part) < at_most:
+                each = self._queue.popleft()
                 if each.request.cancel is not None and each.request.cancel.is_set():
                     each.future.set_exception(CancelledError())
-                # A copy of a model shares its line, and answers for itself.
+                # A copy of a model shares its queue, and answers for itself.
                 elif part and each.answer_all != part[0].answer_all:
                     others.append(each)
                 else:
                     part.append(each)
-            self._line.extendleft(reversed(others))
+            self._queue.extendleft(reversed(others))
             self._busy = bool(part)
             return part
 
-    def _wait_for_the_crowd(self, at_most: int) -> None:
-        """Wait while more of a crowd arrive, holding the lock; not at all for calls that come alone."""
+    def _wait_for_others(self, at_most: int) -> None:
+        """Wait while more of the announced calls arrive, holding the lock; not at all for single calls."""
         number = 0
-        while number < len(self._line) < min(at_most, max(each.crowd for each in self._line)):
-            number = len(self._line)
+        while number < len(self._queue) < min(at_most, max(each.expected for each in self._queue)):
+            number = len(self._queue)
             self._lock.wait(self._quiet)
 
 
@@ -145,17 +152,17 @@ AnswerAll = Callable[[Sequence[Any], threading.Event], Sequence[Any]]
 
 @dataclass
 class BatchCollector(Generic[Item, Result]):
-    """A table for a known number of calls.
+    """Collects a known number of calls, and answers them together.
 
     Attributes:
         owner: The model that the calls are for; calls of another model made meanwhile are not mixed in.
-        seats: How many calls are awaited.
+        expected: How many calls are awaited.
         answer_all: Answers the items of all who came.
         cancel: Set it to stop the answering within one token.
     """
 
     owner: object
-    seats: int
+    expected: int
     answer_all: AnswerAll
     cancel: threading.Event = field(default_factory=threading.Event)
     _items: list[Any] = field(default_factory=list)
@@ -163,69 +170,69 @@ class BatchCollector(Generic[Item, Result]):
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arrive(self, item: Item) -> tuple[Future[Result], bool]:
-        """Take a seat. Gives the future result, and whether this is the last, who must call `answer`."""
+        """Add a call. Gives the future result, and whether this is the last, who must call `answer`."""
         with self._lock:
             future: Future[Result] = Future()
             future.set_running_or_notify_cancel()  # from here on a caller that gives up does not disturb it
             self._items.append(item)
             self._futures.append(future)
-            return future, len(self._items) == self.seats
+            return future, len(self._items) == self.expected
 
     def leave(self) -> bool:
-        """Give a seat up. Gives whether all others have arrived, so that the caller must call `answer`."""
+        """Expect one call less. Gives whether all others are there, so that the caller must call `answer`."""
         with self._lock:
-            self.seats -= 1
-            return self.seats > 0 and len(self._items) == self.seats
+            self.expected -= 1
+            return self.expected > 0 and len(self._items) == self.expected
 
     def answer(self) -> None:
         """Answer all who came. Never raises: errors go to those who wait."""
-        settle(self._futures, lambda: self.answer_all(self._items, self.cancel))
+        resolve_futures(self._futures, lambda: self.answer_all(self._items, self.cancel))
 
 
 @dataclass
-class Seat:
-    """One call's place at a gathering; the first call of the model in this context takes it."""
+class BatchSlot:
+    """The place of one call in a batch; the first call of the model in this context takes it."""
 
-    gathering: BatchCollector[Any, Any]
+    collector: BatchCollector[Any, Any]
     taken: bool = False
 
     def free_for(self, owner: object) -> bool:
-        """Can a call of this model sit down here?"""
-        return not self.taken and self.gathering.owner is owner
+        """Is the place free, and for this model?"""
+        return not self.taken and self.collector.owner is owner
 
     def arrive(self, item: Any) -> tuple[Future[Any], bool]:
-        """Sit down; see `BatchCollector.arrive`."""
+        """Take the place; see `BatchCollector.arrive`."""
         self.taken = True
-        return self.gathering.arrive(item)
+        return self.collector.arrive(item)
 
     def leave(self) -> bool:
         """The call is over; gives whether `answer` must be called, as it never arrived."""
         if self.taken:
             return False
         self.taken = True
-        return self.gathering.leave()
+        return self.collector.leave()
 
 
-SEAT: ContextVar[Seat | None] = ContextVar("der_graph_seat", default=None)
-"""The seat of the call that runs in this context."""
+SLOT: ContextVar[BatchSlot | None] = ContextVar("der_graph_batch_slot", default=None)
+"""The slot of the call that runs in this context."""
 
 
-def seat_for(owner: object) -> Seat | None:
-    """The free seat of this context, if it is for this model."""
-    seat = SEAT.get()
-    return seat if seat is not None and seat.free_for(owner) else None
+def slot_for(owner: object) -> BatchSlot | None:
+    """The free slot of this context, if it is for this model."""
+    slot = SLOT.get()
+    return slot if slot is not None and slot.free_for(owner) else None
 
 
 class BatchedChatModel(BaseChatModel):
     """A chat model whose `batch`, `abatch`, `generate` and `agenerate` reach the model as one call.
 
-    A subclass has `answer_all` and `max_batch_size`, and answers `_generate` by `answer`, `_agenerate` by
-    `aanswer`, which take a seat where there is one. Elsewhere calls that are made while the model is busy are
-    its next batch.
+    A subclass has `answer_all` and `max_batch_size`, and answers `_generate` by `answer`, `_agenerate`
+    by `aanswer`, which take a place in a batch where there is one. Elsewhere calls that are made while
+    the model is busy are its next batch.
     """
 
     max_batch_size: int = 32
-    _line: RequestQueue = PrivateAttr(default_factory=RequestQueue)
+    _queue: RequestQueue = PrivateAttr(default_factory=RequestQueue)
 
     def answer_all(
         self, requests: Sequence[Any], cancel: threading.Event | None
@@ -235,17 +242,17 @@ class BatchedChatModel(BaseChatModel):
 
     def answer(self, request: Cancellable) -> ChatResult:
         """Answer one request: with the others of its batch, or with those that wait for the model as well."""
-        seat = seat_for(self)
-        if seat is None:
-            return self._in_line(request)
-        future, last = seat.arrive(request)
+        slot = slot_for(self)
+        if slot is None:
+            return self._queued(request)
+        future, last = slot.arrive(request)
         if last:
-            seat.gathering.answer()
+            slot.collector.answer()
         result: ChatResult = future.result()
         return result
 
-    def _in_line(self, request: Cancellable) -> ChatResult:
-        future = self._line.join(request, self.answer_all, self.max_batch_size)
+    def _queued(self, request: Cancellable) -> ChatResult:
+        future = self._queue.join(request, self.answer_all, self.max_batch_size)
         try:
             result: ChatResult = future.result()
         except BaseException:
@@ -259,15 +266,15 @@ class BatchedChatModel(BaseChatModel):
 
     async def aanswer(self, request: Cancellable) -> ChatResult:
         """Answer one request without blocking the event loop; see `answer`."""
-        seat = seat_for(self)
-        if seat is None:
+        slot = slot_for(self)
+        if slot is None:
             cancel = request.cancel or threading.Event()
-            future: Future[Any] = self._line.join(request, self.answer_all, self.max_batch_size)
+            future: Future[Any] = self._queue.join(request, self.answer_all, self.max_batch_size)
         else:
-            cancel = seat.gathering.cancel
-            future, last = seat.arrive(request)
+            cancel = slot.collector.cancel
+            future, last = slot.arrive(request)
             if last:
-                in_thread(seat.gathering.answer)
+                in_thread(slot.collector.answer)
         try:
             result: ChatResult = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -362,15 +369,16 @@ class BatchedChatModel(BaseChatModel):
         """Run calls of this model so that they meet; gives results and exceptions in order."""
         results: list[Any] = []
         for part in _parts(calls, self.max_batch_size, at_most):
-            gathering: BatchCollector[Any, Any] = BatchCollector(self, len(part), self.answer_all)
+            collector: BatchCollector[Any, Any] = BatchCollector(self, len(part), self.answer_all)
             with ThreadPoolExecutor(len(part), thread_name_prefix="der-graph-batch") as pool:
                 futures = [
-                    pool.submit(copy_context().run, _seated, Seat(gathering), call) for call in part
+                    pool.submit(copy_context().run, _in_slot, BatchSlot(collector), call)
+                    for call in part
                 ]
                 try:
                     results += [future.result() for future in futures]
                 except BaseException:
-                    gathering.cancel.set()
+                    collector.cancel.set()
                     raise
         return results
 
@@ -379,32 +387,34 @@ class BatchedChatModel(BaseChatModel):
     ) -> list[Any]:
         results: list[Any] = []
         for part in _parts(calls, self.max_batch_size, at_most):
-            gathering: BatchCollector[Any, Any] = BatchCollector(self, len(part), self.answer_all)
-            # Each becomes a task with a context, and so a seat, of its own.
-            results += await asyncio.gather(*(_aseated(Seat(gathering), call) for call in part))
+            collector: BatchCollector[Any, Any] = BatchCollector(self, len(part), self.answer_all)
+            # Each becomes a task with a context, and so a slot, of its own.
+            results += await asyncio.gather(
+                *(_ain_slot(BatchSlot(collector), call) for call in part)
+            )
         return results
 
 
-def _seated(seat: Seat, call: Callable[[], Any]) -> Any:
-    SEAT.set(seat)
+def _in_slot(slot: BatchSlot, call: Callable[[], Any]) -> Any:
+    SLOT.set(slot)
     try:
         return call()
     except Exception as error:
         return error
     finally:
-        if seat.leave():
-            seat.gathering.answer()
+        if slot.leave():
+            slot.collector.answer()
 
 
-async def _aseated(seat: Seat, call: Callable[[], Awaitable[Any]]) -> Any:
-    SEAT.set(seat)
+async def _ain_slot(slot: BatchSlot, call: Callable[[], Awaitable[Any]]) -> Any:
+    SLOT.set(slot)
     try:
         return await call()
     except Exception as error:
         return error
     finally:
-        if seat.leave():
-            in_thread(seat.gathering.answer)
+        if slot.leave():
+            in_thread(slot.collector.answer)
 
 
 def _parts(calls: Sequence[Any], size: int, at_most: int | None) -> list[Sequence[Any]]:

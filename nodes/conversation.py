@@ -1,14 +1,16 @@
-"""A question that goes on from others: what the agent reads, what the experts get, who spoke last.
+"""Conversations: what the agent reads of one, what the experts get, who spoke last.
 
     messages          ──find_question──> history, question, what was done with tools after it
     history, question ──conversation_text──> the text by which the agent knows the question
     history           ──history_for_experts──> the conversation as its participants had it
 
-"And twice that?" says nothing of its subject, so in a conversation the agent reads the question, the human
+"And twice that?" says nothing of its subject. So in a conversation the agent reads the question, the human
 turn before it, shortened, and the question once more: a sentence encoder takes the mean over all words, and
-with more of the past in it a new subject is drowned (`benchmarks/follow_ups.py` compares the ways). The first
-question of a conversation is read as it is, so agents that were trained on single questions see what they
-were trained on. The training environment builds the same text by the same function. Knows nothing of agents.
+more of the past would drown a new subject (`benchmarks/follow_ups.py` compares the ways). The first
+question of a conversation is read as it is. Training builds the same text by the same function.
+
+Hand-overs between agents (`transfer_to_...`, as langgraph-supervisor and langgraph-swarm write them) are
+left out of what experts read: they are bookkeeping of the graph around, and nothing that was said.
 """
 
 from __future__ import annotations

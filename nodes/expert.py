@@ -1,10 +1,11 @@
-"""An expert: a chat model with a name, a price and a way of receiving knowledge.
+"""An expert, and its node in the graph.
 
-    question, answers ──ktp──> messages ──model──> Answer
+    question, answers ──ktp──> messages ──model──> Answer ──> the route, one step longer
 
-One function turns a prompt into an `Answer`, for one question in the graph and for many at once in training,
-so both see the same expert. A failing expert does not end the route: its answer says why it failed, and the
-agent goes on with another. `expert_node.py` makes a node of it. Knows nothing of policies.
+`Expert` is a chat model with a name, a price and a way of receiving knowledge. One function turns a prompt
+into an `Answer`, for one question in the graph and for many at once in training, so both see the same
+expert. A failing expert does not end the route: its answer says why it failed, and the agent goes on with
+another. `make_expert_node` makes a node of an expert: one step of the route.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ wrong, because an answer is model output and must never be read as an instructio
 
 Answers are shortened in the middle to a budget; the question never is. Control tokens of chat templates
 are broken up in everything that people, experts and tools wrote, on this route and in earlier turns
-(`nodes/quoting.py`), so that no text can open a turn of its own. Knows nothing of models.
+(`nodes/quoting.py`), so that no text can open a turn of its own.
 """
 
 from __future__ import annotations

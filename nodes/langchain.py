@@ -4,8 +4,8 @@
         ──as_chat_runnable──> takes messages, gives an AIMessage ──as_expert──> Expert
 
 Chat models are taken as they are. Pipelines of langchain-huggingface are unwrapped into `HuggingFaceChat`;
-`pipelines.py` says why. Settings may hold secrets; `masking.py` keeps them out of errors and
-fingerprints. Knows nothing of pools.
+`der_graph.nodes.huggingface.chat` says why. Settings may hold secrets; `redaction.py` keeps them out of
+errors and fingerprints.
 """
 
 from __future__ import annotations

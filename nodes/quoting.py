@@ -5,8 +5,7 @@
 A server that renders a prompt reads `<|im_start|>` inside a message as the token that opens a turn. A
 space after the first character leaves it readable and makes it plain text. Tokenizers may fold characters
 before they look for tokens (full-width forms, invisible characters, accents), so the search is made on
-folded text. For local models `nodes/huggingface/prompts.py` asks the tokenizer itself as well. Knows
-nothing of prompts.
+folded text. For local models `nodes/huggingface/prompts.py` asks the tokenizer itself as well.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     question ──look up──> the text that the model gave when it was recorded, with its token count
 
 The human message must be the bare question, so a recorded expert uses the `none` template: what it said was
-said without knowledge of others. Knows nothing of pools.
+said without knowledge of others.
 """
 
 from __future__ import annotations

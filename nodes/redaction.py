@@ -3,7 +3,7 @@
     settings ──secrets_in──> texts to hide ──Guarded──> a model whose errors show *** instead
              ──public──────> settings without them, for fingerprints
 
-What a setting's name says decides: `api_key`, `password`, `headers` and the like. Knows nothing of experts.
+What a setting's name says decides: `api_key`, `password`, `headers` and the like.
 """
 
 from __future__ import annotations

@@ -1,14 +1,19 @@
-"""Who hears the tokens of an expert while it speaks.
+"""Who hears the tokens of an expert while it speaks, and the events of a route.
 
     stream_tokens="all"     the `messages` stream has every expert's tokens, with `der_expert` and `der_step`
     stream_tokens="final"   it has the final answer only; drafts are `der.draft` events of the `custom` stream
 
-An expert that cannot be followed by another (the longest route is reached, or nothing else is allowed) speaks
-the final answer, so its tokens are in the `messages` stream as they come. Any other answer may be a draft:
-whether it was the last is known when the agent has chosen END, and the answer then comes in one piece.
+An expert that cannot be followed by another (the longest route is reached, or nothing else is allowed)
+speaks the final answer, so its tokens are in the `messages` stream as they come. Any other answer may be a
+draft: whether it was the last is known when the agent has chosen END, and the answer then comes in one
+piece. Tokens are heard where something streams `messages`; elsewhere models answer in one piece.
 
-Tokens are heard where something streams `messages`; elsewhere models answer in one piece. Knows nothing of
-graphs and agents.
+Events of `stream_mode="custom"`, as they happen:
+
+    {"type": "der.decision", **Decision}                       the agent has chosen
+    {"type": "der.draft", "expert", "step", "text"}            a token of an answer that may not be the last
+    {"type": "der.answer", "step": int, **Answer}              an expert has answered, or failed
+    {"type": "der.final", "expert", "text", "message_id", "experts", "cost", "seconds"}   the route has ended
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
     tool:  rainy                    experts read it after the question, in order
 
 An expert's calls are an answer like any other: the last expert's reach the caller, who runs them. Nothing is
-run here. Knows nothing of routes.
+run here.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@
 
 Drafts never get into the chunks. The tokens of an expert do, as they come, where the graph knows that no
 other can follow it (`der_graph.nodes.streaming`); any other answer is given in words once the route is over.
-Knows nothing of chat models.
 """
 
 from __future__ import annotations

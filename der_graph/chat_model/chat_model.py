@@ -2,10 +2,13 @@
 
     messages ──Request──> compiled graph of DER ──answer_of──> one AIMessage
 
-Every call is a run of `create_der_graph`, so each decision and each expert's call is a child run of the chat
-model's run. Calls that run at the same time, as those of `batch` and `abatch`, meet at the experts and at the
-agent and are answered there in batches (`nodes/batching.py`). Keeps nothing between calls: there is no
-checkpointer, the conversation is what the caller sends.
+Every call is a run of `create_der_graph`, so each decision and each expert's call is a child run of the
+chat model's run. Calls that run at the same time, as those of `batch` and `abatch`, meet at the experts and
+at the agent and are answered there in batches (`nodes/batching.py`). Nothing is kept between calls: there
+is no checkpointer, the conversation is what the caller sends.
+
+The base class holds what a model is made of (settings, graph, its name for LangChain); `ChatDER` is the
+calls.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ from der_graph.chat_model.settings import (
     request_of,
 )
 from der_graph.graph import create_der_graph
-from der_graph.nodes.batching import crowd
+from der_graph.nodes.batching import expected_calls
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.agent import load_agent
@@ -331,7 +334,7 @@ class ChatDER(BaseChatDER):
         if not inputs:
             return []
         configs = wide(config, len(inputs))
-        with crowd(len(inputs)):
+        with expected_calls(len(inputs)):
             return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
@@ -343,7 +346,7 @@ class ChatDER(BaseChatDER):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Answer many conversations without blocking the event loop; see `batch`."""
-        with crowd(len(inputs)):
+        with expected_calls(len(inputs)):
             return await super().abatch(
                 inputs, config, return_exceptions=return_exceptions, **kwargs
             )

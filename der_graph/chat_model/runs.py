@@ -4,7 +4,7 @@
 
 A chat model may be called in a node of an application's own graph. The graph in here then must not take that
 one's checkpointer, and its experts' drafts must not get into that one's stream of messages, where the model's
-own chunks are. Knows nothing of routes.
+own chunks are.
 """
 
 from __future__ import annotations

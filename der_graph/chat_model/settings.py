@@ -3,8 +3,7 @@
     ChatDER(max_cost=1.0), .bind(max_steps=2), .invoke(..., temperature=0)
         ──request_of──> Request: DERContext for the route, Equipment for the experts, stop texts
 
-A setting that is not known is an error: a budget with a misspelt name would be no budget. Knows nothing of
-graphs.
+A setting that is not known is an error: a budget with a misspelt name would be no budget.
 """
 
 from __future__ import annotations

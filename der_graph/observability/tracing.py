@@ -3,8 +3,7 @@
     runs of a route ──redact──> the same runs with numbers and names, without texts ──> a tracer
 
 The graph needs nothing of this to be traced: LangChain's tracers see every decision as a run `der_decision`
-and every expert as a run of its own (docs/tracing.md). Nothing is sent unless tracing is on. Knows nothing
-of graphs.
+and every expert as a run of its own (docs/tracing.md). Nothing is sent unless tracing is on.
 """
 
 from __future__ import annotations

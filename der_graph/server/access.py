@@ -5,7 +5,7 @@
     POST /v1/chat/completions 200 0.834s key=DER_API_KEY model=der route=translator>calculator cost=0.1365
 
 Keys are kept as digests and never written anywhere; neither are messages and answers, nor what stands after
-the `?` of an address. Knows nothing of routes.
+the `?` of an address.
 """
 
 from __future__ import annotations

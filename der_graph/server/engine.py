@@ -4,7 +4,10 @@
 
 Loading happens in a thread (`load`), everything else on the event loop; experts that run here generate in
 threads of their own, and calls that come together are answered in one batch (`der_graph.nodes.batching`).
-Knows nothing of HTTP.
+
+With an answer cache, experts look into it before they generate. A cached answer is charged as if it had
+been generated, so that budgets and routes do not depend on what was asked before. A cache that cannot be
+read or written is reported, and does no other harm.
 """
 
 from __future__ import annotations

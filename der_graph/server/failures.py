@@ -3,7 +3,7 @@
     {"error": {"message": "...", "type": "invalid_request_error", "param": "model", "code": "..."}}
 
 A caller's mistake is told in full. What goes wrong inside is logged, and the caller learns no more than the
-request's id: messages of libraries may hold paths, addresses or keys. Knows nothing of HTTP servers.
+request's id: messages of libraries may hold paths, addresses or keys.
 """
 
 from __future__ import annotations

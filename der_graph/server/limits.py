@@ -2,8 +2,7 @@
 
     DERContext ──Ceilings.bound──> the same, or less      key ──KeyLimits──> in, or 429
 
-Counts are kept in memory, so they begin anew with the process; several workers count each for itself. Knows
-nothing of HTTP.
+Counts are kept in memory, so they begin anew with the process; several workers count each for itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What Prometheus is told about the server.
 
 Labels are names of the pool's experts and of keys, `der`, HTTP statuses, kinds of errors and the word
-`unknown`: nothing that callers write, so the number of series is bounded. Knows nothing of HTTP.
+`unknown`: nothing that callers write, so the number of series is bounded.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 What is not understood is either refused, where leaving it out would change what the caller gets (`tools`,
 `n` above 1, images ...), or left out and named in the response's `der.ignored` (`temperature` ...: the pool
-says how each expert generates). Knows nothing of HTTP and models.
+says how each expert generates).
 """
 
 from __future__ import annotations

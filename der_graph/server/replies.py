@@ -3,7 +3,7 @@
     Outcome ──completion──> one object         events ──chunk──> one object a piece, `data: ...` each
 
 Beyond the protocol, responses have a field `der`: the route and its cost; in a stream, chunks with an empty
-`delta` carry the decisions, drafts and answers, which other clients pass over. Knows nothing of HTTP.
+`delta` carry the decisions, drafts and answers, which other clients pass over.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The way in to serving: an application for any ASGI server, or `der serve` with one.
 
-    create_app() ──> FastAPI application          serve() ──> runs until a signal comes
-
-The parts are in `der_graph.serving`.
+create_app() ──> FastAPI application          serve() ──> runs until a signal comes
 """
 
 from __future__ import annotations

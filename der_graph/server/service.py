@@ -2,8 +2,8 @@
 
     body ──read_request──> engine.run ──while_connected──> one object, or a stream of them
 
-Counts the requests in flight and turns the surplus away. Knows nothing of web frameworks: `app` puts its
-results into their responses.
+Requests in flight are counted, and the surplus is turned away. A route ends when its caller leaves: what
+the server hears of the connection cancels the source of the events.
 """
 
 from __future__ import annotations

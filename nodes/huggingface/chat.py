@@ -2,10 +2,14 @@
 
     messages ──PromptWriter──> ids ──generate_rows──> Row ──> AIMessage (usage, finish_reason, mean_logprob)
 
-`HuggingFaceChat.from_pipeline` takes a pipeline that is in memory, also one of langchain-huggingface
-(`pipelines.py` says why those are not used as they are).
+Greedy batches in float32 give the answers that single calls give. `HuggingFaceChat.from_pipeline` takes a
+pipeline that is in memory, also one of langchain-huggingface.
 
-Greedy batches in float32 give the answers that single calls give. Knows nothing of pools or routes.
+Why not `ChatHuggingFace(llm=HuggingFacePipeline(...))` of langchain-huggingface 1.2 as it is, with a
+pipeline: the answer begins with the prompt, settings of a call (`max_new_tokens`, `temperature`, `stop`)
+are ignored, `ainvoke` and `astream` raise, `batch` calls the model once per input, there is no token usage
+and no model name in traces, a template's start token is doubled, and an error in the generating thread
+shows as `queue.Empty` after 60 seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field, PrivateAttr
 
 from der_graph.errors import PoolError
-from der_graph.nodes.batching import BatchedChatModel, seat_for
+from der_graph.nodes.batching import BatchedChatModel, slot_for
 from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.huggingface.generation import (
     Answerer,
@@ -40,7 +44,7 @@ from der_graph.nodes.huggingface.loading import (
     Quantization,
     load,
     load_tokenizer,
-    share,
+    share_pipeline,
 )
 from der_graph.nodes.huggingface.prompts import FORMAT_FIELDS, PromptWriter
 from der_graph.nodes.huggingface.settings import GenerationSettings
@@ -125,7 +129,7 @@ class HuggingFaceChat(BatchedChatModel):
             self.pipeline = bare_pipeline(self.pipeline)
             name = getattr(self.pipeline.model, "name_or_path", "")
             self.model = self.model or name or "pipeline"
-            self._loaded = share(self.pipeline)
+            self._loaded = share_pipeline(self.pipeline)
             self.generation = {**generation_of(self.pipeline), **self.generation}
             return
         self._weights = find_weights(self.model, self.revision)
@@ -244,7 +248,7 @@ class HuggingFaceChat(BatchedChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs)
-        if seat_for(self) is not None:
+        if slot_for(self) is not None:
             # One of a batch, with a listener for tokens: it gets the answer in one piece.
             yield whole_chunk(self.answer(request))
             return
@@ -260,7 +264,7 @@ class HuggingFaceChat(BatchedChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs)
-        if seat_for(self) is not None:
+        if slot_for(self) is not None:
             yield whole_chunk(await self.aanswer(request))
             return
         async with contextlib.aclosing(alisten(partial(self._answer_one, request))) as pieces:

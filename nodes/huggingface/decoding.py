@@ -3,7 +3,7 @@
     ids ──TokenReader──> text ──AnswerReader──> answer (safe to show at once) | thought | stopped
 
 The same reader serves single calls, batches and streams, so all three give the same text. What may still
-turn out to be part of a stop string or of a tag is held back until it is decided. Knows nothing of models.
+turn out to be part of a stop string or of a tag is held back until it is decided.
 """
 
 from __future__ import annotations

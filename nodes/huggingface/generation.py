@@ -1,10 +1,12 @@
 """One `generate` call of transformers for one or many prompts, watched token by token.
 
-    prompts ──left-padded──> model.generate ──each token──> Watch ──> Row (ids, text, log-probability, finish)
+    requests ──groups with the same settings──> batches ──left-padded──> model.generate ──each token──> Watch
+    Watch ──> Row (ids, text, log-probability, finish) ──> AIMessage
 
-A stopping criterion sees every new token of every row, so it does what four pieces of transformers do
-apart: it reads the text, ends rows at stop strings, adds up log-probabilities without keeping the scores of
-all steps, and lets another thread stop the call within one token. Knows nothing of LangChain.
+`Answerer` sorts requests into groups and batches, leaves room for the answer in the model's context, and
+halves a batch that does not fit in memory. A stopping criterion, `Watch`, sees every new token of every
+row: it reads the text, ends rows at stop strings, adds up log-probabilities without keeping the scores of
+all steps, and lets another thread stop the call within one token.
 """
 
 from __future__ import annotations

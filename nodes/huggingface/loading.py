@@ -3,7 +3,7 @@
     LoadSpec ──load──> LoadedModel (a transformers text-generation pipeline, and what we need to know of it)
 
 Experts that name the same weights in the same way share one copy. Everything heavy is imported here and only
-when a model is loaded. Knows nothing of prompts or LangChain.
+when a model is loaded.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def load(spec: LoadSpec) -> LoadedModel:
         return loaded
 
 
-def share(pipeline: Any) -> LoadedModel:
+def share_pipeline(pipeline: Any) -> LoadedModel:
     """Use a pipeline that is in memory; all who give the same model share the thread that runs it."""
     key = id(pipeline.model), id(pipeline.tokenizer)
     with _SHARED_LOCK:

@@ -5,7 +5,7 @@
 What people and other experts write is data: whatever this tokenizer would read as one of its added tokens
 inside a message is broken up before the template is applied, so no message can open a turn of its own. A
 chat template brings its own beginning-of-sequence token; a plain format gets the tokenizer's; neither gets
-two. Knows nothing of generation.
+two.
 """
 
 from __future__ import annotations

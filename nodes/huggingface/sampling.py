@@ -5,7 +5,7 @@
 The random numbers of torch belong to the whole program: those who share a batch, and models that run in other
 threads, take numbers from one another, so that a seed repeats an answer only where nobody else is at work.
 Here a prompt draws what it would draw alone, whoever is beside it, and the program's own numbers stay as they
-were. Knows nothing of prompts.
+were.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How answers are generated: every setting, its meaning and what is allowed.
 
-Greedy unless told otherwise. Knows nothing of models.
+Greedy unless told otherwise.
 """
 
 from __future__ import annotations

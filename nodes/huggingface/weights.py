@@ -4,8 +4,14 @@
 
 A model is named by its hub id, a local folder or a GGUF file. Some hub ids are also carried by small
 packages on the Python index; where such a package is installed its copy is used and the network is not
-touched. Finding is cheap and imports neither torch nor transformers, so that a pool can be read and checked
-without loading a model; converting and downloading happen when the model is first needed.
+touched. Finding is cheap and imports neither torch nor transformers, so a pool can be checked without
+loading a model.
+
+GGUF files become ordinary model folders when they are first needed: transformers can run them packed, but
+on a CPU that is slow, and reading them takes 15 to 45 s either way. The folder is kept in the user's cache
+(`<cache>/models/<name>-<key>`): safetensors in bfloat16, tokenizer and chat template. It is renamed into
+place when it is whole, a lock file keeps two processes apart, and a manifest of sizes shows a folder that
+is not whole, which is then made anew.
 """
 
 from __future__ import annotations
@@ -146,7 +152,7 @@ def weights_folder(weights: Weights) -> Path:
     if weights.path is None:
         module = import_module(PACKAGED[weights.name].module)
         key = f"{weights.name}|{getattr(module, 'EXPECTED_SHA256', weights.fingerprint)}"
-        return convert(
+        return convert_weights(
             weights.name,
             key,
             lambda folder: Path(module.assemble(output_path=folder / "assembled.gguf")),
@@ -155,7 +161,7 @@ def weights_folder(weights: Weights) -> Path:
         return weights.path
     path = weights.path
     name = weights.name if weights.kind == "package" else path.stem
-    return convert(name, file_key(path), lambda _: path)
+    return convert_weights(name, file_key(path), lambda _: path)
 
 
 def encoder_folder(model: str, revision: str | None = None) -> Path:
@@ -176,7 +182,7 @@ def parameters_b(weights: Weights) -> float | None:
     elif weights.path is None:
         module = import_module(PACKAGED[weights.name].module)
         converted = converted_folder(weights.name, f"{weights.name}|{module.EXPECTED_SHA256}")
-        path = converted if is_whole(converted) else None
+        path = converted if is_complete(converted) else None
     if path is None:
         return None
     if path.is_file():
@@ -328,7 +334,7 @@ def converted_folder(name: str, key: str) -> Path:
     return cache_folder() / "models" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}-{digest}"
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Is a converted folder there, with every file that was written, at its full size?"""
     try:
         sizes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -337,7 +343,7 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def convert(name: str, key: str, fetch: Callable[[Path], Path]) -> Path:
+def convert_weights(name: str, key: str, fetch: Callable[[Path], Path]) -> Path:
     """Convert a GGUF file unless that was done before.
 
     Args:
@@ -352,12 +358,12 @@ def convert(name: str, key: str, fetch: Callable[[Path], Path]) -> Path:
         ExpertError: If the file cannot be read, or the cache folder cannot be written.
     """
     folder = converted_folder(name, key)
-    if is_whole(folder):
+    if is_complete(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not is_whole(folder):  # another process may have made it while this one waited
+            if not is_complete(folder):  # another process may have made it while this one waited
                 _convert(name, folder, fetch)
     except OSError as error:
         raise ExpertError(

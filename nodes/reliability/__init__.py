@@ -11,7 +11,7 @@ from der_graph.nodes.reliability.threads import (
     alisten,
     in_thread,
     listen,
-    settle,
+    resolve_futures,
     stoppable,
 )
 
@@ -25,7 +25,7 @@ __all__ = [
     "in_thread",
     "in_time",
     "listen",
-    "settle",
+    "resolve_futures",
     "stoppable",
     "unless_late",
 ]

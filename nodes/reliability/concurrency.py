@@ -3,7 +3,7 @@
     invoke, ainvoke, batch, stream ──a slot each──> the model
 
 One `Bounded` model has one set of slots for all its callers: threads, event loops, training batches, requests
-of a server. Retries and waiting between them are the client library's. Knows nothing of experts.
+of a server. Retries and waiting between them are the client library's.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@
   that it does in a thread, as functions that are not coroutines do, goes on unheard.
 - A synchronous call of any other model cannot be interrupted: it takes as long as it takes, and its answer
   counts. Give such models a timeout of their own, and `seconds` in the pool, so that they are not asked late.
-
-Knows nothing of routes.
 """
 
 from __future__ import annotations

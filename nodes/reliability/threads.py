@@ -1,10 +1,14 @@
-"""Work in a thread of its own: waited for, or listened to while it goes on.
+"""Work in a thread of its own: waited for, listened to, or stopped.
 
     work ──in_thread──> Future
     work ──listen────> piece, piece, ..., result     (`alisten` for event loops)
-    work ──settle────> a result for each of many futures
+    work ──resolve_futures────> a result for each of many futures
 
-Knows nothing of models.
+    for part in stream: break ──closed──> stop ──seen at the next token──> the model stops
+
+LangGraph waits for the threads of a stream that is closed, which could mean the whole answer of the expert
+that is speaking. So whoever leaves a synchronous stream makes the model stop. Asynchronous graphs are
+cancelled by asyncio and need nothing of the kind.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ def in_thread(work: Callable[[], Result]) -> Future[Result]:
     return future
 
 
-def settle(futures: Sequence[Future[Any]], work: Callable[[], Sequence[Any]]) -> None:
+def resolve_futures(futures: Sequence[Future[Any]], work: Callable[[], Sequence[Any]]) -> None:
     """Give each future its result of some work; what fails as a whole fails for all. Never raises.
 
     Args:

@@ -2,7 +2,7 @@ r"""The part of an answer that counts: a number, a choice letter, or a short phr
 
 Used to see whether two experts agree, and by the quality metrics. The order of the rules: `\boxed{}`, a
 marked answer (`#### 42`, `the answer is 42`), an arithmetic expression that was left uncomputed (which is
-itself, never one of its numbers), the last number, a choice letter, a short phrase. Knows nothing of models.
+itself, never one of its numbers), the last number, a choice letter, a short phrase.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     "Question:{x} Answer:{y}" ──tokens──> language model ──last token──> 2 tanh layers ──> N + 1 scores
 
-Hu et al., arXiv 2412.07448, with OPT-125M. Only the actor is kept; the critic has a language model of its own
-(`text_training.py`) and serves training alone. The agent folder holds `agent.safetensors` (all weights),
-`config.json`, and in `encoder/` the language model's configuration and tokenizer. Needs neither
-stable-baselines3 nor gymnasium.
+Hu et al., arXiv 2412.07448, with OPT-125M. Only the actor is kept; the critic has a language model of its
+own (`der_graph.policies.training.text_training`) and serves training alone. The agent folder holds
+`agent.safetensors` (all weights), `config.json`, and in `encoder/` the language model's configuration and
+tokenizer. Needs neither stable-baselines3 nor gymnasium.
 """
 
 from __future__ import annotations

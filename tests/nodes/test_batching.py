@@ -14,7 +14,7 @@ from pydantic import Field
 from toy import toy_agent, toy_examples, toy_experts, toy_source
 
 from der_graph import ChatDER, Expert
-from der_graph.nodes.batching import BatchedChatModel, RequestQueue, crowd
+from der_graph.nodes.batching import BatchedChatModel, RequestQueue, expected_calls
 from der_graph.nodes.hub import Choice
 from der_graph.nodes.huggingface.generation import Request
 from der_graph.nodes.huggingface.settings import GenerationSettings
@@ -53,7 +53,7 @@ def test_all_of_a_batch_reach_an_expert_together() -> None:
     questions: list[Any] = [f"question {i}" for i in range(8)]
     for asynchronous in (False, True):
         model = Recorder()
-        model._line = RequestQueue(quiet=FOREVER)
+        model._queue = RequestQueue(quiet=FOREVER)
         der = ChatDER(pool=[Expert("a", model, cost=1.0)], agent=ScriptedAgent("a"))
         answers = asyncio.run(der.abatch(questions)) if asynchronous else der.batch(questions)
         assert [answer.content for answer in answers] == questions
@@ -73,7 +73,7 @@ def test_a_crowd_larger_than_a_batch_fills_it() -> None:
         sizes.append(len(requests))
         return [0] * len(requests)
 
-    with crowd(4):
+    with expected_calls(4):
         futures = [line.join(Request([], GenerationSettings()), answer, 2) for _ in range(4)]
     assert [future.result(timeout=FOREVER / 4) for future in futures] == [0] * 4
     assert sizes == [2, 2]
@@ -112,7 +112,7 @@ def test_decisions_wanted_meanwhile_are_one_batch() -> None:
     assert gate.begun.wait(FOREVER)
     for thread in threads[1:]:
         thread.start()
-    while len(shared._line._line) < 3:
+    while len(shared._queue._queue) < 3:
         threading.Event().wait(0.001)
     gate.free.set()
     for thread in threads:

@@ -83,7 +83,7 @@ def test_strangers_that_wait_for_the_model_as_well_change_nothing(
     assert begun.wait(30)
     for thread in threads[1:]:
         thread.start()
-    while len(chat._line._line) < 7:
+    while len(chat._queue._queue) < 7:
         threading.Event().wait(0.001)
     free.set()
     for thread in threads:

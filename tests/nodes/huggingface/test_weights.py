@@ -255,7 +255,7 @@ def test_a_damaged_entry_is_made_again(
         (folder / weights.MANIFEST).write_text("[]")
     assert weights_folder(find_weights(str(source))) == folder
     assert len(conversions) == 2
-    assert weights.is_whole(folder)
+    assert weights.is_complete(folder)
 
 
 def test_a_failed_conversion_leaves_nothing(
