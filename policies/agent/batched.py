@@ -33,7 +33,7 @@ class BatchedAgent:
 
     def __init__(self, agent: RoutingAgent) -> None:
         self._agent = agent
-        self._line = RequestQueue(quiet=0.0)  # a decision alone is quicker than the wait
+        self._queue = RequestQueue(quiet=0.0)  # a decision alone is quicker than the wait
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # not set yet, while being copied
@@ -47,7 +47,7 @@ class BatchedAgent:
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """Choose for each situation, together with those of other callers."""
         futures = [
-            self._line.join(_Wanted(situation), self._decide_all, _AT_MOST)
+            self._queue.join(_Wanted(situation), self._decide_all, _AT_MOST)
             for situation in situations
         ]
         return [future.result() for future in futures]
