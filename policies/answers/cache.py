@@ -133,6 +133,7 @@ class AnswerCache:
         """
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Answer] = {}
+        damaged = 0
         with self._lock, self._database() as database:
             for start in range(0, len(wanted), _KEYS_A_QUERY):
                 chunk = wanted[start : start + _KEYS_A_QUERY]
@@ -143,9 +144,13 @@ class AnswerCache:
                 for key, text in rows:
                     answer = _decode(text)
                     if answer is None:  # damaged: as if it were not there, and written anew
-                        log.warning("answer cache %s: a damaged answer is passed over", self.path)
+                        damaged += 1
                     else:
                         found[key] = answer
+            if damaged:
+                log.warning(
+                    "answer cache %s: %d damaged answers are passed over", self.path, damaged
+                )
             self._hits += len(found)
             self._misses += len(wanted) - len(found)
         return found
