@@ -125,6 +125,7 @@ def create_der_graph(
         max_steps=_first(max_steps, getattr(settings, "max_steps", None), DEFAULT_MAX_STEPS),
         repeat_experts=_first(repeat_experts, getattr(settings, "repeat_experts", None), False),
         seconds=tuple(expert.seconds for expert in members),
+        unbounded=frozenset(expert.name for expert in members if expert.unbounded),
     )
     template = ktp_template(_first(ktp, getattr(settings, "ktp", None), None))
 

@@ -25,9 +25,15 @@ from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages, ktp_template
 from der_graph.nodes.quoting import writable
 from der_graph.nodes.reliability import DeadlineError, call_limit, in_time, unless_late
+from der_graph.nodes.reliability.spending import (
+    TooLongError,
+    can_be_bounded,
+    no_longer_than,
+    priced,
+)
 from der_graph.nodes.streaming import Listener, write_event
 from der_graph.nodes.tools import calls_of, reads_tools, without_tools
-from der_graph.nodes.values import extract_value, one_spelling
+from der_graph.nodes.values import extract_value, is_refusal, one_spelling
 from der_graph.state import END_CHOICE, Answer, RouteStep, Task, answers_of
 
 ChatRunnable = Runnable[Any, Any]
@@ -37,6 +43,9 @@ RESERVED_NAMES = frozenset(
     {END_CHOICE, "der_agent", "der_approval", "answer", "__start__", "__end__"}
 )
 """Names of the graph's own nodes and choices."""
+
+MAX_ANSWER_CHARS = 100_000
+"""Longest answer where nothing else is said: some 25,000 tokens."""
 
 _BAD_NAME = re.compile(r"[|:\s]")
 
@@ -58,6 +67,7 @@ class Expert:
         fingerprint: Identifies what the answers depend on (weights, generation settings), for caches.
         seconds: Usual time of one call, above 0, or None where it is not known: an expert that would not
             be done before a request's deadline is not asked.
+        max_answer_chars: Longest answer, in characters; what goes on is cut off there.
 
     Raises:
         PoolError: If the name or the cost cannot be used.
@@ -72,11 +82,19 @@ class Expert:
     token_prices: tuple[float, float] | None = None
     fingerprint: str = ""
     seconds: float | None = None
+    max_answer_chars: int = MAX_ANSWER_CHARS
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if not 0 <= self.cost < float("inf"):
             raise PoolError(f"expert '{self.name}': cost is {self.cost}; it must be a number >= 0")
+        if self.max_answer_chars < 1:
+            raise PoolError(
+                f"expert '{self.name}': max_answer_chars is {self.max_answer_chars}; it must be at least 1"
+            )
+        if self.token_prices is not None:
+            # Frozen: the only place where a call can be kept within its price.
+            object.__setattr__(self, "model", priced(self.model, self.token_prices, self.cost))
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise PoolError(
                 f"expert '{self.name}': seconds is {self.seconds}; it must be a number above 0"
@@ -111,6 +129,11 @@ class Expert:
         )
         return messages
 
+    @property
+    def unbounded(self) -> bool:
+        """Is it charged by tokens that nothing bounds? Then it may cost more than `cost`."""
+        return self.token_prices is not None and not can_be_bounded(self.model)
+
     def charge(self, input_tokens: int, output_tokens: int) -> float:
         """What a call cost, in the pool's unit."""
         if self.token_prices is None:
@@ -140,6 +163,7 @@ class Expert:
             time_left: Seconds until the deadline; `nodes/reliability/deadline.py` says what is guaranteed.
         """
         start = time.perf_counter()
+        config = no_longer_than(self.max_answer_chars, config)
         limit = call_limit(self.model, time_left)
         try:
             if len(prompts) == 1:
@@ -162,6 +186,7 @@ class Expert:
     ) -> Answer:
         """Ask one question without blocking the event loop; see `ask`."""
         start = time.perf_counter()
+        config = no_longer_than(self.max_answer_chars, config)
         limit = call_limit(self.model, time_left)
         try:
             call = self.model.ainvoke(prompt, config, **limit)
@@ -175,13 +200,15 @@ class Expert:
 
     def answer_from(self, result: Any, seconds: float) -> Answer:
         """Turn a model's result, or the exception that it raised, into an `Answer`."""
+        if isinstance(result, TooLongError):
+            result = AIMessage(result.text)
         if isinstance(result, Exception):
             late = isinstance(result, DeadlineError)
             return self._failed(str(result) if late else describe_error(result), seconds)
         if result is None:  # a user's own function that forgot to return
             return self._failed("returned nothing", seconds)
         message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
-        text = writable(message.text.strip())
+        text = writable(message.text.strip())[: self.max_answer_chars].strip()
         usage = getattr(message, "usage_metadata", None) or {}
         tokens_in = int(usage.get("input_tokens") or 0)
         tokens_out = int(usage.get("output_tokens") or 0)
@@ -193,7 +220,7 @@ class Expert:
         answer = Answer(
             expert=self.name,
             text=text,
-            value=extract_value(text) if known is None else one_spelling(str(known)) or None,
+            value=_value_of(text) if known is None else one_spelling(str(known)) or None,
             cost=cost,
             input_tokens=tokens_in,
             output_tokens=tokens_out,
@@ -218,6 +245,11 @@ class Expert:
             logprob=None,
             error=error,
         )
+
+
+def _value_of(text: str) -> str | None:
+    """The part that counts; "I do not know" agrees with nobody."""
+    return None if is_refusal(text) else extract_value(text)
 
 
 def check_name(name: str) -> None:

@@ -25,7 +25,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
-from der_graph.nodes.expert import ChatRunnable, Expert
+from der_graph.nodes.expert import MAX_ANSWER_CHARS, ChatRunnable, Expert
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
@@ -47,6 +47,7 @@ def as_expert(
     fingerprint: str | None = None,
     max_concurrency: int | None = None,
     seconds: float | None = None,
+    max_answer_chars: int = MAX_ANSWER_CHARS,
 ) -> Expert:
     """Make an expert of anything that can answer.
 
@@ -56,6 +57,7 @@ def as_expert(
             the question's text, or from the list of messages, to a text or message.
         name: Unique in the pool, without `|`, `:` or white space.
         cost: Price of one call, in the pool's unit; with `token_prices`, the most that one call may cost.
+            Chat models then get a `max_tokens` that keeps it; others are not asked under a budget.
         description: What it is good at.
         ktp: How it receives earlier answers: a template, its name, or None for the graph's.
         system: A system prompt of its own.
@@ -65,6 +67,7 @@ def as_expert(
         max_concurrency: Most calls in flight, over everything that asks this expert; for remote engines,
             which training then asks at the same time as others. None for no bound of ours.
         seconds: Usual time of one call, for deadlines; None where it is not known.
+        max_answer_chars: Longest answer, in characters; what goes on is cut off there.
 
     Raises:
         PoolError: If it cannot be an expert.
@@ -78,6 +81,7 @@ def as_expert(
         system=system,
         token_prices=token_prices,
         seconds=seconds,
+        max_answer_chars=max_answer_chars,
         fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
     )
 

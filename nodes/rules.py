@@ -1,9 +1,9 @@
-"""The rules of a route: which choices are allowed now. The graph and the training environment both ask here.
+"""The rules of a route: which choices are allowed now. The graph and the training environment ask here.
 
-END is not allowed before the first answer; an expert is asked at most once per route unless repeats are
-allowed; an expert that failed is not asked again; nobody is asked whom the request rules out, who was not
-approved, or who does not fit into its budget or its time; and after `max_steps` calls only END is left, so no
-route is longer, whatever the agent wants.
+END is not allowed before the first answer, and not on answers that are none ("I do not know."); an expert
+is asked at most once per route unless repeats are allowed; an expert that failed is not asked again;
+nobody is asked whom the request rules out, who was not approved, or who does not fit into its budget or
+its time; and after `max_steps` calls only END is left, so no route is longer, whatever the agent wants.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError, UnknownExpertError
+from der_graph.nodes.values import is_refusal
 from der_graph.state import Answer, DERContext, good_answers
 
 COST_TOLERANCE = 1e-9
@@ -28,6 +29,7 @@ class RouteRules:
         costs: What one call of each costs at most, in the pool's unit.
         max_steps: Longest route: calls of experts, failed ones included.
         repeat_experts: May an expert be asked again on the same route? The paper's preset allows it.
+        unbounded: Experts that may cost more than their price, so that no budget can pay for them.
         seconds: The usual time of one call of each, or None where it is not known; empty if of none.
     """
 
@@ -36,6 +38,7 @@ class RouteRules:
     max_steps: int = 4
     repeat_experts: bool = False
     seconds: tuple[float | None, ...] = ()
+    unbounded: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.max_steps < 1:
@@ -103,7 +106,9 @@ class RouteRules:
             answer["expert"]: answer["error"] for answer in answers if answer["error"] is not None
         }
         done = failed if self.repeat_experts else {answer["expert"] for answer in answers}
-        answered = bool(good_answers(list(answers)))
+        good = good_answers(list(answers))
+        answered = bool(good)
+        said = any(not is_refusal(answer["text"]) for answer in good)
         left = [i for i, name in enumerate(self.names) if name not in done]
         reason = "agent"
         if len(answers) >= self.steps(context.max_steps):
@@ -119,7 +124,9 @@ class RouteRules:
         if not answered and not left:
             self._raise_no_answer(failed, context, reason, before)
         free = set(left)
-        return [*(i in free for i in range(len(self.names))), answered], reason
+        # "I do not know." ends no route while somebody else can be asked.
+        ends = answered and (said or not left)
+        return [*(i in free for i in range(len(self.names))), ends], reason
 
     def _bounds(
         self, context: DERContext, spent: float, elapsed: float, refused: Collection[str]
@@ -136,8 +143,12 @@ class RouteRules:
             bounds.append(("deadline", lambda i: self._in_time(i, elapsed, deadline)))
         if context.max_cost is not None:
             budget = context.max_cost * (1 + COST_TOLERANCE)
-            bounds.append(("max_cost", lambda i: spent + self.costs[i] <= budget))
+            bounds.append(("max_cost", lambda i: spent + self._most(i) <= budget))
         return bounds
+
+    def _most(self, expert: int) -> float:
+        """The most that a call can cost."""
+        return float("inf") if self.names[expert] in self.unbounded else self.costs[expert]
 
     def _in_time(self, expert: int, elapsed: float, deadline: float) -> bool:
         usual = self.seconds[expert] if self.seconds else None
@@ -171,6 +182,12 @@ class RouteRules:
             raise BudgetError(
                 f"deadline={context.deadline:g} is too short for a single call{usual}"
             )
+        if all(self.names[i] in self.unbounded for i in before):
+            raise BudgetError(
+                f"max_cost={context.max_cost} cannot be kept by '{self.names[before[0]]}': it is charged by "
+                "the token and nothing bounds its tokens; make it of a chat model, or price it by the call"
+            )
+        before = [i for i in before if self.names[i] not in self.unbounded]
         cheapest = min(before, key=self.costs.__getitem__)
         raise BudgetError(
             f"max_cost={context.max_cost} does not pay for a single call: the cheapest expert is "

@@ -22,7 +22,7 @@ def add_pool_and_agent(parser: argparse.ArgumentParser) -> None:
         "--agent",
         default="demo",
         metavar="FOLDER",
-        help="agent folder or Hub id (default: the demo agent)",
+        help="agent folder or hf://owner/name (default: the demo agent)",
     )
 
 

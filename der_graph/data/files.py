@@ -30,8 +30,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
+from der_graph.data.reading import check_regular
 from der_graph.errors import DataError
 
 ALIAS_SEPARATOR = " | "
@@ -41,6 +42,8 @@ _LAYOUTS = (
     'a line is {"instruction", "input", "output", "candidates"} (MixInstruct; "input" and '
     '"candidates" may be left out) or {"question", "answer"}, each with "id" and "task" where known'
 )
+_LONGEST_LINE = 2**26  # characters
+_MOST_RATIO = 100  # of unpacked to packed; text reaches 50, a bomb 1,000
 _SHOWN = 80  # characters of a faulty value that an error shows
 
 
@@ -125,13 +128,14 @@ def load_examples(path: str | os.PathLike[str], *, limit: int | None = None) -> 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a plain or compressed file, with its faults turned into `DataError`."""
     try:
+        size = check_regular(path)
         # utf-8-sig: files saved on Windows often begin with a byte order mark.
         if path.suffix == ".gz":
             with gzip.open(path, "rt", encoding="utf-8-sig") as file:
-                yield from enumerate(file, 1)
+                yield from _bounded(path, file, _MOST_RATIO * size + 2**20)
         else:
             with path.open(encoding="utf-8-sig") as file:
-                yield from enumerate(file, 1)
+                yield from _bounded(path, file, size + 1)
     except FileNotFoundError:
         raise DataError(
             f"{path}: there is no such file (looked in {path.absolute().parent})"
@@ -146,6 +150,23 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: damaged or not a gzip file ({error})") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _bounded(path: Path, file: TextIO, at_most: int) -> Iterator[tuple[int, str]]:
+    """Numbered lines, none of them endless, and not more than a file of this size can honestly hold."""
+    read = number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        read += len(line)
+        if len(line) == _LONGEST_LINE and not line.endswith("\n"):
+            raise DataError(
+                f"{path}, line {number}: longer than {_LONGEST_LINE} characters; write one question a line"
+            )
+        if read > at_most:
+            raise DataError(
+                f"{path}: unpacks to more than {_MOST_RATIO} times its size; such a file is a trap or damaged"
+            )
+        yield number, line
 
 
 class _Row:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from der_graph.errors import PoolError
-from der_graph.nodes.expert import Expert, check_name
+from der_graph.nodes.expert import MAX_ANSWER_CHARS, Expert, check_name
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
@@ -79,6 +79,7 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit) -> Expert:
         system=section.system,
         token_prices=None if prices is None else (prices.input, prices.output),
         fingerprint=fingerprint,
+        max_answer_chars=section.max_answer_chars or MAX_ANSWER_CHARS,
     )
 
 

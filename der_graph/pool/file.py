@@ -17,11 +17,15 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from der_graph.data.reading import read_text
 from der_graph.errors import PluginError, PoolError
 from der_graph.plugins import find_plugin, known_names
 
 CostUnit = Literal["parameters_b", "usd", "seconds"]
 """What costs count: billions of parameters run, US dollars, or seconds."""
+
+_MOST_BYTES = 4 * 2**20
+_MOST_NODES = 100_000
 
 BACKENDS = ("huggingface", "langchain", "recorded")
 
@@ -69,6 +73,8 @@ class Backend(_Section):
     """How it receives earlier answers: a template's name or one's own; the pool's where left out."""
     token_prices: TokenPrices | None = None
     """Charge by token; `cost` is then the most that one call may cost."""
+    max_answer_chars: int | None = Field(default=None, ge=1)
+    """Longest answer, in characters; what goes on is cut off there (100,000 where left out)."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Usual time of one call: who would not be done before a request's deadline is not asked."""
 
@@ -154,15 +160,15 @@ def read_pool_file(path: Path) -> PoolFile:
             given and what is allowed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, _MOST_BYTES)
     except FileNotFoundError:
         raise PoolError(f"{path}: there is no such pool file; give a path, or 'demo'") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PoolError(f"{path}: the pool file cannot be read ({error})") from None
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PoolError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        content = load_yaml(text)
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise PoolError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
     if content is None:
         raise PoolError(
             f"{path}: the pool file is empty; it needs 'experts:' with at least one expert"
@@ -182,12 +188,12 @@ def _model_of(content: dict[str, Any]) -> type[PoolFile]:
     """The layout of a file: the built-in backends, and those of other packages that it names."""
     entries = content.get("experts")
     named = (
-        {e.get("backend") for e in entries if isinstance(e, dict)}
+        {e["backend"] for e in entries if isinstance(e, dict) and isinstance(e.get("backend"), str)}
         if isinstance(entries, list)
         else set()
     )
     sections: Any = ExpertSection
-    for name in sorted(str(given) for given in named - {None} if given not in BACKENDS):
+    for name in sorted(named - set(BACKENDS)):
         found = find_plugin("backends", name)
         if found is None:
             continue
@@ -196,6 +202,39 @@ def _model_of(content: dict[str, Any]) -> type[PoolFile]:
         sections = sections | found
     entry = Annotated[sections, Field(discriminator="backend")]
     return create_model("PoolFile", __base__=PoolFile, experts=(list[entry], Field(min_length=1)))
+
+
+def load_yaml(text: str) -> Any:
+    """What a YAML text says, with a bound on what its aliases unfold to.
+
+    Raises:
+        YAMLError: If it is none, unfolds to more than is allowed, or is nested too deeply.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _unfolded(node, {}) > _MOST_NODES:
+                raise yaml.YAMLError(f"its aliases unfold to more than {_MOST_NODES} values")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply, or holds itself") from None
+
+
+def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for when every alias is written out."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        total = 1
+        for part in parts:
+            for each in part if isinstance(part, tuple) else (part,):
+                total += _unfolded(each, known)
+        known[id(node)] = total
+    return known[id(node)]
 
 
 def expand_variables(value: Any, where: str) -> Any:
@@ -276,5 +315,8 @@ def _place(location: list[Any], content: dict[str, Any]) -> tuple[str, type[Base
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # thousands of digits
+        return "a very large number"
     return text if len(text) <= 60 else text[:57] + "..."

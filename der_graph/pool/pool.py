@@ -101,6 +101,7 @@ class Pool:
             self.settings.max_steps,
             self.settings.repeat_experts,
             tuple(expert.seconds for expert in self.experts),
+            frozenset(expert.name for expert in self.experts if expert.unbounded),
         )
 
     @property

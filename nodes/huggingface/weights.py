@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -36,6 +37,7 @@ from typing import Any, BinaryIO, Literal
 
 from filelock import FileLock
 
+from der_graph.data.reading import parse_json
 from der_graph.errors import ExpertError, PoolError, require
 
 
@@ -71,6 +73,9 @@ PACKAGED: dict[str, Packaged] = {
     ),
 }
 """Hub id -> the package that carries the same model."""
+
+_LONGEST_HEADER = 100 * 2**20  # bytes, as safetensors itself allows
+_MOST_ENTRIES = 10**6
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
@@ -232,17 +237,14 @@ def _safetensors_files(folder: Path) -> list[Path]:
 def _safetensors_parameters(file: Path) -> int:
     try:
         with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    except (OSError, ValueError, OverflowError) as error:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > _LONGEST_HEADER:
+                raise ValueError(f"its header has {length} bytes")
+            header = parse_json(stream.read(length))
+        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        return sum(math.prod(map(int, shape)) for shape in shapes)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ExpertError(f"{file} is not a safetensors file that can be read: {error}") from error
-    total = 0
-    for name, entry in header.items():
-        if name != "__metadata__":
-            size = 1
-            for side in entry["shape"]:
-                size *= side
-            total += size
-    return total
 
 
 def _downloaded(weights: Weights) -> Path | None:
@@ -432,11 +434,13 @@ def count_parameters(path: Path) -> int:
             if file.read(4) != b"GGUF":
                 raise ValueError("it does not begin with 'GGUF'")
             _, tensors, entries = struct.unpack("<IQQ", file.read(20))
+            if max(tensors, entries) > _MOST_ENTRIES:
+                raise ValueError("its header names more tensors than there can be")
             for _ in range(entries):
                 _skip_string(file)
                 _skip_value(file, _number(file, "<I"))
             return sum(_tensor_size(file) for _ in range(tensors))
-    except (ValueError, KeyError, struct.error) as error:
+    except (ValueError, KeyError, OSError, OverflowError, RecursionError, struct.error) as error:
         raise ExpertError(f"{path} is not a GGUF file that can be read: {error}") from error
 
 

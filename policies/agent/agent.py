@@ -255,7 +255,7 @@ def load_agent(name: Literal["demo"] = "demo") -> DERAgent: ...
 @overload
 def load_agent(name: str | os.PathLike[str]) -> TrainedAgent: ...
 def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
-    """Load an agent: `demo` for the shipped one, an agent folder, or a Hub id.
+    """Load an agent: `demo` for the shipped one, an agent folder, or `hf://owner/name` on the Hub.
 
     What `kind` in its config says decides: `text` is the paper's agent, a fine-tuned language model.
 

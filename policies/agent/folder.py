@@ -3,13 +3,14 @@
     agent.safetensors   weights and profiles
     config.json         everything else; written last, so a folder with it is whole
 
-A folder on disk, or a repository on the Hugging Face Hub. Nothing in it is unpickled.
+A folder on disk, or a repository on the Hugging Face Hub (`hf://owner/name`). Nothing in it is unpickled.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 import der_graph
+from der_graph.data.reading import check_regular, parse_json, read_text
 from der_graph.errors import AgentError, DERError
 from der_graph.plugins import plugins
 from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
@@ -30,44 +32,59 @@ FORMAT = 1
 """Version of the agent folder; raised when older code could not read it."""
 WEIGHTS_FILE = "agent.safetensors"
 CONFIG_FILE = "config.json"
+HUB = "hf://"
+"""How a repository on the Hub is written, so that no missing folder is ever asked for there."""
+
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
 def agent_kind(folder: Path) -> str | None:
     """What `kind` in the config says; None where it says nothing, or cannot be read."""
     try:
-        kind: str | None = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get(
-            "kind"
-        )
+        kind: str | None = parse_json(read_text(folder / CONFIG_FILE)).get("kind")
     except (OSError, ValueError, AttributeError):
         return None  # what is wrong with it is said by who reads it
     return kind
 
 
 def find_agent_folder(given: str | os.PathLike[str]) -> Path:
-    """The folder of an agent; one on the Hub is fetched.
+    """The folder of an agent; one on the Hub, `hf://owner/name`, is fetched.
+
+    A folder's name never leads to the Hub: where it is missing, a stranger may own a repository of that
+    name.
 
     Raises:
         AgentError: If there is none.
     """
+    text = str(given)
+    if text.startswith(HUB):
+        return _fetched(text)
     path = Path(given)
     if path.is_dir():
         return path
-    if str(given).count("/") == 1 and not str(given).startswith((".", "/", "~")):
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(
-                snapshot_download(
-                    str(given), allow_patterns=[WEIGHTS_FILE, CONFIG_FILE, "encoder/*"]
-                )
-            )
-        except Exception as error:
-            raise AgentError(
-                f"agent '{given}' is neither a folder here nor could it be fetched from the Hub: {error}"
-            ) from error
+    hub = f"; for a repository on the Hub write '{HUB}{text}'" if _HUB_ID.fullmatch(text) else ""
     raise AgentError(
-        f"agent '{given}': no such folder. Give 'demo', a folder written by der train, or a Hub id."
+        f"agent '{text}': no such folder. Give 'demo', or a folder written by der train{hub}."
     )
+
+
+def _fetched(given: str) -> Path:
+    repository, _, revision = given.removeprefix(HUB).partition("@")
+    if not _HUB_ID.fullmatch(repository):
+        raise AgentError(
+            f"agent '{given}': a repository on the Hub is {HUB}owner/name, or {HUB}owner/name@revision"
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = [WEIGHTS_FILE, CONFIG_FILE, "encoder/*"]
+    try:
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=patterns)
+        )
+    except Exception as error:
+        raise AgentError(
+            f"agent '{given}' could not be fetched from the Hub: {_cause(error)}"
+        ) from error
 
 
 def read_config(path: Path, kind: str | None = None) -> dict[str, Any]:
@@ -87,9 +104,9 @@ def read_config(path: Path, kind: str | None = None) -> dict[str, Any]:
             f"der train writes one: {CONFIG_FILE} and {WEIGHTS_FILE}."
         )
     try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        config: dict[str, Any] = parse_json(read_text(file))
         version = int(config["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise AgentError(f"{file} is not an agent's config: {error}") from error
     if version > FORMAT:
         raise AgentError(
@@ -131,6 +148,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        check_regular(path / WEIGHTS_FILE)
         return load_file(path / WEIGHTS_FILE)
     except Exception as error:  # safetensors has an exception type of its own
         raise AgentError(_damaged(path, f"{WEIGHTS_FILE}: {_cause(error)}")) from error

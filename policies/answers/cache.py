@@ -6,7 +6,7 @@ A greedy answer is a function of the expert, its generation settings and the pro
 the key digests. Kept in one SQLite file that several threads and processes may share: write-ahead
 log, so readers never wait for a writer; each `put_many` is one transaction, there wholly or not at
 all. Values are JSON, so opening a file from elsewhere runs nothing. A damaged file is reported and
-never deleted.
+never deleted; a damaged answer in it is as if it were not there.
 
 Failed answers are not kept: the next try may succeed.
 """
@@ -14,8 +14,10 @@ Failed answers are not kept: the next try may succeed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
+import sys
 import threading
 import time
 import weakref
@@ -23,11 +25,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from der_graph.data.reading import parse_json
 from der_graph.errors import CacheError
 from der_graph.nodes.huggingface.weights import cache_folder
 from der_graph.state import Answer
+
+log = logging.getLogger("der_graph.cache")
 
 MEMORY = ":memory:"
 """In place of a path: a cache that lives as long as the process."""
@@ -38,6 +43,17 @@ _APPLICATION_ID = (
 _VERSION = 1  # of the table; raise it when `Answer` or the table changes
 # Not `__required_keys__`: with annotations kept as text it counts what is NotRequired as well.
 _REQUIRED = frozenset(k for k, v in Answer.__annotations__.items() if "NotRequired" not in str(v))
+_KINDS: dict[str, Any] = {
+    "expert": str,
+    "text": str,
+    "value": (str, type(None)),
+    "cost": (int, float),
+    "input_tokens": int,
+    "output_tokens": int,
+    "seconds": (int, float),
+    "logprob": (int, float, type(None)),
+    "error": type(None),
+}
 _KEYS_A_QUERY = 500  # SQLite's default limit of variables was 999 for long
 _TABLE = """
     CREATE TABLE IF NOT EXISTS answers (
@@ -117,6 +133,7 @@ class AnswerCache:
         """
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Answer] = {}
+        damaged = 0
         with self._lock, self._database() as database:
             for start in range(0, len(wanted), _KEYS_A_QUERY):
                 chunk = wanted[start : start + _KEYS_A_QUERY]
@@ -124,7 +141,16 @@ class AnswerCache:
                 rows = database.execute(
                     f"SELECT key, answer FROM answers WHERE key IN ({marks})", chunk
                 )
-                found.update((key, _decode(text)) for key, text in rows)
+                for key, text in rows:
+                    answer = _decode(text)
+                    if answer is None:  # damaged: as if it were not there, and written anew
+                        damaged += 1
+                    else:
+                        found[key] = answer
+            if damaged:
+                log.warning(
+                    "answer cache %s: %d damaged answers are passed over", self.path, damaged
+                )
             self._hits += len(found)
             self._misses += len(wanted) - len(found)
         return found
@@ -260,11 +286,29 @@ class AnswerCache:
             raise CacheError(f"answer cache {self.path}: {_cure(error)} ({error})") from error
 
 
-def _decode(text: str) -> Answer:
-    answer = json.loads(text)
+def _decode(text: Any) -> Answer | None:
+    """The answer that a row holds; None if it holds none."""
+    try:
+        answer = parse_json(text)
+    except (ValueError, TypeError):
+        return None
     if not isinstance(answer, dict) or _REQUIRED - answer.keys():
-        raise sqlite3.DatabaseError("a value is no answer")
+        return None
+    fits = all(
+        isinstance(answer[name], kinds) and not isinstance(answer[name], bool)
+        for name, kinds in _KINDS.items()
+    )
+    numbers = [answer["cost"], answer["seconds"], answer["logprob"] or 0]
+    if not fits or answer["error"] is not None or not all(map(_is_number, numbers)):
+        return None
+    calls = answer.get("tool_calls", [])
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        return None
     return cast(Answer, answer)
+
+
+def _is_number(value: Any) -> bool:
+    return bool(abs(value) <= sys.float_info.max)  # not for NaN
 
 
 def _cure(error: Exception) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import pickle
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,18 +148,12 @@ def overwrite_middle(path: Path) -> None:
     path.write_bytes(data)
 
 
-def spoil_a_value(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE answers SET answer = '[1]'")
-    connection.close()
-
-
 def read_everything(path: Path) -> None:
     with open_cache(path) as cache:
         cache.get_many([f"{i}" for i in range(200)])
 
 
-@pytest.mark.parametrize("damage", [overwrite_start, overwrite_middle, spoil_a_value])
+@pytest.mark.parametrize("damage", [overwrite_start, overwrite_middle])
 def test_a_damaged_file_is_reported_and_kept(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -227,3 +224,24 @@ def test_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_path() == tmp_path / "answers.sqlite"
     with open_cache() as cache:
         assert cache.path == str(tmp_path / "answers.sqlite")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["[]", "[" * 100_000, b"\xff\xfe", "9" * 5000, "null", '{"text": "x"}', "", None,
+     {"text": 5}, {"error": 7}, {"error": "x"}, {"cost": "1"}, {"cost": 1e999}, {"seconds": None},
+     {"value": []}, {"input_tokens": True}, {"tool_calls": "x"}, {"logprob": "0"}],
+)  # fmt: skip
+def test_a_damaged_answer_is_a_miss(tmp_path: Path, damage: Any) -> None:
+    file = tmp_path / "answers.sqlite"
+    good = answer("a", "fine")
+    with open_cache(file) as cache:
+        cache.put_many({"k": good, "other": good})
+        text = json.dumps({**good, **damage}) if isinstance(damage, dict) else damage
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute(
+                "UPDATE answers SET answer = ? WHERE key = 'k'", ("" if text is None else text,)
+            )
+        assert cache.get_many(["k", "other"]) == {"other": good}
+        cache.put_many({"k": good})
+        assert cache.get_many(["k"]) == {"k": good}

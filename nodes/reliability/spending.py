@@ -1,0 +1,182 @@
+"""Calls that stay within their price and their length, whatever the model says.
+
+    priced(model, prices, cost)      a chat model is given the `max_tokens` that `cost` pays for, call by
+    call no_longer_than(chars, config)    a stream that goes on is cut off
+
+A token has one byte at least, so the bytes of a prompt bound its tokens. Functions, graphs and other
+runnables cannot be told how many tokens they may write. Knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+
+from der_graph.errors import ExpertError
+
+MOST_TOKENS = 16_384
+"""No more is asked for, however much the price pays for: providers refuse what their models cannot write."""
+
+_PER_MESSAGE = 16  # tokens that templates put around a message, at most
+
+
+class PriceError(ExpertError):
+    """A prompt that costs more than a call may."""
+
+
+def bare_chat(model: Any) -> BaseChatModel | None:
+    """The chat model inside bindings, retries and bounds; None if there is none."""
+    while not isinstance(model, BaseChatModel):
+        model = getattr(model, "bound", None)
+        if model is None:
+            return None
+    return model
+
+
+def can_be_bounded(model: Any) -> bool:
+    """Can a model be told how many tokens it may write?"""
+    return bare_chat(model) is not None
+
+
+def priced(
+    model: Runnable[Any, Any], prices: tuple[float, float], cost: float
+) -> Runnable[Any, Any]:
+    """The model, but no call of it costs more than it may; only chat models can be told.
+
+    Args:
+        model: The model.
+        prices: Per million input and output tokens.
+        cost: The most that one call may cost.
+    """
+    if isinstance(model, Priced):
+        model = model.bound
+    # A local model has bounds of its own, and is charged for what it did.
+    if bare_chat(model) is None or hasattr(bare_chat(model), "count_tokens") or prices[1] <= 0:
+        return model
+    return Priced(bound=model, prices=prices, cost=cost)
+
+
+class Priced(RunnableBinding[Any, Any]):
+    """A chat model that is told, with every call, how many tokens it may write.
+
+    Attributes:
+        prices: Per million input and output tokens.
+        cost: The most that one call may cost.
+    """
+
+    prices: tuple[float, float]
+    cost: float
+
+    def limit(self, prompt: Any, given: Any = None) -> dict[str, int]:
+        """The `max_tokens` of a call.
+
+        Args:
+            prompt: Its messages.
+            given: What the caller allows.
+
+        Raises:
+            PriceError: If the prompt alone may cost more than the call.
+        """
+        messages = (
+            prompt if isinstance(prompt, Sequence) and not isinstance(prompt, str) else [prompt]
+        )
+        size = sum(_bytes(each) + _PER_MESSAGE for each in messages)
+        left = self.cost - size * self.prices[0] / 1e6
+        tokens = int(left / self.prices[1] * 1e6 * (1 - 1e-9))
+        if tokens < 1:
+            raise PriceError(
+                f"a prompt of {size} bytes may cost more than a call may ({self.cost:g}); raise `cost`, or "
+                "shorten what is asked"
+            )
+        own = getattr(bare_chat(self.bound), "max_tokens", None)
+        bounds = [each for each in (own, given) if isinstance(each, int) and each > 0]
+        return {"max_tokens": min(tokens, MOST_TOKENS, *bounds)}
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `Runnable.invoke`, within the price."""
+        return super().invoke(input, config, **self._with(input, kwargs))
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `Runnable.ainvoke`, within the price."""
+        return await super().ainvoke(input, config, **self._with(input, kwargs))
+
+    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        """As `Runnable.batch`, with the bound of the longest prompt for all."""
+        longest = max(inputs, key=_size, default=None)
+        return super().batch(inputs, config, **(self._with(longest, kwargs) if inputs else kwargs))
+
+    async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        """As `batch`."""
+        longest = max(inputs, key=_size, default=None)
+        found = self._with(longest, kwargs) if inputs else kwargs
+        return await super().abatch(inputs, config, **found)
+
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """As `Runnable.stream`, within the price."""
+        yield from super().stream(input, config, **self._with(input, kwargs))
+
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """As `Runnable.astream`, within the price."""
+        async for piece in super().astream(input, config, **self._with(input, kwargs)):
+            yield piece
+
+    def _with(self, prompt: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {**kwargs, **self.limit(prompt, kwargs.get("max_tokens"))}
+
+
+def _size(prompt: Any) -> int:
+    return sum(map(_bytes, prompt)) if isinstance(prompt, list) else _bytes(prompt)
+
+
+def _bytes(message: Any) -> int:
+    text = message.content if isinstance(message, BaseMessage) else message
+    calls = getattr(message, "tool_calls", None) or ()
+    return len(str(text).encode("utf-8", "replace")) + sum(len(str(call)) for call in calls)
+
+
+class TooLongError(ExpertError):
+    """An answer that went on past its bound.
+
+    Args:
+        text: What was said until then.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__("the answer is too long")
+        self.text = text
+
+
+class _Length(BaseCallbackHandler):
+    """Ends a stream that has become too long."""
+
+    raise_error = True
+    run_inline = True
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._said: dict[UUID, list[str]] = {}
+        self._length: dict[UUID, int] = {}
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **_: Any) -> None:
+        """Count."""
+        text = token if isinstance(token, str) else ""
+        self._said.setdefault(run_id, []).append(text)
+        self._length[run_id] = length = self._length.get(run_id, 0) + len(text)
+        if length > self._most:
+            raise TooLongError("".join(self._said.pop(run_id)))
+
+
+def no_longer_than(most: int, config: RunnableConfig | None) -> RunnableConfig:
+    """A configuration with which streams end after so many characters, with `TooLongError`."""
+    return merge_configs(config, {"callbacks": [_Length(most)]})

@@ -1,0 +1,131 @@
+"""Calls stay within their price and their length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fakes import ScriptedAgent
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import Field
+
+from der_graph import DERContext, create_der_graph
+from der_graph.errors import BudgetError, PoolError
+from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.reliability.spending import MOST_TOKENS
+
+
+class Talker(BaseChatModel):
+    """Writes as many tokens as it may, and as many as it has bytes of prompt."""
+
+    wants: int = 10**6
+    max_tokens: int | None = None
+    asked: list[Any] = Field(default_factory=list)
+    pieces: int = 0
+
+    @property
+    def _llm_type(self) -> str:
+        return "talker"
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        self.asked.append(kwargs.get("max_tokens"))
+        tokens = min(self.wants, kwargs.get("max_tokens") or self.wants)
+        read = sum(len(str(m.content).encode()) for m in messages)
+        usage = {"input_tokens": read, "output_tokens": tokens, "total_tokens": read + tokens}
+        return ChatResult(
+            generations=[ChatGeneration(message=AIMessage("ok", usage_metadata=usage))]
+        )
+
+    def _stream(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        for _ in range(10**6):
+            self.pieces += 1
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content="word "))
+            if run_manager:
+                run_manager.on_llm_new_token("word ", chunk=chunk)
+            yield chunk
+
+
+prices = st.floats(0.01, 100)
+
+
+@given(prices, prices, st.floats(0, 2), st.text(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_no_call_costs_more_than_it_may(
+    per_in: float, per_out: float, cost: float, text: str
+) -> None:
+    expert = as_expert(Talker(asked=[]), name="a", cost=cost, token_prices=(per_in, per_out))
+    (answer,) = expert.ask([[HumanMessage(text)]])
+    assert answer["cost"] <= cost * (1 + 1e-9)
+    if answer["error"]:
+        assert "may cost more than a call may" in answer["error"]
+    for one in expert.ask([[HumanMessage(text)], [HumanMessage("x")]]):
+        assert one["cost"] <= cost * (1 + 1e-9)
+
+
+def test_the_smallest_bound_counts() -> None:
+    model = Talker(asked=[], max_tokens=50)
+    expert = as_expert(model, name="a", cost=1, token_prices=(0, 10))
+    expert.ask([[HumanMessage("x")]])
+    assert model.asked == [50]
+    dear = Talker(asked=[])
+    as_expert(dear, name="a", cost=0.001, token_prices=(0, 10)).ask([[HumanMessage("x")]])
+    assert dear.asked == [99]  # 0.001 pays for 100 at 10 a million, less the rounding
+    rich = Talker(asked=[])
+    as_expert(rich, name="a", cost=1e6, token_prices=(0, 10)).ask([[HumanMessage("x")]])
+    assert rich.asked == [MOST_TOKENS]
+    free = Talker(asked=[])
+    as_expert(free, name="a", cost=1).ask([[HumanMessage("x")]])
+    assert free.asked == [None]
+
+
+def test_what_cannot_be_bounded_is_not_asked_under_a_budget() -> None:
+    usage = {"input_tokens": 10**6, "output_tokens": 10**6, "total_tokens": 2 * 10**6}
+
+    def dear(question: str) -> AIMessage:
+        return AIMessage("ok", usage_metadata=usage)
+
+    by_token = as_expert(dear, name="dear", cost=0.1, token_prices=(5, 5))
+    by_call = as_expert(lambda q: "fine", name="cheap", cost=0.1)
+    question = {"messages": [("user", "x")]}
+    alone = create_der_graph([by_token], agent=ScriptedAgent("dear", "END")).compile()
+    with pytest.raises(BudgetError, match="nothing bounds its tokens"):
+        alone.invoke(question, context=DERContext(max_cost=5))
+    assert alone.invoke(question)["cost"] == 10
+    both = create_der_graph([by_token, by_call], agent=ScriptedAgent("cheap", "END")).compile()
+    found = both.invoke(question, context=DERContext(max_cost=5))
+    assert found["route"][0]["mask"]["dear"] is False
+    assert found["cost"] == 0.1
+
+
+def test_answers_are_cut_and_streams_ended() -> None:
+    long = as_expert(lambda q: "A" * 5_000_000, name="a", cost=1)
+    (answer,) = long.ask([[HumanMessage("x")]])
+    assert len(answer["text"]) == 100_000
+    short = as_expert(lambda q: "abcdef", name="a", cost=1, max_answer_chars=3)
+    assert short.ask([[HumanMessage("x")]])[0]["text"] == "abc"
+    with pytest.raises(PoolError, match="max_answer_chars is 0"):
+        as_expert(lambda q: "x", name="a", cost=1, max_answer_chars=0)
+
+
+def test_a_stream_that_goes_on_is_ended() -> None:
+    model = Talker(asked=[])
+    expert = as_expert(model, name="a", cost=1, max_answer_chars=100)
+    graph = create_der_graph([expert], agent=ScriptedAgent("a"), max_steps=1).compile()
+    state: dict[str, Any] = {}
+    for mode, part in graph.stream(
+        {"messages": [("user", "x")]}, stream_mode=["messages", "values"]
+    ):
+        if mode == "values":
+            state = part  # type: ignore[assignment]
+    assert model.pieces <= 25
+    assert state["answer"] == ("word " * 20).strip()
+    assert state["route"][0]["answer"]["error"] is None
