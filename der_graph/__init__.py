@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from der_graph.chat_model import ChatDER
     from der_graph.errors import DERError
     from der_graph.graph import create_der_graph
+    from der_graph.middleware import DERMiddleware
     from der_graph.nodes.expert import Expert
     from der_graph.nodes.ktp import KTPTemplate
     from der_graph.policies.agent import DERAgent, load_agent
@@ -24,6 +25,7 @@ _HOME = {
     "DERAgent": "der_graph.policies.agent.agent",
     "DERContext": "der_graph.state",
     "DERError": "der_graph.errors",
+    "DERMiddleware": "der_graph.middleware.middleware",
     "DERState": "der_graph.state",
     "Expert": "der_graph.nodes.expert",
     "KTPTemplate": "der_graph.nodes.ktp",
@@ -38,6 +40,7 @@ __all__ = [
     "DERAgent",
     "DERContext",
     "DERError",
+    "DERMiddleware",
     "DERState",
     "Expert",
     "KTPTemplate",
@@ -52,7 +55,9 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         import importlib
 
-        return getattr(importlib.import_module(_HOME[name]), name)
+        # The middleware's room says what to install where LangChain is missing.
+        home = "der_graph.middleware" if name == "DERMiddleware" else _HOME[name]
+        return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'der_graph' has no attribute {name!r}")
 
 

@@ -67,7 +67,8 @@ class Decision(TypedDict):
     reason: str
     """`agent`; or why there was nothing to choose: `max_steps`, `deadline`, `max_cost`, `not_allowed` (the
     request's lists), `not_approved` (a person's refusals), `no_expert_left`; or who chose instead of the
-    agent: `stickiness` (an expert of the last turn, as good as the best), `person` (asked for approval)."""
+    agent: `stickiness` (an expert of the last turn, as good as the best), `prompt_cache` (the last one,
+    whose cache makes it the cheaper one), `person` (asked for approval)."""
     cost_weight: float | None
     """The price of cost that the agent was given; None for agents without that knob."""
     spent: float
@@ -210,6 +211,30 @@ class DERContext:
             raise BudgetError(f"stream_tokens is {self.stream_tokens!r}; allowed: 'all', 'final'")
 
 
+Phase = Literal["planning", "executing", "recovering"]
+"""Where an agent's loop of model and tools stands: before the first tool; after tools that worked; after a
+tool that failed."""
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """What an agent's loop has done so far, where the choice is who acts next in it.
+
+    Attributes:
+        phase: Where the loop stands.
+        calls: Model calls of the run so far.
+        last_expert: Who made the last one, where that is known.
+        last_tools: Names of the tools that it called.
+        errors: Rounds of tools, the last ones in a row, in which a tool failed.
+    """
+
+    phase: Phase = "planning"
+    calls: int = 0
+    last_expert: str | None = None
+    last_tools: tuple[str, ...] = ()
+    errors: int = 0
+
+
 @dataclass(frozen=True)
 class Situation:
     """What an agent sees when it has to choose. Built by the graph and by the training environment alike.
@@ -224,6 +249,7 @@ class Situation:
         max_cost: Budget of the route, or None.
         cost_weight: The price of cost, or None for the agent's default.
         deadline_left: Seconds left for the route, or None without a deadline.
+        loop: Where the loop of an agent with tools stands, or None outside of one.
     """
 
     question: str
@@ -234,6 +260,7 @@ class Situation:
     max_cost: float | None = None
     cost_weight: float | None = None
     deadline_left: float | None = None
+    loop: LoopState | None = None
 
 
 def _shown(value: Any) -> str:

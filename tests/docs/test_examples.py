@@ -65,3 +65,10 @@ def test_adding_an_expert(repo_root: Path) -> None:
     pytest.importorskip("stable_baselines3")
     route = load_example(repo_root, "adding_an_expert").main(encoder=WordEncoder())
     assert "adder" in route
+
+
+def test_experts_in_a_langchain_agent(repo_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("langchain")
+    result = load_example(repo_root, "agent_middleware").main()
+    assert [step["choice"] for step in result["der_route"]] == ["small", "large", "small"]
+    assert "room 4 is booked. It cost 12.0" in capsys.readouterr().out

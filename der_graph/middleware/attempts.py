@@ -1,0 +1,117 @@
+"""One model call in attempts, which the synchronous and the asynchronous hook carry out alike.
+
+    route ──Attempt: this expert, so configured──> the hook calls its model ──Given──> route ──> ... ──> Done
+
+Knows nothing of how experts are chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from langchain.agents.middleware import ModelRequest, ModelResponse
+from langchain.agents.middleware.types import ModelCallResult
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import merge_configs, var_child_runnable_config
+from langgraph.constants import TAG_NOSTREAM
+
+from der_graph.errors import ExpertError
+from der_graph.nodes.conversation import EXPERTS
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.hub import Choice, RoutingAgent
+from der_graph.nodes.streaming import traced
+from der_graph.state import LoopState, Situation
+
+
+class Attempt(NamedTuple):
+    """An expert is to act."""
+
+    request: ModelRequest[Any]
+    config: RunnableConfig
+    time_left: float | None
+
+
+class Given(NamedTuple):
+    """What came of an attempt."""
+
+    result: ModelResponse[Any] | Exception
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """The call is over."""
+
+    result: ModelCallResult[Any]
+
+
+Route = Generator[Attempt, Given, ModelCallResult[Any]]
+
+
+def advance(route: Route, given: Given | None) -> Attempt | Done:
+    """Go on with a route, to its next attempt or to its end."""
+    # StopIteration cannot leave a thread by its future.
+    try:
+        return next(route) if given is None else route.send(given)
+    except StopIteration as end:
+        return Done(end.value)
+
+
+@contextmanager
+def configured(config: RunnableConfig) -> Iterator[None]:
+    """What the model inside is called with: `create_agent` hands it no configuration of its own."""
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
+
+
+def config_of(config: RunnableConfig, expert: Expert, step: int, *, draft: bool) -> RunnableConfig:
+    """What an expert is called with: drafts are not heard in the stream of messages."""
+    own: RunnableConfig = {
+        "tags": [TAG_NOSTREAM] if draft else [],
+        "metadata": {"der_expert": expert.name},
+    }
+    return merge_configs(traced(config, step), own)
+
+
+def message_of(result: ModelResponse[Any] | Exception) -> AIMessage | Exception:
+    """The message of a response, or what was raised in its place."""
+    if isinstance(result, Exception):
+        return result
+    messages = (message for message in result.result if isinstance(message, AIMessage))
+    return next(messages, ExpertError("gave no message"))
+
+
+def marked_with(
+    response: ModelResponse[Any], names: Sequence[str], cost: float
+) -> ModelResponse[Any]:
+    """The response, whose message names its experts as the graph's answers do."""
+    marked: list[Any] = []
+    for message in response.result:
+        if isinstance(message, AIMessage):
+            more = {**message.response_metadata, EXPERTS: list(names), "der_cost": cost}
+            message = message.model_copy(update={"response_metadata": more})
+        marked.append(message)
+    return ModelResponse(result=marked, structured_response=response.structured_response)
+
+
+class InLoop:
+    """An agent that sees where the loop stands."""
+
+    def __init__(self, agent: RoutingAgent, loop: LoopState) -> None:
+        self._agent = agent
+        self._loop = loop
+
+    def check_pool(self, names: Sequence[str]) -> None:
+        """As the agent's own."""
+        self._agent.check_pool(names)
+
+    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
+        """As the agent's own, with the loop in view."""
+        return self._agent.decide([replace(each, loop=self._loop) for each in situations])

@@ -1,0 +1,436 @@
+"""`DERMiddleware`: experts of a pool as the models of a LangChain agent, chosen call by call.
+
+    create_agent(model, tools, middleware=[DERMiddleware(pool, agent=...)])
+
+    one model call = one route:  decision ──> an expert acts ──┬──> its message
+                                    ^                          │
+                                    +── it failed, or a second opinion is asked for
+
+The same rules and agents choose as in the graph. What a tool refused counts as a failed answer of the expert
+that called it, so a route that recovers opens with that. Bounds hold for the whole run: from a question to
+the answer that calls no tool. Needs LangChain; knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    AgentState,
+    ModelRequest,
+    ModelResponse,
+)
+from langchain.agents.middleware.types import ExtendedModelResponse, ModelCallResult
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda, ensure_config
+from langchain_core.runnables.config import run_in_executor
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from der_graph.errors import BudgetError, ExpertError, PoolError, ToolsNotSupportedError
+from der_graph.middleware.attempts import (
+    Attempt,
+    Given,
+    InLoop,
+    Route,
+    advance,
+    config_of,
+    configured,
+    marked_with,
+    message_of,
+)
+from der_graph.middleware.loop import (
+    ToolFailed,
+    failed_rounds,
+    read_loop,
+    says_error,
+    text_for_agent,
+)
+from der_graph.middleware.models import (
+    PromptCache,
+    acting_model,
+    answer_of,
+    calls_tools,
+    failed_before,
+    messages_to_check,
+    with_system,
+)
+from der_graph.middleware.run import (
+    AgentStep,
+    Clock,
+    DERAgentState,
+    agent_step,
+    calls_so_far,
+    experts_of_last_call,
+)
+from der_graph.nodes.conversation import last_experts
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.hub import RoutingAgent, agent_for_pool, decide
+from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.reliability import in_time
+from der_graph.nodes.rules import RouteRules
+from der_graph.nodes.streaming import traced
+from der_graph.nodes.tools import reads_tools, without_tools
+from der_graph.state import (
+    END_CHOICE,
+    Answer,
+    Decision,
+    DERContext,
+    LoopState,
+    as_context,
+)
+
+if TYPE_CHECKING:
+    from der_graph.pool import Pool
+
+_DEFAULT_STEPS = 4
+_DEFAULT_STICKINESS = 0.05
+
+
+class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+    """Chooses, for each model call of a LangChain agent, which expert of a pool acts.
+
+    Args:
+        experts: A pool, or experts in the order that the agent knows. Where tools are bound, only those that
+            can call tools are asked.
+        agent: Chooses: `load_agent(...)`, or any other routing agent.
+        bounds: Budget, deadline and whom to ask where the run's own context says nothing; `max_cost` and
+            `deadline` hold for the whole run, tools included.
+        max_steps: Most experts asked for one model call, failed ones included; the pool's setting where left
+            out, or 4.
+        second_opinion: May the routing agent ask another expert about a message before it is used? That one
+            gets it by the Knowledge Transfer Prompt, and what it says is used.
+        ktp: Template of that prompt; the pool's setting where left out.
+        stickiness: The expert of the last model call acts again if its probability is at most this much
+            below the best.
+        cached_prices: By expert, the price per million input tokens that its provider has cached, in the
+            pool's unit. The last expert then goes on where that makes it the cheaper one; see
+            `PromptCache.keeps`.
+        tool_failed: Says whether a tool's result is a failure; its `status` where left out.
+        on_error: `continue`: where an expert fails, another is asked; `raise`: its error goes to the
+            middleware around this one, such as LangChain's retries and fallbacks.
+        exit_behavior: Where budget or time do not suffice for another call of a run that has begun: `end` it
+            with a message that says so, or raise `BudgetError` (`error`).
+
+    Raises:
+        PoolError: If there is no expert, a name is used twice, or a setting cannot be used.
+        AgentPoolMismatchError: If the agent was trained for other experts.
+
+    Examples:
+        ```python
+        from langchain.agents import create_agent
+
+        der = DERMiddleware(load_pool("pool.yaml"), agent=load_agent("runs/agent"))
+        agent = create_agent(der.model, tools=[search, book], middleware=[der])
+        agent.invoke({"messages": [("user", "Book a quiet room for two.")]})["der_route"]
+        ```
+    """
+
+    state_schema = (
+        DERAgentState  # of a subclass: lists of several middleware type-check only by the base
+    )
+
+    def __init__(
+        self,
+        experts: Pool | Sequence[Expert],
+        *,
+        agent: RoutingAgent,
+        bounds: DERContext | None = None,
+        max_steps: int | None = None,
+        second_opinion: bool = False,
+        ktp: str | KTPTemplate | None = None,
+        stickiness: float = _DEFAULT_STICKINESS,
+        cached_prices: Mapping[str, float] | None = None,
+        tool_failed: ToolFailed = says_error,
+        on_error: Literal["continue", "raise"] = "continue",
+        exit_behavior: Literal["end", "error"] = "end",
+    ) -> None:
+        super().__init__()
+        settings = getattr(experts, "settings", None)
+        members: list[Expert] = list(getattr(experts, "experts", experts))
+        names = tuple(expert.name for expert in members)
+        if not members:
+            raise PoolError("the pool has no experts; add at least one")
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise PoolError(f"two experts are named '{doubled[0]}'; names must be unique")
+        if on_error not in ("continue", "raise"):
+            raise PoolError(f"on_error is {on_error!r}; allowed: 'continue', 'raise'")
+        if exit_behavior not in ("end", "error"):
+            raise PoolError(f"exit_behavior is {exit_behavior!r}; allowed: 'end', 'error'")
+        if not 0 <= stickiness <= 1:
+            raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
+        self._experts = dict(zip(names, members, strict=True))
+        self._rules = RouteRules(
+            names=names,
+            costs=tuple(expert.cost for expert in members),
+            max_steps=max_steps or getattr(settings, "max_steps", None) or _DEFAULT_STEPS,
+            seconds=tuple(expert.seconds for expert in members),
+        )
+        self._agent = agent_for_pool(agent, names, self._rules.costs)
+        self._bounds = bounds or DERContext()
+        self._second_opinion = second_opinion
+        self._ktp = ktp_template(ktp or getattr(settings, "ktp", None))
+        self._stickiness = stickiness
+        self._cache = PromptCache(members, cached_prices or {})
+        self._tool_failed = tool_failed
+        self._on_error = on_error
+        self._exit_behavior = exit_behavior
+        self._callers = frozenset(e.name for e in members if calls_tools(e.model))
+        self._clock = Clock()
+        # States of model calls that no expert could answer, with the model that they came with.
+        self._given_up: deque[tuple[Any, BaseChatModel]] = deque(maxlen=32)
+
+    @property
+    def model(self) -> BaseChatModel:
+        """A model to create the agent with. It is replaced in every call, whichever it is."""
+        callers = [e for e in self._experts.values() if e.name in self._callers]
+        return acting_model((callers or list(self._experts.values()))[0])
+
+    def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any]:
+        """Open a run."""
+        self._clock.mark(runtime)
+        return {
+            "der_route": [],
+            "der_cost": 0.0,
+            "der_elapsed": 0.0,
+            "der_question": text_for_agent(state["messages"]),
+        }
+
+    async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any]:
+        """Open a run."""
+        return self.before_agent(state, runtime)
+
+    def wrap_model_call(
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], ModelResponse[Any]],
+    ) -> ModelCallResult[Any]:
+        """Choose who acts, and let it act.
+
+        Raises:
+            ToolsNotSupportedError: If tools are bound and no expert can call them.
+            BudgetError: If the bounds leave no expert at first; any time with `exit_behavior="error"`.
+            AllExpertsFailedError: If every expert that could be asked failed.
+        """
+        if self._is_fallback(request):
+            return handler(request)
+        route = self._route(request)
+        step = advance(route, None)
+        while isinstance(step, Attempt):
+            start = time.perf_counter()
+            given: ModelResponse[Any] | Exception
+            try:
+                with configured(step.config):
+                    given = handler(step.request)
+            except GraphBubbleUp:
+                raise
+            except Exception as error:
+                given = error
+            step = advance(route, Given(given, time.perf_counter() - start))
+        return step.result
+
+    async def awrap_model_call(
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
+    ) -> ModelCallResult[Any]:
+        """As `wrap_model_call`; a call that is still running at the deadline is given up."""
+        if self._is_fallback(request):
+            return await handler(request)
+        route = self._route(request)
+        step = await run_in_executor(None, advance, route, None)
+        while isinstance(step, Attempt):
+            start = time.perf_counter()
+            given: ModelResponse[Any] | Exception
+            try:
+                with configured(step.config):
+                    given = await in_time(handler(step.request), step.time_left)
+            except GraphBubbleUp:
+                raise
+            except Exception as error:
+                given = error
+            done = Given(given, time.perf_counter() - start)
+            step = await run_in_executor(None, advance, route, done)
+        return step.result
+
+    def _route(self, request: ModelRequest[Any]) -> Route:
+        """One model call as a route: asks for attempts, and returns what the call gives."""
+        state: Any = request.state
+        config = ensure_config()
+        run: list[AgentStep] = list(state.get("der_route") or [])
+        spent = before = float(state.get("der_cost") or 0.0)
+        start, elapsed = time.monotonic(), self._clock.read(request.runtime, state)
+        context = self._context(request)
+        loop = read_loop(request.messages, calls_so_far(run), self._tool_failed)
+        refused = self._refused(request, context)
+        asked: list[Answer] = []
+        steps: list[AgentStep] = []
+        response: ModelResponse[Any] | None = None
+        choose: RunnableLambda[dict[str, Any], Decision] = RunnableLambda(
+            lambda situation: self._decide(situation, loop, request, run, len(refused)),
+            name="der_decision",
+        )
+        while True:
+            taken = elapsed + time.monotonic() - start
+            situation = {
+                "question": state.get("der_question") or "",
+                "conversation": state.get("der_question") or text_for_agent(request.messages),
+                "answers": [*refused, *asked],
+                "spent": spent,
+                "elapsed": taken,
+                "refused": [],
+                "last_experts": experts_of_last_call(run) or last_experts(request.messages),
+                "stickiness": self._stickiness
+                if context.stickiness is None
+                else context.stickiness,
+                "context": context,
+                "loop": vars(loop),
+                "prices": dict(zip(self._rules.names, self._rules.costs, strict=True)),
+                "budget_left": None if context.max_cost is None else context.max_cost - spent,
+                "time_left": None if context.deadline is None else context.deadline - taken,
+            }
+            try:
+                decision = choose.invoke(situation, traced(config, len(steps)))
+            except BudgetError as error:
+                if not run or self._exit_behavior == "error":
+                    raise
+                response = ModelResponse(result=[AIMessage(f"The run was ended: {error}")])
+                break
+            except ExpertError:
+                if response is None:
+                    self._given_up.append((request.state, request.model))
+                    raise
+                break  # all that came is a message without words, as some models end their runs
+            _emit(request, "der.decision", decision)
+            if decision["choice"] == END_CHOICE:
+                steps.append(agent_step(decision, None, loop))
+                break
+            expert = self._experts[decision["choice"]]
+            draft = self._second_opinion and len(asked) + 1 < self._rules.steps(context.max_steps)
+            given = yield Attempt(
+                self._request_to(expert, request, asked, context),
+                config_of(config, expert, len(steps), draft=draft),
+                None if context.deadline is None else context.deadline - taken,
+            )
+            message = message_of(given.result)
+            price = self._cache.prices.get(expert.name)
+            answer = answer_of(expert, message, given.seconds, price)
+            spent += answer["cost"]
+            asked.append(answer)
+            steps.append(agent_step(decision, answer, loop))
+            _emit(request, "der.answer", {"step": decision["step"], **answer})
+            if isinstance(given.result, ModelResponse):
+                response = given.result
+                if answer["error"] is None and not self._second_opinion:
+                    break
+            elif self._on_error == "raise":
+                self._given_up.append((request.state, request.model))
+                raise given.result
+        elapsed += time.monotonic() - start
+        self._clock.mark(request.runtime)
+        assert response is not None  # the rules allow END only once there is an answer
+        update = {"der_route": [*run, *steps], "der_cost": spent, "der_elapsed": elapsed}
+        names = [answer["expert"] for answer in asked]
+        return ExtendedModelResponse(
+            marked_with(response, names, spent - before), Command(update=update)
+        )
+
+    def _decide(
+        self,
+        situation: dict[str, Any],
+        loop: LoopState,
+        request: ModelRequest[Any],
+        run: Sequence[AgentStep],
+        refused: int,
+    ) -> Decision:
+        answers, context = situation["answers"], situation["context"]
+        # A route that takes no second opinion ends with its first good answer, and the agent should know it.
+        steps = self._rules.steps(context.max_steps)
+        if not self._second_opinion:
+            steps = min(steps, len(answers) - refused + 1)
+        rules = replace(self._rules, max_steps=refused + steps)
+        own = {**situation, "context": replace(context, max_steps=None)}
+        decision = decide(InLoop(self._agent, loop), rules, own)
+        last = loop.last_expert
+        if last is None or answers or not decision["mask"].get(last):
+            return decision
+        earlier = [step["answer"] for step in run if step["answer"] is not None]
+        if self._cache.keeps(last, decision["choice"], request.messages, earlier):
+            decision["choice"], decision["reason"] = last, "prompt_cache"
+        return decision
+
+    def _context(self, request: ModelRequest[Any]) -> DERContext:
+        """The bounds of the run, with those forbidden who cannot act in this call."""
+        asked = as_context(request.runtime.context if request.runtime else None)
+        own = {f.name: getattr(asked, f.name) for f in fields(DERContext)}
+        given = {k: getattr(self._bounds, k) if v is None else v for k, v in own.items()}
+        context = DERContext(**given)
+        if not request.tools and request.response_format is None:
+            return context
+        unable = set(self._experts) - self._callers
+        if len(unable) == len(self._experts):
+            raise ToolsNotSupportedError(
+                f"tools are bound, and no expert can call tools: {', '.join(self._experts)}; "
+                "add an expert on a chat model with bind_tools"
+            )
+        return replace(context, forbidden_experts=[*(context.forbidden_experts or ()), *unable])
+
+    def _refused(self, request: ModelRequest[Any], context: DERContext) -> list[Answer]:
+        """Failed answers of those whose tool calls have just failed, if a dearer expert may be asked instead.
+
+        Otherwise none: who knows most sees what went wrong, and tries again.
+        """
+        errors = {
+            round_.expert: round_.error
+            for round_ in reversed(failed_rounds(request.messages, self._tool_failed))
+            if round_.expert in self._experts
+        }
+        refused = [failed_before(name, error) for name, error in errors.items() if name is not None]
+        prices = dict(zip(self._rules.names, self._rules.costs, strict=True))
+        dearest = max((prices[answer["expert"]] for answer in refused), default=0.0)
+        state: Any = request.state
+        try:
+            mask, _ = replace(self._rules, max_steps=len(refused) + 1).mask(
+                refused, replace(context, max_steps=None), spent=state.get("der_cost") or 0.0
+            )
+        except (BudgetError, ExpertError):
+            return []
+        dearer = (free and prices[name] > dearest for name, free in zip(prices, mask, strict=False))
+        return refused if any(dearer) else []
+
+    def _request_to(
+        self,
+        expert: Expert,
+        request: ModelRequest[Any],
+        drafts: Sequence[Answer],
+        context: DERContext,
+    ) -> ModelRequest[Any]:
+        messages: Any = request.messages
+        if not reads_tools(expert.model):
+            messages = without_tools(messages)
+        if any(draft["error"] is None for draft in drafts):
+            template = ktp_template(context.ktp) if context.ktp else self._ktp
+            messages = messages_to_check(messages, drafts, expert.ktp or template)
+        return request.override(
+            model=acting_model(expert),
+            messages=messages,
+            system_message=with_system(expert.system, request.system_message),
+        )
+
+    def _is_fallback(self, request: ModelRequest[Any]) -> bool:
+        """Has a middleware around this one put in another model, as no expert could answer?"""
+        return any(
+            state is request.state and model is not request.model for state, model in self._given_up
+        )
+
+
+def _emit(request: ModelRequest[Any], kind: str, content: Mapping[str, Any]) -> None:
+    if request.runtime:
+        request.runtime.stream_writer({"type": kind, **content})

@@ -1,0 +1,216 @@
+"""What `create_agent` and its other middleware need of an expert: a model, a prompt, a price.
+
+Knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import Runnable
+
+from der_graph.errors import PoolError
+from der_graph.nodes.conversation import block_beside_text
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
+from der_graph.nodes.tools import bare, rebound, with_tools
+from der_graph.state import Answer
+
+
+def calls_tools(model: Any) -> bool:
+    """Can a model be given tools, whatever it is wrapped in?"""
+
+    def probe(chat: BaseChatModel) -> BaseChatModel:
+        profile = getattr(chat, "profile", None) or {}
+        if (
+            type(chat).bind_tools is BaseChatModel.bind_tools
+            or profile.get("tool_calling") is False
+        ):
+            raise NotImplementedError
+        return chat
+
+    try:
+        rebound(model, probe)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def acting_model(expert: Expert) -> BaseChatModel:
+    """An expert's model as a model request takes it."""
+    if isinstance(expert.model, BaseChatModel):
+        return expert.model
+    return cast(BaseChatModel, WrappedModel(expert.model))
+
+
+class WrappedModel:
+    """A model inside bindings, retries or bounds, or a function, with the methods that an agent calls.
+
+    Args:
+        model: The model. What is not a method of this class is looked up at the chat model inside.
+    """
+
+    def __init__(self, model: Runnable[Any, Any]) -> None:
+        self._model = model
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: Any = None, **settings: Any
+    ) -> Runnable[Any, Any]:
+        """Let it call tools, and keep what it is wrapped in."""
+        return with_tools(self._model, tools, tool_choice, **settings)
+
+    def bind(self, **settings: Any) -> Runnable[Any, Any]:
+        """Fix settings of its calls."""
+        return self._model.bind(**settings) if settings else self._model
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_model":  # not set yet, while being copied
+            raise AttributeError(name)
+        return getattr(bare(self._model), name)
+
+
+def with_system(system: str | None, message: SystemMessage | None) -> SystemMessage | None:
+    """An expert's own system prompt before the agent's, whose content blocks are kept."""
+    if system is None or message is None:
+        return message if system is None else SystemMessage(system)
+    if isinstance(message.content, str):
+        return SystemMessage(f"{system}\n\n{message.content}")
+    return SystemMessage([{"type": "text", "text": system}, *message.content])
+
+
+def messages_to_check(
+    messages: Sequence[AnyMessage], drafts: Sequence[Answer], template: KTPTemplate
+) -> list[AnyMessage]:
+    """The conversation with what other experts would do now, as a Knowledge Transfer Prompt.
+
+    Args:
+        messages: The conversation.
+        drafts: The answers to it so far, in order.
+        template: The wording.
+    """
+    told = [replace_text(draft) for draft in drafts]
+    humans = [i for i, message in enumerate(messages) if isinstance(message, HumanMessage)]
+    at = humans[-1] if humans else len(messages)
+    question = messages[at].text if humans else ""
+    if not humans or block_beside_text(messages[at]):
+        return [*messages, HumanMessage(ktp_text(question, told, template))]
+    before, after = messages[:at], messages[at + 1 :]
+    return cast(list[AnyMessage], ktp_messages(before, question, told, template, tail=after))
+
+
+def replace_text(answer: Answer) -> Answer:
+    """An answer whose text says what it would call."""
+    calls = answer.get("tool_calls") or []
+    lines = [f"call {c['name']}({json.dumps(c['args'], sort_keys=True)})" for c in calls]
+    told = Answer(**answer)
+    told["text"] = "\n".join([answer["text"], *lines]).strip()
+    return told
+
+
+def answer_of(
+    expert: Expert,
+    result: AIMessage | Exception,
+    seconds: float,
+    cached_price: float | None,
+) -> Answer:
+    """What came of one call. Calls of tools count by what is called, and cached tokens at their price.
+
+    Args:
+        expert: Who was asked.
+        result: Its message, or what it raised.
+        seconds: How long it took.
+        cached_price: Price per million input tokens that came from the provider's cache; None for the
+            price of any other input token.
+    """
+    answer = expert.answer_from(result, seconds)
+    calls = answer.get("tool_calls")
+    if calls:
+        named = sorted(json.dumps([c["name"], c["args"]], sort_keys=True) for c in calls)
+        answer["value"] = "; ".join(named)
+    if cached_price is not None and isinstance(result, AIMessage) and expert.token_prices:
+        usage: Mapping[str, Any] = result.usage_metadata or {}
+        details = usage.get("input_token_details") or {}
+        cached = min(int(details.get("cache_read") or 0), answer["input_tokens"])
+        answer["cost"] -= cached * (expert.token_prices[0] - cached_price) / 1e6
+    return answer
+
+
+def failed_before(expert: str, error: str) -> Answer:
+    """A failed answer whose cost and time the run has counted already."""
+    return Answer(
+        expert=expert,
+        text="",
+        value=None,
+        cost=0.0,
+        input_tokens=0,
+        output_tokens=0,
+        seconds=0.0,
+        logprob=None,
+        error=error,
+    )
+
+
+class PromptCache:
+    """Prices of the next call, where a provider keeps the prompt of the last one.
+
+    Args:
+        experts: The pool.
+        cached_prices: Price per million cached input tokens, by expert, in the pool's unit.
+
+    Raises:
+        PoolError: If a price is of an unknown expert, of one without token prices, or above its input price.
+    """
+
+    def __init__(self, experts: Sequence[Expert], cached_prices: Mapping[str, float]) -> None:
+        self._experts = {expert.name: expert for expert in experts}
+        self.prices = dict(cached_prices)
+        for name, price in self.prices.items():
+            expert = self._experts.get(name)
+            if expert is None or expert.token_prices is None:
+                what = "is not in the pool" if expert is None else "has no token_prices"
+                raise PoolError(f"cached_prices: expert '{name}' {what}")
+            if not 0 <= price <= expert.token_prices[0]:
+                raise PoolError(
+                    f"cached_prices: '{name}' has {price}; it must be from 0 to its input price, "
+                    f"{expert.token_prices[0]:g}"
+                )
+
+    def keeps(
+        self, last: str, choice: str, messages: Sequence[AnyMessage], answers: Sequence[Answer]
+    ) -> bool:
+        """Should the last expert go on, although the agent chose another one?
+
+        It should where the other is the cheaper one by the list, and so may have been chosen for its price,
+        but not with what the last one's provider has in its cache. An expert that is dearer by the list was
+        chosen for what it can do.
+
+        Args:
+            last: The last expert.
+            choice: The agent's choice.
+            messages: The next prompt.
+            answers: The answers of the run so far, in order.
+        """
+        if last == choice or last not in self.prices:
+            return False
+        seen = {answer["expert"]: answer for answer in answers if answer["error"] is None}
+        if last not in seen or self._experts[choice].token_prices is None:
+            return False
+        read = seen[last]["input_tokens"] + seen[last]["output_tokens"]
+        prompt = max(read, estimate_tokens("".join(message.text for message in messages)))
+        written = seen[last]["output_tokens"]
+
+        def price(name: str, *, by_list: bool) -> float:
+            expert, known = self._experts[name], seen.get(name)
+            listed = expert.charge(prompt, written)
+            if by_list or known is None or name not in self.prices or expert.token_prices is None:
+                return listed
+            kept = min(prompt, known["input_tokens"] + known["output_tokens"])
+            return listed - kept * (expert.token_prices[0] - self.prices[name]) / 1e6
+
+        if price(choice, by_list=True) >= price(last, by_list=True):
+            return False
+        return price(last, by_list=False) < price(choice, by_list=False)
