@@ -113,6 +113,14 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seen_warning(count: int, of: int, data: str) -> str:
+    """What to say of questions that an agent has learnt from."""
+    return (
+        f"warning: the agent was trained on {count} of the {of} questions of {data}, or chosen by them, so "
+        "its figures are better than on new questions; give others"
+    )
+
+
 def say(line: str) -> None:
     """Report on standard error: standard output is for results."""
     print(line, file=sys.stderr, flush=True)
@@ -124,6 +132,17 @@ def seconds(text: str) -> float:
     if value == 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
+
+
+def cost_range(text: str) -> tuple[float, float]:
+    """Read two numbers above 0, the lower one first."""
+    try:
+        low, high = (seconds(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOW,HIGH") from None
+    if low > high:
+        raise argparse.ArgumentTypeError(f"{text!r}: the lower one comes first")
+    return low, high
 
 
 def cost(text: str) -> float:

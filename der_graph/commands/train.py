@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from der_graph.commands.options import Commands, add_cache, add_data, add_pool, add_seed, cost, say
+from der_graph.commands.options import (
+    Commands,
+    add_cache,
+    add_data,
+    add_pool,
+    add_seed,
+    cost,
+    cost_range,
+    say,
+)
 
 
 def add(commands: Commands) -> None:
@@ -45,6 +54,13 @@ def add(commands: Commands) -> None:
         type=cost,
         metavar="W",
         help="price of cost where a request names none (default: the preset's)",
+    )
+    parser.add_argument(
+        "--cost-weight-range",
+        type=cost_range,
+        metavar="LOW,HIGH",
+        help="prices of cost that one agent is trained for (default: 0.02,2, and higher where calls are "
+        "charged by tokens and only such prices keep to the cheapest expert)",
     )
     parser.add_argument(
         "--question-dims",
@@ -130,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
     changes = {
         "steps": args.steps,
         "cost_weight": args.cost_weight,
+        "cost_weight_range": args.cost_weight_range,
         "text_encoder": args.encoder,
         "features": None if args.feature is None else tuple(args.feature),
         "patience": args.patience,

@@ -40,7 +40,8 @@ ALIAS_SEPARATOR = " | "
 
 _LAYOUTS = (
     'a line is {"instruction", "input", "output", "candidates"} (MixInstruct; "input" and '
-    '"candidates" may be left out) or {"question", "answer"}, each with "id" and "task" where known'
+    '"candidates" may be left out) or {"question", "answer"} ("answer" may be left out for metrics that need '
+    'none), each with "id" and "task" where known'
 )
 _LONGEST_LINE = 2**26  # characters
 _MOST_RATIO = 100  # of unpacked to packed; text reaches 50, a bomb 1,000
@@ -73,7 +74,8 @@ class Example:
     Attributes:
         id: Unique in its file; `<file>/<line>` where the file gives none.
         question: The question, never empty.
-        reference: The right answer; several spellings stand in one string, separated by " | ".
+        reference: The right answer; several spellings stand in one string, separated by " | ". Empty where
+            nobody knows it: some metrics need none.
         task: Kind of question, for reports by task; empty where unknown.
         candidates: Recorded answers by model name; empty where there are none.
         history: The conversation before the question, as pairs of role (`system`, `user`, `assistant`) and
@@ -234,15 +236,11 @@ class _Row:
         return text
 
     def reference(self, name: str) -> str:
-        """The reference answer; a list of spellings becomes one string."""
+        """The reference answer, empty where nobody knows it; a list of spellings becomes one string."""
         value = self.row.get(name)
         if isinstance(value, list) and value:
             return ALIAS_SEPARATOR.join(self.text({name: item}, name) for item in value)
-        reference = self.text(self.row, name)
-        # Long-form data may have an empty output with recorded qualities; a short answer is there.
-        if not reference.strip() and name == "answer":
-            self.fail('"answer" is empty')
-        return reference
+        return self.text(self.row, name, default="")
 
     def candidates(self) -> dict[str, Candidate]:
         given = self.row.get("candidates")

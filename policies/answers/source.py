@@ -240,8 +240,7 @@ def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> No
 def _priced(expert: Expert, cached: Answer) -> Answer:
     """A cached answer at the price of today: the cache's keys know weights and prompts, not prices."""
     answer = cached.copy()
-    tokens = answer["input_tokens"], answer["output_tokens"]
-    answer["cost"] = expert.charge(*tokens) if any(tokens) else expert.cost
+    answer["cost"] = expert.cost_of(answer)
     return answer
 
 

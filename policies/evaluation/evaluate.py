@@ -131,12 +131,18 @@ def evaluate(
         say(f"first answers: {len(examples)} questions, {len(members)} experts")
         first = sources.of(members).first_answers() if wants_oracle else []
         learned = None
+        expected: tuple[float, ...] = ()
         if train:
             say(f"first answers that routers and cascades learn from: {len(train)} questions")
             taught = AnswerSource(
                 members, train, metric, ktp=ktp, cache=cache, on_asked=sources.count
             )
             rows = taught.first_answers()
+            if not all(expert.charge.fixed for expert in members):
+                expected = tuple(
+                    float(np.mean([row[i].answer["cost"] for row in rows]))
+                    for i in range(len(members))
+                )
             learned = Learnt(
                 taught.questions,
                 np.array([[o.quality for o in row] for row in rows], dtype=np.float64),
@@ -154,6 +160,7 @@ def evaluate(
         ranker=ranker,
         fixed_orders=fixed_orders,
         seed=seed,
+        expected=expected,
     )
     methods, skipped = build_methods(agent, setting, baselines)
     episodes: dict[str, list[Episode]] = {}

@@ -13,10 +13,12 @@ import numpy as np
 
 from der_graph.data import Example
 from der_graph.errors import AgentPoolMismatchError, DataError
-from der_graph.nodes.expert import Expert
+from der_graph.nodes.charge import CallSize, Charge
+from der_graph.nodes.expert import Expert, size_of
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerCache, AnswerSource, Request, check_recorded
 from der_graph.policies.observation import Observer
+from der_graph.policies.observation.call_costs import expected_costs, fit_call_costs
 from der_graph.policies.observation.evidence import answer_tokens
 from der_graph.policies.observation.profiles import choose_questions, ease_of, with_expert
 from der_graph.policies.quality import QualityMetric, get_metric
@@ -82,6 +84,11 @@ def probe_expert(
         qualities=[outcome.quality for outcome in outcomes],
         lengths=[answer_tokens(outcome.answer) for outcome in outcomes],
         description=expert.description,
+        charge=expert.charge,
+        sizes=[
+            None if outcome.answer["error"] is not None else size_of(outcome.answer)
+            for outcome in outcomes
+        ],
     )
     return changed, float(np.mean([outcome.quality for outcome in outcomes]))
 
@@ -95,6 +102,8 @@ def add_expert(
     qualities: Sequence[float],
     lengths: Sequence[float],
     description: str = "",
+    charge: Charge | None = None,
+    sizes: Sequence[CallSize | None] = (),
 ) -> DERAgent:
     """Make an agent that knows one more expert, by its results on probe questions.
 
@@ -106,12 +115,16 @@ def add_expert(
         qualities: Its quality on each, in [0, 1].
         lengths: Tokens of its answers.
         description: What it is good at, in words.
+        charge: How its calls are charged, where that is not `cost` for each.
+        sizes: What each call used; None for a failed one.
 
     Raises:
         AgentPoolMismatchError: If it is known already, or the agent was trained for a fixed pool.
     """
     _check_new(agent, name)
     observer = agent.observer
+    learnt = {} if charge is None else fit_call_costs([[size] for size in sizes], [charge])
+    (cost,) = expected_costs([cost], [charge] if charge else [], learnt.get("call_size"))
     costs = [*observer.costs.tolist(), cost]
     arrays = with_expert(
         observer.arrays,
@@ -121,6 +134,7 @@ def add_expert(
         np.asarray(lengths, dtype=np.float32),
         description,
         costs=costs,
+        call_costs=learnt,
     )
     return agent.over(
         Observer(
@@ -131,6 +145,7 @@ def add_expert(
             arrays,
             observer.features,
             np.zeros((len(agent.names) + 1, 0), dtype=np.float32),
+            observer.scale,
         )
     )
 
