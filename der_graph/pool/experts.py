@@ -29,9 +29,7 @@ from der_graph.pool.file import (
 )
 
 
-def expert_of(
-    section: Backend, folder: Path, unit: CostUnit, second_price: float = 0.0
-) -> Expert:
+def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: float = 0.0) -> Expert:
     """Make an expert of its entry.
 
     Args:
