@@ -65,7 +65,8 @@ class Expert:
         system: A system prompt of its own, put before the conversation's.
         token_prices: Prices of tokens, in the pool's unit, or None for a price per call; a pair is the prices
             per million input and output tokens.
-        fingerprint: Identifies what the answers depend on (weights, generation settings), for caches.
+        fingerprint: Identifies what the answers depend on (weights, generation settings), for caches; empty
+            where nobody can tell, and then answers are not kept.
         seconds: Usual time of one call, above 0, or None where it is not known: an expert that would not
             be done before a request's deadline is not asked.
         max_answer_chars: Longest answer, in characters; what goes on is cut off there.
@@ -243,6 +244,9 @@ class Expert:
             answer["tool_calls"] = calls
         if cached:
             answer["cached_tokens"] = cached
+        version = model_version(message)
+        if version:
+            answer["version"] = version
         answer["cost"] = self.cost_of(answer)
         return answer
 
@@ -264,6 +268,14 @@ class Expert:
 def _value_of(text: str) -> str | None:
     """The part that counts; "I do not know" agrees with nobody."""
     return None if is_refusal(text) else extract_value(text)
+
+
+def model_version(message: BaseMessage) -> str:
+    """What a provider says of the model that answered: its dated name and its system's fingerprint."""
+    said = (
+        message.response_metadata.get(key) for key in ("model_name", "model", "system_fingerprint")
+    )
+    return " ".join(dict.fromkeys(str(part) for part in said if part))
 
 
 def size_of(answer: Answer) -> CallSize:

@@ -14,6 +14,8 @@ from der_graph.commands.options import (
     add_seed,
     add_trained_metric,
     cost,
+    examples_of,
+    metric_of,
     say,
     seen_warning,
 )
@@ -73,6 +75,14 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="questions whose wall clock is split, uncached, one at a time (default: 20; 0 for none)",
     )
+    parser.add_argument(
+        "--fresh",
+        type=int,
+        default=5,
+        metavar="N",
+        help="cached answers of each remote expert that are asked again, to see whether it is still the same "
+        "model (default: 5; 0 for none)",
+    )
     add_seed(parser)
     add_cache(parser)
     parser.add_argument("--json", action="store_true", help="print report.json to standard output")
@@ -81,7 +91,6 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data import load_examples
     from der_graph.data.leaks import shared_questions
     from der_graph.nodes.hub import agent_for_pool
     from der_graph.policies.agent import learnt_from, load_agent, trained_metric
@@ -90,15 +99,14 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.policies.evaluation import BASELINES, evaluate, write_report
     from der_graph.policies.evaluation.provenance import agent_info, data_info, pool_info, run_info
     from der_graph.policies.evaluation.summary import is_live, summarize
-    from der_graph.policies.quality import get_metric
     from der_graph.policies.training.checks import usable
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)
     agent = agent_for_pool(load_agent(args.agent), pool.rules)
-    examples = load_examples(args.data, limit=args.limit)
-    train = load_examples(args.train, limit=args.train_limit) if args.train else []
-    metric = get_metric(args.metric or trained_metric(agent))
+    examples = examples_of(args, args.data, args.limit)
+    train = examples_of(args, args.train, args.train_limit) if args.train else []
+    metric = metric_of(args, args.metric or trained_metric(agent))
     examples, _, notes = usable(examples, metric, pool.names, "evaluation")
     seen = learnt_from(agent, examples)
     if seen:
@@ -127,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
             ranker=RewardRanker(args.ranker) if args.ranker else None,
             cache=cache,
             seed=args.seed,
+            fresh=args.fresh,
             say=say,
         )
     live = is_live(found)

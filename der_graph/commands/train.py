@@ -8,12 +8,21 @@ from der_graph.commands.options import (
     Commands,
     add_cache,
     add_data,
+    add_metric_settings,
     add_pool,
     add_seed,
     cost,
     cost_range,
+    examples_of,
+    metric_of,
     say,
 )
+
+METRICS = (
+    "match, numeric, exact, choice, token_f1, rouge_l, math, bertscore, bartscore, bleurt, judge:MODEL, "
+    "MODULE:FUNCTION, recorded:SCORE"
+).split(", ")
+"""Named here too, so that `--help` needs no import of them; a test compares."""
 
 
 def add(commands: Commands) -> None:
@@ -47,8 +56,12 @@ def add(commands: Commands) -> None:
     )
     add_seed(parser)
     parser.add_argument(
-        "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
+        "--metric",
+        default="match",
+        metavar="NAME",
+        help=f"what a good answer is: {', '.join(METRICS)} (default: match)",
     )
+    add_metric_settings(parser)
     parser.add_argument(
         "--cost-weight",
         type=cost,
@@ -128,7 +141,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from pathlib import Path
 
-    from der_graph.data import load_examples
     from der_graph.errors import DataError
     from der_graph.policies.answers import open_cache
     from der_graph.policies.observation import ObservationConfig
@@ -136,9 +148,9 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)
-    examples = load_examples(args.data, limit=args.limit)
+    examples = examples_of(args, args.data, args.limit)
     if args.dev:
-        dev = load_examples(args.dev)
+        dev = examples_of(args, args.dev)
     else:
         examples, dev = split_dev(examples, seed=args.seed)
     if not dev:
@@ -173,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
             config,
             rules=pool.rules,
             ktp=pool.settings.ktp,
-            metric=args.metric,
+            metric=metric_of(args, args.metric),
             cache=cache,
             encoder=args.embeddings,
             resume=args.resume,

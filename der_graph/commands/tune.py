@@ -13,6 +13,8 @@ from der_graph.commands.options import (
     add_pool_and_agent,
     add_trained_metric,
     cost,
+    examples_of,
+    metric_of,
     say,
     seen_warning,
 )
@@ -49,7 +51,6 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data import load_examples
     from der_graph.data.leaks import seen_before
     from der_graph.errors import AgentError, BudgetError
     from der_graph.nodes.hub import agent_for_pool
@@ -62,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
         measure_price,
         refine,
     )
-    from der_graph.policies.quality import get_metric
     from der_graph.policies.training.checks import usable
     from der_graph.pool import load_pool
 
@@ -81,10 +81,8 @@ def run(args: argparse.Namespace) -> int:
             f"cost {point.cost.estimate:.4g} {unit}   {point.calls:.2f} calls"
         )
 
-    metric = get_metric(args.metric or trained_metric(agent))
-    examples, _, notes = usable(
-        load_examples(args.data, limit=args.limit), metric, pool.names, "dev"
-    )
+    metric = metric_of(args, args.metric or trained_metric(agent))
+    examples, _, notes = usable(examples_of(args, args.data, args.limit), metric, pool.names, "dev")
     trained = seen_before(examples, agent.metadata.get("seen", {}).get("train", ""))
     if trained:
         notes.append(seen_warning(len(trained), len(examples), args.data))

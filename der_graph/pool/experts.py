@@ -13,10 +13,11 @@ from typing import Any
 from der_graph.errors import PoolError
 from der_graph.nodes.charge import TokenPrices
 from der_graph.nodes.expert import MAX_ANSWER_CHARS, Expert, check_name
+from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
-from der_graph.nodes.langchain import as_chat_runnable, bounded, fingerprint_of
+from der_graph.nodes.langchain import as_chat_runnable, bounded
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.pool.file import (
     Backend,

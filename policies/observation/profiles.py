@@ -180,6 +180,55 @@ def with_expert(
     return changed
 
 
+def refreshed(
+    arrays: dict[str, Vectors],
+    encoder: TextEncoder,
+    position: int,
+    questions: Sequence[str],
+    qualities: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.float32],
+    *,
+    costs: Sequence[float],
+    call_costs: dict[str, Vectors],
+) -> dict[str, Vectors]:
+    """The profiles with one expert known by new results instead of its old ones.
+
+    Args:
+        arrays: The profiles so far.
+        encoder: The sentence encoder.
+        position: Of the expert.
+        questions: What it was asked anew; those that are no probe questions count for its mean alone.
+        qualities: (questions,) its quality on each.
+        lengths: (questions,) tokens of its answers.
+        costs: Price of one call of each expert.
+        call_costs: What `fit_call_costs` gave for it; empty where its calls all cost the same.
+    """
+    changed = {name: array.copy() for name, array in arrays.items()}
+    quality = changed["probe_quality"]
+    before = mean_skill(quality)[position]
+    others = [i for i in range(quality.shape[1]) if i != position]
+    results = np.full(len(quality), np.nan, dtype=np.float32)
+    for i, probe in enumerate(_same_question(arrays["probe_vectors"], encoder.encode(questions))):
+        if probe is not None:
+            results[probe] = qualities[i]
+    if np.isnan(results).all():  # none of them is a probe question: only the mean is known
+        results[:] = float(np.mean(qualities))
+    order = [*others, position]
+    column = (
+        completed(quality[:, others], results, [costs[i] for i in order]) if others else results
+    )
+    quality[:, position] = column
+    shift = mean_skill(quality)[position] - before
+    if position < len(changed.get("quality_mean", ())):
+        changed["quality_mean"][position] += shift
+    if "length_profile" in changed:
+        new = np.asarray(lengths, dtype=np.float32)[:, None]
+        changed["length_profile"][:, position] = length_profile(new)[:, 0]
+    if call_costs and "call_size" in changed:
+        changed["call_size"][:, position] = call_costs["call_size"][:, 0]
+    return changed
+
+
 def with_results(
     arrays: dict[str, Vectors],
     encoder: TextEncoder,

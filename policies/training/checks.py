@@ -146,26 +146,26 @@ def ask_a_few(source: AnswerSource) -> None:
     _check_failures(source.experts, [outcomes[k : k + n] for k in range(0, len(outcomes), n)])
 
 
-def check_first_answers(source: AnswerSource, first: Outcomes) -> None:
+def check_first_answers(source: AnswerSource, first: Outcomes) -> list[str]:
     """Refuse what no agent can learn from.
 
     Args:
         source: Training questions and answers.
         first: Every expert's first answer to each.
 
+    Returns:
+        What to say where little can be learnt.
+
     Raises:
-        DataError: If every call of an expert failed, or nothing tells the experts apart.
+        DataError: If every call of an expert failed, no answer is right, or nothing tells the experts apart,
+            neither quality nor cost.
     """
     _check_failures(source.experts, first)
     quality = np.array([[outcome.quality for outcome in row] for row in first])
-    if (
-        len(source.experts) < 2
-        or (quality != quality[:, :1]).any()
-        or _transfer_helps(source, first)
-    ):
-        return
+    same = not (quality != quality[:, :1]).any()
+    if len(source.experts) < 2 or not same or _transfer_helps(source, first):
+        return []
     level = float(quality.mean())
-    cheapest = min(source.experts, key=lambda expert: expert.cost)
     if level == 0.0:
         example, answer = source.examples[0], first[0][0].answer
         raise DataError(
@@ -174,11 +174,18 @@ def check_first_answers(source: AnswerSource, first: Outcomes) -> None:
             f"{example.reference[:_SHOWN]!r}, '{answer['expert']}' said {answer['text'][:_SHOWN]!r}. Check "
             "the references, or choose another metric"
         )
-    raise DataError(
-        f"nothing tells the experts apart: each has the same quality on every training question (mean "
-        f"{level:.3f}), so there is nothing to learn. Ask '{cheapest.name}', the cheapest, alone; or give "
-        "harder questions, or another metric"
-    )
+    costs = np.array([[outcome.answer["cost"] for outcome in row] for row in first]).mean(axis=0)
+    what = f"each expert has the same quality on every training question (mean {level:.3f})"
+    if np.ptp(costs) <= 1e-9 * costs.max():
+        raise DataError(
+            f"nothing tells the experts apart: {what}, and all cost the same, so there is nothing to learn. "
+            "Give harder questions, or another metric"
+        )
+    cheapest = source.experts[int(costs.argmin())].name
+    return [
+        f"warning: {what}; all that can be learnt is to ask '{cheapest}', the cheapest. Harder questions, or "
+        "another metric, may tell them apart"
+    ]
 
 
 def first_report(experts: Sequence[Expert], first: Outcomes, dev_first: Outcomes) -> list[str]:

@@ -141,7 +141,8 @@ def train_agent(
         dev_first = dev_source.first_answers()
     for line in first_report(members, first, dev_first):
         say(line)
-    check_first_answers(source, first)
+    for line in check_first_answers(source, first):
+        say(line)
     config = with_prices_for(config, members, first)
     metadata = {
         "training": {**config.plain(), "metric": scorer.name, "versions": versions()},

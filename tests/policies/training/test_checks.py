@@ -64,6 +64,9 @@ def test_nothing_right_and_nothing_different_are_refused(tmp_path: Path) -> None
     with pytest.raises(DataError, match="nothing tells the experts apart"):
         tried(right, toy_examples(20), tmp_path)
     assert not (tmp_path / "config.json").exists()
+    right[1] = replace(right[1], cost=2.0)
+    said = tried(right, toy_examples(20), tmp_path)
+    assert any("all that can be learnt is to ask 'a', the cheapest" in line for line in said)
 
 
 def test_experts_that_differ_only_after_a_transfer_are_worth_training(tmp_path: Path) -> None:
