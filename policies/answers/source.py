@@ -242,12 +242,12 @@ class AnswerSource:
                 for e in sample
             ]
             answers = expert.ask(prompts)
-            good = {
+            good: dict[_Key, Answer] = {
                 (e, position, None): a
                 for e, a in zip(sample, answers, strict=True)
                 if not a["error"]
             }
-            scores = self._score(dict(good))
+            scores = self._score(good)
             new = [
                 Outcome(a, scores.get((e, position, None), 0.0))
                 for e, a in zip(sample, answers, strict=True)
