@@ -126,10 +126,12 @@ def create_der_graph(
         repeat_experts=_first(repeat_experts, getattr(settings, "repeat_experts", None), False),
         seconds=tuple(expert.seconds for expert in members),
         unbounded=frozenset(expert.name for expert in members if expert.unbounded),
+        charges=tuple(expert.charge for expert in members),
+        cost_unit=getattr(settings, "cost_unit", ""),
     )
     template = ktp_template(_first(ktp, getattr(settings, "ktp", None), None))
 
-    agent = agent_for_pool(agent, names, rules.costs)
+    agent = agent_for_pool(agent, rules)
     graph = StoppableBuilder(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )
@@ -155,7 +157,7 @@ def create_der_graph(
     audiences = Audiences(
         rules,
         stream_tokens,
-        frozenset(expert.name for expert in members if expert.token_prices is not None),
+        frozenset(expert.name for expert in members if not expert.charge.fixed),
         votes=hasattr(agent, "select"),
     )
     edge = decision_edge(

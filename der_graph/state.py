@@ -47,6 +47,11 @@ class Answer(TypedDict):
     """Mean log-probability of the generated tokens, in nats, <= 0; None where the backend does not say."""
     error: str | None
     """Why the expert failed, in one line; None if it answered."""
+    cached_tokens: NotRequired[int]
+    """Prompt tokens that the provider had in its cache; absent if none."""
+    version: NotRequired[str]
+    """What the provider says of the model that answered (its dated name, its system's fingerprint); absent
+    where it says nothing."""
     tool_calls: NotRequired[list[dict[str, Any]]]
     """The tools that it wants called (`name`, `args`, `id`, `type`); absent if there are none."""
 

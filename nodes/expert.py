@@ -22,6 +22,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.errors import GraphBubbleUp
 
 from der_graph.errors import ExpertError, PoolError
+from der_graph.nodes.charge import CallSize, Charge, TokenPrices, token_prices
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages, ktp_template
 from der_graph.nodes.quoting import writable
 from der_graph.nodes.reliability import DeadlineError, call_limit, in_time, unless_late
@@ -62,12 +63,14 @@ class Expert:
         description: What it is good at, in a few words; agents that know experts by profile read it.
         ktp: How it receives earlier answers; None for the graph's template.
         system: A system prompt of its own, put before the conversation's.
-        token_prices: Price per million input and output tokens, in the pool's unit, or None for a price
-            per call.
-        fingerprint: Identifies what the answers depend on (weights, generation settings), for caches.
+        token_prices: Prices of tokens, in the pool's unit, or None for a price per call; a pair is the prices
+            per million input and output tokens.
+        fingerprint: Identifies what the answers depend on (weights, generation settings), for caches; empty
+            where nobody can tell, and then answers are not kept.
         seconds: Usual time of one call, above 0, or None where it is not known: an expert that would not
             be done before a request's deadline is not asked.
         max_answer_chars: Longest answer, in characters; what goes on is cut off there.
+        second_price: Price of a second of a call, in the pool's unit, added to what else it costs.
 
     Raises:
         PoolError: If the name or the cost cannot be used.
@@ -79,10 +82,11 @@ class Expert:
     description: str = ""
     ktp: KTPTemplate | None = None
     system: str | None = None
-    token_prices: tuple[float, float] | None = None
+    token_prices: TokenPrices | tuple[float, float] | None = None
     fingerprint: str = ""
     seconds: float | None = None
     max_answer_chars: int = MAX_ANSWER_CHARS
+    second_price: float = 0.0
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -98,6 +102,10 @@ class Expert:
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise PoolError(
                 f"expert '{self.name}': seconds is {self.seconds}; it must be a number above 0"
+            )
+        if not 0 <= self.second_price < float("inf"):
+            raise PoolError(
+                f"expert '{self.name}': second_price is {self.second_price}; it must be a number >= 0"
             )
 
     def prompt(
@@ -134,12 +142,17 @@ class Expert:
         """Is it charged by tokens that nothing bounds? Then it may cost more than `cost`."""
         return self.token_prices is not None and not can_be_bounded(self.model)
 
-    def charge(self, input_tokens: int, output_tokens: int) -> float:
-        """What a call cost, in the pool's unit."""
-        if self.token_prices is None:
-            return self.cost
-        per_input, per_output = self.token_prices
-        return (input_tokens * per_input + output_tokens * per_output) / 1e6
+    @property
+    def charge(self) -> Charge:
+        """How its calls are charged."""
+        return Charge(self.cost, token_prices(self.token_prices), self.second_price)
+
+    def cost_of(self, answer: Answer) -> float:
+        """What a call cost, at the prices of today; without a count of tokens the most that it may cost."""
+        size = size_of(answer)
+        if size.input or size.output or self.token_prices is None:
+            return self.charge.of(size)
+        return Charge(self.cost, None, self.second_price).of(size)
 
     def cache_key(self, messages: Sequence[BaseMessage]) -> str:
         """A digest of everything that a greedy answer depends on."""
@@ -212,8 +225,7 @@ class Expert:
         usage = getattr(message, "usage_metadata", None) or {}
         tokens_in = int(usage.get("input_tokens") or 0)
         tokens_out = int(usage.get("output_tokens") or 0)
-        # Without a count of tokens the call is charged the most that it may have cost.
-        cost = self.charge(tokens_in, tokens_out) if usage else self.cost
+        cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
         calls = calls_of(message)
         error = None if text or calls else "returned an empty answer"
         known = message.response_metadata.get("der_value")  # recorded experts know what counts
@@ -221,7 +233,7 @@ class Expert:
             expert=self.name,
             text=text,
             value=_value_of(text) if known is None else one_spelling(str(known)) or None,
-            cost=cost,
+            cost=0.0,
             input_tokens=tokens_in,
             output_tokens=tokens_out,
             seconds=seconds,
@@ -230,6 +242,12 @@ class Expert:
         )
         if calls:
             answer["tool_calls"] = calls
+        if cached:
+            answer["cached_tokens"] = cached
+        version = model_version(message)
+        if version:
+            answer["version"] = version
+        answer["cost"] = self.cost_of(answer)
         return answer
 
     def _failed(self, error: str, seconds: float) -> Answer:
@@ -250,6 +268,24 @@ class Expert:
 def _value_of(text: str) -> str | None:
     """The part that counts; "I do not know" agrees with nobody."""
     return None if is_refusal(text) else extract_value(text)
+
+
+def model_version(message: BaseMessage) -> str:
+    """What a provider says of the model that answered: its dated name and its system's fingerprint."""
+    said = (
+        message.response_metadata.get(key) for key in ("model_name", "model", "system_fingerprint")
+    )
+    return " ".join(dict.fromkeys(str(part) for part in said if part))
+
+
+def size_of(answer: Answer) -> CallSize:
+    """What the call of an answer used."""
+    return CallSize(
+        answer["input_tokens"],
+        answer.get("cached_tokens", 0),
+        answer["output_tokens"],
+        answer["seconds"],
+    )
 
 
 def check_name(name: str) -> None:

@@ -9,6 +9,7 @@ task to the chosen node, which records them together with the answer.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -78,15 +79,21 @@ class RoutingAgent(Protocol):
 Agent = TypeVar("Agent", bound=RoutingAgent)
 
 
-def agent_for_pool(agent: Agent, names: Sequence[str], costs: Sequence[float]) -> Agent:
+def agent_for_pool(agent: Agent, rules: RouteRules) -> Agent:
     """The agent over a pool: one that knows more experts, or in another order, adapts itself.
+
+    An agent whose `for_pool` takes `charges` and `unit` is told how calls are charged and what costs count.
 
     Raises:
         AgentPoolMismatchError: If it cannot choose among these experts.
     """
-    agent.check_pool(names)
+    agent.check_pool(rules.names)
     adapt = getattr(agent, "for_pool", None)
-    return agent if adapt is None else cast(Agent, adapt(names, costs))
+    if adapt is None:
+        return agent
+    if "charges" not in inspect.signature(adapt).parameters:
+        return cast(Agent, adapt(rules.names, rules.costs))
+    return cast(Agent, adapt(rules.names, rules.costs, charges=rules.charges, unit=rules.cost_unit))
 
 
 def der_agent(state: DERState) -> None:

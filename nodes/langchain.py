@@ -11,9 +11,7 @@ errors and fingerprints.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
@@ -25,11 +23,13 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
+from der_graph.nodes.charge import TokenPrices
 from der_graph.nodes.expert import MAX_ANSWER_CHARS, ChatRunnable, Expert
+from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
-from der_graph.nodes.redaction import Guarded, mask, public, secrets_in
+from der_graph.nodes.redaction import Guarded, mask, secrets_in
 from der_graph.nodes.reliability import Bounded, in_thread
 from der_graph.nodes.tools import bare
 
@@ -42,12 +42,13 @@ def as_expert(
     description: str = "",
     ktp: str | KTPTemplate | None = None,
     system: str | None = None,
-    token_prices: tuple[float, float] | None = None,
+    token_prices: TokenPrices | tuple[float, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     max_concurrency: int | None = None,
     seconds: float | None = None,
     max_answer_chars: int = MAX_ANSWER_CHARS,
+    second_price: float = 0.0,
 ) -> Expert:
     """Make an expert of anything that can answer.
 
@@ -61,13 +62,16 @@ def as_expert(
         description: What it is good at.
         ktp: How it receives earlier answers: a template, its name, or None for the graph's.
         system: A system prompt of its own.
-        token_prices: Price per million input and output tokens, in the pool's unit.
+        token_prices: Prices of tokens, in the pool's unit; a pair is the prices per million input and output
+            tokens.
         settings: Passed on to `init_chat_model`; for strings only.
-        fingerprint: Identifies what the answers depend on; made from model and settings where left out.
+        fingerprint: Identifies what the answers depend on; made from model and settings, or from a function's
+            code, where left out. Where that cannot be told, answers are not kept between runs.
         max_concurrency: Most calls in flight, over everything that asks this expert; for remote engines,
             which training then asks at the same time as others. None for no bound of ours.
         seconds: Usual time of one call, for deadlines; None where it is not known.
         max_answer_chars: Longest answer, in characters; what goes on is cut off there.
+        second_price: Price of a second of a call, in the pool's unit, added to what else it costs.
 
     Raises:
         PoolError: If it cannot be an expert.
@@ -82,6 +86,7 @@ def as_expert(
         token_prices=token_prices,
         seconds=seconds,
         max_answer_chars=max_answer_chars,
+        second_price=second_price,
         fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
     )
 
@@ -153,23 +158,6 @@ def to_message(output: Any) -> AIMessage:
         f"the expert gave {type(output).__name__}; "
         "it must give a text, a message, or a dict with 'content' or 'messages'"
     )
-
-
-def fingerprint_of(model: Any, settings: Mapping[str, Any]) -> str:
-    """Identify what answers depend on, without any secret."""
-    own = getattr(model, "fingerprint", None)
-    if isinstance(own, str):
-        return own
-    if isinstance(model, str):
-        seen: Any = model
-    elif isinstance(model, BaseChatModel):
-        seen = [type(model).__name__, public(dict(model._identifying_params))]
-    else:
-        seen = getattr(model, "__qualname__", type(model).__name__)
-    text = json.dumps(
-        [seen, public(settings)], sort_keys=True, default=lambda value: type(value).__name__
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:

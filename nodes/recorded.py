@@ -9,6 +9,7 @@ said without knowledge of others.
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ class RecordedChat(BaseChatModel):
     def _recorded(self) -> dict[str, Candidate]:
         with self._lock:
             if self._answers is None:
-                answers = _read(self.data, self.model)
+                answers = _answers_in(self.data).get(self.model)
                 if not answers:
                     raise ExpertError(
                         f"{self.data} holds no answers of a model named '{self.model}', but of: "
@@ -123,18 +124,30 @@ class RecordedChat(BaseChatModel):
 
 def recorded_models(path: str | Path) -> list[str]:
     """Names of the models that answered in a data file, in order of appearance."""
-    from der_graph.data import load_examples
-
-    return list(
-        dict.fromkeys(name for example in load_examples(path) for name in example.candidates)
-    )
+    return list(_answers_in(str(path)))
 
 
-def _read(path: str, model: str) -> dict[str, Candidate]:
-    from der_graph.data.files import load_examples  # heavy files: read when an answer is wanted
+_READING = threading.Lock()
 
-    return {
-        neutralize(example.question.strip()): example.candidates[model]  # as it stands in prompts
-        for example in load_examples(path)
-        if model in example.candidates
-    }
+
+def _answers_in(path: str) -> dict[str, dict[str, Candidate]]:
+    """The answers in a file by model and question: read once, however many experts replay from it."""
+    try:
+        seen = Path(path).stat()
+        version = (seen.st_mtime_ns, seen.st_size)
+    except OSError:
+        version = (0, 0)  # the reader says what is wrong
+    with _READING:
+        return _parsed(path, version)
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: str, version: tuple[int, int]) -> dict[str, dict[str, Candidate]]:
+    from der_graph.data import load_examples  # heavy files: read when an answer is wanted
+
+    answers: dict[str, dict[str, Candidate]] = {}
+    for example in load_examples(path):
+        question = example.question.strip()
+        for model, candidate in example.candidates.items():
+            answers.setdefault(model, {})[question] = candidate
+    return answers

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError, UnknownExpertError
+from der_graph.nodes.charge import Charge
 from der_graph.nodes.values import is_refusal
 from der_graph.state import Answer, DERContext, good_answers
 
@@ -31,6 +32,8 @@ class RouteRules:
         repeat_experts: May an expert be asked again on the same route? The paper's preset allows it.
         unbounded: Experts that may cost more than their price, so that no budget can pay for them.
         seconds: The usual time of one call of each, or None where it is not known; empty if of none.
+        charges: How the calls of each are charged; empty if every call costs what `costs` says.
+        cost_unit: What costs count, such as `usd`; empty where it is not known.
     """
 
     names: tuple[str, ...]
@@ -39,6 +42,8 @@ class RouteRules:
     repeat_experts: bool = False
     seconds: tuple[float | None, ...] = ()
     unbounded: frozenset[str] = frozenset()
+    charges: tuple[Charge, ...] = ()
+    cost_unit: str = ""
 
     def __post_init__(self) -> None:
         if self.max_steps < 1:

@@ -176,7 +176,9 @@ def agent_fingerprint(agent: Any) -> str:
     modules = [part for part in parts if hasattr(part, "state_dict")]
     if not modules:
         return type(agent).__qualname__
-    digest = hashlib.sha256(str(getattr(agent, "cost_weight", "")).encode())
+    digest = hashlib.sha256(
+        str((getattr(agent, "cost_weight", ""), getattr(agent, "prices", ()))).encode()
+    )
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())

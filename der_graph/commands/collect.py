@@ -6,7 +6,7 @@ import argparse
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from der_graph.commands.options import Commands, add_cache, add_data, add_pool, say
+from der_graph.commands.options import Commands, add_cache, add_data, add_pool, examples_of, say
 
 
 def add(commands: Commands) -> None:
@@ -49,7 +49,6 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data import load_examples
     from der_graph.errors import DataError
     from der_graph.policies.answers import open_cache
     from der_graph.policies.answers.collect import collect_answers
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise DataError(f"--workers is {args.workers}; it must be at least 1")
     pool = load_pool(args.pool)
-    examples = load_examples(args.data, limit=args.limit)
+    examples = examples_of(args, args.data, args.limit)
     engine: AbstractContextManager[Any] = nullcontext(None)
     if args.engine == "ray":
         from der_graph.pool.ray_engine import RayEngine

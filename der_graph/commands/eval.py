@@ -14,7 +14,10 @@ from der_graph.commands.options import (
     add_seed,
     add_trained_metric,
     cost,
+    examples_of,
+    metric_of,
     say,
+    seen_warning,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +75,14 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="questions whose wall clock is split, uncached, one at a time (default: 20; 0 for none)",
     )
+    parser.add_argument(
+        "--fresh",
+        type=int,
+        default=5,
+        metavar="N",
+        help="cached answers of each remote expert that are asked again, to see whether it is still the same "
+        "model (default: 5; 0 for none)",
+    )
     add_seed(parser)
     add_cache(parser)
     parser.add_argument("--json", action="store_true", help="print report.json to standard output")
@@ -80,22 +91,34 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data import load_examples
+    from der_graph.data.leaks import shared_questions
     from der_graph.nodes.hub import agent_for_pool
-    from der_graph.policies.agent import load_agent, trained_metric
+    from der_graph.policies.agent import learnt_from, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.baselines import RewardRanker
     from der_graph.policies.evaluation import BASELINES, evaluate, write_report
     from der_graph.policies.evaluation.provenance import agent_info, data_info, pool_info, run_info
     from der_graph.policies.evaluation.summary import is_live, summarize
-    from der_graph.policies.quality import get_metric
+    from der_graph.policies.training.checks import usable
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)
-    agent = agent_for_pool(load_agent(args.agent), pool.rules.names, pool.rules.costs)
-    examples = load_examples(args.data, limit=args.limit)
-    train = load_examples(args.train, limit=args.train_limit) if args.train else []
-    metric = get_metric(args.metric or trained_metric(agent))
+    agent = agent_for_pool(load_agent(args.agent), pool.rules)
+    examples = examples_of(args, args.data, args.limit)
+    train = examples_of(args, args.train, args.train_limit) if args.train else []
+    metric = metric_of(args, args.metric or trained_metric(agent))
+    examples, _, notes = usable(examples, metric, pool.names, "evaluation")
+    seen = learnt_from(agent, examples)
+    if seen:
+        notes.append(seen_warning(len(seen), len(examples), args.data))
+    both = shared_questions(examples, train)
+    if both:
+        notes.append(
+            f"warning: {len(both)} of {len(examples)} questions are in --train as well: routers that learn "
+            "from them have seen the answers, so the comparison is spoilt"
+        )
+    for line in notes:
+        say(line)
     wanted = BASELINES if args.baselines is None else _words(args.baselines)
     with open_cache(args.cache) as cache:
         found = evaluate(
@@ -112,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
             ranker=RewardRanker(args.ranker) if args.ranker else None,
             cache=cache,
             seed=args.seed,
+            fresh=args.fresh,
             say=say,
         )
     live = is_live(found)
@@ -121,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         run=run_info(args.seed, found),
         pool=pool_info(pool, str(args.pool), live=live),
         agent=agent_info(agent, str(args.agent)),
-        data=data_info(examples, str(args.data), metric.name, train, args.train),
+        data=data_info(examples, str(args.data), metric.name, train, args.train, len(seen)),
         wall_clock=clock,
     )
     files = write_report(report, found, args.out, say=say)

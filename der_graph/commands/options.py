@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from der_graph.data import Example
+    from der_graph.policies.quality import QualityMetric
     from der_graph.state import DERContext
 
 Commands = Any
@@ -38,8 +42,71 @@ def add_data(parser: argparse.ArgumentParser, what: str = "questions") -> None:
         parser: The command's.
         what: What the questions are for, in words.
     """
-    parser.add_argument("--data", required=True, metavar="FILE", help=f"{what} (JSON Lines)")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help=f"{what}: JSON Lines, JSON, CSV, TSV, Parquet, a folder of datasets, hf:owner/name, or an "
+        "export of LangSmith, promptfoo or inspect_ai",
+    )
+    add_columns(parser)
     parser.add_argument("--limit", type=int, metavar="N", help=f"only the first N {what}")
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the names of columns."""
+    for part, holds in (
+        ("question", "question"),
+        ("answer", "reference"),
+        ("task", "kind of question"),
+    ):
+        parser.add_argument(
+            f"--{part}-column",
+            metavar="NAME",
+            help=f"column that holds the {holds} (default: {part})",
+        )
+
+
+def examples_of(args: argparse.Namespace, file: str, limit: int | None = None) -> list[Example]:
+    """Read a data file with the columns that `add_columns` read, and say which fields nobody reads."""
+    from der_graph.data import Columns, load_examples
+
+    columns = Columns(args.question_column, args.answer_column, args.task_column)
+    ignored: Counter[str] = Counter()
+    examples = load_examples(file, limit=limit, columns=columns, ignored=ignored)
+    if ignored:
+        say(f"{file}: nobody reads {', '.join(repr(name) for name in sorted(ignored))}")
+    return examples
+
+
+def add_metric_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--metric-setting`."""
+    parser.add_argument(
+        "--metric-setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="setting of the metric, such as rubric=FILE or base_url=URL of judge:MODEL (may be repeated; "
+        "${VARIABLE} stands for an environment variable)",
+    )
+
+
+def metric_of(args: argparse.Namespace, name: str) -> QualityMetric:
+    """The metric of a name, with the settings of `add_metric_settings`."""
+    from der_graph.errors import MetricError
+    from der_graph.policies.quality import get_metric
+    from der_graph.pool.file import expand_variables
+
+    settings: dict[str, Any] = {}
+    for pair in args.metric_setting:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise MetricError(f"--metric-setting {pair}: give NAME=VALUE")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = expand_variables(value, f"--metric-setting {key}")
+    return get_metric(name, **settings)
 
 
 def add_trained_metric(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +116,7 @@ def add_trained_metric(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what a good answer is (default: the metric that the agent was trained with)",
     )
+    add_metric_settings(parser)
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +181,14 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seen_warning(count: int, of: int, data: str) -> str:
+    """What to say of questions that an agent has learnt from."""
+    return (
+        f"warning: the agent was trained on {count} of the {of} questions of {data}, or chosen by them, so "
+        "its figures are better than on new questions; give others"
+    )
+
+
 def say(line: str) -> None:
     """Report on standard error: standard output is for results."""
     print(line, file=sys.stderr, flush=True)
@@ -124,6 +200,17 @@ def seconds(text: str) -> float:
     if value == 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
+
+
+def cost_range(text: str) -> tuple[float, float]:
+    """Read two numbers above 0, the lower one first."""
+    try:
+        low, high = (seconds(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOW,HIGH") from None
+    if low > high:
+        raise argparse.ArgumentTypeError(f"{text!r}: the lower one comes first")
+    return low, high
 
 
 def cost(text: str) -> float:

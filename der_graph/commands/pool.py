@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from der_graph.commands.options import Commands, add_cache, add_seed, add_trained_metric, say
+from der_graph.commands.options import (
+    Commands,
+    add_cache,
+    add_columns,
+    add_seed,
+    add_trained_metric,
+    examples_of,
+    metric_of,
+    say,
+)
 
 
 def add(commands: Commands) -> None:
@@ -15,6 +24,14 @@ def add(commands: Commands) -> None:
     check.add_argument("pool", metavar="FILE", help="pool file, or 'demo'")
     check.set_defaults(run=run)
 
+    again = actions.add_parser(
+        "refresh",
+        help="ask an expert that an agent knows some probe questions again, and know it by the results",
+        description="For an expert that has changed behind its name: drops its cached answers, asks it some "
+        "probe questions, and writes an agent that knows it by what it says now. der eval --fresh finds such "
+        "experts.",
+    )
+    again.add_argument("name", metavar="NAME", help="the expert")
     new = actions.add_parser(
         "add",
         help="let a trained agent use new experts, after some probe questions and no training",
@@ -22,19 +39,26 @@ def add(commands: Commands) -> None:
         "and writes an agent that knows it by the results. Not for agents trained with "
         "--no-any-pool or --preset paper.",
     )
-    new.add_argument("--pool", required=True, metavar="FILE", help="pool file with the new expert")
-    new.add_argument("--agent", required=True, metavar="FOLDER", help="agent folder of der train")
-    new.add_argument(
-        "--data", required=True, metavar="FILE", help="questions with answers to draw probes from"
-    )
-    new.add_argument("--out", required=True, metavar="FOLDER", help="folder of the new agent")
-    new.add_argument(
-        "--probes", type=int, default=30, metavar="K", help="probe questions (default: 30)"
-    )
-    add_trained_metric(new)
-    add_seed(new)
-    add_cache(new)
-    new.set_defaults(run=run_add)
+    for each, does in ((new, run_add), (again, run_refresh)):
+        each.add_argument("--pool", required=True, metavar="FILE", help="pool file with the expert")
+        each.add_argument(
+            "--agent", required=True, metavar="FOLDER", help="agent folder of der train"
+        )
+        each.add_argument(
+            "--data",
+            required=True,
+            metavar="FILE",
+            help="questions with answers to draw probes from",
+        )
+        add_columns(each)
+        each.add_argument("--out", required=True, metavar="FOLDER", help="folder of the new agent")
+        each.add_argument(
+            "--probes", type=int, default=30, metavar="K", help="probe questions (default: 30)"
+        )
+        add_trained_metric(each)
+        add_seed(each)
+        add_cache(each)
+        each.set_defaults(run=does)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +72,6 @@ def run(args: argparse.Namespace) -> int:
 
 def run_add(args: argparse.Namespace) -> int:
     """Add what is new in a pool file to an agent."""
-    from der_graph.data import load_examples
     from der_graph.errors import AgentError, PoolError
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
@@ -63,8 +86,11 @@ def run_add(args: argparse.Namespace) -> int:
     pool = load_pool(args.pool)
     new = [expert for expert in pool if expert.name not in agent.names]
     if not new:
-        raise PoolError(f"{args.pool}: the agent knows all its experts already; nothing to add")
-    examples = load_examples(args.data)
+        raise PoolError(
+            f"{args.pool}: the agent knows all its experts already; nothing to add. der pool refresh NAME "
+            "asks a known one again"
+        )
+    examples = examples_of(args, args.data)
     with open_cache(args.cache) as cache:
         for expert in new:
             asked = min(args.probes, len(examples))
@@ -74,7 +100,7 @@ def run_add(args: argparse.Namespace) -> int:
                 expert,
                 examples,
                 count=args.probes,
-                metric=args.metric or trained_metric(agent),
+                metric=metric_of(args, args.metric or trained_metric(agent)),
                 cache=cache,
                 seed=args.seed,
             )
@@ -83,6 +109,46 @@ def run_add(args: argparse.Namespace) -> int:
                 f"{expert.name}: quality {quality:.3f} on {asked} questions that tell experts apart; "
                 f"about {everywhere:.3f} on all"
             )
+    agent.save_pretrained(args.out)
+    print(f"{args.out}: an agent for {', '.join(agent.names)}")
+    return 0
+
+
+def run_refresh(args: argparse.Namespace) -> int:
+    """Know an expert by what it says now."""
+    from der_graph.errors import AgentError, PoolError
+    from der_graph.nodes.hub import agent_for_pool
+    from der_graph.policies.agent import DERAgent, load_agent, trained_metric
+    from der_graph.policies.answers import open_cache
+    from der_graph.policies.training.new_expert import refresh_expert
+    from der_graph.pool import load_pool
+
+    if args.probes < 1:
+        raise PoolError(f"--probes is {args.probes}; it must be at least 1")
+    agent, pool = load_agent(args.agent), load_pool(args.pool)
+    if not isinstance(agent, DERAgent):
+        raise AgentError("this agent reads texts and knows no results of experts; train it anew")
+    expert, examples = pool[args.name], examples_of(args, args.data)
+    agent = agent_for_pool(agent, pool.rules)
+    before = float(agent.observer.skill[agent.names.index(args.name)])
+    with open_cache(args.cache) as cache:
+        say(
+            f"{args.name}: {cache.clear(args.name)} cached answers dropped, asking {args.probes} again"
+        )
+        agent, quality = refresh_expert(
+            agent,
+            expert,
+            examples,
+            count=args.probes,
+            metric=metric_of(args, args.metric or trained_metric(agent)),
+            cache=cache,
+            seed=args.seed,
+        )
+    after = float(agent.observer.skill[agent.names.index(args.name)])
+    print(
+        f"{args.name}: quality {quality:.3f} on questions that tell experts apart; about {after:.3f} on all, "
+        f"was {before:.3f}"
+    )
     agent.save_pretrained(args.out)
     print(f"{args.out}: an agent for {', '.join(agent.names)}")
     return 0

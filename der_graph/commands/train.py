@@ -4,7 +4,25 @@ from __future__ import annotations
 
 import argparse
 
-from der_graph.commands.options import Commands, add_cache, add_data, add_pool, add_seed, cost, say
+from der_graph.commands.options import (
+    Commands,
+    add_cache,
+    add_data,
+    add_metric_settings,
+    add_pool,
+    add_seed,
+    cost,
+    cost_range,
+    examples_of,
+    metric_of,
+    say,
+)
+
+METRICS = (
+    "match, numeric, exact, choice, token_f1, rouge_l, math, bertscore, bartscore, bleurt, judge:MODEL, "
+    "MODULE:FUNCTION, recorded:SCORE"
+).split(", ")
+"""Named here too, so that `--help` needs no import of them; a test compares."""
 
 
 def add(commands: Commands) -> None:
@@ -38,13 +56,24 @@ def add(commands: Commands) -> None:
     )
     add_seed(parser)
     parser.add_argument(
-        "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
+        "--metric",
+        default="match",
+        metavar="NAME",
+        help=f"what a good answer is: {', '.join(METRICS)} (default: match)",
     )
+    add_metric_settings(parser)
     parser.add_argument(
         "--cost-weight",
         type=cost,
         metavar="W",
         help="price of cost where a request names none (default: the preset's)",
+    )
+    parser.add_argument(
+        "--cost-weight-range",
+        type=cost_range,
+        metavar="LOW,HIGH",
+        help="prices of cost that one agent is trained for (default: 0.02,2, and higher where calls are "
+        "charged by tokens and only such prices keep to the cheapest expert)",
     )
     parser.add_argument(
         "--question-dims",
@@ -112,7 +141,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from pathlib import Path
 
-    from der_graph.data import load_examples
     from der_graph.errors import DataError
     from der_graph.policies.answers import open_cache
     from der_graph.policies.observation import ObservationConfig
@@ -120,9 +148,9 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)
-    examples = load_examples(args.data, limit=args.limit)
+    examples = examples_of(args, args.data, args.limit)
     if args.dev:
-        dev = load_examples(args.dev)
+        dev = examples_of(args, args.dev)
     else:
         examples, dev = split_dev(examples, seed=args.seed)
     if not dev:
@@ -130,6 +158,7 @@ def run(args: argparse.Namespace) -> int:
     changes = {
         "steps": args.steps,
         "cost_weight": args.cost_weight,
+        "cost_weight_range": args.cost_weight_range,
         "text_encoder": args.encoder,
         "features": None if args.feature is None else tuple(args.feature),
         "patience": args.patience,
@@ -156,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
             config,
             rules=pool.rules,
             ktp=pool.settings.ktp,
-            metric=args.metric,
+            metric=metric_of(args, args.metric),
             cache=cache,
             encoder=args.embeddings,
             resume=args.resume,

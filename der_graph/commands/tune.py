@@ -13,8 +13,13 @@ from der_graph.commands.options import (
     add_pool_and_agent,
     add_trained_metric,
     cost,
+    examples_of,
+    metric_of,
     say,
+    seen_warning,
 )
+
+_WORTH_SAYING = 0.02  # share of a target
 
 
 def add(commands: Commands) -> None:
@@ -46,12 +51,19 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data import load_examples
+    from der_graph.data.leaks import seen_before
     from der_graph.errors import AgentError, BudgetError
+    from der_graph.nodes.hub import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import AnswerSource, open_cache
-    from der_graph.policies.evaluation.tuning import KnobPoint, choose_point, knob_curve
-    from der_graph.policies.quality import get_metric
+    from der_graph.policies.evaluation.tuning import (
+        KnobPoint,
+        choose_prices,
+        knob_curve,
+        measure_price,
+        refine,
+    )
+    from der_graph.policies.training.checks import usable
     from der_graph.pool import load_pool
 
     if args.points < 1:
@@ -59,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     pool, agent = load_pool(args.pool), load_agent(args.agent)
     if not isinstance(agent, DERAgent):
         raise AgentError("this agent has no knob: it was trained with one price of cost")
-    agent = agent.for_pool(pool.rules.names, pool.rules.costs)
+    agent = agent_for_pool(agent, pool.rules)
     unit = pool.settings.cost_unit
 
     def show(point: KnobPoint) -> None:
@@ -69,24 +81,47 @@ def run(args: argparse.Namespace) -> int:
             f"cost {point.cost.estimate:.4g} {unit}   {point.calls:.2f} calls"
         )
 
+    metric = metric_of(args, args.metric or trained_metric(agent))
+    examples, _, notes = usable(examples_of(args, args.data, args.limit), metric, pool.names, "dev")
+    trained = seen_before(examples, agent.metadata.get("seen", {}).get("train", ""))
+    if trained:
+        notes.append(seen_warning(len(trained), len(examples), args.data))
+    for line in notes:
+        say(line)
     with open_cache(args.cache) as cache:
         source = AnswerSource(
             list(pool),
-            load_examples(args.data, limit=args.limit),
-            get_metric(args.metric or trained_metric(agent)),
+            examples,
+            metric,
             ktp=pool.settings.ktp,
             cache=cache,
         )
         curve = knob_curve(agent, source, pool.rules, points=args.points, on_point=show)
-    chosen = choose_point(curve, target_cost=args.target_cost, target_quality=args.target_quality)
+        if args.target_cost is not None:
+            curve = refine(
+                curve,
+                lambda price: measure_price(agent, source, pool.rules, price),
+                args.target_cost,
+            )
+    spent = sorted(point.cost.estimate for point in curve)
+    say(f"this agent spends {spent[0]:.4g} to {spent[-1]:.4g} {unit} a question")
+    tuned = choose_prices(curve, target_cost=args.target_cost, target_quality=args.target_quality)
     if args.out:
-        agent.cost_weight = chosen.cost_weight
+        agent.set_prices(tuned.prices)
         agent.save_pretrained(args.out)
     if args.json:
-        print(json.dumps({"chosen": asdict(chosen), "curve": [asdict(p) for p in curve]}, indent=2))
-    else:
+        print(json.dumps({"chosen": asdict(tuned), "curve": [asdict(p) for p in curve]}, indent=2))
+        return 0
+    how = " and ".join(
+        f"--cost-weight {price:.4g}" + (f" for {share:.0%} of the questions" if share < 1 else "")
+        for price, share in tuned.prices
+    )
+    print(f"{how}: quality {tuned.quality:.3f} at {tuned.cost:.4g} {unit} a question")
+    if len(tuned.prices) > 1 and not args.out:
+        print("--out FOLDER writes an agent that takes both prices in turn")
+    if args.target_cost and tuned.unused > _WORTH_SAYING * args.target_cost:
         print(
-            f"--cost-weight {chosen.cost_weight:.4g}: quality {chosen.quality.estimate:.3f} at "
-            f"{chosen.cost.estimate:.4g} {unit} a question"
+            f"{tuned.unused:.4g} {unit} of the target stay unused: on these questions more money buys no "
+            "better answers from these experts. Lower the target, or add a better expert with der pool add"
         )
     return 0

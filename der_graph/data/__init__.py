@@ -4,5 +4,6 @@ This room reads files and knows nothing of experts or agents.
 """
 
 from der_graph.data.files import ALIAS_SEPARATOR, Candidate, Example, load_examples, read_history
+from der_graph.data.formats import Columns
 
-__all__ = ["ALIAS_SEPARATOR", "Candidate", "Example", "load_examples", "read_history"]
+__all__ = ["ALIAS_SEPARATOR", "Candidate", "Columns", "Example", "load_examples", "read_history"]

@@ -1,6 +1,6 @@
 """Data files: one question a line, with its reference answer, and recorded answers where there are any.
 
-    .jsonl, .jsonl.gz  ──load_examples──>  list[Example]
+    .jsonl, .jsonl.gz, or what `formats.py` makes rows of  ──load_examples──>  list[Example]
 
 Two layouts are read, told apart by their field names:
 
@@ -27,11 +27,13 @@ import math
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from der_graph.data.formats import Columns, known_layout, other_rows
 from der_graph.data.reading import check_regular
 from der_graph.errors import DataError
 
@@ -40,7 +42,8 @@ ALIAS_SEPARATOR = " | "
 
 _LAYOUTS = (
     'a line is {"instruction", "input", "output", "candidates"} (MixInstruct; "input" and '
-    '"candidates" may be left out) or {"question", "answer"}, each with "id" and "task" where known'
+    '"candidates" may be left out) or {"question", "answer"} ("answer" may be left out for metrics that need '
+    'none), each with "id" and "task" where known'
 )
 _LONGEST_LINE = 2**26  # characters
 _MOST_RATIO = 100  # of unpacked to packed; text reaches 50, a bomb 1,000
@@ -73,7 +76,8 @@ class Example:
     Attributes:
         id: Unique in its file; `<file>/<line>` where the file gives none.
         question: The question, never empty.
-        reference: The right answer; several spellings stand in one string, separated by " | ".
+        reference: The right answer; several spellings stand in one string, separated by " | ". Empty where
+            nobody knows it: some metrics need none.
         task: Kind of question, for reports by task; empty where unknown.
         candidates: Recorded answers by model name; empty where there are none.
         history: The conversation before the question, as pairs of role (`system`, `user`, `assistant`) and
@@ -88,12 +92,21 @@ class Example:
     history: tuple[tuple[str, str], ...] = ()
 
 
-def load_examples(path: str | os.PathLike[str], *, limit: int | None = None) -> list[Example]:
+def load_examples(
+    path: str | os.PathLike[str],
+    *,
+    limit: int | None = None,
+    columns: Columns = Columns(),  # noqa: B008 - a tuple, never changed
+    ignored: Counter[str] | None = None,
+) -> list[Example]:
     """Read a data file.
 
     Args:
-        path: A `.jsonl` file, plain or compressed (`.gz`), UTF-8. Blank lines are skipped.
+        path: A `.jsonl` file, plain or compressed (`.gz`), UTF-8, whose blank lines are skipped; or a file of
+            another tool, see `formats.py`.
         limit: Read only the first so many questions.
+        columns: Which columns hold question, reference and task, where they have other names.
+        ignored: Receives how often each field came that nobody reads.
 
     Returns:
         The questions in the file's order, at least one, with unique ids.
@@ -107,10 +120,15 @@ def load_examples(path: str | os.PathLike[str], *, limit: int | None = None) -> 
         raise DataError(f"limit={limit}: at least 1 question must be read")
     examples: list[Example] = []
     lines_of: dict[str, int] = {}
-    for number, line in _lines(path):
-        if not line.strip():
+    others = other_rows(path)
+    rows: Iterable[tuple[int, Any]] = _lines(path) if others is None else others
+    for number, line in rows:
+        if isinstance(line, str) and not line.strip():
             continue
-        example = _Row(path, number, line).example()
+        row = _Row(path, number, line, columns)
+        example = row.example()
+        if ignored is not None:
+            ignored.update(row.ignored)
         if example.id in lines_of:
             raise DataError(
                 f"{path}, line {number}: the id {example.id!r} was used in line "
@@ -141,7 +159,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             f"{path}: there is no such file (looked in {path.absolute().parent})"
         ) from None
     except IsADirectoryError:
-        raise DataError(f"{path} is a folder; give a .jsonl or .jsonl.gz file") from None
+        raise DataError(f"{path} is a folder; give a data file") from None
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: not UTF-8 text ({error.reason}); a compressed file's name ends in .gz"
@@ -172,8 +190,18 @@ def _bounded(path: Path, file: TextIO, at_most: int) -> Iterator[tuple[int, str]
 class _Row:
     """One line on its way to an `Example`; knows where it stands, for the messages."""
 
-    def __init__(self, path: Path, number: int, line: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        number: int,
+        line: str | dict[str, Any],
+        columns: Columns = Columns(),  # noqa: B008
+    ) -> None:
         self.path, self.number = path, number
+        self.ignored: list[str] = []
+        if isinstance(line, dict):
+            self._take(line, columns)
+            return
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -185,7 +213,14 @@ class _Row:
             self.fail(f"not JSON ({error}), found {_shown(line.strip())}{hint}")
         if not isinstance(row, dict):
             self.fail(f"found a JSON {type(row).__name__}; {_LAYOUTS}")
-        self.row: dict[str, Any] = row
+        self._take(row, columns)
+
+    def _take(self, row: dict[str, Any], columns: Columns) -> None:
+        try:
+            taken, self.ignored = known_layout(row, columns)
+        except KeyError as error:
+            self.fail(f"there is no column {error}; found {_listing(row)}")
+        self.row: dict[str, Any] = taken
 
     def fail(self, message: str) -> NoReturn:
         raise DataError(f"{self.path}, line {self.number}: {message}") from None
@@ -199,7 +234,10 @@ class _Row:
             parts = [self.text(row, "question")]
             reference = self.reference("answer")
         else:
-            self.fail(f"another layout, with the fields {_listing(row) or '(none)'}; {_LAYOUTS}")
+            self.fail(
+                f"another layout, with the fields {_listing(row) or '(none)'}; {_LAYOUTS}. Other columns can "
+                "be named: --question-column, --answer-column, --task-column"
+            )
         question = "\n\n".join(part for part in parts if part.strip())
         if not question:
             self.fail("the question is empty")
@@ -234,15 +272,11 @@ class _Row:
         return text
 
     def reference(self, name: str) -> str:
-        """The reference answer; a list of spellings becomes one string."""
+        """The reference answer, empty where nobody knows it; a list of spellings becomes one string."""
         value = self.row.get(name)
         if isinstance(value, list) and value:
             return ALIAS_SEPARATOR.join(self.text({name: item}, name) for item in value)
-        reference = self.text(self.row, name)
-        # Long-form data may have an empty output with recorded qualities; a short answer is there.
-        if not reference.strip() and name == "answer":
-            self.fail('"answer" is empty')
-        return reference
+        return self.text(self.row, name, default="")
 
     def candidates(self) -> dict[str, Candidate]:
         given = self.row.get("candidates")

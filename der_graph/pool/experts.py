@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from der_graph.errors import PoolError
+from der_graph.nodes.charge import TokenPrices
 from der_graph.nodes.expert import MAX_ANSWER_CHARS, Expert, check_name
+from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
-from der_graph.nodes.langchain import as_chat_runnable, bounded, fingerprint_of
+from der_graph.nodes.langchain import as_chat_runnable, bounded
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.pool.file import (
     Backend,
@@ -28,13 +30,14 @@ from der_graph.pool.file import (
 )
 
 
-def expert_of(section: Backend, folder: Path, unit: CostUnit) -> Expert:
+def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: float = 0.0) -> Expert:
     """Make an expert of its entry.
 
     Args:
         section: The entry.
         folder: The pool file's folder.
         unit: What costs count.
+        second_price: Price of a second of a call, in that unit.
 
     Raises:
         DERError: If it cannot be an expert.
@@ -77,7 +80,8 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit) -> Expert:
         # Recorded answers were given without knowledge of others, to the bare question.
         ktp=template_of(section.ktp, section.name) or (TEMPLATES["none"] if recorded else None),
         system=section.system,
-        token_prices=None if prices is None else (prices.input, prices.output),
+        token_prices=None if prices is None else TokenPrices(**prices.model_dump()),
+        second_price=second_price,
         fingerprint=fingerprint,
         max_answer_chars=section.max_answer_chars or MAX_ANSWER_CHARS,
     )

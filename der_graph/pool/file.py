@@ -45,11 +45,15 @@ class KTPSection(_Section):
     """Longest share of the prompt that earlier answers may take."""
 
 
-class TokenPrices(_Section):
+class TokenPricesSection(_Section):
     """Prices per million tokens, in the pool's cost unit."""
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
+    cached_input: float | None = Field(default=None, ge=0)
+    """Of input tokens that the provider had in its cache; no discount where left out."""
+    minimum: float = Field(default=0.0, ge=0)
+    """The least that a call costs."""
 
 
 class Backend(_Section):
@@ -71,7 +75,7 @@ class Backend(_Section):
     """A system prompt of its own."""
     ktp: str | KTPSection | None = None
     """How it receives earlier answers: a template's name or one's own; the pool's where left out."""
-    token_prices: TokenPrices | None = None
+    token_prices: TokenPricesSection | None = None
     """Charge by token; `cost` is then the most that one call may cost."""
     max_answer_chars: int | None = Field(default=None, ge=1)
     """Longest answer, in characters; what goes on is cut off there (100,000 where left out)."""
@@ -143,6 +147,8 @@ class SettingsSection(_Section):
     """The Knowledge Transfer Prompt of experts without one of their own."""
     repeat_experts: bool = False
     """May an expert be asked twice on one route?"""
+    second_price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Price of a second of a call, in the cost unit, added to what else it costs: waiting is a cost too."""
 
 
 class PoolFile(_Section):
@@ -303,7 +309,7 @@ def _place(location: list[Any], content: dict[str, Any]) -> tuple[str, type[Base
             sections = dict(zip(BACKENDS, get_args(ExpertSection), strict=True))
             section = sections.get(location[0]) or find_plugin("backends", location[0])
             del location[0]
-        nested: dict[str, type[BaseModel]] = {"ktp": KTPSection, "token_prices": TokenPrices}
+        nested: dict[str, type[BaseModel]] = {"ktp": KTPSection, "token_prices": TokenPricesSection}
         if len(location) > 1 and location[0] in nested:
             section = nested[location[0]]
             location[1:] = [part for part in location[1:] if part not in ("str", "KTPSection")]

@@ -102,6 +102,8 @@ class Pool:
             self.settings.repeat_experts,
             tuple(expert.seconds for expert in self.experts),
             frozenset(expert.name for expert in self.experts if expert.unbounded),
+            tuple(expert.charge for expert in self.experts),
+            self.settings.cost_unit,
         )
 
     @property
@@ -177,7 +179,14 @@ def load_pool(pool: str | Path = "demo") -> Pool:
     experts = []
     for section in content.experts:
         try:
-            experts.append(expert_of(section, path.parent, content.settings.cost_unit))
+            experts.append(
+                expert_of(
+                    section,
+                    path.parent,
+                    content.settings.cost_unit,
+                    content.settings.second_price,
+                )
+            )
         except DERError as error:
             raise _placed(error, path, section.name) from error
     try:

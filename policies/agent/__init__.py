@@ -5,6 +5,13 @@ unpickles. This room knows nothing of training.
 """
 
 from der_graph.policies.agent.agent import DERAgent, TrainedAgent, load_agent
-from der_graph.policies.agent.folder import find_agent_folder, trained_metric
+from der_graph.policies.agent.folder import find_agent_folder, learnt_from, trained_metric
 
-__all__ = ["DERAgent", "TrainedAgent", "find_agent_folder", "load_agent", "trained_metric"]
+__all__ = [
+    "DERAgent",
+    "TrainedAgent",
+    "find_agent_folder",
+    "learnt_from",
+    "load_agent",
+    "trained_metric",
+]

@@ -12,6 +12,7 @@ translated. Prices are among its inputs and follow the pool, but it has not lear
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.errors import AgentError, AgentPoolMismatchError
+from der_graph.nodes.charge import Charge
 from der_graph.nodes.hub import Choice
 from der_graph.policies.agent.folder import (
     agent_kind,
@@ -37,6 +39,7 @@ from der_graph.policies.agent.folder import (
     write_agent,
 )
 from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder, make_encoder
+from der_graph.policies.observation.call_costs import CostScale
 from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.state import Situation
 
@@ -60,6 +63,8 @@ class DERAgent:
         network: Scores the choices.
         cost_weight: The price of cost where a request names none.
         cost_weight_range: Prices that the agent was trained with; requests are clipped to it.
+        prices: Prices taken in turn where a request names none, each with its share of the questions; the one
+            `cost_weight` where left out.
         metadata: Anything else to keep in the config file: training settings, versions, results.
     """
 
@@ -70,13 +75,30 @@ class DERAgent:
         *,
         cost_weight: float,
         cost_weight_range: tuple[float, float],
+        prices: Sequence[tuple[float, float]] = (),
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self.observer = observer
         self.network = network.eval()
         self.cost_weight = cost_weight
         self.cost_weight_range = cost_weight_range
+        self.prices = tuple(prices)
         self.metadata = metadata or {}
+
+    def set_prices(self, prices: Sequence[tuple[float, float]]) -> None:
+        """Take these prices where a request names none, each for its share of the questions."""
+        self.cost_weight = max(prices, key=lambda pair: pair[1])[0]
+        self.prices = tuple(prices) if len(prices) > 1 else ()
+
+    def usual_price(self, question: str) -> float:
+        """The price of a question whose request names none; the same one whenever it is asked."""
+        digest = hashlib.blake2b(question.encode("utf-8", "replace"), digest_size=6).digest()
+        place = int.from_bytes(digest, "big") / 256**6
+        for price, share in self.prices[:-1]:
+            if place < share:
+                return price
+            place -= share
+        return self.prices[-1][0] if self.prices else self.cost_weight
 
     @property
     def names(self) -> list[str]:
@@ -110,12 +132,22 @@ class DERAgent:
             "der train --pool FILE --data FILE --out FOLDER"
         )
 
-    def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> DERAgent:
+    def for_pool(
+        self,
+        names: Sequence[str],
+        costs: Sequence[float],
+        *,
+        charges: Sequence[Charge] = (),
+        unit: str = "",
+    ) -> DERAgent:
         """The agent for a pool of experts that it knows: some of them, in any order, at present prices.
 
         Args:
             names: The pool's experts, in order.
             costs: Price of one call of each.
+            charges: How calls are charged; those charged by what they use are expected to be of the size that
+                they had in training.
+            unit: What costs count, where that is known.
 
         Returns:
             This agent if nothing differs; otherwise another one with the same weights.
@@ -125,14 +157,17 @@ class DERAgent:
         """
         self.check_pool(names)
         seen = self.observer
+        if seen.scale is not None and unit and seen.scale.unit not in ("", unit):
+            seen = seen.with_scale(None)  # nothing that was learnt says what the new unit is worth
+        costs = seen.expected_costs(names, costs, charges)
         learnt = [float(seen.costs[seen.names.index(name)]) for name in names]
-        if list(names) == self.names and np.allclose(costs, learnt):
+        if list(names) == self.names and np.allclose(costs, learnt, atol=0.0):
             return self
         if self.network.shape.head == "fixed":
             if not self._knows_routes:
                 warn_of_prices(names, learnt, costs)
             if list(names) != seen.names:
-                return PartOfPool(self, names, costs)
+                return PartOfPool(self.over(seen), names, costs)
         return self.over(seen.for_pool(names, costs))
 
     def over(self, observer: Observer) -> DERAgent:
@@ -146,6 +181,7 @@ class DERAgent:
             self.network,
             cost_weight=self.cost_weight,
             cost_weight_range=self.cost_weight_range,
+            prices=self.prices,
             metadata=self.metadata,
         )
 
@@ -164,7 +200,9 @@ class DERAgent:
 
         low, high = self.cost_weight_range
         weights = [
-            self.cost_weight if s.cost_weight is None else min(high, max(low, s.cost_weight))
+            self.usual_price(s.question)
+            if s.cost_weight is None
+            else min(high, max(low, s.cost_weight))
             for s in situations
         ]
         observation = torch.from_numpy(self.observer.observe(situations, weights))
@@ -198,8 +236,10 @@ class DERAgent:
             "features": {
                 name: list(value) for name, value in self.observer.features._asdict().items()
             },
+            "cost_scale": None if self.observer.scale is None else self.observer.scale._asdict(),
             "cost_weight": self.cost_weight,
             "cost_weight_range": list(self.cost_weight_range),
+            "prices": [list(pair) for pair in self.prices],
             **self.metadata,
         }
         write_agent(folder, {**network, **arrays}, config)
@@ -234,6 +274,8 @@ class DERAgent:
                 {name: tensor.numpy() for name, tensor in part_of(tensors, _ARRAYS).items()},
                 features,
                 _identity(config, len(features.expert)),
+                # Agents from before have none: their prices count in the cost of asking everyone.
+                CostScale(**config["cost_scale"]) if config.get("cost_scale") else None,
             )
             network = make_network(Shape(**config["network"]))
             network.load_state_dict(part_of(tensors, _NETWORK))
@@ -245,6 +287,9 @@ class DERAgent:
                 network,
                 cost_weight=float(config["cost_weight"]),
                 cost_weight_range=(float(low), float(high)),
+                prices=[
+                    (float(price), float(share)) for price, share in config.get("prices") or ()
+                ],
                 metadata=kept_metadata(config),
             )
             return agent if known is observer else agent.over(observer)
@@ -341,6 +386,7 @@ class PartOfPool(DERAgent):
             agent.network,
             cost_weight=agent.cost_weight,
             cost_weight_range=agent.cost_weight_range,
+            prices=agent.prices,
             metadata=agent.metadata,
         )
         self._whole = agent.over(self.observer)
@@ -373,11 +419,14 @@ class PartOfPool(DERAgent):
 
 
 def _at_prices(observer: Observer, names: Sequence[str], costs: Sequence[float]) -> Observer:
-    """The observer of the whole pool at the prices of a part of it; the others' move along."""
+    """The observer of the whole pool at the prices of a part of it.
+
+    The others' move along where a price of cost counts in the cost of asking everyone.
+    """
     at = [observer.names.index(name) for name in names]
-    if np.allclose(costs, observer.costs[at]):
+    if np.allclose(costs, observer.costs[at], atol=0.0):
         return observer
-    scale = sum(costs) / max(float(observer.costs[at].sum()), 1e-12)
+    scale = 1.0 if observer.scale else sum(costs) / max(float(observer.costs[at].sum()), 1e-12)
     whole = observer.costs * scale
     whole[at] = costs
     return observer.for_pool(observer.names, whole.tolist())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 import der_graph
+from der_graph.data import Example
+from der_graph.data.leaks import seen_before
 from der_graph.data.reading import check_regular, parse_json, read_text
 from der_graph.errors import AgentError, DERError
 from der_graph.plugins import plugins
@@ -177,8 +179,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def kept_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What an agent carries from one folder to the next: how it was trained, and how well."""
-    return {key: config[key] for key in ("training", "results") if key in config}
+    """What an agent carries from one folder to the next: how it was trained, on what, and how well."""
+    return {key: config[key] for key in ("training", "results", "seen") if key in config}
 
 
 def write_agent(
@@ -211,6 +213,12 @@ def trained_metric(agent: object) -> str:
     """Name of the metric that an agent was trained with; `match` where it does not say."""
     metadata: dict[str, Any] = getattr(agent, "metadata", {})
     return str(metadata.get("training", {}).get("metric") or "match")
+
+
+def learnt_from(agent: object, examples: Sequence[Example]) -> list[int]:
+    """Positions of the questions that an agent was trained on, or chosen by; none if it does not say."""
+    seen: dict[str, str] = getattr(agent, "metadata", {}).get("seen") or {}
+    return sorted({i for digests in seen.values() for i in seen_before(examples, digests)})
 
 
 def _damaged(path: Path, cause: str) -> str:

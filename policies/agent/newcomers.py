@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from der_graph.nodes.charge import Charge
 from der_graph.nodes.hub import Choice
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.observation import Observer
@@ -36,25 +37,34 @@ class WithNewcomers(DERAgent):
             agent.network,
             cost_weight=agent.cost_weight,
             cost_weight_range=agent.cost_weight_range,
+            prices=agent.prices,
             metadata=agent.metadata,
         )
         known = agent.network.shape.experts
         self._own = agent.over(
             observer.for_pool(observer.names[:known], observer.costs[:known].tolist())
         )
-        self._scale = float(observer.costs[:known].sum() / max(observer.costs.sum(), 1e-12))
+        self._scale = self._own.observer.total / max(observer.total, 1e-12)
 
-    def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> DERAgent:
+    def for_pool(
+        self,
+        names: Sequence[str],
+        costs: Sequence[float],
+        *,
+        charges: Sequence[Charge] = (),
+        unit: str = "",
+    ) -> DERAgent:
         """See `DERAgent.for_pool`; without its newcomers it is the agent of its training again."""
         known = self.network.shape.experts
         if any(name in self.observer.names[known:] for name in names):
+            costs = self.observer.expected_costs(names, costs, charges)
             missing = [name for name in self.observer.names[:known] if name not in names]
             if missing or list(names[:known]) != self.observer.names[:known]:
                 from der_graph.policies.agent.agent import PartOfPool
 
                 return PartOfPool(self, names, costs)
             return self.over(self.observer.for_pool(names, costs))
-        return self._own.for_pool(names, costs)
+        return self._own.for_pool(names, costs, charges=charges, unit=unit)
 
     def over(self, observer: Observer) -> DERAgent:
         """The same weights over another observer; of the experts of training, none may be missing."""
@@ -64,7 +74,9 @@ class WithNewcomers(DERAgent):
         """See `DERAgent.decide`."""
         low, high = self.cost_weight_range
         prices = [
-            self.cost_weight if s.cost_weight is None else min(high, max(low, s.cost_weight))
+            self.usual_price(s.question)
+            if s.cost_weight is None
+            else min(high, max(low, s.cost_weight))
             for s in situations
         ]
         right_now, worth = self.observer.believe(situations, prices)

@@ -40,7 +40,7 @@ MEMORY = ":memory:"
 _APPLICATION_ID = (
     0x44455221  # "DER!" in the file's header: tells our file from any other SQLite file
 )
-_VERSION = 1  # of the table; raise it when `Answer` or the table changes
+_VERSION = 2  # of the table; raise it when `Answer` or the table changes
 # Not `__required_keys__`: with annotations kept as text it counts what is NotRequired as well.
 _REQUIRED = frozenset(k for k, v in Answer.__annotations__.items() if "NotRequired" not in str(v))
 _KINDS: dict[str, Any] = {
@@ -57,9 +57,10 @@ _KINDS: dict[str, Any] = {
 _KEYS_A_QUERY = 500  # SQLite's default limit of variables was 999 for long
 _TABLE = """
     CREATE TABLE IF NOT EXISTS answers (
-        key TEXT PRIMARY KEY, expert TEXT NOT NULL, answer TEXT NOT NULL
+        key TEXT PRIMARY KEY, expert TEXT NOT NULL, answer TEXT NOT NULL, made REAL
     ) WITHOUT ROWID
 """
+_UPGRADE = "ALTER TABLE answers ADD COLUMN made REAL"  # from version 1, whose answers have no date
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class CacheStats:
         bytes: Size of the database.
         hits: Answers found since this object was opened.
         misses: Keys without one since then.
+        oldest: When the oldest answer of each expert was given, in seconds since 1970; None where the file is
+            from a version that did not note it.
     """
 
     path: str
@@ -81,6 +84,7 @@ class CacheStats:
     bytes: int
     hits: int
     misses: int
+    oldest: dict[str, float | None]
 
 
 def default_path() -> Path:
@@ -161,21 +165,35 @@ class AnswerCache:
         Raises:
             CacheError: If the file cannot be written; what was there before is still there.
         """
+        now = time.time()
         rows = [
-            (key, answer["expert"], json.dumps(answer))
+            (key, answer["expert"], json.dumps(answer), now)
             for key, answer in items.items()
             if answer["error"] is None
         ]
         if rows:
             with self._lock, self._database() as database, database:
-                database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
+                database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
+
+    def made(self, keys: Sequence[str]) -> dict[str, float | None]:
+        """When answers were given, in seconds since 1970, by key; None where nobody noted it."""
+        found: dict[str, float | None] = {}
+        with self._lock, self._database() as database:
+            for start in range(0, len(keys), _KEYS_A_QUERY):
+                chunk = list(keys[start : start + _KEYS_A_QUERY])
+                marks = ",".join("?" * len(chunk))
+                found.update(
+                    database.execute(f"SELECT key, made FROM answers WHERE key IN ({marks})", chunk)
+                )
+        return found
 
     def stats(self) -> CacheStats:
         """What the cache holds."""
         with self._lock, self._database() as database:
-            by_expert = dict(
-                database.execute("SELECT expert, COUNT(*) FROM answers GROUP BY 1 ORDER BY 1")
-            )
+            rows = database.execute(
+                "SELECT expert, COUNT(*), MIN(made) FROM answers GROUP BY 1 ORDER BY 1"
+            ).fetchall()
+            by_expert = {expert: count for expert, count, _ in rows}
             pages = database.execute("PRAGMA page_count").fetchone()[0]
             page_size = database.execute("PRAGMA page_size").fetchone()[0]
         return CacheStats(
@@ -185,6 +203,7 @@ class AnswerCache:
             bytes=pages * page_size,
             hits=self._hits,
             misses=self._misses,
+            oldest={expert: made for expert, _, made in rows},
         )
 
     def clear(self, expert: str | None = None) -> int:
@@ -255,7 +274,14 @@ class AnswerCache:
                 f"{self.path} is an SQLite file, but no answer cache of der-graph; choose another "
                 "path for the cache"
             )
-        if tables and version != _VERSION:
+        if tables and version == 1:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                columns = [row[1] for row in connection.execute("PRAGMA table_info(answers)")]
+                if "made" not in columns:  # another process may have been first
+                    connection.execute(_UPGRADE)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+        elif tables and version != _VERSION:
             raise CacheError(
                 f"{self.path} is an answer cache of version {version}, this is version {_VERSION}; "
                 "choose another path, or delete the file to start a new one"

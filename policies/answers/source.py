@@ -12,7 +12,9 @@ within its own bound; local ones one after another.
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -55,6 +57,77 @@ class Outcome(NamedTuple):
     quality: float
 
 
+class Repeated(NamedTuple):
+    """Questions that an expert was asked again.
+
+    Attributes:
+        expert: Its name.
+        old: Its cached answers.
+        new: Those of now.
+        since: When the oldest of the cached ones was given, in seconds since 1970; None where it is unknown.
+    """
+
+    expert: str
+    old: list[Outcome]
+    new: list[Outcome]
+    since: float | None
+
+    @property
+    def different(self) -> int:
+        """Answers that come to something else, or have another text where they come to nothing."""
+        return sum(
+            (one.answer["value"] or one.answer["text"])
+            != (two.answer["value"] or two.answer["text"])
+            for one, two in zip(self.old, self.new, strict=True)
+        )
+
+    def qualities(self) -> tuple[float, float]:
+        """Mean quality then and now."""
+        then, now = ([outcome.quality for outcome in each] for each in (self.old, self.new))
+        return sum(then) / len(then), sum(now) / len(now)
+
+    def versions(self) -> tuple[str, str]:
+        """What the provider said of its model then and now; empty where it said nothing."""
+        then, now = (
+            next((o.answer.get("version", "") for o in each if o.answer.get("version")), "")
+            for each in (self.old, self.new)
+        )
+        return then, now
+
+    def line(self) -> str:
+        """What to say of it."""
+        then, now = self.qualities()
+        old, new = self.versions()
+        age = (
+            ""
+            if self.since is None
+            else f" (the oldest {(time.time() - self.since) / 86_400:.1f} days old)"
+        )
+        text = (
+            f"{self.expert}: {len(self.old)} cached answers asked again{age}: {self.different} differ, "
+            f"quality {then:.3f} then, {now:.3f} now"
+        )
+        if old and new and old != new:
+            text += f", and the provider's model is {new!r}, was {old!r}"
+        if not self.changed:
+            return text
+        return (
+            f"warning: {text}. The cache hides what has become of it: der cache clear --expert "
+            f"{self.expert}, then der pool refresh {self.expert}"
+        )
+
+    @property
+    def changed(self) -> bool:
+        """Is it another model by now, as far as this sample tells?"""
+        then, now = self.qualities()
+        old, new = self.versions()
+        gap = abs(then - now) * len(self.old)
+        return bool(old and new and old != new) or (self.different > 0 and gap >= _LEAST_GAP)
+
+
+_LEAST_GAP = (
+    2.0  # answers that became right or wrong; one alone may be chance, at a temperature above 0
+)
 _ROUNDING = 1e-6  # that far outside of [0, 1] a quality is a rounding error
 _Key = tuple[int, int, object]  # example, expert, and what it is shown of the answers so far
 
@@ -95,12 +168,16 @@ class AnswerSource:
             for history, example in zip(self.histories, self.examples, strict=True)
         ]
         self.metric = metric
+        keep = getattr(metric, "keep_marks_in", None)
+        if keep is not None and cache is not None:
+            keep(cache)
         self.generated = 0
         self._ktp = ktp_template(ktp)
         self._cache = cache
         self._max_batch = max_batch
         self._on_asked = on_asked
         self._memory: dict[_Key, Outcome] = {}
+        self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
         self._counting = threading.Lock()
         self._knowledge = [_knowledge_used(expert.ktp or self._ktp) for expert in self.experts]
 
@@ -136,6 +213,53 @@ class AnswerSource:
     def reads_answers(self, expert: int) -> bool:
         """Does an expert, by position, see earlier answers, so that its own may depend on them?"""
         return self._knowledge[expert] is not None
+
+    def ask_again(self, count: int, seed: int = 0) -> list[Repeated]:
+        """Ask remote experts some questions again whose answers came from the cache.
+
+        A model behind a name may change, and its old answers would hide it. What is answered now is not kept:
+        old and new answers in one cache would be of nobody.
+
+        Args:
+            count: How many questions an expert.
+            seed: Of the draw.
+
+        Returns:
+            One entry an expert that was asked.
+        """
+        draw = random.Random(seed)
+        found = []
+        for position, expert in enumerate(self.experts):
+            if not isinstance(expert.model, Bounded):
+                continue
+            cached = sorted(e for e, i in self._from_cache if i == position)
+            sample = sorted(draw.sample(cached, min(count, len(cached))))
+            if not sample:
+                continue
+            old = self.ask([Request(e, position, []) for e in sample])
+            prompts = [
+                expert.prompt(self.histories[e], self.examples[e].question, [], self._ktp)
+                for e in sample
+            ]
+            answers = expert.ask(prompts)
+            good: dict[_Key, Answer] = {
+                (e, position, None): a
+                for e, a in zip(sample, answers, strict=True)
+                if not a["error"]
+            }
+            scores = self._score(good)
+            new = [
+                Outcome(a, scores.get((e, position, None), 0.0))
+                for e, a in zip(sample, answers, strict=True)
+            ]
+            made = (
+                self._cache.made([self._from_cache[e, position] for e in sample])
+                if self._cache
+                else {}
+            )
+            dates = [date for date in made.values() if date is not None]
+            found.append(Repeated(expert.name, old, new, min(dates, default=None)))
+        return found
 
     def _key(self, request: Request) -> _Key:
         used = self._knowledge[request.expert]
@@ -192,12 +316,14 @@ class AnswerSource:
             for key, request in wanted.items()
         }
         digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
-        cached = self._cache.get_many(list(digests.values())) if self._cache else {}
+        cache = self._cache if expert.fingerprint else None  # nobody knows when an answer ages
+        cached = cache.get_many(list(digests.values())) if cache else {}
         answers = {
             key: _priced(expert, cached[digest])
             for key, digest in digests.items()
             if digest in cached
         }
+        self._from_cache.update({key[:2]: digests[key] for key in answers if key[2] is None})
         new = [key for key in prompts if key not in answers]
         # Similar lengths share a batch, so less is padded.
         new.sort(key=lambda key: len(prompts[key][-1].text))
@@ -205,10 +331,10 @@ class AnswerSource:
             chunk = new[start : start + self._max_batch]
             replies = expert.ask([prompts[key] for key in chunk])
             answers.update(zip(chunk, replies, strict=True))
-            if self._cache:
+            if cache:
                 # After every batch, so that a crash loses one batch at most.
                 done = zip(chunk, replies, strict=True)
-                self._cache.put_many({digests[k]: a for k, a in done if a["error"] is None})
+                cache.put_many({digests[k]: a for k, a in done if a["error"] is None})
             with self._counting:
                 self.generated += len(chunk)
                 if self._on_asked:
@@ -240,8 +366,7 @@ def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> No
 def _priced(expert: Expert, cached: Answer) -> Answer:
     """A cached answer at the price of today: the cache's keys know weights and prompts, not prices."""
     answer = cached.copy()
-    tokens = answer["input_tokens"], answer["output_tokens"]
-    answer["cost"] = expert.charge(*tokens) if any(tokens) else expert.cost
+    answer["cost"] = expert.cost_of(answer)
     return answer
 
 

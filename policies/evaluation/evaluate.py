@@ -83,6 +83,7 @@ def evaluate(
     fixed_orders: Sequence[Sequence[str]] = (),
     cache: AnswerCache | None = None,
     seed: int = 0,
+    fresh: int = 0,
     progress: bool = True,
     say: Say | None = None,
 ) -> Evaluation:
@@ -103,6 +104,7 @@ def evaluate(
         ranker: Selects among the answers of everyone, for `run_all:rank`.
         cache: Durable store of answers; kept in memory where left out.
         seed: Of what is random.
+        fresh: Cached first answers of each remote expert to ask again, to see whether it still is the same.
         progress: Show a bar of the answers being generated, on a terminal.
         say: Receives one-line messages.
 
@@ -131,12 +133,18 @@ def evaluate(
         say(f"first answers: {len(examples)} questions, {len(members)} experts")
         first = sources.of(members).first_answers() if wants_oracle else []
         learned = None
+        expected: tuple[float, ...] = ()
         if train:
             say(f"first answers that routers and cascades learn from: {len(train)} questions")
             taught = AnswerSource(
                 members, train, metric, ktp=ktp, cache=cache, on_asked=sources.count
             )
             rows = taught.first_answers()
+            if not all(expert.charge.fixed for expert in members):
+                expected = tuple(
+                    float(np.mean([row[i].answer["cost"] for row in rows]))
+                    for i in range(len(members))
+                )
             learned = Learnt(
                 taught.questions,
                 np.array([[o.quality for o in row] for row in rows], dtype=np.float64),
@@ -154,6 +162,7 @@ def evaluate(
         ranker=ranker,
         fixed_orders=fixed_orders,
         seed=seed,
+        expected=expected,
     )
     methods, skipped = build_methods(agent, setting, baselines)
     episodes: dict[str, list[Episode]] = {}
@@ -172,6 +181,9 @@ def evaluate(
             f"{method.name:<{width}}  quality {quality:.3f}  cost {cost:8.4g}"
             f"  ({time.perf_counter() - start:.1f} s, {fresh} new answers)"
         )
+    repeated = sources.of(members).ask_again(fresh, seed) if fresh > 0 else []
+    for each in repeated:
+        say(each.line())
     return Evaluation(
         methods=methods,
         episodes=episodes,

@@ -114,6 +114,7 @@ class Setting:
         ranker: Selects among all answers (`run_all:rank`), or None.
         fixed_orders: Orders of the method `fixed_order`; the pool's where there is none.
         seed: Of what is random.
+        expected: What a call of each expert is expected to cost; what the rules say where left out.
     """
 
     experts: Sequence[Expert]
@@ -127,6 +128,7 @@ class Setting:
     ranker: Select | None = None
     fixed_orders: Sequence[Sequence[str]] = ()
     seed: int = 0
+    expected: tuple[float, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,8 +137,8 @@ class Setting:
 
     @property
     def costs(self) -> tuple[float, ...]:
-        """The experts' costs."""
-        return self.rules.costs
+        """What calls of the experts are expected to cost."""
+        return self.expected or self.rules.costs
 
 
 BASELINES = ("single", "random", "fixed_order", "cascade", "run_all", "mixture", "router", "oracle")
@@ -324,7 +326,9 @@ def _mixture(setting: Setting) -> Made:
     else:
         best = int(np.argmax(setting.costs))
     aggregator = setting.names[best]
-    rules = RouteRules(setting.names, setting.costs, len(setting.names) + 1, repeat_experts=True)
+    rules = RouteRules(
+        setting.names, setting.rules.costs, len(setting.names) + 1, repeat_experts=True
+    )
     return [
         Method(
             f"mixture:{aggregator}", "mixture", f"mixture of agents, {aggregator} aggregates",
@@ -390,7 +394,7 @@ def _over_prices(
 
 def _everyone(setting: Setting) -> RouteRules:
     """Routes as long as the pool."""
-    return RouteRules(setting.names, setting.costs, len(setting.names))
+    return RouteRules(setting.names, setting.rules.costs, len(setting.names))
 
 
 _GROUPS = {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import der_graph
 from der_graph.data import Example
+from der_graph.data.leaks import shared_questions
 from der_graph.policies.evaluation.evaluate import Evaluation
 from der_graph.policies.evaluation.report import AgentInfo, DataInfo, ExpertInfo, PoolInfo, Run
 
@@ -100,14 +101,14 @@ def data_info(
     metric: str,
     train: Sequence[Example] = (),
     train_source: str | None = None,
+    agent_overlap: int = 0,
 ) -> DataInfo:
-    """The questions, as a report names them, and how many of them were trained on."""
+    """The questions, as a report names them, and how many of them routers and agent were trained on."""
     sha = hashlib.sha256()
     for example in examples:
         sha.update(
             "\x00".join((example.id, example.question, example.reference)).encode() + b"\x01"
         )
-    known = {_plain(example.question) for example in train}
     return DataInfo(
         source=Path(source).name,
         sha256=sha.hexdigest(),
@@ -116,13 +117,9 @@ def data_info(
         metric=metric,
         train_source=Path(train_source).name if train_source else None,
         train_questions=len(train),
-        train_overlap=sum(_plain(example.question) in known for example in examples),
+        train_overlap=len(shared_questions(examples, train)),
+        agent_overlap=agent_overlap,
     )
-
-
-def _plain(question: str) -> str:
-    """A question without what copies differ in."""
-    return " ".join(question.lower().split())
 
 
 def _gpu() -> str:

@@ -267,13 +267,16 @@ def facts(report: Report, code: str = "`") -> list[tuple[str, str]]:
     )
     if data.train_overlap:
         train += f"; {data.train_overlap} questions are in both: THE COMPARISON IS SPOILT"
+    agent = f"{report.agent.source}, SHA-256 {report.agent.sha256[:16] or 'none'}"
+    if data.agent_overlap:
+        agent += f"; it was trained on {data.agent_overlap} of these questions: ITS FIGURES ARE FLATTERED"
     return [
         ("command", f"{code}{run.command}{code}"),
         ("made", f"{run.created}, {run.seconds:.0f} s, {run.generated} answers generated, seed {run.seed}"),
         ("pool", f"{pool.source} ({len(pool.experts)} experts, {'live' if pool.live else 'recorded'}, "
                  f"routes of at most {pool.max_steps} calls, transfer {code}{pool.ktp}{code}, run-all costs "
                  f"{pool.run_all_cost:.4g}), fingerprint {pool.fingerprint}"),
-        ("agent", f"{report.agent.source}, SHA-256 {report.agent.sha256[:16] or 'none'}"),
+        ("agent", agent),
         ("questions", f"{data.source} ({data.questions}), metric {data.metric}, SHA-256 {data.sha256[:16]}"),
         ("routers learned from", train),
         ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),

@@ -226,6 +226,8 @@ class DataInfo(Part):
     train_questions: int
     train_overlap: int
     """Questions that are also among the training questions; anything but 0 spoils the comparison."""
+    agent_overlap: int = 0
+    """Questions that the agent was trained on or chosen by; anything but 0 flatters it."""
 
 
 class SkippedMethod(Part):

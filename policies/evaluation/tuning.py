@@ -1,6 +1,6 @@
 """The knob, calibrated: which price of cost gives a mean cost, or a quality, on questions like these?
 
-    agent, dev questions ──routes at every price──> curve ──> the best point within the target
+    agent, dev questions ──routes at every price──> curve ──> the price, or two in turn, that meet the target
 
 The agent serves any price in the range that it was trained with; a user thinks in budgets or in quality. Both
 are means over questions: a bound that every single request keeps is `max_cost`.
@@ -8,8 +8,9 @@ are means over questions: a bound that every single request keeps is `max_cost`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from der_graph.policies.answers import AnswerSource, check_recorded
 from der_graph.policies.evaluation.statistics import Interval, bootstrap_interval
 from der_graph.policies.training.mdp import run_routes
 from der_graph.state import DERContext
+
+_ALIKE = 1.02  # prices nearer to each other than by this factor are one
 
 
 @dataclass(frozen=True)
@@ -64,53 +67,150 @@ def knob_curve(
     prices = np.geomspace(low, high, points) if high > low else np.array([low])
     curve = []
     for price in prices.tolist():
-        episodes = run_routes(agent, source, rules, context=DERContext(cost_weight=price))
-        point = KnobPoint(
-            price,
-            bootstrap_interval([e.quality for e in episodes], seed=0),
-            bootstrap_interval([e.cost for e in episodes], seed=0),
-            float(np.mean([e.calls for e in episodes])),
-        )
-        curve.append(point)
+        curve.append(measure_price(agent, source, rules, price))
         if on_point is not None:
-            on_point(point)
+            on_point(curve[-1])
     return curve
 
 
-def choose_point(
-    curve: list[KnobPoint],
+def measure_price(
+    agent: DERAgent, source: AnswerSource, rules: RouteRules, price: float
+) -> KnobPoint:
+    """Route all questions at one price of cost."""
+    episodes = run_routes(agent, source, rules, context=DERContext(cost_weight=price))
+    return KnobPoint(
+        price,
+        bootstrap_interval([e.quality for e in episodes], seed=0),
+        bootstrap_interval([e.cost for e in episodes], seed=0),
+        float(np.mean([e.calls for e in episodes])),
+    )
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What meets a target: a price, or two prices in turn.
+
+    Attributes:
+        prices: Each price with its share of the questions; the shares sum to 1.
+        quality: Mean quality on the dev questions.
+        cost: Mean cost of a question, in the pool's unit.
+        unused: What is left of the target cost where more of it would buy nothing; 0 for a target quality.
+    """
+
+    prices: tuple[tuple[float, float], ...]
+    quality: float
+    cost: float
+    unused: float = 0.0
+
+
+def refine(
+    curve: Sequence[KnobPoint],
+    measure: Callable[[float], KnobPoint],
+    target_cost: float,
+    steps: int = 5,
+) -> list[KnobPoint]:
+    """Measure more prices between the two points that a target cost lies between.
+
+    Args:
+        curve: Points of `knob_curve`.
+        measure: Measures a price.
+        target_cost: Mean cost that is wanted.
+        steps: How many prices to measure; each halves what is between.
+
+    Returns:
+        All points, by price.
+    """
+    points = sorted(curve, key=lambda point: point.cost_weight)
+    for _ in range(steps):
+        at = next(
+            (
+                i
+                for i, (one, two) in enumerate(pairwise(points))
+                if one.cost.estimate > target_cost >= two.cost.estimate
+            ),
+            None,
+        )
+        if at is None:
+            break
+        low, high = points[at].cost_weight, points[at + 1].cost_weight
+        if high / max(low, 1e-12) < _ALIKE:
+            break
+        points.insert(at + 1, measure(float(np.sqrt(low * high))))
+    return points
+
+
+def choose_prices(
+    curve: Sequence[KnobPoint],
     *,
     target_cost: float | None = None,
     target_quality: float | None = None,
-) -> KnobPoint:
-    """The point that a target asks for.
+) -> Tuned:
+    """The price, or the two prices in turn, that a target asks for.
+
+    Between two points of the upper hull, asking at one price for some questions and at the other for the rest
+    gives every cost and quality on the line between them.
 
     Args:
         curve: Points of `knob_curve`.
         target_cost: Mean cost not to exceed: the best quality within it is chosen.
-        target_quality: Mean quality to reach: the cheapest point with it is chosen.
+        target_quality: Mean quality to reach: the cheapest way to it is chosen.
 
     Raises:
         BudgetError: If no point meets the target, or not exactly one target is given.
     """
     if (target_cost is None) == (target_quality is None):
         raise BudgetError("give either a target cost or a target quality")
+    hull = upper_hull(curve)
+    cheapest, best = hull[0], hull[-1]
     if target_cost is not None:
-        within = [point for point in curve if point.cost.estimate <= target_cost]
-        if not within:
-            cheapest = min(curve, key=lambda point: point.cost.estimate)
+        if cheapest.cost.estimate > target_cost:
             raise BudgetError(
-                f"target cost {target_cost:g} is out of reach: at its highest price "
-                f"({cheapest.cost_weight:g}) this agent still spends {cheapest.cost.estimate:g} a question; "
-                "raise the target, use max_cost, or train with higher prices"
+                f"target cost {target_cost:g} is out of reach: at price {cheapest.cost_weight:g} this agent "
+                f"still spends {cheapest.cost.estimate:.4g} a question, and nowhere less. Raise the target; "
+                "bound every request with --max-cost; or train with higher prices: der train "
+                "--cost-weight-range LOW,HIGH"
             )
-        # Of equal quality the cheaper: a flat curve should not cost more.
-        return max(within, key=lambda point: (point.quality.estimate, -point.cost.estimate))
-    good = [point for point in curve if point.quality.estimate >= (target_quality or 0.0)]
-    if not good:
-        best = max(curve, key=lambda point: point.quality.estimate)
+        unused = max(0.0, target_cost - best.cost.estimate)
+        return _between(hull, target_cost, lambda point: point.cost.estimate, unused)
+    wanted = target_quality or 0.0
+    if best.quality.estimate < wanted:
         raise BudgetError(
-            f"target quality {target_quality:g} is out of reach: the best on these questions is "
-            f"{best.quality.estimate:.3f}, at price {best.cost_weight:g} and cost {best.cost.estimate:g}"
+            f"target quality {wanted:g} is out of reach: the best on these questions is "
+            f"{best.quality.estimate:.3f}, at price {best.cost_weight:g} and cost "
+            f"{best.cost.estimate:.4g}. Lower the target, or add a better expert with der pool add"
         )
-    return min(good, key=lambda point: (point.cost.estimate, -point.quality.estimate))
+    return _between(hull, wanted, lambda point: point.quality.estimate, 0.0)
+
+
+def upper_hull(curve: Sequence[KnobPoint]) -> list[KnobPoint]:
+    """The points that no other point, nor two others in turn, beat: from the cheapest to the best."""
+    hull: list[KnobPoint] = []
+    for point in sorted(curve, key=lambda p: (p.cost.estimate, -p.quality.estimate)):
+        if hull and point.quality.estimate <= hull[-1].quality.estimate:
+            continue
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-2], point):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _slope(one: KnobPoint, two: KnobPoint) -> float:
+    gap = two.cost.estimate - one.cost.estimate
+    return (two.quality.estimate - one.quality.estimate) / gap if gap > 0 else float("inf")
+
+
+def _between(
+    hull: Sequence[KnobPoint], wanted: float, at: Callable[[KnobPoint], float], unused: float
+) -> Tuned:
+    """The place on the hull where a figure is as wanted, or as near as it goes."""
+    for one, two in pairwise(hull):
+        if at(one) < wanted < at(two):
+            share = (wanted - at(one)) / (at(two) - at(one))
+            return Tuned(
+                ((one.cost_weight, 1.0 - share), (two.cost_weight, share)),
+                (1.0 - share) * one.quality.estimate + share * two.quality.estimate,
+                (1.0 - share) * one.cost.estimate + share * two.cost.estimate,
+            )
+    # Exactly a point; or beyond the last, or before the first, of them.
+    point = next((p for p in hull if at(p) >= wanted), hull[-1])
+    return Tuned(((point.cost_weight, 1.0),), point.quality.estimate, point.cost.estimate, unused)

@@ -12,11 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.policies.observation.call_costs import CostScale
 from der_graph.policies.observation.evidence import Evidence, Floats
 from der_graph.policies.observation.features import EXPERT_FEATURES, UNIT
 
 _AT = {name: i for i, name in enumerate(EXPERT_FEATURES)}
 _SAID = slice(_AT["said_value"], _AT["hedged"] + 1)
+_DEAREST = 20.0  # costs of the mean expert: beyond it the logarithm tells more
 _BOUND = 5.0  # of the comparisons: beyond it nobody would be asked, however much better
 
 
@@ -28,17 +30,21 @@ class Profiles(NamedTuple):
         skill: (experts,) quality of each alone.
         skill_here: (n, experts) the same near the question.
         expected: (n, experts) probability of being right on the question, after the answers so far.
+        costs_here: (n, experts) expected cost of a call on the question.
+        scale: What prices count in; the cost of asking everyone once where left out.
     """
 
     costs: Floats
     skill: Floats
     skill_here: Floats
     expected: Floats
+    costs_here: Floats
+    scale: CostScale | None = None
 
     @property
     def total(self) -> float:
-        """Cost of asking everyone once."""
-        return max(float(self.costs.sum()), 1e-12)
+        """Cost that is worth one unit of quality at a price of 1."""
+        return max(float(self.costs.sum() if self.scale is None else self.scale.total), 1e-12)
 
 
 def expert_features(
@@ -68,14 +74,18 @@ def expert_features(
     n, experts = masks.shape
     block = np.zeros((n, experts, len(EXPERT_FEATURES)), dtype=np.float32)
     share = profiles.costs / profiles.total
-    block[:, :, _AT["cost"]] = share * experts / 2
-    block[:, :, _AT["log_cost"]] = np.log10(np.maximum(share * experts, 1e-3))
+    scale = profiles.scale
+    usual = share * (experts if scale is None else scale.experts)  # in costs of the mean expert
+    block[:, :, _AT["cost"]] = (usual if scale is None else np.minimum(usual, _DEAREST)) / 2
+    block[:, :, _AT["log_cost"]] = np.log10(np.maximum(usual, 1e-3))
     rank = np.argsort(np.argsort(profiles.costs, kind="stable"), kind="stable")
     block[:, :, _AT["skill_per_cost_rank"]] = rank / max(1, experts - 1)
     block[:, :, _AT["skill"]] = profiles.skill
     block[:, :, _AT["skill_here"]] = profiles.skill_here
     block[:, :, _AT["allowed"]] = masks
-    charge = np.minimum(weights, 1e3)[:, None] * share
+    charge = np.minimum(weights, 1e3)[:, None] * (profiles.costs_here / profiles.total)
+    if scale is not None:  # experts that are far dearer than any in training
+        charge = np.minimum(charge, _BOUND)
     block[:, :, _AT["charge"]] = charge
     block[:, :, _AT["expected"]] = profiles.expected
     net = profiles.expected - charge

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.errors import AgentError, PluginError
+from der_graph.nodes.charge import Charge
 from der_graph.policies.observation.belief import believe
+from der_graph.policies.observation.call_costs import CostScale, expected_costs
 from der_graph.policies.observation.encoder import TextEncoder, Vectors
 from der_graph.policies.observation.evidence import gather
 from der_graph.policies.observation.expert_features import Profiles, best_gain, expert_features
@@ -31,7 +33,12 @@ from der_graph.policies.observation.features import (
     FeatureNames,
     feature_named,
 )
-from der_graph.policies.observation.profiles import chosen_experts, fit_profiles, mean_skill
+from der_graph.policies.observation.profiles import (
+    chosen_experts,
+    fit_profiles,
+    mean_skill,
+    with_results,
+)
 from der_graph.policies.observation.projection import Projected, ProjectedTexts
 from der_graph.policies.observation.route_features import state_features
 from der_graph.state import Situation
@@ -72,6 +79,7 @@ class Observer:
         features: Which features, for agents that were trained with fewer.
         identity: (experts, K) what tells each expert from the others; one-hot by position where left out, or
             nothing if the pool is not fixed.
+        scale: What prices of cost count in; the cost of asking everyone once where left out, whoever that is.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class Observer:
         arrays: dict[str, npt.NDArray[np.float32]],
         features: FeatureNames | None = None,
         identity: npt.NDArray[np.float32] | None = None,
+        scale: CostScale | None = None,
     ) -> None:
         self.config = config
         self.names = list(names)
@@ -95,6 +104,7 @@ class Observer:
                 len(self.names), len(self.names) * config.fixed_pool, dtype=np.float32
             )
         self.identity = identity
+        self.scale = scale
         self._position = {name: i for i, name in enumerate(self.names)}
         own = [name for name in self.features.state if name in _STATE]
         self._state_columns = [_STATE[name] for name in own]
@@ -118,6 +128,8 @@ class Observer:
         values: Sequence[Sequence[str | None]] | None = None,
         descriptions: Sequence[str] | None = None,
         features: FeatureNames | None = None,
+        call_costs: dict[str, Vectors] | None = None,
+        scale: CostScale | None = None,
     ) -> Observer:
         """Fit projections and profiles on training questions.
 
@@ -129,6 +141,8 @@ class Observer:
             values: [question][expert]: what that answer comes to; None for nothing.
             descriptions: What each expert is good at, in words; empty for unknown.
             features: Which features.
+            call_costs: What `fit_call_costs` gave; `costs` are then the expected ones.
+            scale: What prices of cost count in.
         """
         arrays = fit_profiles(
             encoder,
@@ -140,30 +154,29 @@ class Observer:
             values=values,
             descriptions=descriptions,
         )
-        return cls(config, names, costs, encoder, arrays, features)
+        arrays |= call_costs or {}
+        return cls(config, names, costs, encoder, arrays, features, scale=scale)
 
     def with_encoder(self, encoder: TextEncoder) -> Observer:
         """The same observer over another instance of its encoder, with no text remembered."""
-        return Observer(
-            self.config,
-            self.names,
-            self.costs.tolist(),
-            encoder,
-            self.arrays,
-            self.features,
-            self.identity,
-        )
+        return self._with(encoder=encoder)
 
     def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> Observer:
         """The same observer over some of its experts, in any order and at other prices.
+
+        Args:
+            names: The experts.
+            costs: Expected cost of one call of each; see `expected_costs`.
 
         Raises:
             ValueError: If it does not know one of them.
         """
         at = [self.names.index(name) for name in names]
-        arrays = chosen_experts(self.arrays, at)
-        return Observer(
-            self.config, names, costs, self.encoder, arrays, self.features, self.identity[at]
+        return self._with(
+            names=list(names),
+            costs=list(costs),
+            arrays=chosen_experts(self.arrays, at),
+            identity=self.identity[at],
         )
 
     def remember(self, questions: Sequence[str], features: Vectors, expected: Vectors) -> None:
@@ -174,6 +187,48 @@ class Observer:
         """The same observer over the experts that a network has outputs for: all but those that joined."""
         whole = outputs >= len(self.names)
         return self if whole else self.for_pool(self.names[:outputs], self.costs[:outputs].tolist())
+
+    def expected_costs(
+        self, names: Sequence[str], costs: Sequence[float], charges: Sequence[Charge]
+    ) -> list[float]:
+        """Expected cost of one call of each expert of a pool; see `call_costs`."""
+        sizes = self.arrays.get("call_size")
+        at = [self.names.index(name) for name in names]
+        return expected_costs(costs, charges, None if sizes is None else sizes[:, at])
+
+    def with_arrays(self, arrays: dict[str, Vectors]) -> Observer:
+        """The same observer with other projections and profiles."""
+        return self._with(arrays=arrays)
+
+    def with_scale(self, scale: CostScale | None) -> Observer:
+        """The same observer with other units of the price of cost."""
+        return self._with(scale=scale)
+
+    def _with(self, **changes: Any) -> Observer:
+        mine = {
+            "config": self.config,
+            "names": self.names,
+            "costs": self.costs.tolist(),
+            "encoder": self.encoder,
+            "arrays": self.arrays,
+            "features": self.features,
+            "identity": self.identity,
+            "scale": self.scale,
+        }
+        return Observer(**{**mine, **changes})
+
+    def with_results(
+        self, questions: Sequence[str], experts: Sequence[int], qualities: Sequence[float]
+    ) -> Observer:
+        """The same observer knowing more results, each of one expert on one question."""
+        return self._with(
+            arrays=with_results(self.arrays, self.encoder, questions, experts, qualities)
+        )
+
+    @property
+    def total(self) -> float:
+        """Cost that is worth one unit of quality at a price of 1, in the pool's unit."""
+        return float(self.costs.sum()) if self.scale is None else self.scale.total
 
     @property
     def skill(self) -> Vectors:
@@ -291,7 +346,7 @@ class Observer:
         profiles = self._profiles(asked)
         belief = believe(seen, profiles.expected, self._chance(asked))
         weights = np.asarray(cost_weights, dtype=np.float32)
-        charge = weights[:, None] * profiles.costs / profiles.total
+        charge = weights[:, None] * profiles.costs_here / profiles.total
         return belief.right_now, (belief.expected - charge).astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
@@ -312,7 +367,8 @@ class Observer:
         shape = (len(asked), len(self.names))
         here = np.array([q.skill for q in asked], dtype=np.float32).reshape(shape)
         expected = np.array([q.expected for q in asked], dtype=np.float32).reshape(shape)
-        return Profiles(self.costs, self._skill, here, expected)
+        ratios = np.array([q.cost_ratio for q in asked], dtype=np.float32).reshape(shape)
+        return Profiles(self.costs, self._skill, here, expected, self.costs * ratios, self.scale)
 
 
 def _added(name: str) -> Feature:

@@ -11,6 +11,8 @@
 | `length_profile` | (2, experts) | mean and deviation of the log of an answer's tokens |
 | `question_length` | (2,) | the same of a question's characters |
 | `wrong_pairs` | (questions, 2) | pairs of wrong answers with values, and how many of them have one value |
+| `call_size` | (4, experts) | mean tokens in, cached, out, and seconds of a call charged by those; or NaN |
+| `probe_cost` | (questions, experts) | cost of that first answer in means of its expert; NaN unknown |
 | `description_vectors` | (experts, d) | embeddings of what the experts say they are good at; 0 for none |
 
 A new expert is judged from few questions by item response theory. How many of the others are right on a
@@ -101,6 +103,9 @@ def chosen_experts(arrays: dict[str, Vectors], positions: Sequence[int]) -> dict
         fitted = [position for position in at if position < len(arrays["quality_mean"])]
         changed["quality_mean"] = arrays["quality_mean"][fitted]
         changed["quality_axes"] = arrays["quality_axes"][:, fitted]
+    for name in ("call_size", "probe_cost"):
+        if name in arrays:
+            changed[name] = arrays[name][:, at]
     if "description_vectors" in arrays:
         changed["description_vectors"] = arrays["description_vectors"][at]
     return changed
@@ -115,6 +120,7 @@ def with_expert(
     description: str = "",
     *,
     costs: Sequence[float],
+    call_costs: dict[str, Vectors] | None = None,
 ) -> dict[str, Vectors]:
     """The profiles with one more expert, known by its results on some questions.
 
@@ -129,22 +135,36 @@ def with_expert(
         lengths: (questions,) tokens of its answers.
         description: What it is good at, in words.
         costs: Price of one call of each expert, the new one's last.
+        call_costs: What `fit_call_costs` gave for the new one; empty where its calls all cost the same.
     """
     changed = dict(arrays)
     vectors, quality = arrays["probe_vectors"], arrays["probe_quality"]
+    ratios = (call_costs or {}).get("probe_cost")
     asked = encoder.encode(questions)
     column = np.full((len(vectors), 1), np.nan, dtype=np.float32)
+    dearness = np.full((len(vectors), 1), np.nan, dtype=np.float32)
     new: list[int] = []
     for i, probe in enumerate(_same_question(vectors, asked)):
         if probe is None:
             new.append(i)
         else:
             column[probe] = qualities[i]
+            dearness[probe] = np.nan if ratios is None else ratios[i]
     column = completed(quality, column[:, 0], costs)[:, None]
     rows = np.full((len(new), quality.shape[1] + 1), np.nan, dtype=np.float32)
     rows[:, -1] = qualities[new]
     changed["probe_vectors"] = np.concatenate([vectors, asked[new]])
     changed["probe_quality"] = np.concatenate([np.concatenate([quality, column], axis=1), rows])
+    if ratios is not None or "probe_cost" in arrays:
+        no_size = np.full((4, quality.shape[1]), np.nan, dtype=np.float32)
+        no_cost = np.full(quality.shape, np.nan, dtype=np.float32)
+        size = (call_costs or {}).get("call_size", np.full((4, 1), np.nan, dtype=np.float32))
+        changed["call_size"] = np.concatenate([arrays.get("call_size", no_size), size], axis=1)
+        others = np.concatenate([arrays.get("probe_cost", no_cost), dearness], axis=1)
+        fresh = np.full((len(new), others.shape[1]), np.nan, dtype=np.float32)
+        if ratios is not None:
+            fresh[:, -1] = ratios[new, 0]
+        changed["probe_cost"] = np.concatenate([others, fresh])
     if "length_profile" in arrays:
         added = length_profile(np.asarray(lengths, dtype=np.float32)[:, None])
         changed["length_profile"] = np.concatenate([arrays["length_profile"], added], axis=1)
@@ -157,6 +177,84 @@ def with_expert(
             known = np.zeros((quality.shape[1], vectors.shape[1]), dtype=np.float32)
         added = describe_experts(encoder, [description])
         changed["description_vectors"] = np.concatenate([known, added])
+    return changed
+
+
+def refreshed(
+    arrays: dict[str, Vectors],
+    encoder: TextEncoder,
+    position: int,
+    questions: Sequence[str],
+    qualities: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.float32],
+    *,
+    costs: Sequence[float],
+    call_costs: dict[str, Vectors],
+) -> dict[str, Vectors]:
+    """The profiles with one expert known by new results instead of its old ones.
+
+    Args:
+        arrays: The profiles so far.
+        encoder: The sentence encoder.
+        position: Of the expert.
+        questions: What it was asked anew; those that are no probe questions count for its mean alone.
+        qualities: (questions,) its quality on each.
+        lengths: (questions,) tokens of its answers.
+        costs: Price of one call of each expert.
+        call_costs: What `fit_call_costs` gave for it; empty where its calls all cost the same.
+    """
+    changed = {name: array.copy() for name, array in arrays.items()}
+    quality = changed["probe_quality"]
+    before = mean_skill(quality)[position]
+    others = [i for i in range(quality.shape[1]) if i != position]
+    results = np.full(len(quality), np.nan, dtype=np.float32)
+    for i, probe in enumerate(_same_question(arrays["probe_vectors"], encoder.encode(questions))):
+        if probe is not None:
+            results[probe] = qualities[i]
+    if np.isnan(results).all():  # none of them is a probe question: only the mean is known
+        results[:] = float(np.mean(qualities))
+    order = [*others, position]
+    column = (
+        completed(quality[:, others], results, [costs[i] for i in order]) if others else results
+    )
+    quality[:, position] = column
+    shift = mean_skill(quality)[position] - before
+    if position < len(changed.get("quality_mean", ())):
+        changed["quality_mean"][position] += shift
+    if "length_profile" in changed:
+        new = np.asarray(lengths, dtype=np.float32)[:, None]
+        changed["length_profile"][:, position] = length_profile(new)[:, 0]
+    if call_costs and "call_size" in changed:
+        changed["call_size"][:, position] = call_costs["call_size"][:, 0]
+    return changed
+
+
+def with_results(
+    arrays: dict[str, Vectors],
+    encoder: TextEncoder,
+    questions: Sequence[str],
+    experts: Sequence[int],
+    qualities: Sequence[float],
+) -> dict[str, Vectors]:
+    """The profiles with single results beside those on the probe questions.
+
+    Args:
+        arrays: The profiles so far.
+        encoder: The sentence encoder.
+        questions: One question a result.
+        experts: Whose result it is, by position.
+        qualities: How good the answer was, in [0, 1].
+    """
+    changed = dict(arrays)
+    rows = np.full((len(questions), arrays["probe_quality"].shape[1]), np.nan, dtype=np.float32)
+    rows[np.arange(len(questions)), list(experts)] = qualities
+    changed["probe_vectors"] = np.concatenate([arrays["probe_vectors"], encoder.encode(questions)])
+    changed["probe_quality"] = np.concatenate([arrays["probe_quality"], rows])
+    if "wrong_pairs" in arrays:
+        none = np.zeros((len(questions), 2), dtype=np.float32)
+        changed["wrong_pairs"] = np.concatenate([arrays["wrong_pairs"], none])
+    if "probe_cost" in arrays:
+        changed["probe_cost"] = np.concatenate([arrays["probe_cost"], np.full_like(rows, np.nan)])
     return changed
 
 

@@ -41,6 +41,8 @@ class Projected(NamedTuple):
         skill: Of every expert near this question, in [0, 1]; empty for answers.
         expected: Probability of every expert being right on this question; empty for answers.
         chance: How often two wrong answers to questions like this one are the same, in (0, 1).
+        cost_ratio: Expected cost of a call of every expert on this question, in its mean cost; 1 for all of a
+            pool whose calls all cost the same.
     """
 
     vector: Vectors
@@ -48,6 +50,7 @@ class Projected(NamedTuple):
     skill: Vectors
     expected: Vectors
     chance: float = 1.0
+    cost_ratio: Vectors | float = 1.0
 
 
 class ProjectedTexts:
@@ -76,9 +79,15 @@ class ProjectedTexts:
         self._sparse = np.flatnonzero(~known.all(axis=0)).tolist()
         beyond = np.where(known, arrays["probe_quality"] - skill, 0.0)
         self._common = beyond.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        if known.shape[1] > 1:
+            self._common[known.sum(axis=1) == 1] = (
+                0.0  # one result says nothing of the other experts
+            )
         self._own = np.where(known, beyond - self._common[:, None], np.nan)
         self._wrong = arrays.get("wrong_pairs", np.zeros((len(known), 2), dtype=np.float32))
         self._chance = _share(self._wrong.sum(axis=0), _ANYWHERE)
+        self._cost = arrays.get("probe_cost")
+        self._ones = np.ones(known.shape[1], dtype=np.float32)
         self._questions: OrderedDict[str, Projected] = OrderedDict()
         self._answers: OrderedDict[str, Projected] = OrderedDict()
         self._lock = threading.Lock()
@@ -135,7 +144,7 @@ class ProjectedTexts:
             _remember(self._questions, changed)
 
     def _project(self, vector: Vectors, projected: Vectors) -> Projected:
-        skill, expected, chance = self._near(vector)
+        skill, expected, chance, cost_ratio = self._near(vector)
         axes = self._arrays.get("quality_axes")
         if axes is not None:
             centred = vector - self._arrays["question_mean"]
@@ -143,19 +152,20 @@ class ProjectedTexts:
             fitted = np.clip(linear, EPSILON, 1 - EPSILON)
             # Experts that joined later have no fit of their own: what is near the question stands for it.
             expected = np.concatenate([fitted, expected[len(fitted) :]]).astype(np.float32)
-        return Projected(vector, projected, skill, expected, chance)
+        return Projected(vector, projected, skill, expected, chance, cost_ratio)
 
-    def _near(self, vector: Vectors) -> tuple[Vectors, Vectors, float]:
+    def _near(self, vector: Vectors) -> tuple[Vectors, Vectors, float, Vectors]:
         """What is known of the experts near a question.
 
         Returns:
             Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean; and a
             better guess for comparing experts, in which what they have in common, how hard questions are
-            here, counts more than how they differ. Both (experts,). And how often wrong answers are the same.
+            here, counts more than how they differ. Both (experts,). How often wrong answers are the same. And
+            what calls cost here, in their means: (experts,).
         """
         probes, quality = self._arrays["probe_vectors"], self._arrays["probe_quality"]
         if not self._neighbours or len(probes) == 0:
-            return self._skill, self._skill, self._chance
+            return self._skill, self._skill, self._chance, self._ones
         similarity = probes @ vector
         # A training question must not look its own result up: it would learn to trust what it cannot have.
         similarity = np.where(similarity > 1 - 1e-5, -1.0, similarity)
@@ -174,7 +184,10 @@ class ProjectedTexts:
         own_skill = self._kernel_mean(some, self._own[nearest], zero, _OWN_PRIOR)
         weight = np.exp((some - some.max()) * _SHARPNESS)
         chance = _share(weight @ self._wrong[nearest], self._chance)
-        return near, np.clip(self._skill + common + own_skill, EPSILON, 1 - EPSILON), chance
+        guess = np.clip(self._skill + common + own_skill, EPSILON, 1 - EPSILON)
+        if self._cost is None:
+            return near, guess, chance, self._ones
+        return near, guess, chance, self._kernel_mean(some, self._cost[nearest], self._ones)
 
     @staticmethod
     def _kernel_mean(

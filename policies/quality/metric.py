@@ -57,6 +57,11 @@ class PairMetric:
         ]
 
 
+def needs_reference(metric: QualityMetric) -> bool:
+    """Does a metric compare with a right answer? It says so as `needs_reference`; yes where it does not."""
+    return bool(getattr(metric, "needs_reference", True))
+
+
 def is_answered(answer: Answer) -> bool:
     """Whether there is anything to judge."""
     return answer["error"] is None and bool(answer["text"].strip())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from der_graph.data import Example
 from der_graph.errors import DataError, MetricError
@@ -27,6 +28,8 @@ class RecordedScore:
             outside them it is 0 or 1. Only with both left alone is a score outside of [0, 1] an
             error.
     """
+
+    needs_reference: ClassVar[bool] = False
 
     score_name: str
     low: float = 0.0

@@ -5,13 +5,15 @@ Every metric takes its packages and models in when it is made, not when this fil
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from der_graph.errors import MetricError
 from der_graph.plugins import find_plugin, known_names
-from der_graph.policies.quality.judge import Judge
+from der_graph.policies.quality.judge import Judge, judge_by
 from der_graph.policies.quality.match import (
     MathVerify,
     RougeL,
@@ -45,11 +47,18 @@ _CLASSES: dict[str, Callable[..., QualityMetric]] = {
 }
 
 _RECORDED = "recorded:"
+_JUDGE = "judge:"
 
 
 def metric_names() -> list[str]:
     """The names of der-graph's own metrics; the last stands for any recorded score."""
-    return [*_PAIRS, *_CLASSES, f"{_RECORDED}<score name>"]
+    return [
+        *_PAIRS,
+        *_CLASSES,
+        f"{_JUDGE}<model>",
+        "<module>:<function>",
+        f"{_RECORDED}<score name>",
+    ]
 
 
 def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
@@ -70,6 +79,8 @@ def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
     name = name.strip()
     if name.startswith(_RECORDED) and len(name) > len(_RECORDED):
         return _make(name, RecordedScore, {"score_name": name.removeprefix(_RECORDED), **settings})
+    if name.startswith(_JUDGE) and len(name) > len(_JUDGE):
+        return judge_by(name.removeprefix(_JUDGE), **settings)
     if name in _PAIRS:
         if settings:
             raise MetricError(f"metric '{name}' has no settings, given: {', '.join(settings)}")
@@ -77,10 +88,35 @@ def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
     if name in _CLASSES:
         return _make(name, _CLASSES[name], settings)
     found = find_plugin("metrics", name)
+    if found is None and ":" in name:
+        return _own(name, settings)
     if found is None:
         known = known_names("metrics", metric_names())
         raise MetricError(f"metric '{name}' is unknown; choose one of: {known}")
     return _make(name, found, settings)
+
+
+def _own(name: str, settings: dict[str, Any]) -> QualityMetric:
+    """A metric as `module:name`: a metric, a class of one, or a function of answer and example."""
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a console script has its own folder there, and not the user's
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        known = known_names("metrics", metric_names())
+        raise MetricError(
+            f"metric '{name}' cannot be imported ({error}); choose one of: {known}"
+        ) from error
+    if isinstance(found, type):
+        return _make(name, found, settings)
+    if settings:
+        raise MetricError(f"metric '{name}' has no settings, given: {', '.join(settings)}")
+    if isinstance(found, QualityMetric):
+        return found
+    if not callable(found):
+        raise MetricError(f"metric '{name}' is {found!r}; it must be a metric or a function")
+    return PairMetric(name, lambda answer, example: float(found(answer, example)))
 
 
 def _make(

@@ -67,8 +67,7 @@ def run_digests(
                 (
                     e.name,
                     e.fingerprint,
-                    e.cost,
-                    e.token_prices,
+                    e.charge,
                     e.system,
                     e.ktp and e.ktp.fingerprint,
                 )

@@ -184,6 +184,11 @@ def preset(name: str, **changes: Any) -> TrainConfig:
             changes = {"warm_start": "none", **_FROM_RANDOM, **changes}
         elif changes.get("warm_start") == "none":
             changes = {**_FROM_RANDOM, **changes}
+        if "cost_weight" in changes and "cost_weight_range" not in changes:
+            # A price outside of the usual range is trained for, with all between.
+            low, high = TrainConfig.cost_weight_range
+            price = changes["cost_weight"]
+            changes["cost_weight_range"] = (min(low, price) or low, max(high, price))
         return replace(TrainConfig(), **changes)
     if name == "paper":
         # Authors' code at commit 67fc87a: gamma 0.95, clip 0.3, one price of cost (in the reward).

@@ -13,12 +13,25 @@ import numpy as np
 
 from der_graph.data import Example
 from der_graph.errors import AgentPoolMismatchError, DataError
-from der_graph.nodes.expert import Expert
+from der_graph.nodes.charge import CallSize, Charge
+from der_graph.nodes.expert import Expert, size_of
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.answers import AnswerCache, AnswerSource, Request, check_recorded
+from der_graph.policies.answers import (
+    AnswerCache,
+    AnswerSource,
+    Outcome,
+    Request,
+    check_recorded,
+)
 from der_graph.policies.observation import Observer
+from der_graph.policies.observation.call_costs import expected_costs, fit_call_costs
 from der_graph.policies.observation.evidence import answer_tokens
-from der_graph.policies.observation.profiles import choose_questions, ease_of, with_expert
+from der_graph.policies.observation.profiles import (
+    choose_questions,
+    ease_of,
+    refreshed,
+    with_expert,
+)
 from der_graph.policies.quality import QualityMetric, get_metric
 
 PROBES = 30
@@ -58,6 +71,78 @@ def probe_expert(
     _check_new(agent, expert.name)
     if not examples:
         raise DataError("there are no probe questions; give a file with at least one row")
+    probes, outcomes = _ask_probes(agent, expert, examples, count, metric, cache, seed)
+    changed = add_expert(
+        agent,
+        expert.name,
+        expert.cost,
+        questions=[probe.question for probe in probes],
+        qualities=[outcome.quality for outcome in outcomes],
+        lengths=[answer_tokens(outcome.answer) for outcome in outcomes],
+        description=expert.description,
+        charge=expert.charge,
+        sizes=_sizes(outcomes),
+    )
+    return changed, float(np.mean([outcome.quality for outcome in outcomes]))
+
+
+def refresh_expert(
+    agent: DERAgent,
+    expert: Expert,
+    examples: Sequence[Example],
+    *,
+    count: int = PROBES,
+    metric: str | QualityMetric = "match",
+    cache: AnswerCache | None = None,
+    seed: int = 0,
+) -> tuple[DERAgent, float]:
+    """Ask an expert that an agent knows some questions again, and know it by what it says now.
+
+    Args, returns and raises as `probe_expert`, but that the expert is known. Its old answers must be out of
+    the cache.
+
+    Raises:
+        AgentPoolMismatchError: If the agent does not know it.
+    """
+    agent.check_pool([expert.name])
+    if not examples:
+        raise DataError("there are no probe questions; give a file with at least one row")
+    probes, outcomes = _ask_probes(agent, expert, examples, count, metric, cache, seed)
+    observer, position = agent.observer, agent.names.index(expert.name)
+    learnt = fit_call_costs([[size] for size in _sizes(outcomes)], [expert.charge])
+    costs = observer.costs.tolist()
+    (costs[position],) = expected_costs([expert.cost], [expert.charge], learnt.get("call_size"))
+    arrays = refreshed(
+        observer.arrays,
+        observer.encoder,
+        position,
+        [probe.question for probe in probes],
+        np.array([outcome.quality for outcome in outcomes], dtype=np.float32),
+        np.array([answer_tokens(outcome.answer) for outcome in outcomes], dtype=np.float32),
+        costs=costs,
+        call_costs=learnt,
+    )
+    changed = agent.over(observer.with_arrays(arrays).for_pool(agent.names, costs))
+    return changed, float(np.mean([outcome.quality for outcome in outcomes]))
+
+
+def _sizes(outcomes: Sequence[Outcome]) -> list[CallSize | None]:
+    return [
+        None if outcome.answer["error"] is not None else size_of(outcome.answer)
+        for outcome in outcomes
+    ]
+
+
+def _ask_probes(
+    agent: DERAgent,
+    expert: Expert,
+    examples: Sequence[Example],
+    count: int,
+    metric: str | QualityMetric,
+    cache: AnswerCache | None,
+    seed: int,
+) -> tuple[list[Example], list[Outcome]]:
+    """Choose telling questions and ask an expert: the questions, and its answers with their qualities."""
     rng = np.random.default_rng(seed)
     among = list(examples)
     if len(among) > CANDIDATES:
@@ -74,16 +159,7 @@ def probe_expert(
             f"expert '{expert.name}' answered none of {len(probes)} probe questions: "
             f"{outcomes[0].answer['error']}"
         )
-    changed = add_expert(
-        agent,
-        expert.name,
-        expert.cost,
-        questions=[probe.question for probe in probes],
-        qualities=[outcome.quality for outcome in outcomes],
-        lengths=[answer_tokens(outcome.answer) for outcome in outcomes],
-        description=expert.description,
-    )
-    return changed, float(np.mean([outcome.quality for outcome in outcomes]))
+    return probes, outcomes
 
 
 def add_expert(
@@ -95,6 +171,8 @@ def add_expert(
     qualities: Sequence[float],
     lengths: Sequence[float],
     description: str = "",
+    charge: Charge | None = None,
+    sizes: Sequence[CallSize | None] = (),
 ) -> DERAgent:
     """Make an agent that knows one more expert, by its results on probe questions.
 
@@ -106,12 +184,16 @@ def add_expert(
         qualities: Its quality on each, in [0, 1].
         lengths: Tokens of its answers.
         description: What it is good at, in words.
+        charge: How its calls are charged, where that is not `cost` for each.
+        sizes: What each call used; None for a failed one.
 
     Raises:
         AgentPoolMismatchError: If it is known already, or the agent was trained for a fixed pool.
     """
     _check_new(agent, name)
     observer = agent.observer
+    learnt = {} if charge is None else fit_call_costs([[size] for size in sizes], [charge])
+    (cost,) = expected_costs([cost], [charge] if charge else [], learnt.get("call_size"))
     costs = [*observer.costs.tolist(), cost]
     arrays = with_expert(
         observer.arrays,
@@ -121,6 +203,7 @@ def add_expert(
         np.asarray(lengths, dtype=np.float32),
         description,
         costs=costs,
+        call_costs=learnt,
     )
     return agent.over(
         Observer(
@@ -131,6 +214,7 @@ def add_expert(
             arrays,
             observer.features,
             np.zeros((len(agent.names) + 1, 0), dtype=np.float32),
+            observer.scale,
         )
     )
 

@@ -23,7 +23,8 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from der_graph.nodes.expert import Expert
+from der_graph.nodes.charge import CallSize, Charge
+from der_graph.nodes.expert import Expert, size_of
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.tools import bare
@@ -31,8 +32,10 @@ from der_graph.policies.agent import DERAgent, TrainedAgent
 from der_graph.policies.agent.network import RoutingNetwork, Shape, make_network
 from der_graph.policies.answers import AnswerSource, Outcome
 from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder
+from der_graph.policies.observation.call_costs import CostScale, expected_costs, fit_call_costs
 from der_graph.policies.observation.evidence import answer_tokens
 from der_graph.policies.observation.features import PROFILE_FEATURES, ROUTE_FEATURES, FeatureNames
+from der_graph.policies.training.checks import Verdict
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.env import (
     Episodes,
@@ -41,6 +44,7 @@ from der_graph.policies.training.env import (
     SituationObserver,
 )
 from der_graph.policies.training.routes.lesson import RouteLesson, prepare_lesson
+from der_graph.state import Answer
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def features_learner(
     first: Sequence[Sequence[Outcome]],
     encoder: TextEncoder,
     metadata: dict[str, Any],
+    verdicts: Sequence[Verdict] = (),
 ) -> Learner:
     """The default: a small network over features of the situation.
 
@@ -79,16 +84,18 @@ def features_learner(
         first: Every expert's first answer to every question.
         encoder: The frozen sentence encoder.
         metadata: Kept in the agent's config file.
+        verdicts: Users' scores of single answers, which count as results of their experts.
     """
     quality = np.array([[o.quality for o in row] for row in first], dtype=np.float32)
     lengths = np.array(
         [[np.nan if o.answer["error"] else answer_tokens(o.answer) for o in row] for row in first],
         dtype=np.float32,
     )
+    costs, call_costs = learnt_costs(source.experts, first)
     observer = Observer.fit(
         _seen(config, first),
         rules.names,
-        rules.costs,
+        costs,
         encoder,
         questions=source.questions,
         answers=[o.answer["text"] for row in first for o in row if o.answer["text"]][:20_000],
@@ -97,14 +104,22 @@ def features_learner(
         values=[[o.answer["value"] for o in row] for row in first],
         descriptions=[expert.description for expert in source.experts],
         features=_features(config),
+        call_costs=call_costs,
+        scale=CostScale(sum(costs) or 1.0, len(costs), rules.cost_unit),
     )
+    if verdicts:
+        observer = observer.with_results(
+            [verdict.example.question for verdict in verdicts],
+            [verdict.expert for verdict in verdicts],
+            [verdict.quality for verdict in verdicts],
+        )
     lesson = None
     bounded = not all(map(_free, source.experts))
     if config.warm_start == "routes":
         calls = float(config.route_calls) if bounded else None
         lesson = prepare_lesson(observer, source, rules, first, encoder, config.seed, calls)
         observer = lesson.observer
-    env = make_env(config, source, rules, observer)
+    env = make_env(config, source, rules, observer, costs)
     if lesson is not None and bounded:
         env.tried = lesson.tree.tried
     shape = Shape(
@@ -173,14 +188,38 @@ _COMPARABLE = 0.7
 
 
 def make_env(
-    config: TrainConfig, source: AnswerSource, rules: RouteRules, observer: SituationObserver
+    config: TrainConfig,
+    source: AnswerSource,
+    rules: RouteRules,
+    observer: SituationObserver,
+    costs: Sequence[float] | None = None,
 ) -> RoutingVecEnv:
-    """The training environment."""
+    """The training environment; `costs` are what calls are expected to cost, the rules' where left out."""
     requests = RequestConfig(
         config.cost_weight, config.cost_weight_range, config.budget_share, config.short_share
     )
     episodes = Episodes(len(source.examples), requests, rules.costs, config.seed, rules.max_steps)
-    return RoutingVecEnv(source, rules, observer, config.reward, episodes, config.envs)
+    reward = config.reward.for_pool(rules.costs if costs is None else costs)
+    return RoutingVecEnv(source, rules, observer, reward, episodes, config.envs)
+
+
+def learnt_costs(
+    experts: Sequence[Expert], first: Sequence[Sequence[Outcome]]
+) -> tuple[list[float], dict[str, Any]]:
+    """What calls of experts are expected to cost, by their first answers, and what `fit_call_costs` gives."""
+    charges = [expert.charge for expert in experts]
+    sizes = [
+        [_counted(outcome.answer, charge) for outcome, charge in zip(row, charges, strict=True)]
+        for row in first
+    ]
+    learnt = fit_call_costs(sizes, charges)
+    return expected_costs([e.cost for e in experts], charges, learnt.get("call_size")), learnt
+
+
+def _counted(answer: Answer, charge: Charge) -> CallSize | None:
+    size = size_of(answer)
+    unknown = charge.tokens is not None and not (size.input or size.output)
+    return None if answer["error"] is not None or unknown else size
 
 
 def ppo_settings(config: TrainConfig) -> dict[str, Any]:

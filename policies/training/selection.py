@@ -34,7 +34,8 @@ def evaluate_utility(
     agent: RoutingAgent, source: AnswerSource, rules: RouteRules, config: TrainConfig
 ) -> Measured:
     """Let an agent answer all questions at some prices of its range."""
-    total = max(sum(rules.costs), 1e-12)
+    observer = getattr(agent, "observer", None)
+    total = max(getattr(observer, "total", None) or sum(rules.costs), 1e-12)
     low, high = config.cost_weight_range
     prices = sorted({config.cost_weight, low, float(np.sqrt(low * high)), high})
     utilities = []

@@ -9,7 +9,6 @@ experts are generated once and kept in the answer cache, so a second run costs n
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import random
@@ -23,6 +22,7 @@ from langchain_core.embeddings import Embeddings
 
 import der_graph
 from der_graph.data import Example
+from der_graph.data.leaks import digests_of
 from der_graph.errors import AgentError, DataError, require
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import ktp_template
@@ -32,6 +32,15 @@ from der_graph.policies.answers import AnswerCache, AnswerSource, check_recorded
 from der_graph.policies.answers.cache import MEMORY
 from der_graph.policies.observation import CachedEncoder, TextEncoder, as_encoder
 from der_graph.policies.quality import QualityMetric, get_metric
+from der_graph.policies.training.checks import (
+    ask_a_few,
+    check_first_answers,
+    first_report,
+    leak_warnings,
+    near_duplicates,
+    usable,
+    with_prices_for,
+)
 from der_graph.policies.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -83,7 +92,8 @@ def train_agent(
         text encoder.
 
     Raises:
-        DataError: If there are no questions, or an expert that replays answers lacks one.
+        DataError: If there are no questions, or none with a reference; an expert that replays answers lacks
+            one; every call of an expert failed; or nothing tells the experts apart.
         MetricError: If the metric gives something that is no quality.
         AgentError: If there is nothing to resume, it was made with other settings, or a file cannot be
             written.
@@ -102,10 +112,18 @@ def train_agent(
         if not given:
             raise DataError(f"there are no {name} questions; give a file with at least one row")
     members = list(experts)
-    rules = rules or RouteRules(tuple(e.name for e in members), tuple(e.cost for e in members))
+    rules = rules or RouteRules(
+        tuple(e.name for e in members),
+        tuple(e.cost for e in members),
+        charges=tuple(e.charge for e in members),
+    )
     scorer = get_metric(metric) if isinstance(metric, str) else metric
+    examples, verdicts, notes = usable(examples, scorer, rules.names, "training")
+    dev, _, more = usable(dev, scorer, rules.names, "dev")
     for questions in (examples, dev):
         check_recorded(members, questions)
+    for line in (*notes, *more, *leak_warnings(examples, dev)):
+        say(line)
     folder = _make_folder(out)
     _seed_everything(config.seed)
 
@@ -113,15 +131,25 @@ def train_agent(
     with AnswerBar("first answers", total, show=progress) as bar:
         source = AnswerSource(members, examples, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         dev_source = AnswerSource(members, dev, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
+        reader = as_encoder(encoder)
+        if config.text_encoder is None:
+            reader = _read_questions(reader, source, dev_source, cache, progress)
+            for line in near_duplicates(examples, dev, reader):
+                say(line)
+        ask_a_few(source)
         first = source.first_answers()
         dev_first = dev_source.first_answers()
-    for line in _first_report(members, first, dev_first):
+    for line in first_report(members, first, dev_first):
         say(line)
-    metadata = {"training": {**config.plain(), "metric": scorer.name, "versions": versions()}}
-    reader = as_encoder(encoder)
+    for line in check_first_answers(source, first):
+        say(line)
+    config = with_prices_for(config, members, first)
+    metadata = {
+        "training": {**config.plain(), "metric": scorer.name, "versions": versions()},
+        "seen": {"train": digests_of(examples), "dev": digests_of(dev)},
+    }
     if config.text_encoder is None:
-        reader = _read_questions(reader, source, dev_source, cache, progress)
-        learner = features_learner(config, source, rules, first, reader, metadata)
+        learner = features_learner(config, source, rules, first, reader, metadata, verdicts)
     else:
         from der_graph.policies.training.text_training import text_learner
 
@@ -145,7 +173,7 @@ def train_agent(
         f"{config.envs} routes at once, seed {config.seed}"
     )
     if config.warm_start == "cascades" and not resume:
-        _imitate_cascades(learner, config, rules, reader, source.questions, first, say)
+        _imitate_cascades(learner, members, config, rules, reader, source.questions, first, say)
     if learner.lesson is not None and not resume:
         _learn_routes(learner, learner.lesson, config, source, rules, watcher, say)
     model = learner.model
@@ -206,6 +234,7 @@ def _learn_routes(
 
 def _imitate_cascades(
     learner: Any,
+    experts: Sequence[Expert],
     config: TrainConfig,
     rules: RouteRules,
     encoder: TextEncoder,
@@ -214,9 +243,11 @@ def _imitate_cascades(
     say: Say,
 ) -> None:
     from der_graph.policies.baselines import BestCascades
+    from der_graph.policies.training.ppo import learnt_costs
     from der_graph.policies.training.warm_start import imitate
 
-    cascades = BestCascades(rules.names, rules.costs, encoder, price=config.cost_weight).fit(
+    costs, _ = learnt_costs(experts, first)
+    cascades = BestCascades(rules.names, costs, encoder, price=config.cost_weight).fit(
         questions,
         [[outcome.quality for outcome in row] for row in first],
         [[outcome.answer["value"] for outcome in row] for row in first],
@@ -280,22 +311,3 @@ def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # SB3 shuffles its minibatches with the global generator
     torch.manual_seed(seed)
-
-
-def _first_report(
-    experts: Sequence[Expert], first: Sequence[Sequence[Any]], dev_first: Sequence[Sequence[Any]]
-) -> list[str]:
-    lines = []
-    for i, expert in enumerate(experts):
-        mine = [row[i] for row in first]
-        train_q = float(np.mean([o.quality for o in mine]))
-        dev_q = float(np.mean([row[i].quality for row in dev_first]))
-        failed = sum(o.answer["error"] is not None for o in mine)
-        note = f", {failed} failed calls" if failed else ""
-        lines.append(
-            f"  {expert.name}: quality alone {train_q:.3f} (train), {dev_q:.3f} (dev){note}"
-        )
-    with contextlib.suppress(IndexError):
-        best = float(np.mean([max(o.quality for o in row) for row in first]))
-        lines.append(f"  best first answer per question: {best:.3f}")
-    return lines

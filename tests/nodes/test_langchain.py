@@ -16,11 +16,11 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError
+from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.langchain import (
     as_chat_runnable,
     as_expert,
-    fingerprint_of,
     to_message,
 )
 from der_graph.nodes.redaction import public, secrets_in

@@ -11,6 +11,7 @@ from fakes import scripted_expert
 from tiny_models import save_tiny
 
 from der_graph.errors import ExpertError, PoolError, UnknownExpertError
+from der_graph.nodes.charge import TokenPrices
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import TEMPLATES
 from der_graph.pool.pool import Pool, check_pool, load_pool, pool_from, pool_path
@@ -74,7 +75,7 @@ def test_a_pool_file_becomes_experts(tiny: Path) -> None:
     assert first.system == "Be brief."
     assert first.ktp is not None
     assert (first.ktp.transfer, first.ktp.max_answer_tokens) == ("{answer}", 9)
-    assert second.token_prices == (1, 2)
+    assert second.token_prices == TokenPrices(1, 2)
     assert second.ktp is TEMPLATES["paper"]
     assert second.model.reasoning == ("[", "]")  # type: ignore[attr-defined]
     assert third.ktp is TEMPLATES["none"]

@@ -72,7 +72,7 @@ def prepare_lesson(
     alone = np.array([[o.quality for o in row] for row in first])
     fold = folds_of(source.questions, seed)
     quality = fit_ridge(vectors, alone, fold)
-    experts = choose_experts(source, quality.held_out, rules.costs, pairs=calls is None)
+    experts = choose_experts(source, quality.held_out, observer.costs.tolist(), pairs=calls is None)
     tree = collect_tree(source, experts, rules.max_steps, calls)
     axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
     arrays = {
@@ -82,9 +82,7 @@ def prepare_lesson(
         "quality_mean": quality.ridge.mean.astype(np.float32),
         "quality_axes": quality.ridge.weights.astype(np.float32),
     }
-    fitted = Observer(
-        observer.config, observer.names, rules.costs, encoder, arrays, observer.features
-    )
+    fitted = observer.with_arrays(arrays)
     expected = np.clip(quality.held_out, EPSILON, 1 - EPSILON).astype(np.float32)
     fitted.remember(source.questions, axes.held_out, expected)
     return RouteLesson(tree, fitted, fold, axes.held_out)
@@ -113,7 +111,7 @@ def learn_routes(
     """
     low, high = config.cost_weight_range
     prices = np.geomspace(low, high, PRICES) if low < high else np.array([low])
-    total = max(sum(rules.costs), 1e-12)
+    total = max(lesson.observer.total, 1e-12)
     worth = backward_induction(lesson.tree, lesson.features, lesson.fold, prices.tolist(), total)
     observer, tree = lesson.observer, lesson.tree
     chosen = sorted({expert for route in tree.routes for expert in route})
@@ -126,7 +124,7 @@ def learn_routes(
         base[:, :, columns],
         observer.features,
         context,
-        [rules.costs[e] for e in chosen],
+        [float(observer.costs[e]) for e in chosen],
         (len(observer.features.state), observer.config.question_dims),
         rules.max_steps,
         total,

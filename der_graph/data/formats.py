@@ -1,0 +1,342 @@
+"""Files of other tools as rows that `files.py` reads: tables, arrays, chats, exports and logs.
+
+    .csv .tsv .json .parquet .eval, folders of `datasets`, hf:owner/name ──other_rows──> {"question", ...}
+
+| what | told by | question, answer |
+|---|---|---|
+| table, JSON array, JSON Lines | its columns | the columns named, or `question` and `answer` |
+| chat of OpenAI's fine-tuning | `messages` | the last user's message, the assistant's after it |
+| dataset of LangSmith | `inputs`, `outputs` | their messages, or their only text |
+| results of promptfoo | `results.results` | the prompt, an assertion's value; outputs are candidates |
+| log of inspect_ai | `eval`, `samples` | the sample's input and target; the model's output is a candidate |
+
+Knows nothing of experts.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from der_graph.errors import DataError, require
+
+Row = dict[str, Any]
+Rows = Iterator[tuple[int, Row]]
+
+HUB = "hf:"
+"""Before the id of a dataset on the Hugging Face Hub: `hf:owner/name`, with `:split` after it if wanted."""
+_TEXT_KEYS = (
+    "question", "input", "query", "prompt", "text", "answer", "output", "response",
+    "content",
+)  # fmt: skip
+_TASK_KEYS = ("task", "topic", "category")
+
+
+class Columns(NamedTuple):
+    """Which columns hold what; None for the usual names.
+
+    Attributes:
+        question: The question.
+        answer: The reference.
+        task: The kind of question.
+    """
+
+    question: str | None = None
+    answer: str | None = None
+    task: str | None = None
+
+
+def other_rows(path: Path) -> Rows | None:
+    """The numbered rows of a file that is not JSON Lines; None for JSON Lines.
+
+    Raises:
+        DataError: If it cannot be read.
+        MissingDependencyError: If a reader is not installed.
+    """
+    name = str(path)
+    if name.startswith(HUB):
+        return _hub(name.removeprefix(HUB))
+    if path.is_dir():
+        return _folder(path)
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return _table(path, "\t" if suffix == ".tsv" else ",")
+    if suffix == ".parquet":
+        return _parquet(path)
+    if suffix == ".eval":
+        return _eval_log(path)
+    if suffix == ".json":
+        return _document(path)
+    return None
+
+
+def known_layout(row: Row, columns: Columns) -> tuple[Row, list[str]]:
+    """A row in the layout of `files.py`, and the fields of it that nobody reads.
+
+    Raises:
+        KeyError: If a column that was named is not there.
+    """
+    named = {key: name for key, name in columns._asdict().items() if name is not None}
+    if named:
+        row = (
+            {key: value for key, value in row.items() if key not in ("question", "answer", "task")}
+            | {key: row[name] for key, name in named.items()}
+            | {
+                key: row[key]
+                for key in ("question", "answer", "task")
+                if key not in named and key in row
+            }
+        )
+        row = {
+            key: value for key, value in row.items() if key not in named.values() or key in named
+        }
+    elif isinstance(row.get("messages"), list):
+        row = _chat(row)
+    elif isinstance(row.get("inputs"), Mapping):
+        row = _langsmith(row)
+    return row, [key for key in row if key not in _READ]
+
+
+_READ = frozenset(
+    ("id", "question", "answer", "instruction", "input", "output", "task", "candidates", "history")
+)
+
+
+def _chat(row: Row) -> Row:
+    turns = [dict(turn) for turn in row["messages"] if isinstance(turn, Mapping)]
+    asked = max(
+        (i for i, turn in enumerate(turns) if turn.get("role") in ("user", "human")), default=0
+    )
+    after = [
+        _text(turn.get("content"))
+        for turn in turns[asked + 1 :]
+        if turn.get("role") in ("assistant", "ai")
+    ]
+    rest = {key: value for key, value in row.items() if key != "messages"}
+    history = [
+        {"role": turn.get("role"), "content": _text(turn.get("content"))} for turn in turns[:asked]
+    ]
+    question = _text(turns[asked].get("content")) if turns else ""
+    return {
+        "answer": after[-1] if after else "",
+        **rest,
+        "question": question,
+        "history": history or None,
+    }
+
+
+def _langsmith(row: Row) -> Row:
+    said = row.get("outputs") or row.get("reference_outputs") or {}
+    about = row.get("metadata") or {}
+    rest = {
+        key: value
+        for key, value in row.items()
+        if key not in ("inputs", "outputs", "reference_outputs", "metadata")
+    }
+    task = next((str(about[key]) for key in _TASK_KEYS if about.get(key)), None)
+    inputs = row["inputs"]
+    if isinstance(inputs.get("messages"), list):
+        asked = _chat({"messages": inputs["messages"]})
+    else:
+        asked = {"question": _only_text(inputs)}
+    return {**rest, **asked, "answer": _only_text(said), "task": task}
+
+
+def _only_text(given: Any) -> str:
+    """The text in an object of inputs or outputs."""
+    if isinstance(given, Mapping):
+        if isinstance(given.get("messages"), list) and given["messages"]:
+            return _text(dict(given["messages"][-1]).get("content"))
+        named = next((given[key] for key in _TEXT_KEYS if given.get(key) is not None), None)
+        if named is None and len(given) == 1:
+            named = next(iter(given.values()))
+        return _text(named)
+    return _text(given)
+
+
+def _text(given: Any) -> str:
+    """Text, or the text parts of a message's content."""
+    if given is None:
+        return ""
+    if isinstance(given, list):
+        parts = (part.get("text", "") if isinstance(part, Mapping) else str(part) for part in given)
+        return "".join(map(str, parts))
+    return given if isinstance(given, str) else str(given)
+
+
+def _table(path: Path, delimiter: str) -> Rows:
+    with _opened(path) as file:
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        reader = csv.DictReader(file, delimiter=delimiter)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: another number of columns than the heading's "
+                        f"{len(reader.fieldnames or ())}"
+                    )
+                yield reader.line_num, {key: value for key, value in row.items() if value != ""}
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: not a table ({error})") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 text ({error.reason})") from None
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _document(path: Path) -> Rows:
+    with _opened(path) as file:
+        try:
+            content = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not JSON ({error}); JSON Lines are named .jsonl") from None
+    if isinstance(content, dict):
+        if isinstance(content.get("samples"), list) and "eval" in content:
+            return iter(enumerate(_inspect(content["eval"], content["samples"]), 1))
+        results = content.get("results")
+        results = results.get("results") if isinstance(results, dict) else results
+        if isinstance(results, list) and results and "vars" in dict(results[0]):
+            return iter(enumerate(_promptfoo(results), 1))
+        lists = [value for value in content.values() if isinstance(value, list)]
+        content = lists[0] if len(lists) == 1 else [content]
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise DataError(f"{path}: found a JSON {type(content).__name__}; give an array of objects")
+    return iter(enumerate(content, 1))
+
+
+def _promptfoo(results: list[Row]) -> Iterator[Row]:
+    rows: dict[str, Row] = {}
+    for result in results:
+        given, test = result.get("vars") or {}, result.get("testCase") or {}
+        question = _only_text(given) or _text((result.get("prompt") or {}).get("raw"))
+        checks = test.get("assert") or []
+        right = next(
+            (
+                c["value"]
+                for c in checks
+                if str(c.get("type", "")).lstrip("i") in ("equals", "contains")
+            ),
+            "",
+        )
+        row = rows.setdefault(
+            question, {"question": question, "answer": _text(right), "candidates": []}
+        )
+        provider = result.get("provider") or {}
+        name = (
+            (provider.get("label") or provider.get("id"))
+            if isinstance(provider, dict)
+            else provider
+        )
+        output = (result.get("response") or {}).get("output")
+        if output is not None and name not in [each["model"] for each in row["candidates"]]:
+            score = result.get("score", result.get("success"))
+            scores = {} if score is None else {"score": score}
+            text = output if isinstance(output, str) else json.dumps(output)
+            row["candidates"].append({"model": str(name), "text": text, "scores": scores})
+    return iter(rows.values())
+
+
+_GRADES = {
+    "C": 1.0,
+    "P": 0.5,
+    "I": 0.0,
+    "N": 0.0,
+}  # inspect_ai's correct, partial, incorrect, no answer
+
+
+def _inspect(about: Row, samples: list[Row]) -> Iterator[Row]:
+    for sample in samples:
+        given = sample.get("input")
+        asked = (
+            _chat({"messages": given}) if isinstance(given, list) else {"question": _text(given)}
+        )
+        scores = {}
+        for name, score in (sample.get("scores") or {}).items():
+            value = score.get("value") if isinstance(score, Mapping) else score
+            value = _GRADES.get(value, value) if isinstance(value, str) else value
+            if isinstance(value, (int, float)):
+                scores[name] = value
+        row = {
+            **asked,
+            "answer": sample.get("target") or "",
+            "task": _text(about.get("task")) or None,
+        }
+        epoch = sample.get("epoch", 1)
+        row["id"] = f"{sample.get('id')}" + (f"/{epoch}" if epoch != 1 else "")
+        said = (sample.get("output") or {}).get("completion")
+        if said:
+            row["candidates"] = [
+                {"model": _text(about.get("model")), "text": said, "scores": scores}
+            ]
+        yield row
+
+
+def _eval_log(path: Path) -> Rows:
+    try:
+        with zipfile.ZipFile(path) as log:
+            header = json.loads(log.read("header.json"))
+            names = sorted(name for name in log.namelist() if name.startswith("samples/"))
+            samples = [json.loads(log.read(name)) for name in names]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a log of inspect_ai ({error})") from None
+    return iter(enumerate(_inspect(header.get("eval", {}), samples), 1))
+
+
+def _parquet(path: Path) -> Rows:
+    parquet = require("pyarrow.parquet", extra="data", why=f"reading {path.name}")
+    try:
+        batches = parquet.ParquetFile(path).iter_batches()
+    except Exception as error:  # pyarrow has exceptions of its own
+        raise DataError(f"{path}: not a Parquet file ({error})") from None
+    return iter(enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1))
+
+
+def _folder(path: Path) -> Rows:
+    """A folder that `datasets` saved: its Arrow files, in order."""
+    files = sorted(path.glob("*.arrow"))
+    if not files:
+        splits = [
+            each.name
+            for each in sorted(path.iterdir())
+            if each.is_dir() and any(each.glob("*.arrow"))
+        ]
+        hint = (
+            f"; it has the splits {', '.join(splits)}: give one of these folders" if splits else ""
+        )
+        raise DataError(f"{path} is a folder without data files of the datasets library{hint}")
+    ipc = require("pyarrow.ipc", extra="data", why=f"reading {path.name}")
+
+    def rows() -> Iterator[Row]:
+        for file in files:
+            with file.open("rb") as stream:
+                for batch in ipc.open_stream(stream):
+                    yield from batch.to_pylist()
+
+    return iter(enumerate(rows(), 1))
+
+
+def _hub(name: str) -> Rows:
+    datasets = require("datasets", extra="data", why=f"the dataset {name}")
+    owner, _, split = name.partition(":")
+    try:
+        found = datasets.load_dataset(owner, split=split or None)
+    except Exception as error:
+        raise DataError(f"dataset {name}: {str(error).splitlines()[0][:300]}") from None
+    if isinstance(found, dict):
+        if len(found) > 1:
+            raise DataError(
+                f"dataset {name} has the splits {', '.join(found)}; give one: hf:{owner}:SPLIT"
+            )
+        found = next(iter(found.values()))
+    return iter(enumerate(map(dict, found), 1))

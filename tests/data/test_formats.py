@@ -1,0 +1,157 @@
+"""Files of other tools: what is read as what, and one clear line where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from der_graph.data import Candidate, Columns, Example, load_examples
+from der_graph.errors import DataError
+
+MINE = Columns("prompt", "gold", "topic")
+ROWS = [
+    {"prompt": "2 + 3?", "gold": "5", "topic": "sums"},
+    {"prompt": "Who, then?", "gold": "Ann", "topic": "facts"},
+]
+EXPECTED = [("2 + 3?", "5", "sums"), ("Who, then?", "Ann", "facts")]
+
+
+def seen(examples: list[Example]) -> list[tuple[str, str, str]]:
+    return [(e.question, e.reference, e.task) for e in examples]
+
+
+def document(folder: Path, content: Any, name: str = "file.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_tables_arrays_and_lines_with_columns_of_other_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        '\ufeffprompt,gold,topic\n2 + 3?,5,sums\n"Who, then?",Ann,facts\n', "utf-8"
+    )
+    (tmp_path / "a.tsv").write_text(
+        "prompt\tgold\ttopic\n2 + 3?\t5\tsums\nWho, then?\tAnn\tfacts\n", "utf-8"
+    )
+    document(tmp_path, ROWS, "a.json")
+    document(tmp_path, {"version": 1, "rows": ROWS}, "b.json")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
+    for name in ("a.csv", "a.tsv", "a.json", "b.json", "a.jsonl"):
+        assert seen(load_examples(tmp_path / name, columns=MINE)) == EXPECTED, name
+        with pytest.raises(DataError, match=r"fields 'prompt', 'gold', 'topic'.*--question-column"):
+            load_examples(tmp_path / name)
+    with pytest.raises(DataError, match="there is no column 'target'; found 'prompt'"):
+        load_examples(tmp_path / "a.csv", columns=MINE._replace(answer="target"))
+
+
+def test_parquet_and_folders_of_datasets(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    ipc, parquet = pytest.importorskip("pyarrow.ipc"), pytest.importorskip("pyarrow.parquet")
+    table = pa.Table.from_pylist(ROWS)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert seen(load_examples(tmp_path / "a.parquet", columns=MINE)) == EXPECTED
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    arrow = str(tmp_path / "set" / "train" / "data-0.arrow")
+    with pa.OSFile(arrow, "wb") as file, ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    assert seen(load_examples(tmp_path / "set" / "train", columns=MINE)) == EXPECTED
+    with pytest.raises(DataError, match="it has the splits train"):
+        load_examples(tmp_path / "set")
+    (tmp_path / "bad.parquet").write_text("no")
+    with pytest.raises(DataError, match="not a Parquet file"):
+        load_examples(tmp_path / "bad.parquet")
+
+
+def test_chats(tmp_path: Path) -> None:
+    turns = [
+        ("system", "Be brief."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("user", "2 + 3?"),
+        ("assistant", "5"),
+    ]
+    row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (example,) = load_examples(path)
+    assert (example.question, example.reference, example.history) == (
+        "2 + 3?",
+        "5",
+        tuple(turns[:3]),
+    )
+
+
+def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
+    run = {
+        "inputs": {"messages": [{"role": "user", "content": "2 + 3?"}]},
+        "outputs": {"answer": "5"},
+        "metadata": {"topic": "sums"},
+    }
+    plain = {"inputs": {"city": "Rome"}, "outputs": {"output": "Italy"}}
+    assert seen(load_examples(document(tmp_path, [run, plain]))) == [
+        ("2 + 3?", "5", "sums"),
+        ("Rome", "Italy", ""),
+    ]
+
+    def result(provider: str, output: str, score: int) -> dict[str, Any]:
+        return {
+            "vars": {"question": "2 + 3?"}, "provider": {"id": provider}, "response": {"output": output},
+            "score": score, "testCase": {"assert": [{"type": "icontains", "value": "5"}]},
+        }  # fmt: skip
+
+    found = load_examples(
+        document(tmp_path, {"results": {"results": [result("a", "5", 1), result("b", "6", 0)]}})
+    )
+    assert seen(found) == [("2 + 3?", "5", "")]
+    assert found[0].candidates == {
+        "a": Candidate("a", "5", {"score": 1.0}),
+        "b": Candidate("b", "6", {"score": 0.0}),
+    }
+
+    about = {"model": "openai/x", "task": "sums"}
+    sample = {
+        "id": 1,
+        "input": "2 + 3?",
+        "target": "5",
+        "output": {"completion": "It is 5."},
+        "scores": {"match": {"value": "C"}},
+    }
+    log = tmp_path / "run.eval"
+    with zipfile.ZipFile(log, "w") as file:
+        file.writestr("header.json", json.dumps({"eval": about}))
+        file.writestr("samples/1_epoch_1.json", json.dumps(sample))
+    for path in (log, document(tmp_path, {"eval": about, "samples": [sample]})):
+        (example,) = load_examples(path)
+        assert seen([example]) == EXPECTED[:1]
+        assert example.candidates == {"openai/x": Candidate("openai/x", "It is 5.", {"match": 1.0})}
+
+
+def test_fields_that_nobody_reads_are_counted(tmp_path: Path) -> None:
+    ignored: Counter[str] = Counter()
+    rows = [
+        {"question": "?", "answer": "1", "dificulty": 3},
+        {"question": "!", "answer": "1", "note": "x", "dificulty": 1},
+    ]
+    load_examples(document(tmp_path, rows), ignored=ignored)
+    assert ignored == {"dificulty": 2, "note": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "not JSON"),
+        ("a.json", "[1]", "give an array of objects"),
+        ("a.csv", "question,answer\n1,2,3\n", "line 2: another number of columns"),
+        ("a.eval", "no", "not a log of inspect_ai"),
+        ("a.csv", "", "has no questions"),
+    ],
+)
+def test_damage_is_said_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_examples(tmp_path / name)

@@ -1,0 +1,98 @@
+"""Answers age: when they were given is kept, and a model that has changed behind its name is found."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from fakes import an_answer
+from langchain_core.messages import AIMessage, BaseMessage
+from toy import WordEncoder, profile_observer, toy_examples
+
+from der_graph.data import Example
+from der_graph.errors import CacheError
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.langchain import as_expert
+from der_graph.policies.agent import DERAgent
+from der_graph.policies.agent.network import Shape, make_network
+from der_graph.policies.answers import AnswerCache, AnswerSource
+from der_graph.policies.quality import get_metric
+from der_graph.policies.training.new_expert import refresh_expert
+
+EXAMPLES = [Example(str(i), f"What is {i} + 1?", str(i + 1)) for i in range(8)]
+
+
+def remote(right: bool, version: str = "m-1") -> Expert:
+    """A remote model, before or after it went bad, behind the same name."""
+
+    def answer(messages: list[BaseMessage]) -> AIMessage:
+        number = int(messages[-1].text.split()[2])
+        return AIMessage(
+            str(number + 1 if right else 99), response_metadata={"model_name": version}
+        )
+
+    return as_expert(answer, name="dear", cost=1.0, fingerprint="openai:dear", max_concurrency=2)
+
+
+def source(expert: Expert, cache: AnswerCache) -> AnswerSource:
+    made = AnswerSource([expert], EXAMPLES, get_metric("match"), cache=cache)
+    made.first_answers()
+    return made
+
+
+def test_a_model_that_went_bad_is_found_behind_the_cache(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c.db")
+    assert source(remote(True), cache).ask_again(4) == []  # nothing came from the cache
+    hidden = source(remote(False), cache)
+    assert all(row[0].quality == 1.0 for row in hidden.first_answers())
+    (found,) = hidden.ask_again(4)
+    assert (found.expert, len(found.new), found.different) == ("dear", 4, 4)
+    assert found.qualities() == (1.0, 0.0)
+    assert found.since == pytest.approx(time.time(), abs=60)
+    assert found.line().startswith("warning: dear: 4 cached answers asked again")
+    assert "der pool refresh dear" in found.line()
+    assert cache.stats().answers == 8  # what is said now does not mix with what was said then
+    (same,) = source(remote(True), cache).ask_again(4)
+    assert not same.changed
+    (renamed,) = source(remote(True, "m-2"), cache).ask_again(4)
+    assert "the provider's model is 'm-2', was 'm-1'" in renamed.line()
+
+
+def test_a_cache_of_the_first_version_is_read_and_gets_dates(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    AnswerCache(path).close()
+    with sqlite3.connect(path) as old:
+        old.execute("DROP TABLE answers")
+        old.execute(
+            "CREATE TABLE answers (key TEXT PRIMARY KEY, expert TEXT NOT NULL, answer TEXT NOT NULL) "
+            "WITHOUT ROWID"
+        )
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+    cache = AnswerCache(path)
+    cache.put_many({"k": an_answer("a")})
+    assert cache.stats().oldest["a"] == pytest.approx(time.time(), abs=60)
+    assert list(cache.made(["k", "none"])) == ["k"]
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version = 9")
+    newer.close()
+    with pytest.raises(CacheError, match="version 9"):
+        AnswerCache(path)
+
+
+def test_a_refreshed_expert_is_known_by_what_it_says_now() -> None:
+    observer = profile_observer()
+    shape = Shape(4, observer.context_size, observer.expert_size, 8, "profile")
+    agent = DERAgent(observer, make_network(shape), cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+    fallen = as_expert(lambda question: "squawk", name="facts", cost=2.0)
+    changed, quality = refresh_expert(agent, fallen, toy_examples(20), count=20)
+    assert quality == 0.0
+    assert observer.skill[2] == pytest.approx(0.5)
+    assert changed.observer.skill[2] == 0.0
+    assert changed.names == agent.names
+    others = [0, 1, 3]
+    assert changed.observer.skill[others].tolist() == observer.skill[others].tolist()
+    assert agent.observer.skill[2] == pytest.approx(0.5)  # the agent before is as it was
+    assert isinstance(observer.encoder, WordEncoder)
