@@ -11,7 +11,6 @@ checkpointer, the conversation is what the caller sends.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -55,6 +54,7 @@ from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.agent import load_agent
 from der_graph.policies.agent.batched import BatchedAgent
 from der_graph.pool import Pool, load_pool, pool_from
+from der_graph.state import answer_only
 
 
 class BaseChatDER(BaseChatModel):
@@ -285,7 +285,7 @@ class ChatDER(BaseChatDER):
         return {
             "input": input_of(messages),
             "config": config,
-            "context": dataclasses.replace(request.context, stream_tokens="final"),
+            "context": answer_only(request.context),
             "stream_mode": STREAM_MODES,
         }
 

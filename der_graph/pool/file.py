@@ -71,6 +71,9 @@ class Backend(_Section):
     """Charge by token; `cost` is then the most that one call may cost."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Usual time of one call: who would not be done before a request's deadline is not asked."""
+    timeout: float | None = Field(default=None, gt=0)
+    """Longest time of one call in seconds, `.inf` for no limit; 120 where left out, and no limit for models
+    that run in this process."""
 
     def make_model(self, folder: Path) -> Any:
         """Make what answers: a chat model, a Runnable, or a function of the question.
