@@ -23,12 +23,13 @@ from der_graph.nodes.hub import (
     ANSWER_NODE,
     APPROVAL_NODE,
     HUB_NODE,
+    DecisionEdge,
     RoutingAgent,
     agent_for_pool,
-    decision_edge,
     der_agent,
 )
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.node import Node
 from der_graph.nodes.reliability.threads import StoppableBuilder
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences
@@ -58,7 +59,7 @@ def create_der_graph(
     output_mode: Literal["final", "experts"] = "final",
     approve_above: float | None = None,
     stickiness: float = DEFAULT_STICKINESS,
-    stream_tokens: StreamTokens = "all",
+    stream_tokens: StreamTokens = "final",
     state_schema: type[Any] = DERState,
     context_schema: type[Any] = DERContext,
 ) -> StateGraph[Any, Any, Any, Any]:
@@ -67,12 +68,14 @@ def create_der_graph(
     Args:
         experts: A pool, or experts in the order that the agent knows.
         agent: Picks the next expert or END: `load_agent(...)`, or any baseline.
-        max_steps: Longest route, in calls; the pool's setting where left out, or 4.
+        max_steps: Longest route, in answers; the pool's setting where left out, or 4. Calls that fail are
+            not counted.
         ktp: Template of the Knowledge Transfer Prompt: `default`, `default_all`, `paper`, `none`, or your
             own; the pool's setting where left out.
         repeat_experts: May an expert be asked twice on one route? The pool's setting where left out, or no.
-        on_error: `continue`: a failing expert is recorded and the agent chooses again; `raise`: its error
-            ends the run.
+        on_error: `continue`: a failing expert is recorded and the agent chooses again, and where the agent
+            itself fails, the answer that is there counts, or a rule chooses (`reason: agent_failed`);
+            `raise`: an expert's or the agent's error ends the run.
         output_mode: What is added to `messages`: `final`, the answer alone; `experts`, before it the other
             experts' messages, each with its expert's `name` (an answer is never given twice). In later turns
             experts and agent pass over those drafts.
@@ -81,8 +84,9 @@ def create_der_graph(
         stickiness: In a conversation, an expert of the last turn opens this turn as well if its probability
             is at most this much below the best, so that equals do not take turns. 0 turns it off; first
             turns are not touched.
-        stream_tokens: Whose tokens the `messages` stream carries: those of `all` experts, or of the `final`
-            answer only; drafts are then events of the `custom` stream.
+        stream_tokens: Whose tokens the `messages` stream carries: of the `final` answer only, so that what
+            a reader has seen is the answer; of the final answer as it comes (`live`); or of `all` experts.
+            But for `all`, drafts are events of the `custom` stream. See `der_graph.nodes.streaming`.
         state_schema: `DERState` or a subclass of it with fields of your own.
         context_schema: Settings of a request; `DERContext` or something with the same fields.
 
@@ -135,7 +139,7 @@ def create_der_graph(
     graph = StoppableBuilder(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )
-    graph.add_node(HUB_NODE, der_agent)
+    graph.add_node(HUB_NODE, Node(HUB_NODE, der_agent))
     graph.add_edge(START, HUB_NODE)
     for expert in members:
         graph.add_node(
@@ -159,11 +163,18 @@ def create_der_graph(
         stream_tokens,
         frozenset(expert.name for expert in members if not expert.charge.fixed),
         votes=hasattr(agent, "select"),
+        steady=frozenset(expert.name for expert in members if expert.is_local),
     )
-    edge = decision_edge(
-        agent, rules, stickiness=stickiness, approve_above=approve_above, audiences=audiences
+    edge = DecisionEdge(
+        agent,
+        rules,
+        stickiness=stickiness,
+        approve_above=approve_above,
+        audiences=audiences,
+        unavailable=lambda: [m.name for m in members if not m.health.breaker.allows()],
+        on_error=on_error,
     )
-    graph.add_conditional_edges(HUB_NODE, edge, targets)
+    graph.add_conditional_edges(HUB_NODE, edge.node(), targets)
     return graph
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph import MessagesState
@@ -54,6 +54,10 @@ class Answer(TypedDict):
     where it says nothing."""
     tool_calls: NotRequired[list[dict[str, Any]]]
     """The tools that it wants called (`name`, `args`, `id`, `type`); absent if there are none."""
+    failure: NotRequired[str]
+    """Kind of the failure, a word of `der_graph.nodes.reliability.failures`; absent if it answered."""
+    message_id: NotRequired[str]
+    """Id of the message that its tokens had in the `messages` stream; absent if they were not in it."""
 
 
 class Decision(TypedDict):
@@ -71,9 +75,10 @@ class Decision(TypedDict):
     """Per choice: could it be chosen?"""
     reason: str
     """`agent`; or why there was nothing to choose: `max_steps`, `deadline`, `max_cost`, `not_allowed` (the
-    request's lists), `not_approved` (a person's refusals), `no_expert_left`; or who chose instead of the
-    agent: `stickiness` (an expert of the last turn, as good as the best), `prompt_cache` (the last one,
-    whose cache makes it the cheaper one), `person` (asked for approval)."""
+    request's lists), `not_approved` (a person's refusals), `no_expert_left`, `unavailable` (who is left has
+    failed again and again); or what chose instead of the agent: `stickiness` (an expert of the last turn, as
+    good as the best), `prompt_cache` (the last one, whose cache makes it the cheaper one), `person` (asked for
+    approval), `agent_failed` (a rule, as the agent could not)."""
     cost_weight: float | None
     """The price of cost that the agent was given; None for agents without that knob."""
     spent: float
@@ -110,9 +115,6 @@ class DERState(MessagesState):
     """Cost of the route so far, in the pool's unit. Experts write."""
     refused: list[str]
     """Experts that a person did not approve on this route. Approval and experts write; edge reads."""
-    shown: str
-    """Id of the message whose tokens were streamed as the final answer; empty if there is none. Experts
-    write; answer node reads, so that the message has the id that its tokens had."""
 
 
 class DEROutput(TypedDict):
@@ -149,12 +151,15 @@ class Task(TypedDict):
     """Name of the request's template, or None for the graph's."""
     audience: Audience
     """Who hears the expert's tokens."""
-    shown: str
-    """As in the state."""
+    fallback: NotRequired[Literal["none", "expert", "answer"]]
+    """What there is if this call fails: nothing, another expert to ask, an earlier answer."""
+    insist: NotRequired[bool]
+    """Ask even an expert that fails again and again: nobody else is left."""
 
 
-StreamTokens = Literal["all", "final"]
-"""Whose tokens the `messages` stream carries: every expert's, or those of the final answer."""
+StreamTokens = Literal["all", "final", "live"]
+"""Whose tokens the `messages` stream carries: every expert's, or those of the final answer, and how soon; see
+`der_graph.nodes.streaming`."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,8 @@ class DERContext:
     Attributes:
         max_cost: Hard upper bound on the route's cost, in the pool's unit. Never exceeded: experts that do
             not fit any more are masked.
-        max_steps: Longest route for this request, at least 1; never more than the graph's own `max_steps`.
+        max_steps: Longest route for this request, at least 1 answer; never more than the graph's own
+            `max_steps`. Calls that fail are not counted.
         cost_weight: The price of cost, for agents trained with that knob: 0 buys quality at any cost,
             larger values stop earlier and ask cheaper experts.
         deadline: Seconds for the whole route, above 0. Counted are the seconds of its decisions and answers,
@@ -176,7 +182,7 @@ class DERContext:
         ktp: Name of the Knowledge Transfer Prompt for this request, in place of the graph's; experts with
             one of their own keep it.
         stickiness: Replaces the graph's `stickiness` for this request, in [0, 1].
-        stream_tokens: Replaces the graph's `stream_tokens` for this request: `all` or `final`.
+        stream_tokens: Replaces the graph's `stream_tokens` for this request: `all`, `final` or `live`.
 
     Raises:
         BudgetError: If a value cannot be used.
@@ -212,8 +218,9 @@ class DERContext:
                 raise BudgetError(f"{name} is {_shown(value)}; it must be a list of experts' names")
         if self.ktp is not None and not isinstance(self.ktp, str):
             raise BudgetError(f"ktp is {_shown(self.ktp)}; it must be a template's name")
-        if self.stream_tokens not in (None, "all", "final"):
-            raise BudgetError(f"stream_tokens is {self.stream_tokens!r}; allowed: 'all', 'final'")
+        if self.stream_tokens not in (None, *get_args(StreamTokens)):
+            allowed = ", ".join(map(repr, get_args(StreamTokens)))
+            raise BudgetError(f"stream_tokens is {self.stream_tokens!r}; allowed: {allowed}")
 
 
 Phase = Literal["planning", "executing", "recovering"]
@@ -271,6 +278,11 @@ class Situation:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def answer_only(context: DERContext) -> DERContext:
+    """The same settings for a stream whose reader is to see the answer alone."""
+    return context if context.stream_tokens == "live" else replace(context, stream_tokens="final")
 
 
 def answers_of(route: list[RouteStep]) -> list[Answer]:

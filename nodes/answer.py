@@ -5,24 +5,28 @@ Task ──the answer that counts──> one AIMessage, with the route's experts
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 
 from der_graph.nodes.conversation import DRAFT, EXPERTS
 from der_graph.nodes.hub import ANSWER_NODE
+from der_graph.nodes.node import Node
 from der_graph.nodes.streaming import write_event
 from der_graph.state import Answer, RouteStep, Task, answers_of, elapsed, good_answers
+
+log = logging.getLogger("der_graph.agent")
 
 
 def answer_node(
     select: Callable[[Sequence[Answer], str], int] | None = None,
     output_mode: Literal["final", "experts"] = "final",
-) -> Runnable[Task, dict[str, Any]]:
+) -> Node:
     """Make the node that closes the route.
 
     Args:
@@ -35,11 +39,10 @@ def answer_node(
     def answer(task: Task, config: RunnableConfig) -> dict[str, Any]:
         answers = answers_of(task["route"])
         good = good_answers(answers)  # not empty: the rules allow END only once there is an answer
-        chosen = -1 if select is None else select(good, task["question"])
-        final = good[chosen]
+        final = good[_chosen(select, good, task["question"])]
         # Fixed here, so that reducers of parent graphs recognise it; the id of its tokens where they were
-        # streamed as the final answer, so that readers do too.
-        message_id = task.get("shown") or f"der-{uuid.uuid4()}"
+        # streamed, so that readers do too.
+        message_id = final.get("message_id") or f"der-{uuid.uuid4()}"
         tokens_in = sum(each["input_tokens"] for each in answers)
         tokens_out = sum(each["output_tokens"] for each in answers)
         message = AIMessage(
@@ -76,7 +79,21 @@ def answer_node(
         write_event(config, "der.final", ended)
         return {"messages": messages, "answer": final["text"], "route": route}
 
-    return RunnableLambda(answer, name=ANSWER_NODE)
+    return Node(ANSWER_NODE, answer)
+
+
+def _chosen(
+    select: Callable[[Sequence[Answer], str], int] | None, good: Sequence[Answer], question: str
+) -> int:
+    """Which answer counts: the last one, also where the agent's vote fails."""
+    if select is None:
+        return -1
+    try:
+        chosen = select(good, question)
+        return chosen if -len(good) <= chosen < len(good) else -1
+    except Exception as error:
+        log.warning("the agent's choice among the answers failed (%s)", type(error).__name__)
+        return -1
 
 
 def _draft(answer: Answer, message_id: str) -> AIMessage:

@@ -14,18 +14,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 from langgraph.types import Command, Send, interrupt
 
 from der_graph.nodes.hub import ANSWER_NODE, APPROVAL_NODE, HUB_NODE
+from der_graph.nodes.node import Node
 from der_graph.nodes.streaming import write_event
 from der_graph.state import END_CHOICE, Audience, Decision, Task
 
 _ALLOWED = 'resume with True (ask it), False (not on this route) or {"expert": NAME} with a name of "allowed"'
 
 
-def approval_node(prices: Mapping[str, float]) -> Runnable[Task, Command[Any]]:
+def approval_node(prices: Mapping[str, float]) -> Node:
     """Make the node that asks a person.
 
     It interrupts the run with `{"type": "der.approval", "expert", "cost", "spent", "question", "allowed",
@@ -75,7 +76,7 @@ def approval_node(prices: Mapping[str, float]) -> Runnable[Task, Command[Any]]:
             task = Task(**{**task, "decision": named, "audience": heard})
         return Command(goto=Send(ANSWER_NODE if name == END_CHOICE else name, task))
 
-    return RunnableLambda(approve, name=APPROVAL_NODE)
+    return Node(APPROVAL_NODE, approve)
 
 
 def _ask(payload: dict[str, Any], config: RunnableConfig) -> Any:

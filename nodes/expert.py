@@ -5,27 +5,47 @@
 `Expert` is a chat model with a name, a price and a way of receiving knowledge. One function turns a prompt
 into an `Answer`, for one question in the graph and for many at once in training, so both see the same
 expert. A failing expert does not end the route: its answer says why it failed, and the agent goes on with
-another. `make_expert_node` makes a node of an expert: one step of the route.
+another; how a call is kept from doing harm is in `nodes/reliability`. The node of an expert is one step of
+the route.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from der_graph.errors import ExpertError, PoolError
+from der_graph.errors import AllExpertsFailedError, ExpertError, PoolError
 from der_graph.nodes.charge import CallSize, Charge, TokenPrices, token_prices
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages, ktp_template
+from der_graph.nodes.node import Node
 from der_graph.nodes.quoting import writable
-from der_graph.nodes.reliability import DeadlineError, call_limit, in_time, unless_late
+from der_graph.nodes.redaction import mask_secrets
+from der_graph.nodes.reliability import (
+    DEFAULT_TIMEOUT,
+    Failure,
+    FailureKind,
+    Fallback,
+    Health,
+    call_limit,
+    failure_of,
+    is_free,
+    is_passing,
+    is_stale,
+    limit_of,
+    unless_late,
+)
+from der_graph.nodes.reliability.calls import acall, acall_task, call, runs_on_loop
+from der_graph.nodes.reliability.deadline import Limit, TimeLimitError
 from der_graph.nodes.reliability.spending import (
     TooLongError,
     can_be_bounded,
@@ -33,7 +53,7 @@ from der_graph.nodes.reliability.spending import (
     priced,
 )
 from der_graph.nodes.streaming import Listener, write_event
-from der_graph.nodes.tools import calls_of, reads_tools, without_tools
+from der_graph.nodes.tools import bare, calls_of, reads_tools, without_tools
 from der_graph.nodes.values import extract_value, is_refusal, one_spelling
 from der_graph.state import END_CHOICE, Answer, RouteStep, Task, answers_of
 
@@ -71,9 +91,12 @@ class Expert:
             be done before a request's deadline is not asked.
         max_answer_chars: Longest answer, in characters; what goes on is cut off there.
         second_price: Price of a second of a call, in the pool's unit, added to what else it costs.
+        timeout: Seconds for one call, above 0; infinity for no limit. None for 120, and for no limit of ours
+            on models that run in this process.
+        health: What is known of its failures, its usual time and its threads; shared by all copies.
 
     Raises:
-        PoolError: If the name or the cost cannot be used.
+        PoolError: If the name, the cost or a time cannot be used.
     """
 
     name: str
@@ -87,9 +110,12 @@ class Expert:
     seconds: float | None = None
     max_answer_chars: int = MAX_ANSWER_CHARS
     second_price: float = 0.0
+    timeout: float | None = None
+    health: Health = field(default_factory=Health, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        self.health.breaker.name = self.name
         if not 0 <= self.cost < float("inf"):
             raise PoolError(f"expert '{self.name}': cost is {self.cost}; it must be a number >= 0")
         if self.max_answer_chars < 1:
@@ -107,6 +133,28 @@ class Expert:
             raise PoolError(
                 f"expert '{self.name}': second_price is {self.second_price}; it must be a number >= 0"
             )
+        if self.timeout is not None and not self.timeout > 0:
+            raise PoolError(
+                f"expert '{self.name}': timeout is {self.timeout}; it must be a number of seconds above 0, "
+                "or infinity for no limit"
+            )
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Does its model run in this process, in batches, and stop by itself when its time is over?"""
+        return bool(getattr(bare(self.model), "keeps_max_time", False))
+
+    @cached_property
+    def _runs_on_loop(self) -> bool:
+        return runs_on_loop(self.model)
+
+    def _limit(self, time_left: float | None, fallback: Fallback) -> Limit:
+        timeout = self.timeout
+        if self.is_local:
+            fallback = "none"  # it ends in time, and what it has said by then is an answer
+        elif timeout is None:
+            timeout = DEFAULT_TIMEOUT
+        return limit_of(timeout, time_left, fallback, self.seconds or self.health.usual)
 
     def prompt(
         self,
@@ -167,6 +215,9 @@ class Expert:
         config: RunnableConfig | None = None,
         *,
         time_left: float | None = None,
+        fallback: Fallback = "none",
+        insist: bool = True,
+        spoken: Callable[[], bool] = lambda: False,
     ) -> list[Answer]:
         """Ask one or many questions; many go to the model as one batch. Never raises for a failing model.
 
@@ -174,21 +225,46 @@ class Expert:
             prompts: The prompts.
             config: Configuration of the call, or None.
             time_left: Seconds until the deadline; `nodes/reliability/deadline.py` says what is guaranteed.
+            fallback: What there is if the call fails; without any, a failure that passes is tried once more.
+            insist: Ask it even though it fails again and again?
+            spoken: Tells whether a token was heard.
         """
+        if len(prompts) != 1:
+            return self._ask_many(prompts, config, time_left)
+        config = no_longer_than(self.max_answer_chars, config)
+        attempt = _Attempt(self, time_left, fallback, insist, spoken)
+        work = partial(self.model.invoke, prompts[0], config, **attempt.told)
+        inline = (
+            self.is_local and self.timeout is None
+        )  # it has a thread of its own, and ends in time
+        while True:
+            with attempt:
+                if inline:
+                    result = attempt.made(work)
+                else:
+                    result = call(partial(attempt.made, work), self.health.bulkhead, attempt.limit)
+            answer, wait = attempt.answer(result)
+            if wait is None:
+                return [answer]
+            time.sleep(wait)
+
+    def _ask_many(
+        self,
+        prompts: Sequence[list[BaseMessage]],
+        config: RunnableConfig | None,
+        time_left: float | None,
+    ) -> list[Answer]:
         start = time.perf_counter()
         config = no_longer_than(self.max_answer_chars, config)
-        limit = call_limit(self.model, time_left)
+        told = call_limit(self.model, time_left)
         try:
-            if len(prompts) == 1:
-                results: list[Any] = [self.model.invoke(prompts[0], config, **limit)]
-            else:
-                results = self.model.batch(list(prompts), config, return_exceptions=True, **limit)
+            results = self.model.batch(list(prompts), config, return_exceptions=True, **told)
         except GraphBubbleUp:
-            raise  # an interrupt inside a user's own expert, not a failure
+            raise
         except Exception as error:
             results = [error] * len(prompts)
         seconds = (time.perf_counter() - start) / max(1, len(prompts))
-        return [self.answer_from(unless_late(r, seconds, limit), seconds) for r in results]
+        return [self.answer_from(unless_late(r, seconds, told), seconds) for r in results]
 
     async def aask(
         self,
@@ -196,30 +272,46 @@ class Expert:
         config: RunnableConfig | None = None,
         *,
         time_left: float | None = None,
+        fallback: Fallback = "none",
+        insist: bool = True,
+        spoken: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """Ask one question without blocking the event loop; see `ask`."""
-        start = time.perf_counter()
         config = no_longer_than(self.max_answer_chars, config)
-        limit = call_limit(self.model, time_left)
-        try:
-            call = self.model.ainvoke(prompt, config, **limit)
-            result: Any = await in_time(call, None if limit else time_left)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            result = error
-        seconds = time.perf_counter() - start
-        return self.answer_from(unless_late(result, seconds, limit), seconds)
+        attempt = _Attempt(self, time_left, fallback, insist, spoken)
+        bulkhead = self.health.bulkhead
+        while True:
+            with attempt:
+                if self._runs_on_loop:
+                    later = partial(self.model.ainvoke, prompt, config, **attempt.told)
+                    # Local ones have a line of their own.
+                    place = None if self.is_local else bulkhead
+                    result = await acall_task(partial(attempt.amade, later), place, attempt.limit)
+                else:
+                    work = partial(self.model.invoke, prompt, config, **attempt.told)
+                    result = await acall(partial(attempt.made, work), bulkhead, attempt.limit)
+            answer, wait = attempt.answer(result)
+            if wait is None:
+                return answer
+            await asyncio.sleep(wait)
 
-    def answer_from(self, result: Any, seconds: float) -> Answer:
-        """Turn a model's result, or the exception that it raised, into an `Answer`."""
+    def answer_from(self, result: Any, seconds: float, *, spoken: bool = False) -> Answer:
+        """Turn a model's result, or the exception that it raised, into an `Answer`.
+
+        Args:
+            result: What the model gave or raised.
+            seconds: How long it took.
+            spoken: Had a first token come?
+        """
         if isinstance(result, TooLongError):
             result = AIMessage(result.text)
-        if isinstance(result, Exception):
-            late = isinstance(result, DeadlineError)
-            return self._failed(str(result) if late else describe_error(result), seconds)
+        if isinstance(result, BaseException):
+            failure = failure_of(result)
+            if isinstance(result, TimeLimitError):
+                failure = failure._replace(text=str(result))
+            return self._failed(failure, seconds, spoken=spoken)
         if result is None:  # a user's own function that forgot to return
-            return self._failed("returned nothing", seconds)
+            return self._failed(Failure("empty", "returned nothing"), seconds)
         message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
         text = writable(message.text.strip())[: self.max_answer_chars].strip()
         usage = getattr(message, "usage_metadata", None) or {}
@@ -242,6 +334,8 @@ class Expert:
         )
         if calls:
             answer["tool_calls"] = calls
+        if error is not None:
+            answer["failure"] = "empty"
         if cached:
             answer["cached_tokens"] = cached
         version = model_version(message)
@@ -250,18 +344,20 @@ class Expert:
         answer["cost"] = self.cost_of(answer)
         return answer
 
-    def _failed(self, error: str, seconds: float) -> Answer:
-        # A failed call is charged in full: the machine ran, or may have.
+    def _failed(self, failure: Failure, seconds: float, *, spoken: bool = False) -> Answer:
+        # Charged in full where the machine ran, or may have.
+        free = is_free(failure.kind, spoken=spoken or self.is_local)
         return Answer(
             expert=self.name,
             text="",
             value=None,
-            cost=self.cost,
+            cost=0.0 if free else self.cost,
             input_tokens=0,
             output_tokens=0,
             seconds=seconds,
             logprob=None,
-            error=error,
+            error=mask_secrets(failure.text),  # providers repeat keys in their errors
+            failure=failure.kind,
         )
 
 
@@ -303,10 +399,117 @@ def check_name(name: str) -> None:
         raise PoolError(f"expert name {name!r} is reserved by the graph; choose another")
 
 
-def describe_error(error: BaseException) -> str:
-    """One line about an exception, short enough for a log and without a traceback."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+_RETRY_WAIT = 0.5
+_LONGEST_RETRY_WAIT = 5.0
+
+
+class _Attempt:
+    """One question to one expert: at most two calls, their limit, and what its health is told of them.
+
+    Args:
+        expert: Who is asked.
+        time_left: As in `Expert.ask`.
+        fallback: As in `Expert.ask`.
+        insist: As in `Expert.ask`.
+        spoken: As in `Expert.ask`.
+    """
+
+    def __init__(
+        self,
+        expert: Expert,
+        time_left: float | None,
+        fallback: Fallback,
+        insist: bool,
+        spoken: Callable[[], bool],
+    ) -> None:
+        self._expert, self._health = expert, expert.health
+        self._insist, self._spoken = insist, spoken
+        self._start = time.perf_counter()
+        self._may_retry = fallback == "none"
+        self._told_health = False
+        limit = expert._limit(time_left, fallback)
+        self.told = call_limit(expert.model, limit.seconds if limit.deadline else None)
+        # A model that was told the time left ends in time by itself.
+        self.limit = Limit(None) if self.told and expert.timeout is None else limit
+
+    def __enter__(self) -> None:
+        self._told_health = False
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None:  # not the expert's: the caller has left, or the graph is interrupted
+            self._health.breaker.leave()
+
+    def made(self, work: Callable[[], Any]) -> Any:
+        """Make the call where the breaker lets it through; gives what the model gave or raised."""
+        if not self._health.breaker.enter(insist=self._insist):
+            return self._shut()
+        try:
+            return work()
+        except Exception as error:
+            return self._raised(error)
+
+    async def amade(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """As `made`."""
+        if not self._health.breaker.enter(insist=self._insist):
+            return self._shut()
+        try:
+            try:
+                return await work()
+            except RuntimeError as error:
+                if self._spoken() or not is_stale(error):
+                    raise
+                return await work()
+        except Exception as error:
+            return self._raised(error)
+
+    def _raised(self, error: Exception) -> Any:
+        if isinstance(error, TooLongError):  # not a failure: what it said until then is the answer
+            return AIMessage(error.text)
+        if not isinstance(error, GraphBubbleUp):
+            # At once, and not when the caller's turn comes: others may be about to make the same call.
+            self._told_health = True
+            failure = failure_of(error)
+            self._health.failed(
+                failure.kind, limit=self.limit.seconds, retry_after=failure.retry_after
+            )
+        return error
+
+    def _shut(self) -> ExpertError:
+        self._told_health = True
+        seen = self._health.breaker.view()
+        error: Any = ExpertError(
+            f"not asked: it failed {seen.failures} times in a row ({seen.kind})"
+        )
+        error.failure_kind = "open"
+        return error  # type: ignore[no-any-return]
+
+    def answer(self, result: Any) -> tuple[Answer, float | None]:
+        """The answer, and the seconds after which the call should be made once more; None for not at all."""
+        if isinstance(result, GraphBubbleUp):
+            raise result
+        seconds = time.perf_counter() - self._start
+        result = unless_late(result, seconds, self.told)
+        try:
+            answer = self._expert.answer_from(result, seconds, spoken=self._spoken())
+        except Exception as error:  # a message with odd metadata
+            answer = self._expert.answer_from(error, seconds)
+        if "failure" not in answer:
+            self._health.answered(seconds)
+            return answer, None
+        kind: Any = answer["failure"]
+        if not self._told_health:
+            self._health.failed(kind, limit=self.limit.seconds)
+        wait = self._pause(kind, result, seconds)
+        self._may_retry = False
+        return answer, wait
+
+    def _pause(self, kind: FailureKind, result: Any, spent: float) -> float | None:
+        if not self._may_retry or not is_passing(kind) or self._spoken():
+            return None
+        asked = failure_of(result).retry_after if isinstance(result, BaseException) else None
+        wait = _RETRY_WAIT if asked is None else max(asked, 0.1)
+        late = self.limit.seconds is not None and spent + wait >= self.limit.seconds
+        return None if late or wait > _LONGEST_RETRY_WAIT else wait
 
 
 def mean_logprob(message: BaseMessage) -> float | None:
@@ -360,8 +563,13 @@ def expert_node(
     def after(
         task: Task, answer: Answer, listener: Listener, config: RunnableConfig
     ) -> dict[str, Any]:
+        listener.close()
         if answer["error"] is not None and on_error == "raise":
             raise ExpertError(f"expert '{expert.name}': {answer['error']}")
+        if answer["error"] is not None and listener.shown:
+            raise _broken_off(expert.name, answer["error"], task.get("fallback", "none"))
+        if answer["error"] is None and (seen := listener.message_id(answer["text"])):
+            answer = Answer(**{**answer, "message_id": seen})
         step = RouteStep(**task["decision"], answer=answer)
         write_event(config, "der.answer", {"step": step["step"], **answer})
         route = [*task["route"], step]
@@ -373,17 +581,46 @@ def expert_node(
             "cost": step["spent"] + answer["cost"],
             "answer": "",
             "refused": task.get("refused", []),
-            "shown": "" if answer["error"] is not None else listener.shown,
         }
 
-    def call(task: Task, config: RunnableConfig) -> dict[str, Any]:
+    def terms(task: Task, listener: Listener) -> dict[str, Any]:
+        return {
+            "time_left": task.get("time_left"),
+            "fallback": task.get("fallback", "none"),
+            "insist": task.get("insist", True),
+            "spoken": lambda: listener.spoken,
+        }
+
+    def ask(task: Task, config: RunnableConfig) -> dict[str, Any]:
         listener = Listener(task, expert, config)
-        (answer,) = expert.ask([before(task)], listener.config, time_left=task.get("time_left"))
+        try:
+            (answer,) = expert.ask([before(task)], listener.config, **terms(task, listener))
+        finally:
+            listener.close()
         return after(task, answer, listener, config)
 
-    async def acall(task: Task, config: RunnableConfig) -> dict[str, Any]:
+    async def aask(task: Task, config: RunnableConfig) -> dict[str, Any]:
         listener = Listener(task, expert, config)
-        answer = await expert.aask(before(task), listener.config, time_left=task.get("time_left"))
+        try:
+            if hasattr(expert.model, "count_tokens"):  # by a tokenizer: not on the event loop
+                prompt = await asyncio.wrap_future(
+                    expert.health.bulkhead.run(partial(before, task))
+                )
+            else:
+                prompt = before(task)
+            answer = await expert.aask(prompt, listener.config, **terms(task, listener))
+        finally:
+            listener.close()
         return after(task, answer, listener, config)
 
-    return RunnableLambda(call, acall, name=expert.name)
+    return Node(expert.name, ask, aask)
+
+
+def _broken_off(name: str, error: str, fallback: Fallback) -> ExpertError:
+    """What ends a stream whose reader has seen the beginning of an answer that never came."""
+    if fallback == "none":
+        return AllExpertsFailedError(f"no expert could answer ({name}: {error})")
+    return ExpertError(
+        f"expert '{name}' broke off in mid-answer, when its first words had been streamed ({error}); ask "
+        "again without stream_tokens='live' to get another answer in its place"
+    )

@@ -10,13 +10,18 @@ task to the chosen node, which records them together with the answer.
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
-from langchain_core.runnables import RunnableConfig, RunnableLambda
-from langgraph.runtime import Runtime
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import set_config_context
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import get_runtime
 from langgraph.types import Send
 
 from der_graph.errors import AgentError
@@ -28,10 +33,16 @@ from der_graph.nodes.conversation import (
     without_handovers,
 )
 from der_graph.nodes.ktp import ktp_template
+from der_graph.nodes.node import Node
+from der_graph.nodes.reliability import Bulkhead, Fallback, describe_error
+from der_graph.nodes.reliability.bulkhead import SIZE
+from der_graph.nodes.reliability.calls import acall, call
+from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.streaming import Audiences, traced, write_event
+from der_graph.nodes.streaming import Audiences, DecisionRun, write_event
 from der_graph.state import (
     END_CHOICE,
+    Answer,
     Decision,
     DERContext,
     DERState,
@@ -41,7 +52,10 @@ from der_graph.state import (
     answers_of,
     as_context,
     elapsed,
+    good_answers,
 )
+
+log = logging.getLogger("der_graph.agent")
 
 ANSWER_NODE = "answer"
 APPROVAL_NODE = "der_approval"
@@ -96,19 +110,28 @@ def agent_for_pool(agent: Agent, rules: RouteRules) -> Agent:
     return cast(Agent, adapt(rules.names, rules.costs, charges=rules.charges, unit=rules.cost_unit))
 
 
-def der_agent(state: DERState) -> None:
+def der_agent(state: DERState, config: RunnableConfig) -> None:
     """The hub: every route passes here between two experts, and the edge out of it asks the agent."""
 
 
-def decision_edge(
-    agent: RoutingAgent,
-    rules: RouteRules,
-    *,
-    stickiness: float = 0.0,
-    approve_above: float | None = None,
-    audiences: Audiences | None = None,
-) -> Callable[[DERState, RunnableConfig, Runtime[DERContext]], Send]:
-    """Make the conditional edge: calls the agent and sends the task to the node that it chose.
+DECISION_TIMEOUT = 30.0
+"""Seconds after which an agent that has not decided is taken to hang."""
+
+
+class Asked(NamedTuple):
+    """What there is to decide.
+
+    Attributes:
+        situation: For the agent, and for whoever reads the trace.
+        task: What the chosen node gets, without the decision.
+    """
+
+    situation: dict[str, Any]
+    task: dict[str, Any]
+
+
+class DecisionEdge:
+    """The conditional edge: calls the agent and sends the task to the node that it chose.
 
     Args:
         agent: Chooses.
@@ -117,20 +140,123 @@ def decision_edge(
             this turn, where the request says nothing else.
         approve_above: Dearer experts are sent to the approval node first; None for none.
         audiences: Decides who hears an expert; everybody if left out.
+        unavailable: Gives the experts that fail again and again.
+        on_error: `continue`: where the agent fails, the answer that is there counts, or a rule decides;
+            `raise`: its error ends the run.
     """
-    prices = dict(zip(rules.names, rules.costs, strict=True))
-    audiences = audiences or Audiences(rules)
-    # A runnable, so that every decision is a run of its own in every tracer, not in LangSmith alone.
-    choose: RunnableLambda[dict[str, Any], Decision] = RunnableLambda(
-        lambda situation: decide(agent, rules, situation), name="der_decision"
-    )
 
-    def next_expert(state: DERState, config: RunnableConfig, runtime: Runtime[DERContext]) -> Send:
+    def __init__(
+        self,
+        agent: RoutingAgent,
+        rules: RouteRules,
+        *,
+        stickiness: float = 0.0,
+        approve_above: float | None = None,
+        audiences: Audiences | None = None,
+        unavailable: Callable[[], Collection[str]] = frozenset,
+        on_error: str = "continue",
+    ) -> None:
+        self.agent = agent
+        self.rules = rules
+        self.stickiness = stickiness
+        self.approve_above = approve_above
+        self.prices = dict(zip(rules.names, rules.costs, strict=True))
+        self.audiences = audiences or Audiences(rules)
+        self.unavailable = unavailable
+        self.on_error = on_error
+        self.bulkhead = Bulkhead(untried=SIZE)
+
+    def node(self) -> Node:
+        """The edge in the form in which LangGraph calls it."""
+        return Node("next_expert", self.call, self.acall)
+
+    def call(self, state: DERState, config: RunnableConfig) -> Send:
+        """Decide, and say where to go."""
+        asked = self._read(state, config)
+        run = DecisionRun(config, asked.situation, len(asked.task["route"]))
+        run.start()
+        try:
+            open_ = opened(self.rules, asked.situation)
+            if open_.seen is None:
+                given: Any = None
+            else:
+                work = partial(self._ask, open_.seen, config)
+                given = (
+                    work() if self._at_once else call(work, self.bulkhead, _patience(open_.seen))
+                )
+            decision = self._settled(open_, given, asked.situation)
+        except BaseException as error:
+            run.fail(error)
+            raise
+        run.end(decision)
+        return self._send(decision, asked, config)
+
+    async def acall(self, state: DERState, config: RunnableConfig) -> Send:
+        """Decide without blocking the event loop; see `call`."""
+        asked = self._read(state, config)
+        run = DecisionRun(config, asked.situation, len(asked.task["route"]))
+        await run.astart()
+        try:
+            open_ = opened(self.rules, asked.situation)
+            if open_.seen is None:
+                given: Any = None
+            else:
+                work = partial(self._ask, open_.seen, config)
+                given = (
+                    work()
+                    if self._at_once
+                    else await acall(work, self.bulkhead, _patience(open_.seen))
+                )
+            decision = self._settled(open_, given, asked.situation)
+        except BaseException as error:
+            await run.afail(error)
+            raise
+        await run.aend(decision)
+        return self._send(decision, asked, config)
+
+    @property
+    def _at_once(self) -> bool:
+        """Is the agent a rule of this project that decides in microseconds, and so needs no thread?"""
+        return getattr(self.agent, "decides_at_once", False) is True
+
+    def _ask(self, seen: Situation, config: RunnableConfig) -> Any:
+        # An agent may ask a person (`interrupt`), which looks for the node's configuration.
+        with set_config_context(config) as context:
+            try:
+                return context.run(self.agent.decide, [seen])
+            except (Exception, SystemExit) as error:
+                if isinstance(error, GraphBubbleUp):
+                    raise
+                return error
+
+    def _settled(self, open_: Opened, given: Any, situation: dict[str, Any]) -> Decision:
+        if open_.seen is None:
+            return open_.closed()
+        try:
+            error = given if isinstance(given, BaseException) else None
+            choice = None if error is not None else _checked(given[0], open_)
+        except Exception as wrong:  # a choice that is none
+            error, choice = wrong, None
+        if choice is None:
+            assert error is not None
+            if self.on_error == "raise":
+                raise error
+            return self._instead(open_, error)
+        return open_.decision(*_stuck_to(choice, open_, situation))
+
+    def _instead(self, open_: Opened, error: BaseException) -> Decision:
+        """The decision where the agent could not make it."""
+        # Its text may quote the question, and goes no further than the debug log.
+        log.warning("the agent failed (%s); a rule decided instead", type(error).__name__)
+        log.debug("the agent failed: %s", describe_error(error))
+        return open_.decision(_by_rule(self.agent, open_, self.rules), "agent_failed")
+
+    def _read(self, state: DERState, config: RunnableConfig) -> Asked:
         before, message, tail = find_question(without_handovers(state["messages"]))
         history = history_for_experts(before)
         question, question_id = message.text.strip(), message.id or ""
         route, spent, refused = open_route(state, question_id)
-        context = as_context(runtime.context)
+        context = as_context(_context(config))
         if context.ktp is not None:
             ktp_template(context.ktp)  # a wrong name is said now, and not after a decision
         taken = elapsed(route)
@@ -141,42 +267,72 @@ def decision_edge(
             "spent": spent,
             "elapsed": taken,
             "refused": refused,
+            "unavailable": sorted(self.unavailable()),
             "last_experts": last_experts(history),
-            "stickiness": stickiness if context.stickiness is None else context.stickiness,
+            "stickiness": self.stickiness if context.stickiness is None else context.stickiness,
             "context": context,
             # For those who read the trace: all that bounds this decision.
-            "prices": prices,
+            "prices": self.prices,
             "budget_left": None if context.max_cost is None else context.max_cost - spent,
-            "steps_left": rules.steps(context.max_steps) - len(route),
+            "steps_left": self.rules.steps(context.max_steps)
+            - len(good_answers(answers_of(route))),
             "time_left": None if context.deadline is None else context.deadline - taken,
         }
-        decision = choose.invoke(situation, traced(config, len(route)))
-        write_event(config, "der.decision", decision)
-        task = Task(
-            messages=history,
-            tail=tail,
-            question=question,
-            question_id=question_id,
-            route=route,
-            decision=decision,
-            refused=refused,
-            time_left=None
-            if context.deadline is None
-            else context.deadline - taken - decision["seconds"],
-            ktp=context.ktp,
-            audience=audiences.of(
-                decision["choice"],
-                answers_of(route),
-                context,
-                spent=spent,
-                elapsed=taken,
-                refused=refused,
-            ),
-            shown=state.get("shown") or "",
-        )
-        return Send(_node(decision["choice"], prices, approve_above), task)
+        task = {
+            "messages": history,
+            "tail": tail,
+            "question": question,
+            "question_id": question_id,
+            "route": route,
+            "refused": refused,
+            "ktp": context.ktp,
+        }
+        return Asked(situation, task)
 
-    return next_expert
+    def _send(self, decision: Decision, asked: Asked, config: RunnableConfig) -> Send:
+        write_event(config, "der.decision", decision)
+        seen, choice = asked.situation, decision["choice"]
+        fallback = _fallback(decision)
+        left = seen["time_left"]
+        task = Task(
+            **asked.task,  # type: ignore[typeddict-item]
+            decision=decision,
+            time_left=None if left is None else left - decision["seconds"],
+            audience=self.audiences.of(
+                choice,
+                seen["answers"],
+                seen["context"],
+                fallback=fallback,
+                spent=seen["spent"],
+                elapsed=seen["elapsed"],
+                refused=seen["refused"],
+                unavailable=seen["unavailable"],
+            ),
+            fallback=fallback,
+            insist=choice in seen["unavailable"],
+        )
+        return Send(_node(choice, self.prices, self.approve_above), task)
+
+
+def _context(config: RunnableConfig) -> Any:
+    """The request's context. Edges are not called with LangGraph's own in place, as nodes are."""
+    with set_config_context(config) as context:
+        return context.run(lambda: get_runtime(DERContext)).context
+
+
+def _patience(seen: Situation) -> Limit:
+    """How long the agent may think."""
+    left = seen.deadline_left
+    return Limit(DECISION_TIMEOUT if left is None else min(DECISION_TIMEOUT, max(0.0, left / 2)))
+
+
+def _fallback(decision: Decision) -> Fallback:
+    """What there is if the chosen expert fails."""
+    mask = decision["mask"]
+    if mask[END_CHOICE]:
+        return "answer"
+    others = any(free for name, free in mask.items() if name != decision["choice"])
+    return "expert" if others else "none"
 
 
 def _node(choice: str, prices: dict[str, float], approve_above: float | None) -> str:
@@ -198,44 +354,102 @@ def open_route(state: DERState, question_id: str) -> tuple[list[RouteStep], floa
     return route, float(state.get("cost") or 0.0), list(state.get("refused") or [])
 
 
-def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) -> Decision:
-    """Apply the rules, ask the agent where there is something to choose, and explain the decision."""
+@dataclass(frozen=True)
+class Opened:
+    """A decision that the rules have opened.
+
+    Attributes:
+        choices: The experts' names, END last.
+        mask: Which are allowed.
+        reason: `agent`, or why only END is left.
+        answers: The route's answers so far.
+        spent: What they cost.
+        seen: What the agent sees; None where there is nothing to choose.
+        start: When it was opened.
+    """
+
+    choices: Sequence[str]
+    mask: Sequence[bool]
+    reason: str
+    answers: Sequence[Answer]
+    spent: float
+    seen: Situation | None
+    start: float
+
+    def decision(self, choice: Choice, reason: str | None = None) -> Decision:
+        """The decision for a choice."""
+        return Decision(
+            step=len(self.answers),
+            choice=self.choices[choice.index],
+            probabilities=dict(zip(self.choices, map(float, choice.probabilities), strict=True)),
+            value=None if choice.value is None else float(choice.value),
+            mask=dict(zip(self.choices, self.mask, strict=True)),
+            reason=self.reason if reason is None else reason,
+            cost_weight=choice.cost_weight,
+            spent=self.spent,
+            seconds=time.perf_counter() - self.start,
+        )
+
+    def closed(self) -> Decision:
+        """The decision where only END is left."""
+        return self.decision(_surely(len(self.choices) - 1, len(self.choices)))
+
+
+def _surely(index: int, number: int) -> Choice:
+    return Choice(index, [float(i == index) for i in range(number)])
+
+
+def opened(rules: RouteRules, situation: dict[str, Any]) -> Opened:
+    """Apply the rules: what is allowed, and what the agent sees."""
     start = time.perf_counter()
     context: DERContext = situation["context"]
     answers, spent = situation["answers"], situation["spent"]
     taken, deadline = situation["elapsed"], context.deadline
     mask, reason = rules.mask(
-        answers, context, spent=spent, elapsed=taken, refused=situation["refused"]
-    )
-    choices = [*rules.names, END_CHOICE]
-    if sum(mask) == 1 and reason != "agent":
-        choice = Choice(len(rules.names), [0.0] * len(rules.names) + [1.0])
-    else:
-        seen = Situation(
-            question=situation["conversation"],
-            answers=answers,
-            mask=mask,
-            spent=spent,
-            max_steps=rules.steps(context.max_steps),
-            max_cost=context.max_cost,
-            cost_weight=context.cost_weight,
-            deadline_left=None if deadline is None else deadline - taken,
-        )
-        choice = agent.decide([seen])[0]
-        _check_choice(choice, choices, mask)
-        if not answers and (stay := _staying(choice, situation, rules.names)) != choice.index:
-            choice, reason = replace(choice, index=stay), "stickiness"
-    return Decision(
-        step=len(answers),
-        choice=choices[choice.index],
-        probabilities=dict(zip(choices, map(float, choice.probabilities), strict=True)),
-        value=None if choice.value is None else float(choice.value),
-        mask=dict(zip(choices, mask, strict=True)),
-        reason=reason,
-        cost_weight=choice.cost_weight,
+        answers,
+        context,
         spent=spent,
-        seconds=time.perf_counter() - start,
+        elapsed=taken,
+        refused=situation["refused"],
+        unavailable=situation["unavailable"],
     )
+    seen = Situation(
+        question=situation["conversation"],
+        answers=answers,
+        mask=mask,
+        spent=spent,
+        max_steps=rules.steps(context.max_steps),
+        max_cost=context.max_cost,
+        cost_weight=context.cost_weight,
+        deadline_left=None if deadline is None else deadline - taken,
+    )
+    only_end = sum(mask) == 1 and reason != "agent"
+    choices = [*rules.names, END_CHOICE]
+    return Opened(choices, mask, reason, answers, spent, None if only_end else seen, start)
+
+
+def _stuck_to(
+    choice: Choice, open_: Opened, situation: dict[str, Any]
+) -> tuple[Choice, str | None]:
+    """The choice and its reason, after a look at who answered the last turn."""
+    if open_.answers:
+        return choice, None
+    stay = _staying(choice, situation, open_.choices[:-1])
+    return (choice, None) if stay == choice.index else (replace(choice, index=stay), "stickiness")
+
+
+def _by_rule(agent: Any, open_: Opened, rules: RouteRules) -> Choice:
+    """What is done where the agent fails: the answer that is there counts, else somebody is asked.
+
+    That is the agent's own `fallback`, the name of an expert that it knew beforehand, or the cheapest.
+    """
+    number = len(open_.choices)
+    if open_.mask[-1]:
+        return _surely(number - 1, number)
+    allowed = [i for i, free in enumerate(open_.mask[:-1]) if free]
+    known = getattr(agent, "fallback", None)
+    named = [i for i in allowed if open_.choices[i] == known]
+    return _surely(named[0] if named else min(allowed, key=rules.costs.__getitem__), number)
 
 
 def _staying(choice: Choice, situation: dict[str, Any], names: Sequence[str]) -> int:
@@ -252,8 +466,13 @@ def _staying(choice: Choice, situation: dict[str, Any], names: Sequence[str]) ->
     return likeliest if near else choice.index
 
 
-def _check_choice(choice: Choice, choices: Sequence[str], mask: Sequence[bool]) -> None:
-    """The rules bind agents of any make: a budget holds even if the agent has not heard of it."""
+def _checked(choice: Choice, open_: Opened) -> Choice:
+    """A choice that can be followed: a budget holds even if the agent has not heard of it.
+
+    Raises:
+        AgentError: If it cannot.
+    """
+    choices, mask = open_.choices, open_.mask
     if not 0 <= choice.index < len(choices) or len(choice.probabilities) != len(choices):
         raise AgentError(
             f"the agent chose {choice.index} of {len(choice.probabilities)} choices, "
@@ -264,3 +483,8 @@ def _check_choice(choice: Choice, choices: Sequence[str], mask: Sequence[bool]) 
         raise AgentError(
             f"the agent chose '{choices[choice.index]}', which is not allowed now; allowed: {allowed}"
         )
+    if not all(map(math.isfinite, choice.probabilities)):
+        raise AgentError("the agent's probabilities are no numbers; are its weights damaged?")
+    if choice.value is not None and not math.isfinite(choice.value):
+        return replace(choice, value=None)
+    return choice

@@ -30,8 +30,9 @@ from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.redaction import Guarded, mask, secrets_in
-from der_graph.nodes.reliability import Bounded, in_thread
-from der_graph.nodes.tools import bare
+from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, describe_error, in_thread
+from der_graph.nodes.reliability.calls import ExpertExitError
+from der_graph.nodes.tools import bare, rebound
 
 
 def as_expert(
@@ -49,6 +50,7 @@ def as_expert(
     seconds: float | None = None,
     max_answer_chars: int = MAX_ANSWER_CHARS,
     second_price: float = 0.0,
+    timeout: float | None = None,
 ) -> Expert:
     """Make an expert of anything that can answer.
 
@@ -72,13 +74,19 @@ def as_expert(
         seconds: Usual time of one call, for deadlines; None where it is not known.
         max_answer_chars: Longest answer, in characters; what goes on is cut off there.
         second_price: Price of a second of a call, in the pool's unit, added to what else it costs.
+        timeout: Longest time of one call in seconds; infinity for no limit. None for 120, and for no limit
+            of ours on models that run in this process.
+
+    Clients that would ask again by themselves are told not to: another expert answers sooner. One that was
+    made with `max_retries=...` keeps it.
 
     Raises:
         PoolError: If it cannot be an expert.
     """
+    chat = without_retries(as_chat_runnable(model, **(settings or {})), timeout)
     return Expert(
         name=name,
-        model=bounded(as_chat_runnable(model, **(settings or {})), max_concurrency),
+        model=bounded(chat, max_concurrency),
         cost=cost,
         description=description,
         ktp=None if ktp is None else ktp_template(ktp),
@@ -87,6 +95,7 @@ def as_expert(
         seconds=seconds,
         max_answer_chars=max_answer_chars,
         second_price=second_price,
+        timeout=timeout,
         fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
     )
 
@@ -124,6 +133,45 @@ def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
     )
 
 
+_BUILT = re.compile(r"(root_)?(async_)?client")  # what a model makes of its settings
+_TIMEOUTS = ("request_timeout", "default_request_timeout", "timeout")  # what clients call theirs
+
+
+def without_retries(model: ChatRunnable, timeout: float | None = None) -> ChatRunnable:
+    """The same chat model over a client that neither asks again nor waits for ever, if it was not told to.
+
+    Args:
+        model: Any model; one without such settings, or with settings of its own, is given back.
+        timeout: Seconds for one call; as in `as_expert`.
+    """
+    seconds = DEFAULT_TIMEOUT if timeout is None else timeout
+
+    def change(chat: BaseChatModel) -> BaseChatModel:
+        fields, given = type(chat).model_fields, chat.model_fields_set
+        changes: dict[str, Any] = {}
+        if "max_retries" in fields and "max_retries" not in given:
+            changes["max_retries"] = 0
+        name = next((each for each in _TIMEOUTS if each in fields), None)
+        if changes and name is not None and name not in given and seconds < float("inf"):
+            changes[fields[name].alias or name] = seconds
+        if not changes:
+            return chat
+        own = {
+            fields[each].alias or each: getattr(chat, each)
+            for each in given
+            if each in fields and not _BUILT.fullmatch(each)
+        }
+        try:
+            return type(chat)(**{**own, **changes})
+        except Exception:  # a class with a way of its own of being made
+            return chat
+
+    try:
+        return rebound(model, change)
+    except NotImplementedError:
+        return model  # a function or a graph
+
+
 def bounded(model: ChatRunnable, max_concurrency: int | None) -> ChatRunnable:
     """Let at most so many calls of a model be in flight; None leaves it as it is.
 
@@ -154,10 +202,16 @@ def to_message(output: Any) -> AIMessage:
             return AIMessage(content=output["content"])
         if output.get("messages"):
             return to_message(output["messages"][-1])
-    raise ExpertError(
+    raise NoTextError(
         f"the expert gave {type(output).__name__}; "
         "it must give a text, a message, or a dict with 'content' or 'messages'"
     )
+
+
+class NoTextError(ExpertError):
+    """An expert gave something that holds no text."""
+
+    failure_kind = "error"  # the expert's doing, whatever the question
 
 
 def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
@@ -180,7 +234,11 @@ def _from_function(function: Callable[..., Any]) -> ChatRunnable:
         return messages if takes_messages else last_question(messages)
 
     async def later(messages: Any) -> AIMessage:
-        return to_message(await function(given(messages)))
+        try:
+            return to_message(await function(given(messages)))
+        # In a task, as LangChain makes one, these would end the event loop itself.
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise ExpertExitError(describe_error(error)) from None
 
     def now(messages: Any) -> AIMessage:
         return to_message(function(given(messages)))
@@ -221,5 +279,18 @@ def _wrap_messages(messages: Any) -> dict[str, Any]:
     return {"messages": messages}
 
 
-_with_messages: Runnable[Any, Any] = RunnableLambda(_wrap_messages, name="messages")
-_TO_MESSAGE: Runnable[Any, AIMessage] = RunnableLambda(to_message, name="to_message")
+async def _wrap_messages_later(messages: Any) -> dict[str, Any]:
+    return _wrap_messages(messages)
+
+
+async def _to_message_later(output: Any) -> AIMessage:
+    return to_message(output)
+
+
+# With coroutines, so that they need no thread.
+_with_messages: Runnable[Any, Any] = RunnableLambda(
+    _wrap_messages, _wrap_messages_later, name="messages"
+)
+_TO_MESSAGE: Runnable[Any, AIMessage] = RunnableLambda(
+    to_message, _to_message_later, name="to_message"
+)

@@ -17,6 +17,7 @@ from typing import Any
 from langchain_core.runnables import RunnableBinding, RunnableConfig
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.reliability.failures import failure_of
 
 _SECRET = re.compile(r"key|token(?!s)|secret|passw|auth|credential|header|cookie", re.IGNORECASE)
 _SHORTEST_SECRET = 6  # characters; masking shorter texts would blank out ordinary words
@@ -67,7 +68,7 @@ class Guarded(RunnableBinding[Any, Any]):
             masked = mask(text, self.secrets)
             if masked == text:
                 raise
-            raise ExpertError(f"{type(error).__name__}: {masked}") from None
+            raise _masked_error(error, masked) from None
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `Runnable.invoke`, with errors masked."""
@@ -108,7 +109,7 @@ class Guarded(RunnableBinding[Any, Any]):
 
     def _masked(self, result: Any) -> Any:
         if isinstance(result, Exception) and mask(str(result), self.secrets) != str(result):
-            return ExpertError(f"{type(result).__name__}: {mask(str(result), self.secrets)}")
+            return _masked_error(result, mask(str(result), self.secrets))
         return result
 
 
@@ -134,6 +135,14 @@ def mask_secrets(text: str) -> str:
         if len(value) >= 8 and value in text and _SECRET.search(name)
     ]
     return _LOOKS_SECRET.sub("***", mask(text, sorted(held, key=len, reverse=True)))
+
+
+def _masked_error(error: Exception, text: str) -> ExpertError:
+    """An error with another text, of the same kind of failure."""
+    failure = failure_of(error)
+    masked: Any = ExpertError(f"{type(error).__name__}: {text}")
+    masked.failure_kind, masked.retry_after = failure.kind, failure.retry_after
+    return masked  # type: ignore[no-any-return]
 
 
 def mask(text: str, secrets: Sequence[str]) -> str:

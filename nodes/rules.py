@@ -3,7 +3,9 @@
 END is not allowed before the first answer, and not on answers that are none ("I do not know."); an expert
 is asked at most once per route unless repeats are allowed; an expert that failed is not asked again;
 nobody is asked whom the request rules out, who was not approved, or who does not fit into its budget or
-its time; and after `max_steps` calls only END is left, so no route is longer, whatever the agent wants.
+its time; and after `max_steps` answers only END is left, so no route has more, whatever the agent wants.
+Calls that failed are not counted. An expert that fails again and again (`nodes/reliability/breaker.py`) is
+left out as long as somebody else is there.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class RouteRules:
     Attributes:
         names: The experts, in the pool's order.
         costs: What one call of each costs at most, in the pool's unit.
-        max_steps: Longest route: calls of experts, failed ones included.
+        max_steps: Longest route: experts' answers; calls that failed are not counted.
         repeat_experts: May an expert be asked again on the same route? The paper's preset allows it.
         unbounded: Experts that may cost more than their price, so that no budget can pay for them.
         seconds: The usual time of one call of each, or None where it is not known; empty if of none.
@@ -85,6 +87,7 @@ class RouteRules:
         spent: float = 0.0,
         elapsed: float = 0.0,
         refused: Collection[str] = (),
+        unavailable: Collection[str] = (),
     ) -> tuple[list[bool], str]:
         """Which choices are allowed after these answers.
 
@@ -94,10 +97,13 @@ class RouteRules:
             spent: What the answers cost together.
             elapsed: Seconds that the route took so far.
             refused: Experts that a person did not approve.
+            unavailable: Experts that fail again and again. They are asked all the same where there is no
+                answer yet and nobody else.
 
         Returns:
             One bool per expert in order, END last; and the reason if only END is left (`max_steps`,
-            `deadline`, `no_expert_left`, `not_allowed`, `not_approved`, `max_cost`), else `agent`.
+            `deadline`, `no_expert_left`, `not_allowed`, `not_approved`, `max_cost`, `unavailable`), else
+            `agent`.
 
         Raises:
             BudgetError: If the bounds leave no expert and there is no answer yet.
@@ -111,12 +117,12 @@ class RouteRules:
             answer["expert"]: answer["error"] for answer in answers if answer["error"] is not None
         }
         done = failed if self.repeat_experts else {answer["expert"] for answer in answers}
-        good = good_answers(list(answers))
-        answered = bool(good)
-        said = any(not is_refusal(answer["text"]) for answer in good)
+        answered = good_answers(list(answers))
+        good = len(answered)
+        said = any(not is_refusal(answer["text"]) for answer in answered)
         left = [i for i, name in enumerate(self.names) if name not in done]
         reason = "agent"
-        if len(answers) >= self.steps(context.max_steps):
+        if good >= self.steps(context.max_steps):
             left, reason = [], "max_steps"
         elif not left:
             reason = "no_expert_left"
@@ -126,11 +132,15 @@ class RouteRules:
             if left:
                 before, left = left, [i for i in left if fits(i)]
                 reason = reason if left else bound
-        if not answered and not left:
+        if not good and not left:
             self._raise_no_answer(failed, context, reason, before)
+        if unavailable and left:
+            there = [i for i in left if self.names[i] not in unavailable]
+            if there or good:
+                left, reason = there, reason if there else "unavailable"
         free = set(left)
         # "I do not know." ends no route while somebody else can be asked.
-        ends = answered and (said or not left)
+        ends = good > 0 and (said or not left)
         return [*(i in free for i in range(len(self.names))), ends], reason
 
     def _bounds(

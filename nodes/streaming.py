@@ -1,12 +1,17 @@
 """Who hears the tokens of an expert while it speaks, and the events of a route.
 
-    stream_tokens="all"     the `messages` stream has every expert's tokens, with `der_expert` and `der_step`
-    stream_tokens="final"   it has the final answer only; drafts are `der.draft` events of the `custom` stream
+    stream_tokens="final"   the `messages` stream has the final answer only; drafts are `der.draft` events
+    stream_tokens="live"    the same, sooner: an answer that nobody follows is shown as it comes
+    stream_tokens="all"     it has every expert's tokens, with `der_expert` and `der_step`
 
-An expert that cannot be followed by another (the longest route is reached, or nothing else is allowed)
-speaks the final answer, so its tokens are in the `messages` stream as they come. Any other answer may be a
-draft: whether it was the last is known when the agent has chosen END, and the answer then comes in one
-piece. Tokens are heard where something streams `messages`; elsewhere models answer in one piece.
+With `final` what a reader has seen is the answer, always. So tokens are shown as they come only where nothing
+could take their place: no earlier answer, and nobody else to ask; or a local model, which does not break off.
+In `live` an expert that breaks off after its first words ends the stream with an error, where `invoke` gives
+another answer.
+
+Tokens are heard where something streams `messages`; elsewhere models answer in one piece. Of an expert the
+tokens of its chat models are heard and nothing else: LangGraph would also show what any run gave that bears
+the node's name.
 
 Events of `stream_mode="custom"`, as they happen:
 
@@ -18,22 +23,32 @@ Events of `stream_mode="custom"`, as they happen:
 
 from __future__ import annotations
 
-import asyncio
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    BaseCallbackHandler,
+    BaseCallbackManager,
+    CallbackManager,
+)
 from langchain_core.language_models import BaseChatModel
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import merge_configs, set_config_context
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import set_config_context
+from langchain_core.runnables.retry import RunnableRetry
 from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import PoolError
+from der_graph.nodes.quoting import writable
+from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.tools import bare
 from der_graph.state import END_CHOICE, Answer, Audience, DERContext, StreamTokens, Task
 
 if TYPE_CHECKING:
@@ -41,6 +56,9 @@ if TYPE_CHECKING:
 
 TAG = "der"
 """Tag of the runs of decisions and experts, to filter traces by."""
+
+DECISION = "der_decision"
+"""Name of the runs of decisions."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +70,19 @@ class Audiences:
         stream_tokens: What holds where the request says nothing.
         token_priced: Experts whose calls may cost less than their price.
         votes: Does the agent choose among the answers at the end? Then none is the final one for certain.
+        steady: Experts that do not break off in mid-answer: local models.
     """
 
     rules: RouteRules
-    stream_tokens: StreamTokens = "all"
+    stream_tokens: StreamTokens = "final"
     token_priced: frozenset[str] = frozenset()
     votes: bool = False
+    steady: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.stream_tokens not in get_args(StreamTokens):
-            raise PoolError(f"stream_tokens is {self.stream_tokens!r}; allowed: 'all', 'final'")
+            allowed = ", ".join(map(repr, get_args(StreamTokens)))
+            raise PoolError(f"stream_tokens is {self.stream_tokens!r}; allowed: {allowed}")
 
     def of(
         self,
@@ -69,23 +90,34 @@ class Audiences:
         answers: Sequence[Answer],
         context: DERContext,
         *,
+        fallback: Fallback,
         spent: float,
         elapsed: float,
-        refused: Collection[str],
+        refused: Collection[str] = (),
+        unavailable: Collection[str] = (),
     ) -> Audience:
-        """Who hears this expert; arguments as those of `RouteRules.mask`.
+        """Who hears this expert; arguments as those of `RouteRules.mask`, and what there is if it fails.
 
         What is allowed only shrinks as a route goes on, so an expert that could not be followed by another
         even if it answered at once, and at the least that it may cost, is the last for certain.
         """
-        if (context.stream_tokens or self.stream_tokens) == "all" or choice == END_CHOICE:
+        mode = context.stream_tokens or self.stream_tokens
+        if mode == "all" or choice == END_CHOICE:
             return "all"
-        if self.votes:
+        certain = mode == "live" or fallback == "none" or choice in self.steady
+        if self.votes or not certain:
             return "draft"
         price = dict(zip(self.rules.names, self.rules.costs, strict=True))[choice]
         least = spent + (0.0 if choice in self.token_priced else price)
         answered = [*answers, _answered(choice)]
-        mask, _ = self.rules.mask(answered, context, spent=least, elapsed=elapsed, refused=refused)
+        mask, _ = self.rules.mask(
+            answered,
+            context,
+            spent=least,
+            elapsed=elapsed,
+            refused=refused,
+            unavailable=unavailable,
+        )
         return "draft" if any(mask[:-1]) else "final"
 
 
@@ -105,7 +137,7 @@ def _answered(expert: str) -> Answer:
 
 
 class Listener(BaseCallbackHandler):
-    """Hears the tokens of one call of an expert, and stops it when the stream's reader has left.
+    """Hears the tokens of one call of an expert, and stops it when nobody waits for it any more.
 
     Args:
         task: The call.
@@ -116,56 +148,211 @@ class Listener(BaseCallbackHandler):
     run_inline = (
         True  # in the thread that generates: tokens keep their order, and an error stops it
     )
+    ignore_chain = True
 
     def __init__(self, task: Task, expert: Expert, config: RunnableConfig) -> None:
         self.expert, self.step = expert.name, task["decision"]["step"]
         self.audience: Audience = task.get("audience", "all")  # not in tasks of older checkpoints
         if self.audience == "final" and not speaks_once(expert.model):
             self.audience = "draft"
+        self.closed = False
+        self.spoken = False
+        self.shown = ""
+        self._held = ""
         self._node_config = config
         self._stops = STOPS.get()
-        self._message_id: str | None = None
+        self._said: dict[str, str] = {}
+        self._streams = False
 
     @property
     def config(self) -> RunnableConfig:
         """What to call the model with: tags and metadata for traces and streams, and this listener."""
-        own: RunnableConfig = {
-            "tags": [TAG_NOSTREAM] if self.audience == "draft" else [],
-            "metadata": {"der_expert": self.expert},
-            "callbacks": [self],
-        }
-        return merge_configs(traced(self._node_config, self.step), own)
+        manager = callbacks_of(self._node_config, self.step)
+        manager.add_metadata({"der_expert": self.expert})
+        if self.audience == "draft":
+            manager.add_tags([TAG_NOSTREAM])
+        for handler in list(manager.handlers):
+            if streams_messages(handler):
+                self._streams = True
+                manager.remove_handler(handler)
+                manager.add_handler(_tokens_only(handler, self))
+        manager.add_handler(self)
+        return {**self._node_config, "callbacks": manager}
 
-    @property
-    def shown(self) -> str:
-        """Id of the message that was streamed as the final answer; empty if none was."""
-        return (self._message_id or "") if self.audience == "final" else ""
+    def message_id(self, text: str) -> str | None:
+        """Id of the message by which the stream's readers know an answer; None if they have not seen it."""
+        return self._said.get(text) if self._streams and self.audience != "draft" else None
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, **_: Any) -> None:
         """Pass the token on.
 
         Raises:
-            CancelledError: If the stream was closed. Not an error that the expert is blamed for: the route
-                records no answer, and a checkpointed run asks the expert again.
+            StreamClosedError: If the stream was closed, or the call was given up.
         """
-        if any(stop.is_set() for stop in self._stops):
-            raise asyncio.CancelledError("the stream was closed")
+        if self.closed or any(stop.is_set() for stop in self._stops):
+            raise StreamClosedError("the stream was closed")
         message = getattr(chunk, "message", None)
-        self._message_id = getattr(message, "id", None)
         text = str(token) if message is None else message.text
+        self.spoken = self.spoken or bool(text)
         if self.audience == "draft" and text:
             event = {"expert": self.expert, "step": self.step, "text": text}
             write_event(self._node_config, "der.draft", event)
 
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        """Remember what was said, and under which id."""
+        message = getattr(_first(response), "message", None)
+        if message is not None and message.id:
+            self._said[message.text.strip()] = message.id
 
-def traced(config: RunnableConfig, step: int) -> RunnableConfig:
-    """A configuration for a run that belongs to a step of the route, with what to filter traces by."""
-    return merge_configs(config, {"tags": [TAG], "metadata": {"der_step": step}})
+    def close(self) -> None:
+        """Nobody waits any more: what is said from now on is not heard."""
+        self.closed = True
+
+    def visible(self, text: str) -> str:
+        """What may be shown of a token: an answer has no white space at its ends."""
+        self._held += writable(text)
+        if not self.shown:
+            self._held = self._held.lstrip()
+        new = self._held.rstrip()
+        self._held = self._held[len(new) :]
+        self.shown += new
+        return new
+
+
+class _TokensOnly:
+    """Put before LangGraph's handler of message streams: shows tokens, and nothing of an expert's chains."""
+
+    der_listener: Listener
+    ignore_chain = True
+
+    def on_llm_new_token(self, token: str, *, chunk: Any = None, **more: Any) -> Any:
+        if self.der_listener.closed:
+            return None
+        if self.der_listener.audience == "final" and isinstance(chunk, ChatGenerationChunk):
+            chunk = _with_text(chunk, self.der_listener.visible)
+        return super().on_llm_new_token(token, chunk=chunk, **more)  # type: ignore[misc]
+
+    def on_llm_end(self, response: LLMResult, **more: Any) -> Any:
+        if self.der_listener.closed:
+            return None
+        whole = _first(response)
+        if self.der_listener.audience == "final" and isinstance(whole, ChatGeneration):
+            response = LLMResult(generations=[[_with_text(whole, str.strip)]])
+        return super().on_llm_end(response, **more)  # type: ignore[misc]
+
+    def on_stream_event(self, *given: Any, **more: Any) -> Any:
+        if self.der_listener.closed:
+            return None
+        return super().on_stream_event(*given, **more)  # type: ignore[misc]
+
+
+def _tokens_only(handler: BaseCallbackHandler, listener: Listener) -> BaseCallbackHandler:
+    """A copy of LangGraph's handler, over the same stream and the same memory of what was shown."""
+    twin: Any = copy.copy(handler)
+    kind: Any = type(handler)
+    twin.__class__ = _tokens_only_class(kind)
+    twin.der_listener = listener
+    return twin  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=8)
+def _tokens_only_class(kind: Any) -> type[Any]:
+    return type(f"TokensOnly{kind.__name__}", (_TokensOnly, kind), {"__module__": kind.__module__})
+
+
+def streams_messages(handler: BaseCallbackHandler) -> bool:
+    """Is this the handler by which a graph streams messages?"""
+    return type(handler).__module__.startswith("langgraph.pregel.")
+
+
+def _first(response: LLMResult) -> Any:
+    return response.generations[0][0] if response.generations and response.generations[0] else None
+
+
+def _with_text(generation: Any, change: Any) -> Any:
+    """A generation whose text was changed; as it is where it has none, or none that is plain."""
+    content = generation.message.content
+    if not isinstance(content, str) or (new := change(content)) == content:
+        return generation
+    return type(generation)(message=generation.message.model_copy(update={"content": new}))
+
+
+def callbacks_of(config: RunnableConfig, step: int) -> BaseCallbackManager:
+    """Callbacks for a run that belongs to a step of the route, with what to filter traces by."""
+    given = config.get("callbacks")
+    manager = (
+        given.copy() if isinstance(given, BaseCallbackManager) else CallbackManager.configure(given)
+    )
+    manager.add_tags([TAG])
+    manager.add_metadata({"der_step": step})
+    return manager
+
+
+class DecisionRun:
+    """A decision as a run of its own in every tracer; nothing where nobody traces.
+
+    Args:
+        config: The configuration that the edge was called with.
+        situation: What there is to decide: the run's input.
+        step: Of the route.
+    """
+
+    def __init__(self, config: RunnableConfig, situation: Mapping[str, Any], step: int) -> None:
+        given: Any = config.get("callbacks")
+        self._heard = bool(getattr(given, "handlers", given))
+        self._config, self._situation, self._step = config, situation, step
+        self._run: Any = None
+
+    def _manager(self, kind: type[Any]) -> Any:
+        manager = callbacks_of(self._config, self._step)
+        return kind.configure(
+            manager,
+            inheritable_tags=self._config.get("tags"),
+            inheritable_metadata=self._config.get("metadata"),
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        if self._heard:
+            manager = self._manager(CallbackManager)
+            self._run = manager.on_chain_start(None, self._situation, name=DECISION)
+
+    def end(self, decision: Mapping[str, Any]) -> None:
+        """End with a decision."""
+        if self._run is not None:
+            self._run.on_chain_end(decision)
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error."""
+        if self._run is not None:
+            self._run.on_chain_error(error)
+
+    async def astart(self) -> None:
+        """Begin."""
+        if self._heard:
+            manager = self._manager(AsyncCallbackManager)
+            self._run = await manager.on_chain_start(None, self._situation, name=DECISION)
+
+    async def aend(self, decision: Mapping[str, Any]) -> None:
+        """End with a decision."""
+        if self._run is not None:
+            await self._run.on_chain_end(decision)
+
+    async def afail(self, error: BaseException) -> None:
+        """End with an error."""
+        if self._run is not None:
+            await self._run.on_chain_error(error)
 
 
 def speaks_once(model: Any) -> bool:
-    """Is an expert one chat model, bare or bound? Only then is every token it streams part of its answer."""
-    return isinstance(bare(model), BaseChatModel)
+    """Is it one chat model that speaks once? Only then is every token that it streams part of its answer."""
+    while not isinstance(model, BaseChatModel):
+        if isinstance(model, RunnableRetry):
+            return False  # one that is asked again begins anew
+        if not isinstance(model, (RunnableBindingBase, Bounded)):
+            return False
+        model = model.bound
+    return True
 
 
 EventKind = Literal["der.decision", "der.draft", "der.answer", "der.final"]

@@ -65,7 +65,9 @@ def build(saver: Any, log: Path, reach: Any = lambda where: None) -> Any:
                 reach("agent")
             return super().decide(situations)
 
-    graph = create_der_graph([expert(name) for name in ROUTE], agent=Agent(*ROUTE))
+    graph = create_der_graph(
+        [expert(name) for name in ROUTE], agent=Agent(*ROUTE), on_error="raise"
+    )
     return graph.compile(checkpointer=saver)
 
 

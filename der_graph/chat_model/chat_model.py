@@ -14,7 +14,6 @@ calls.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -58,6 +57,7 @@ from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.agent import load_agent
 from der_graph.policies.agent.batched import BatchedAgent
 from der_graph.pool import Pool, load_pool, pool_from
+from der_graph.state import answer_only
 
 
 class BaseChatDER(BaseChatModel):
@@ -288,7 +288,7 @@ class ChatDER(BaseChatDER):
         return {
             "input": input_of(messages),
             "config": config,
-            "context": dataclasses.replace(request.context, stream_tokens="final"),
+            "context": answer_only(request.context),
             "stream_mode": STREAM_MODES,
         }
 

@@ -23,8 +23,8 @@ from der_graph.nodes.tools import rebound, with_tools
 from der_graph.pool import Pool
 from der_graph.state import DERContext
 
-CONTEXT_FIELDS = tuple(name for name in DERContext.__dataclass_fields__ if name != "stream_tokens")
-"""Settings of a route; whose tokens are streamed is fixed here: those of the answer."""
+CONTEXT_FIELDS = tuple(DERContext.__dataclass_fields__)
+"""Settings of a route. Of `stream_tokens` only `live` makes a difference: drafts are never streamed here."""
 
 SAMPLING = ("temperature", "max_tokens")
 """LangChain's settings that are handed on to experts that are chat models."""
@@ -86,6 +86,10 @@ def request_of(
     context = {name: merged[name] for name in CONTEXT_FIELDS if merged.get(name) is not None}
     if merged.get("timeout") is not None:
         context.setdefault("deadline", merged["timeout"])
+    if context.get("stream_tokens") == "all":
+        raise ChatModelError(
+            "stream_tokens is 'all'; a chat model streams its answer and no drafts: allowed: 'final', 'live'"
+        )
     for name in ("allowed_experts", "forbidden_experts"):
         if isinstance(context.get(name), (set, frozenset, tuple)):
             context[name] = sorted(context[name])

@@ -17,7 +17,7 @@ from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
-from der_graph.nodes.langchain import as_chat_runnable, bounded
+from der_graph.nodes.langchain import as_chat_runnable, bounded, without_retries
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.pool.file import (
     Backend,
@@ -49,7 +49,10 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
     elif isinstance(section, LangChainSection):
         settings = expand_variables(section.settings, "settings")
         model = bounded(
-            as_chat_runnable(expand_variables(section.model, "model"), **settings),
+            without_retries(
+                as_chat_runnable(expand_variables(section.model, "model"), **settings),
+                section.timeout,
+            ),
             section.max_concurrency,
         )
         fingerprint = fingerprint_of(section.model, settings)
@@ -76,6 +79,7 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         model=model,
         cost=cost,
         seconds=seconds,
+        timeout=section.timeout,
         description=section.description,
         # Recorded answers were given without knowledge of others, to the bare question.
         ktp=template_of(section.ktp, section.name) or (TEMPLATES["none"] if recorded else None),

@@ -81,6 +81,9 @@ class Backend(_Section):
     """Longest answer, in characters; what goes on is cut off there (100,000 where left out)."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Usual time of one call: who would not be done before a request's deadline is not asked."""
+    timeout: float | None = Field(default=None, gt=0)
+    """Longest time of one call in seconds, `.inf` for no limit; 120 where left out, and no limit for models
+    that run in this process."""
 
     def make_model(self, folder: Path) -> Any:
         """Make what answers: a chat model, a Runnable, or a function of the question.

@@ -9,20 +9,24 @@ one may have an encoder to load.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from der_graph.errors import DERError, PoolError, UnknownExpertError
+from der_graph.errors import AgentError, DERError, PoolError, UnknownExpertError
 from der_graph.nodes.expert import Expert
+from der_graph.nodes.hub import agent_for_pool
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
+from der_graph.nodes.reliability import describe_error
 from der_graph.nodes.rules import RouteRules
 from der_graph.pool.experts import expert_of, template_of
 from der_graph.pool.file import CostUnit, read_pool_file
+from der_graph.state import Situation
 
 
 @dataclass(frozen=True)
@@ -148,14 +152,40 @@ def preload(agent: Any, pool: Pool, progress: Callable[[str], None] = lambda lin
         progress: Gets a line before each part.
 
     Raises:
-        DERError: If something cannot be loaded; an expert's error names it.
+        DERError: If something cannot be loaded, an expert's error names it; or if the agent cannot decide.
     """
     encoder = getattr(getattr(agent, "observer", None), "encoder", None)
     if encoder is not None:
         progress("loading the agent's text encoder")
         encoder.encode(["warm up"])
+    try_agent(agent, pool)
     progress("making the experts' weights ready")
     pool.preload(progress)
+
+
+def try_agent(agent: Any, pool: Pool) -> None:
+    """Let a trained agent decide once, so that one that cannot is found before anybody asks.
+
+    Raises:
+        AgentError: If it fails, or gives no numbers.
+    """
+    if not hasattr(agent, "save_pretrained"):
+        return  # the user's own: what it does when asked is not ours to try
+    costs = [expert.cost for expert in pool]
+    mask = [*(True for _ in pool), False]
+    trial = Situation("What is 2 + 3?", [], mask, max_steps=pool.settings.max_steps)
+    try:
+        choice = agent_for_pool(agent, pool.names, costs).decide([trial])[0]
+    except DERError:
+        raise
+    except Exception as error:
+        raise AgentError(
+            f"the agent cannot decide: {describe_error(error)}; is its folder, or its text encoder, damaged?"
+        ) from error
+    if not all(map(math.isfinite, choice.probabilities)):
+        raise AgentError(
+            "the agent's probabilities are no numbers; is its folder, or its text encoder, damaged?"
+        )
 
 
 def pool_from(experts: Sequence[Expert], **settings: Any) -> Pool:

@@ -121,14 +121,20 @@ def build_app(
         return json_response({"status": "ok", "version": der_graph.__version__})
 
     async def readyz(request: Request) -> Response:
-        """Are the models loaded?"""
+        """Are the models loaded, and can somebody answer? Says of which experts not."""
         if engine.ready:
-            return json_response({"status": "ready"})
+            ailing = engine.ailing()
+            if not ailing:
+                return json_response({"status": "ready"})
+            able = len(engine.pool) > sum(each["state"] == "open" for each in ailing.values())
+            body = {"status": "degraded" if able else "unavailable", "experts": ailing}
+            return json_response(body, 200 if able else 503)
         status = "loading" if service.failure is None else "failed"
         return json_response({"status": status}, 503, {"Retry-After": "2"})
 
     async def metrics(request: Request) -> Response:
         """What Prometheus is told."""
+        engine.metrics.health({each.name: each.health.view() for each in engine.pool})
         page, media_type = engine.metrics.page()
         return Response(page, media_type=media_type)
 

@@ -38,7 +38,7 @@ from der_graph.server.limits import Ceilings
 from der_graph.server.metrics import Metrics
 from der_graph.server.protocol import ChatRequest
 from der_graph.server.replies import Outcome
-from der_graph.state import Answer, DERContext, answers_of, good_answers
+from der_graph.state import Answer, DERContext, answer_only, answers_of, good_answers
 
 log = logging.getLogger("der_graph.server")
 
@@ -190,6 +190,13 @@ class Engine:
         self.ready = True
         self.metrics.ready.set(1)
 
+    def ailing(self) -> dict[str, dict[str, Any]]:
+        """What is wrong with experts, by name: not asked for a while, or calls of them hang."""
+        seen = {each.name: each.health.view() for each in self.pool}
+        return {
+            name: view for name, view in seen.items() if view["state"] != "closed" or view["hung"]
+        }
+
     def check(self, model: str) -> None:
         """Check that a request can be taken.
 
@@ -224,11 +231,10 @@ class Engine:
         parts = self._graphs[request.model].astream(
             {"messages": request.messages},
             {"callbacks": [watch], "run_name": f"der serve {request.model}"},
-            context=replace(request.context, stream_tokens="final"),
+            context=answer_only(request.context),
             stream_mode=modes,
         )
         state: dict[str, Any] = {}
-        speaker: str | None = None
         async with aclosing(parts):
             async for mode, part in parts:
                 if mode == "values":
@@ -238,11 +244,7 @@ class Engine:
                     account.note(part)
                     yield part
                 elif isinstance(part[0], AIMessage) and part[0].text:
-                    message = part[0]
-                    if speaker not in (None, message.id):
-                        yield "\n\n"  # what was said before came to nothing: its expert failed
-                    speaker = message.id
-                    yield message.text
+                    yield part[0].text
         outcome = Outcome(
             state["answer"], state["route"], float(state["cost"]), time.perf_counter() - start
         )

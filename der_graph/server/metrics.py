@@ -58,6 +58,15 @@ class Metrics:
         )
         self.key_cost = counter("der_key_cost", "Cost of an API key's requests.", ["key"])
         self._kinds: set[str] = set()
+        self.available = gauge(
+            "der_expert_available",
+            "0 while an expert is not asked, as it failed again.",
+            ["expert"],
+        )
+        self.hung = gauge("der_expert_hung_calls", "Threads that calls hang in.", ["expert"])
+        self.agent_failures = counter(
+            "der_agent_failures", "Decisions that a rule made, as the agent failed."
+        )
         self.decision_seconds = histogram(
             "der_decision_seconds", "Decisions of the agent.", buckets=_DECISION
         )
@@ -71,6 +80,12 @@ class Metrics:
 
         return make
 
+    def health(self, views: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note how the experts are: the view of each one's health, by name."""
+        for name, view in views.items():
+            self.available.labels(name).set(view["state"] == "closed")
+            self.hung.labels(name).set(view["hung"])
+
     def page(self) -> tuple[bytes, str]:
         """The page for Prometheus, and its content type."""
         prometheus = self._prometheus
@@ -80,6 +95,8 @@ class Metrics:
         """Note an event of a route."""
         if event["type"] == "der.decision":
             self.decision_seconds.observe(event["seconds"])
+            if event["reason"] == "agent_failed":
+                self.agent_failures.inc()
         elif event["type"] == "der.answer":
             self.expert_seconds.labels(event["expert"]).observe(event["seconds"])
             if event["error"] is not None:

@@ -22,7 +22,7 @@ from der_graph.errors import BudgetError
 from der_graph.server.failures import RequestError
 from der_graph.state import DERContext
 
-KNOBS = tuple(each.name for each in fields(DERContext) if each.name != "stream_tokens")
+KNOBS = tuple(each.name for each in fields(DERContext))
 """What a request may set in its `der` object; how tokens are streamed is the protocol's."""
 
 _READ = frozenset({"model", "messages", "stream", "stream_options", "n", "der"})
@@ -154,6 +154,8 @@ def _context(knobs: Mapping[str, Any]) -> DERContext:
             raise _wrong(f"der.{name}", value, "an integer" if name == "max_steps" else "a number")
         if value is not None and not 0 <= value <= sys.float_info.max:
             raise _wrong(f"der.{name}", value, "a number >= 0")
+    if knobs.get("stream_tokens") == "all":
+        raise _wrong("der.stream_tokens", "all", "'final' or 'live'")
     try:
         return DERContext(**knobs)
     except BudgetError as error:

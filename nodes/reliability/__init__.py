@@ -1,13 +1,33 @@
-"""Calls that may hang, fail or come in numbers: threads, limits, deadlines.
+"""Calls that may hang, fail or come in numbers: threads, limits, deadlines, memory of failures.
 
 A call of an expert goes through here on its way to the model. This room knows what a call is and how long
 it may take; it does not know what is asked, nor of graphs.
 """
 
+from der_graph.nodes.reliability.breaker import Breaker
+from der_graph.nodes.reliability.bulkhead import Bulkhead
 from der_graph.nodes.reliability.concurrency import Bounded, Slots
-from der_graph.nodes.reliability.deadline import DeadlineError, call_limit, in_time, unless_late
+from der_graph.nodes.reliability.deadline import (
+    DEFAULT_TIMEOUT,
+    DeadlineError,
+    Fallback,
+    call_limit,
+    limit_of,
+    unless_late,
+)
+from der_graph.nodes.reliability.failures import (
+    Failure,
+    FailureKind,
+    describe_error,
+    failure_of,
+    is_free,
+    is_passing,
+    is_stale,
+)
+from der_graph.nodes.reliability.health import Health
 from der_graph.nodes.reliability.threads import (
     Cancel,
+    StreamClosedError,
     alisten,
     in_thread,
     listen,
@@ -16,14 +36,27 @@ from der_graph.nodes.reliability.threads import (
 )
 
 __all__ = [
+    "DEFAULT_TIMEOUT",
     "Bounded",
+    "Breaker",
+    "Bulkhead",
     "Cancel",
     "DeadlineError",
+    "Failure",
+    "FailureKind",
+    "Fallback",
+    "Health",
     "Slots",
+    "StreamClosedError",
     "alisten",
     "call_limit",
+    "describe_error",
+    "failure_of",
     "in_thread",
-    "in_time",
+    "is_free",
+    "is_passing",
+    "is_stale",
+    "limit_of",
     "listen",
     "resolve_futures",
     "stoppable",

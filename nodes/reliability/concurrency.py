@@ -32,6 +32,11 @@ class Slots:
         self._waiting: deque[Future[None]] = deque()
         self._lock = threading.Lock()
 
+    def grow(self, more: int) -> None:
+        """Add places."""
+        for _ in range(more):
+            self._give_back()
+
     @contextmanager
     def one(self) -> Iterator[None]:
         """Hold a place, waiting for it in this thread."""
@@ -51,7 +56,8 @@ class Slots:
         """Hold a place, waiting for it without blocking the event loop."""
         place = self._take()
         try:
-            await asyncio.wrap_future(place)
+            if not place.done():
+                await asyncio.wrap_future(place)
         except BaseException:  # cancelled, perhaps just after the place was given
             self._give_up(place)
             raise

@@ -104,6 +104,11 @@ async def alisten(work: Shown[Result]) -> AsyncGenerator[str | Result, None]:
 
 Part = TypeVar("Part")
 
+
+class StreamClosedError(asyncio.CancelledError):
+    """Nobody listens any more. Not a failure of whoever speaks."""
+
+
 STOPS: ContextVar[tuple[Event, ...]] = ContextVar("der_graph_stops", default=())
 """The streams that the code of this context works for; set once they are closed."""
 

@@ -29,6 +29,7 @@ from der_graph.nodes.charge import Charge
 from der_graph.nodes.hub import Choice
 from der_graph.policies.agent.folder import (
     agent_kind,
+    check_experts,
     find_agent_folder,
     kept_metadata,
     part_of,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 TrainedAgent: TypeAlias = "DERAgent | TextAgent"
 """What training makes and an agent folder holds."""
+
+_ABOUT = 0.05  # of quality: no difference worth paying for
 
 _ARRAYS = "observer."
 _NETWORK = "network."
@@ -104,6 +107,13 @@ class DERAgent:
     def names(self) -> list[str]:
         """The experts that the agent knows, in order."""
         return self.observer.names
+
+    @property
+    def fallback(self) -> str:
+        """Whom to ask where no decision can be made: the cheapest of those that are about as good as any."""
+        skill = self.observer.skill
+        good = [i for i in range(len(skill)) if skill[i] >= skill.max() - _ABOUT]
+        return self.observer.names[min(good, key=lambda i: float(self.observer.costs[i]))]
 
     @property
     def positional(self) -> bool:
@@ -261,10 +271,13 @@ class DERAgent:
 
         path = find_agent_folder(folder)
         config = read_config(path)
+        check_experts(path, config)
         tensors = read_weights(path)
         with reading(path):
             settings = dict(config["observation"])
             encoder_name = settings.pop("encoder")
+            if not isinstance(encoder_name, str) or not encoder_name.strip():
+                raise ValueError(f"observation.encoder is {encoder_name!r}; it is a model's name")
             features = read_features(path, config)
             observer = Observer(
                 ObservationConfig(**settings),

@@ -23,7 +23,8 @@ import der_graph
 from der_graph.data import Example
 from der_graph.data.leaks import seen_before
 from der_graph.data.reading import check_regular, parse_json, read_text
-from der_graph.errors import AgentError, DERError
+from der_graph.errors import AgentError, DERError, PoolError
+from der_graph.nodes.expert import check_name
 from der_graph.plugins import plugins
 from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
 
@@ -151,9 +152,65 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         check_regular(path / WEIGHTS_FILE)
-        return load_file(path / WEIGHTS_FILE)
+        tensors = load_file(path / WEIGHTS_FILE)
     except Exception as error:  # safetensors has an exception type of its own
         raise AgentError(_damaged(path, f"{WEIGHTS_FILE}: {_cause(error)}")) from error
+    for name, tensor in tensors.items():
+        # Qualities of probe questions may be unknown (NaN).
+        known = ~tensor.isinf() if name.endswith("probe_quality") else tensor.isfinite()
+        if tensor.is_floating_point() and not bool(known.all()):
+            raise AgentError(_damaged(path, f"{WEIGHTS_FILE}: '{name}' holds NaN or infinity"))
+    return tensors
+
+
+def check_experts(path: Path, config: Mapping[str, Any]) -> None:
+    """Check the experts and prices that a config names.
+
+    Raises:
+        AgentError: If a name is used twice or cannot be one, or a number is none or out of range; says which.
+    """
+    experts = config.get("experts")
+    if not isinstance(experts, list) or not experts or not all(map(_is_dict, experts)):
+        raise AgentError(_damaged(path, "experts is not a list of experts"))
+    names = [each.get("name") for each in experts]
+    for number, (name, each) in enumerate(zip(names, experts, strict=True)):
+        if not isinstance(name, str) or names.count(name) > 1:
+            raise AgentError(_damaged(path, f"experts[{number}].name is {name!r}"))
+        try:
+            check_name(name)
+        except PoolError as error:
+            raise AgentError(_damaged(path, str(error))) from None
+        _number(path, f"experts[{number}].cost", each.get("cost"))
+        index = each.get("index", number)
+        if type(index) is not int or not 0 <= index < _MOST_EXPERTS:
+            raise AgentError(_damaged(path, f"experts[{number}].index is {index!r}"))
+    indices = [each.get("index", number) for number, each in enumerate(experts)]
+    if len(set(indices)) < len(indices):
+        raise AgentError(_damaged(path, "two experts have the same index"))
+    _number(path, "cost_weight", config.get("cost_weight"))
+    if "cost_weight_range" not in config:  # the paper's agent has one price
+        return
+    given = config["cost_weight_range"]
+    if not isinstance(given, list) or len(given) != 2:
+        raise AgentError(_damaged(path, f"cost_weight_range is {given!r}; it is two numbers"))
+    low, high = (_number(path, "cost_weight_range", each) for each in given)
+    if low > high:
+        raise AgentError(_damaged(path, f"cost_weight_range is {given!r}, from high to low"))
+
+
+_MOST_EXPERTS = 100_000
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _number(path: Path, field: str, value: Any) -> float:
+    """A price: finite and not below 0."""
+    wrong = isinstance(value, bool) or not isinstance(value, (int, float))
+    if wrong or not 0 <= value < float("inf"):
+        raise AgentError(_damaged(path, f"{field} is {value!r}; it must be a number >= 0"))
+    return float(value)
 
 
 def part_of(tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from torch import nn
 
 from der_graph.nodes.hub import Choice
 from der_graph.policies.agent.folder import (
+    check_experts,
     kept_metadata,
     part_of,
     read_config,
@@ -223,6 +224,7 @@ class TextAgent:
 
         path = Path(folder)
         config = read_config(path, KIND)
+        check_experts(path, config)
         weights = read_weights(path)
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with reading(path):

@@ -173,12 +173,16 @@ async def events_of(der: ChatDER) -> list[Any]:
     return [event async for event in der.astream_events("Q", version="v2")]
 
 
-@pytest.mark.parametrize(("max_steps", "live"), [(2, True), (None, False)])
+@pytest.mark.parametrize(
+    ("max_steps", "stream_tokens", "live"),
+    [(2, "live", True), (2, "final", False), (2, None, False), (None, "live", False)],
+)
 def test_drafts_are_events_and_the_last_experts_tokens_come_live(
-    max_steps: int | None, live: bool
+    max_steps: int | None, stream_tokens: str | None, live: bool
 ) -> None:
     experts = [chat_expert(name, f"said by {name}") for name in "abc"]
-    der = ChatDER(pool=experts, agent=ScriptedAgent("a", "b"), max_steps=max_steps)
+    agent = ScriptedAgent("a", "b")
+    der = ChatDER(pool=experts, agent=agent, max_steps=max_steps, stream_tokens=stream_tokens)
     events = asyncio.run(events_of(der))
     custom = [event for event in events if event["event"] == "on_custom_event"]
     drafts = "".join(e["data"]["text"] for e in custom if e["name"] == "der.draft")
@@ -204,9 +208,10 @@ class Breaking(GenericFakeChatModel):
 
 
 def test_an_expert_that_breaks_off_while_it_is_heard_is_an_error() -> None:
-    experts = [chat_expert("a", "the draft"), Expert("b", Breaking(), cost=1.0)]
+    experts = [chat_expert("a", "the draft", "the draft"), Expert("b", Breaking(), cost=1.0)]
     der = ChatDER(pool=experts, agent=ScriptedAgent("a", "b"), max_steps=2)
-    stream = der.stream("Q")
+    assert "".join(str(chunk.content) for chunk in der.stream("Q")) == "the draft"
+    stream = der.stream("Q", stream_tokens="live")
     assert next(stream).content == "well"
     with pytest.raises(ExpertError, match="mid-answer"):
         next(stream)

@@ -79,7 +79,7 @@ class StubbornAgent(ScriptedAgent):
 
 def test_an_agent_that_ignores_the_mask_is_stopped() -> None:
     experts, models = three_experts()
-    graph = create_der_graph(experts, agent=StubbornAgent(2, 4)).compile()
+    graph = create_der_graph(experts, agent=StubbornAgent(2, 4), on_error="raise").compile()
     with pytest.raises(
         AgentError, match="chose 'large', which is not allowed now; allowed: small, middle"
     ):
@@ -89,7 +89,8 @@ def test_an_agent_that_ignores_the_mask_is_stopped() -> None:
 
 @pytest.mark.parametrize(("index", "length"), [(4, 4), (-1, 4), (0, 3)])
 def test_an_agent_that_counts_other_experts_is_stopped(index: int, length: int) -> None:
-    graph = create_der_graph(three_experts()[0], agent=StubbornAgent(index, length)).compile()
+    agent = StubbornAgent(index, length)
+    graph = create_der_graph(three_experts()[0], agent=agent, on_error="raise").compile()
     with pytest.raises(AgentError, match="there are 4: small, middle, large, END"):
         graph.invoke(a_human("2 + 3?"))
 

@@ -42,9 +42,9 @@ def test_a_second_turn_on_a_thread_starts_a_new_route() -> None:
 
 def test_a_turn_after_a_failed_one_starts_a_new_route() -> None:
     experts, _ = three_experts()
-    graph = create_der_graph(experts, agent=FailingAgent(1, "small", "large")).compile(
-        checkpointer=InMemorySaver()
-    )
+    graph = create_der_graph(
+        experts, agent=FailingAgent(1, "small", "large"), on_error="raise"
+    ).compile(checkpointer=InMemorySaver())
     config = thread()
     with pytest.raises(ConnectionError):
         graph.invoke(a_human("2 + 3?"), config)
@@ -83,9 +83,9 @@ def test_what_a_checkpoint_holds_is_what_was_written() -> None:
 
 def test_a_run_that_broke_off_in_the_policy_goes_on_from_there() -> None:
     experts, models = three_experts()
-    graph = create_der_graph(experts, agent=FailingAgent(1, "small", "large")).compile(
-        checkpointer=InMemorySaver()
-    )
+    graph = create_der_graph(
+        experts, agent=FailingAgent(1, "small", "large"), on_error="raise"
+    ).compile(checkpointer=InMemorySaver())
     config = thread()
     with pytest.raises(ConnectionError):
         graph.invoke(a_human("2 + 3?"), config)

@@ -298,7 +298,9 @@ def test_as_a_subgraph_a_route_goes_on_where_it_broke_off(saver: Any, config: An
 
     agent = Absent("small", "large")
     outer: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
-    outer.add_node("der", create_der_graph(experts, agent=agent).compile(name="der"))
+    outer.add_node(
+        "der", create_der_graph(experts, agent=agent, on_error="raise").compile(name="der")
+    )
     outer.add_edge(START, "der")
     outer.add_edge("der", END)
     app = outer.compile(checkpointer=saver)

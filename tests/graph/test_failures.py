@@ -94,7 +94,7 @@ def test_a_failure_can_end_the_run_or_be_retried() -> None:
 
 def test_retrying_a_policy_does_not_ask_an_expert_again() -> None:
     experts, models = three_experts()
-    builder = create_der_graph(experts, agent=FailingAgent(1, "small", "large"))
+    builder = create_der_graph(experts, agent=FailingAgent(1, "small", "large"), on_error="raise")
     builder.set_node_defaults(retry_policy=RetryPolicy(initial_interval=0.0, jitter=False))
     result = builder.compile().invoke(a_human("2 + 3?"))
     assert route_of(result) == ["small", "large", "END"]

@@ -76,7 +76,6 @@ def test_the_output_is_the_state_without_what_is_internal() -> None:
     assert set(get_type_hints(DERState)) - set(get_type_hints(DEROutput)) == {
         "question_id",
         "refused",
-        "shown",
     }
 
 

@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
 from der_graph import DERContext, Expert, create_der_graph
-from der_graph.errors import BudgetError, PoolError
+from der_graph.errors import AllExpertsFailedError, BudgetError, ExpertError, PoolError
 
 Modes = ["messages", "updates", "custom"]
 
@@ -25,7 +25,7 @@ def experts() -> list[Expert]:
 
 
 def build(
-    stream_tokens: Any = "all", script: tuple[str, ...] = ("small", "large"), **more: Any
+    stream_tokens: Any = "final", script: tuple[str, ...] = ("small", "large"), **more: Any
 ) -> Any:
     agent = ScriptedAgent(*script)
     return create_der_graph(experts(), agent=agent, stream_tokens=stream_tokens, **more)
@@ -59,7 +59,7 @@ def events(parts: list[Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
 def test_all_tokens_say_who_speaks_at_which_step(asynchronous: bool, nested: bool) -> None:
-    graph = parent_of(build()) if nested else build().compile()
+    graph = parent_of(build("all")) if nested else build("all").compile()
     parts = parts_of(graph, asynchronous=asynchronous, stream_mode=Modes, subgraphs=True)
     heard = [
         (chunk.text, metadata["der_expert"], metadata["der_step"])
@@ -143,10 +143,10 @@ def test_an_answer_that_must_be_the_last_is_streamed_as_it_comes(
     asynchronous: bool, bound: str
 ) -> None:
     context = {
-        "pool": DERContext(stream_tokens="final"),
-        "max_steps": DERContext(stream_tokens="final", max_steps=2),
-        "max_cost": DERContext(stream_tokens="final", max_cost=4.0),
-        "allowed_experts": DERContext(stream_tokens="final", allowed_experts=["small", "large"]),
+        "pool": DERContext(stream_tokens="live"),
+        "max_steps": DERContext(stream_tokens="live", max_steps=2),
+        "max_cost": DERContext(stream_tokens="live", max_cost=4.0),
+        "allowed_experts": DERContext(stream_tokens="live", allowed_experts=["small", "large"]),
     }[bound]
     third = [] if bound == "pool" else [chat_expert("third", "never asked", cost=1.5)]
     graph = create_der_graph(
@@ -166,21 +166,34 @@ def test_an_answer_that_must_be_the_last_is_streamed_as_it_comes(
     assert drafts == {"small"}
 
 
-def test_a_final_answer_that_fails_gives_way_to_the_one_before() -> None:
-    class Breaking(GenericFakeChatModel):
-        def _stream(self, *args: Any, **more: Any) -> Iterator[Any]:
-            yield from list(super()._stream(*args, **more))[:1]
-            raise RuntimeError("the line is dead")
+class Breaking(GenericFakeChatModel):
+    """Says its first word and breaks off."""
 
+    def _stream(self, *args: Any, **more: Any) -> Iterator[Any]:
+        yield from list(super()._stream(*args, **more))[:1]
+        raise RuntimeError("the line is dead")
+
+
+def broken_off(stream_tokens: Any, *before: Expert) -> Any:
     broken = Expert("large", Breaking(messages=iter([AIMessage("half an answer")])), cost=1.0)
-    graph = create_der_graph(
-        [chat_expert("small", "one draft"), broken],
-        agent=ScriptedAgent("small", "large"),
-        stream_tokens="final",
+    names = [expert.name for expert in before]
+    return create_der_graph(
+        [*before, broken], agent=ScriptedAgent(*names, "large"), stream_tokens=stream_tokens
     ).compile()
+
+
+def test_a_final_answer_that_fails_gives_way_to_the_one_before() -> None:
+    graph = broken_off("final", chat_expert("small", "one draft"))
     heard = spoken(parts_of(graph, asynchronous=False, stream_mode=["messages", "custom"]))
-    assert [(node, text) for node, text, _ in heard] == [("large", "half"), ("answer", "one draft")]
-    assert heard[0][2] != heard[1][2]  # another message: the last one counts
+    assert [(node, text) for node, text, _ in heard] == [("answer", "one draft")]
+
+
+def test_a_reader_who_wants_it_live_is_told_where_an_answer_breaks_off() -> None:
+    graph = broken_off("live", chat_expert("small", "one draft"))
+    with pytest.raises(ExpertError, match=r"'large' broke off in mid-answer.*the line is dead"):
+        parts_of(graph, asynchronous=False, stream_mode=["messages", "custom"])
+    with pytest.raises(AllExpertsFailedError, match="large: RuntimeError: the line is dead"):
+        parts_of(broken_off("final"), asynchronous=True, stream_mode=["messages"])
 
 
 def test_a_second_turn_has_a_message_of_its_own() -> None:
@@ -228,11 +241,18 @@ def test_a_request_decides_against_the_graph() -> None:
         stream_mode=["messages", "custom"],
         context=DERContext(stream_tokens="all"),
     )
-    assert [node for node, _, _ in spoken(parts)] == ["small", "large", "answer"]
+    heard = spoken(parts)
+    assert [(node, text.split()) for node, text, _ in heard] == [
+        ("small", ["one", "draft"]),
+        ("large", ["the", "final", "word"]),
+    ]
+    # The closing message is the one whose tokens were heard: no front end shows it twice.
+    final = next(e for e in events(parts) if e["type"] == "der.final")
+    assert final["message_id"] == heard[-1][2]
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(PoolError, match="stream_tokens is 'last'; allowed: 'all', 'final'"):
+    with pytest.raises(PoolError, match="stream_tokens is 'last'; allowed: 'all', 'final', 'live'"):
         build("last")
     with pytest.raises(BudgetError, match="stream_tokens is 'last'"):
         DERContext(stream_tokens=cast(Any, "last"))

@@ -62,9 +62,26 @@ def test_after_the_longest_route_only_the_end_is_left() -> None:
     assert RULES.mask([*answers, an_answer("large")], spent=10.0)[1] == "max_steps"
 
 
-def test_failed_calls_count_as_steps() -> None:
+def test_failed_calls_are_no_steps() -> None:
     answers = [an_answer("small"), an_answer("middle", error="boom")]
-    assert RULES.mask(answers, spent=3.0, context=DERContext(max_steps=2))[1] == "max_steps"
+    given = RULES.mask(answers, spent=3.0, context=DERContext(max_steps=2))
+    assert given == ([False, False, True, True], "agent")
+    assert RULES.mask(answers, spent=3.0, context=DERContext(max_steps=1))[1] == "max_steps"
+
+
+def test_who_fails_again_and_again_is_left_out_while_others_are_there() -> None:
+    assert RULES.mask([], unavailable=["middle"]) == ([True, False, True, False], "agent")
+    answers = [an_answer("small")]
+    given = RULES.mask(answers, spent=1.0, unavailable=["middle", "large"])
+    assert given == ([False, False, False, True], "unavailable")
+
+
+def test_but_is_asked_where_nobody_else_could_answer() -> None:
+    assert RULES.mask([], unavailable=RULES.names) == ([True, True, True, False], "agent")
+    failed = [an_answer("small", error="boom")]
+    assert RULES.mask(failed, unavailable=["middle", "large"])[0] == [False, True, True, False]
+    cheap = DERContext(max_cost=1.0)
+    assert RULES.mask([], cheap, unavailable=["small"])[0] == [True, False, False, False]
 
 
 def test_when_everybody_was_asked_it_says_so() -> None:
@@ -160,7 +177,9 @@ def test_no_route_is_too_long_too_dear_or_without_an_end(
         failed = data.draw(st.booleans())
         answers.append(an_answer(names[index], error="boom" if failed else None, cost=costs[index]))
         spent += costs[index]
-        assert len(answers) <= min(max_steps, wanted or max_steps)
+        good = sum(answer["error"] is None for answer in answers)
+        assert good <= min(max_steps, wanted or max_steps)
+        assert len(answers) - good <= len(names)  # nobody fails twice
         if max_cost is not None:
             assert spent <= max_cost * (1 + COST_TOLERANCE)
         if not repeats:

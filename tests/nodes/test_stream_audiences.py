@@ -8,12 +8,14 @@ import pytest
 from fakes import an_answer
 
 from der_graph import DERContext
+from der_graph.nodes.reliability import Fallback
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences
 
 RULES = RouteRules(names=("a", "b", "c"), costs=(1.0, 2.0, 4.0), max_steps=3)
 
 
+@pytest.mark.parametrize("mode", ["live", "final"])
 @pytest.mark.parametrize(
     ("choice", "asked", "context", "audience"),
     [
@@ -28,23 +30,39 @@ RULES = RouteRules(names=("a", "b", "c"), costs=(1.0, 2.0, 4.0), max_steps=3)
     ],
 )
 def test_only_what_nothing_can_follow_is_final(
-    choice: str, asked: list[str], context: DERContext, audience: str
+    choice: str, asked: list[str], context: DERContext, audience: str, mode: Any
 ) -> None:
     answers = [an_answer(name) for name in asked]
     spent = float(len(asked))  # a at 1
-    given = Audiences(RULES, "final").of(
-        choice, answers, context, spent=spent, elapsed=0.0, refused=()
+    fallback: Fallback = "answer" if asked else "none"
+    given = Audiences(RULES, mode).of(
+        choice, answers, context, fallback=fallback, spent=spent, elapsed=0.0
     )
+    if mode == "final" and asked and audience == "final":
+        audience = "draft"  # the earlier answer takes its place if it breaks off
     assert given == audience
 
 
+@pytest.mark.parametrize(
+    ("fallback", "steady", "audience"),
+    [("none", [], "final"), ("expert", [], "draft"), ("expert", ["a"], "final")],
+)
+def test_the_final_answer_is_shown_early_only_where_nothing_could_take_its_place(
+    fallback: Fallback, steady: list[str], audience: str
+) -> None:
+    audiences = Audiences(RULES, "final", steady=frozenset(steady))
+    one = DERContext(max_steps=1)
+    assert audiences.of("a", [], one, fallback=fallback, spent=0.0, elapsed=0.0) == audience
+
+
 def test_a_price_by_the_token_may_leave_room_for_another() -> None:
-    by_token = Audiences(RULES, "final", frozenset({"b"}))
-    settings: dict[str, Any] = {"spent": 1.0, "elapsed": 0.0, "refused": ()}
+    by_token = Audiences(RULES, "live", frozenset({"b"}))
+    settings: dict[str, Any] = {"fallback": "answer", "spent": 1.0, "elapsed": 0.0}
     answers = [an_answer("a")]
     # b at no more than 2, but perhaps at nothing: then c at 4 fits into 6.
     assert by_token.of("b", answers, DERContext(max_cost=6.0), **settings) == "draft"
     assert by_token.of("b", answers, DERContext(max_cost=4.9), **settings) == "final"
-    voting = Audiences(RULES, "final", votes=True)
+    voting = Audiences(RULES, "live", votes=True)
     assert voting.of("b", answers, DERContext(max_steps=2), **settings) == "draft"
-    assert by_token.of("b", [], DERContext(), spent=0.0, elapsed=0.0, refused=("a", "c")) == "final"
+    settings["refused"] = ("a", "c")
+    assert by_token.of("b", [], DERContext(), **settings) == "final"

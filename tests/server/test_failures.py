@@ -75,12 +75,30 @@ def test_a_caller_who_leaves_before_the_end_of_the_request_is_no_error(
     assert record.getMessage().startswith("POST /v1/chat/completions 499 ")
 
 
-def test_what_goes_wrong_inside_stays_inside(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_agent_that_fails_costs_nobody_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(ScriptedAgent):
         def decide(self, situations: Any) -> Any:
             raise RuntimeError("sk-123 in /home/me")
 
     app = create_app(pool_from(two_experts()), Broken())
+    with in_background(app) as address, client(address) as openai_client:
+        answered = openai_client.chat.completions.create(model="der", messages=HELLO)
+        page = raw(address, "GET", "/metrics")[1]
+    route = (answered.model_extra or {})["der"]["route"]
+    assert [step["reason"] for step in route] == ["agent_failed", "agent_failed"]
+    assert "der_agent_failures_total 2.0" in page
+    assert "sk-123" not in caplog.text
+    assert "the agent failed (RuntimeError)" in caplog.text
+
+
+def test_what_goes_wrong_inside_stays_inside(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(context: Any) -> Any:
+        raise RuntimeError("sk-123 in /home/me")
+
+    monkeypatch.setattr("der_graph.server.engine.answer_only", broken)
+    app = create_app(pool_from(two_experts()), ScriptedAgent("writer"))
     with (
         in_background(app) as address,
         client(address) as openai_client,

@@ -71,9 +71,8 @@ def test_a_whole_conversation() -> None:
     assert request.ignored == ("max_tokens", "temperature")
 
 
-def test_the_knobs_are_those_of_the_graph_but_how_tokens_stream() -> None:
-    assert {"max_cost", "max_steps", "cost_weight"} <= set(KNOBS)
-    assert "stream_tokens" not in KNOBS
+def test_the_knobs_are_those_of_the_graph_but_drafts_are_no_content() -> None:
+    assert {"max_cost", "max_steps", "cost_weight", "stream_tokens"} <= set(KNOBS)
     assert refused(der={"stream_tokens": "all"}).param == "der.stream_tokens"
 
 

@@ -53,6 +53,7 @@ def test_a_stream_shows_the_route_beside_the_answer() -> None:
                 messages=HELLO,
                 stream=True,
                 stream_options={"include_usage": True},
+                extra_body={"der": {"stream_tokens": "live"}},
             )
         )
     *body, usage = chunks

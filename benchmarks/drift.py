@@ -1,0 +1,183 @@
+"""Experts that become bad in service: how soon they are noticed, how often wrongly, and what it saves.
+
+    python benchmarks/drift.py --data ../shared/data/recorded_pool [--repeats 5] [--asked 3] [--out drift.json]
+
+The profiles come from 700 questions, the traffic from the others, in random order. Each question is answered by
+`--asked` experts drawn at random. After 200 questions one expert is replaced: by noise (each answer a value of its
+own), or by the commonest wrong value of the question. It counts as noticed if it is suspected within 100 of its
+calls. Without any replacement everything that is suspected is a false alarm.
+
+Quality: two strong experts are asked, a third where they differ; the majority counts, else the strongest. The
+strongest one turns bad after 200 questions; what is lost afterwards is compared with and without the watch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from der_graph.nodes.reliability.drift import DriftWatch
+
+PROFILE, WELL, CALLS = 700, 200, 100
+
+
+class Question(NamedTuple):
+    """What each expert's answer to one question came to, and whether it is right."""
+
+    values: dict[str, str | None]
+    right: dict[str, bool]
+
+    def common_wrong(self) -> str:
+        """The value that most wrong answers have."""
+        wrong = Counter(v for n, v in self.values.items() if v is not None and not self.right[n])
+        return wrong.most_common(1)[0][0] if wrong else "nonsense"
+
+
+def read(folder: Path) -> list[Question]:
+    """All questions of the recorded pool."""
+    found = []
+    for name in ("train.jsonl.gz", "dev.jsonl.gz"):
+        with gzip.open(folder / name, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                said = json.loads(line)["candidates"]
+                found.append(
+                    Question(
+                        {c["model"]: c.get("answer") for c in said},
+                        {c["model"]: c["scores"]["accuracy"] >= 0.5 for c in said},
+                    )
+                )
+    return found
+
+
+def watch_of(names: Sequence[str], profile: Sequence[Question], given: bool) -> DriftWatch:
+    """A watch that knows the profiles, or one that has to learn."""
+    if not given:
+        return DriftWatch(names)
+    share = [
+        [
+            sum(q.values[a] is not None and q.values[a] == q.values[b] for q in profile)
+            / max(1, sum(None not in (q.values[a], q.values[b]) for q in profile))
+            for b in names
+        ]
+        for a in names
+    ]
+    quality = [sum(q.right[name] for q in profile) / len(profile) for name in names]
+    return DriftWatch(names, share, quality)
+
+
+def turned(question: Question, bad: str | None, kind: str, number: int) -> dict[str, str | None]:
+    """The values of a question once an expert has turned bad."""
+    if bad is None:
+        return question.values
+    worse = f"noise {number}" if kind == "noise" else question.common_wrong()
+    return {**question.values, bad: worse}
+
+
+def noticed(
+    watch: DriftWatch,
+    traffic: Sequence[Question],
+    bad: str | None,
+    kind: str,
+    asked: int,
+    rng: random.Random,
+) -> tuple[int | None, int, int]:
+    """After how many of its calls the bad one was suspected, the false alarms, and all calls."""  # fmt: skip
+    calls = false = total = 0
+    for number, question in enumerate(traffic):
+        ill = bad is not None and number >= WELL
+        who = rng.sample(watch.names, asked)
+        values = turned(question, bad if ill else None, kind, number)
+        new = watch.note({name: values[name] for name in who})
+        total += asked
+        calls += ill and bad in who
+        false += sum(not (ill and name == bad) for name in new)
+        if ill and bad in new:
+            return calls, false, total
+        if bad is not None and calls >= CALLS:
+            return None, false, total
+    return None, false, total
+
+
+def quality(
+    traffic: Sequence[Question], watch: DriftWatch | None, order: Sequence[str], bad: str | None
+) -> float:
+    """Mean quality after `WELL` questions, the bad one giving the commonest wrong value."""  # fmt: skip
+    right = []
+    for number, question in enumerate(traffic):
+        ill = bad if number >= WELL else None
+        values = turned(question, ill, "wrong", number)
+        aside = frozenset() if watch is None else watch.set_aside()
+        able = [name for name in order if name not in aside] or list(order)
+        who = able[:2]
+        if values[who[0]] is None or values[who[0]] != values[who[-1]]:
+            who = able[:3]
+        said = Counter(values[name] for name in who if values[name] is not None)
+        top = said.most_common(1)[0] if said else (None, 0)
+        final = next((n for n in who if top[1] > 1 and values[n] == top[0]), who[0])
+        if watch is not None:
+            watch.note({name: values[name] for name in who})
+        if number >= WELL:
+            right.append(question.right[final] and final != ill)
+    return sum(right) / len(right)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--asked", type=int, default=3, help="experts that answer a question")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    logging.getLogger("der_graph").setLevel(logging.ERROR)
+    questions = read(args.data)
+    names = sorted(questions[0].values)
+    result: dict[str, Any] = {}
+    for given in (True, False):
+        label = "with profiles" if given else "learning"
+        found: dict[str, list[int | None]] = {"noise": [], "wrong": []}
+        false = calls = 0
+        for seed in range(args.repeats):
+            rng = random.Random(seed)
+            shuffled = rng.sample(questions, len(questions))
+            profile, traffic = shuffled[:PROFILE], shuffled[PROFILE:]
+            _, alarms, number = noticed(
+                watch_of(names, profile, given), traffic, None, "", args.asked, rng
+            )
+            false, calls = false + alarms, calls + number
+            for kind, after in found.items():
+                for bad in names:
+                    watch = watch_of(names, profile, given)
+                    when, alarms, _ = noticed(watch, traffic, bad, kind, args.asked, rng)
+                    after.append(when)
+        row: dict[str, Any] = {"false alarms in 1,000 calls": 1000 * false / calls}
+        for kind, after in found.items():
+            soon = sorted(each for each in after if each is not None)
+            row[f"{kind}: noticed"] = len(soon) / len(after)
+            row[f"{kind}: median calls"] = soon[len(soon) // 2] if soon else None
+        result[label] = row
+    lost: dict[str, list[float]] = {"without": [], "with": []}
+    for seed in range(args.repeats):
+        rng = random.Random(seed)
+        shuffled = rng.sample(questions, len(questions))
+        profile, traffic = shuffled[:PROFILE], shuffled[PROFILE:]
+        order = sorted(names, key=lambda n: -sum(q.right[n] for q in profile))
+        well = quality(traffic, None, order, None)
+        lost["without"].append(quality(traffic, None, order, order[0]) - well)
+        lost["with"].append(
+            quality(traffic, watch_of(names, profile, True), order, order[0]) - well
+        )
+    result["quality, strongest wrong"] = {k: sum(v) / len(v) for k, v in lost.items()}
+    print(json.dumps(result, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""One call of a model, made so that nothing it does reaches further than its own result.
+
+    call ──in a thread of the expert's own, or as a task──> what it gave, or what it raised
+
+Whatever a model does comes back as a value: it raises `SystemExit`, cancels its task, hangs. Only what is not
+the model's passes through: an interrupt of LangGraph, the end of the stream, the caller's own cancellation or
+Ctrl-C. Knows nothing of experts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel, SimpleChatModel
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.fallbacks import RunnableWithFallbacks
+from langgraph.errors import GraphBubbleUp
+from langgraph.pregel import Pregel
+
+from der_graph.nodes.reliability.bulkhead import Bulkhead, BusyError
+from der_graph.nodes.reliability.concurrency import Bounded
+from der_graph.nodes.reliability.deadline import Limit
+from der_graph.nodes.reliability.threads import STOPS, StreamClosedError
+
+_LOOK = 0.05  # seconds between two looks at whether the stream was closed
+
+
+class ExpertExitError(RuntimeError):
+    """The expert's own code ended the program, or tried to."""
+
+    failure_kind = "exit"
+
+
+def call(work: Callable[[], Any], bulkhead: Bulkhead, limit: Limit) -> Any:
+    """Call a model from a thread, and wait for it at most as long as it may take.
+
+    Args:
+        work: The call.
+        bulkhead: Its threads.
+        limit: How long it may take.
+
+    Returns:
+        What it gave, or the exception that it raised.
+
+    Raises:
+        StreamClosedError: If the stream that this call works for was closed.
+        GraphBubbleUp: If the call interrupts the graph.
+    """
+    try:
+        future = bulkhead.run(functools.partial(_plainly, work))
+    except BusyError as error:
+        return error
+    try:
+        result = _wait(future, limit.seconds)
+    except BaseException:  # Ctrl-C, or the end of the stream
+        bulkhead.abandon(future)
+        raise
+    if result is _LATE:
+        bulkhead.abandon(future)
+        return limit.error()
+    return _passed_on(result)
+
+
+def _wait(future: Future[Any], seconds: float | None) -> Any:
+    stops = STOPS.get()
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = None if end is None else end - time.monotonic()
+        look = left if not stops else _LOOK if left is None else min(left, _LOOK)
+        try:
+            error = future.exception(look)
+            return future.result() if error is None else error
+        except concurrent.futures.TimeoutError:
+            if any(stop.is_set() for stop in stops):
+                raise StreamClosedError("the stream was closed") from None
+            if end is not None and time.monotonic() >= end:
+                return _LATE
+        except concurrent.futures.CancelledError as error:
+            return error
+
+
+_LATE = object()
+
+
+async def acall(work: Callable[[], Any], bulkhead: Bulkhead, limit: Limit) -> Any:
+    """Make a blocking call from an event loop, in a thread of the model's own; see `call`."""
+    try:
+        future = bulkhead.run(functools.partial(_plainly, work))
+    except BusyError as error:
+        return error
+    return await _settled(asyncio.wrap_future(future), limit, lambda: bulkhead.abandon(future))
+
+
+async def acall_task(
+    work: Callable[[], Awaitable[Any]], bulkhead: Bulkhead | None, limit: Limit
+) -> Any:
+    """Make a call that is a coroutine, on the caller's loop; see `call`. None for any number at a time."""
+    return await _settled(asyncio.ensure_future(_in_place(work, bulkhead)), limit, lambda: None)
+
+
+async def _in_place(work: Callable[[], Awaitable[Any]], bulkhead: Bulkhead | None) -> Any:
+    try:
+        async with bulkhead.places.one_later() if bulkhead else contextlib.nullcontext():
+            return await work()
+    # In a task these would end the event loop itself.
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise ExpertExitError(f"{type(error).__name__}: {error}".rstrip(": ")) from None
+
+
+async def _settled(task: asyncio.Future[Any], limit: Limit, give_up: Callable[[], None]) -> Any:
+    try:
+        done, _ = await asyncio.wait({task}, timeout=limit.seconds)
+    except BaseException:
+        give_up()
+        task.cancel()
+        raise
+    if not done:
+        give_up()
+        task.cancel()
+        task.add_done_callback(_read)
+        return limit.error()
+    if task.cancelled():
+        return asyncio.CancelledError("the expert cancelled its own call")
+    error = task.exception()
+    return _passed_on(task.result() if error is None else error)
+
+
+def _read(task: asyncio.Future[Any]) -> None:
+    """Look at what a call that was given up came to, so that asyncio does not complain of it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _plainly(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except StopIteration as error:  # no future can hold one
+        raise RuntimeError("StopIteration") from error
+
+
+def _passed_on(result: Any) -> Any:
+    if isinstance(result, (GraphBubbleUp, StreamClosedError)):
+        raise result
+    return result
+
+
+def runs_on_loop(model: Any) -> bool:
+    """Is a model asynchronous all through, so that it can be awaited without any thread?
+
+    What is not, goes to a thread as a whole: left to itself it would do its blocking parts in the event
+    loop's executor, which everybody shares.
+    """
+    if isinstance(model, (RunnableBindingBase, Bounded)):
+        return runs_on_loop(model.bound)
+    if isinstance(model, BaseChatModel):
+        own = type(model)
+        streams = own._astream is not BaseChatModel._astream
+        blocks = own._stream is not BaseChatModel._stream and not streams
+        lent = (BaseChatModel._agenerate, SimpleChatModel._agenerate)  # in the loop's executor
+        return own._agenerate not in lent and not blocks
+    if isinstance(model, RunnableLambda):
+        return hasattr(model, "afunc")
+    if isinstance(model, RunnableSequence):
+        return all(map(runs_on_loop, model.steps))
+    if isinstance(model, RunnableWithFallbacks):
+        return all(map(runs_on_loop, (model.runnable, *model.fallbacks)))
+    if isinstance(model, Pregel):
+        return _nodes_run_on_loop(model)
+    return isinstance(model, Runnable) and type(model).ainvoke is not Runnable.ainvoke
+
+
+def _nodes_run_on_loop(graph: Pregel[Any, Any, Any, Any]) -> bool:
+    kinds = [_kind(node.bound) for node in graph.nodes.values()]
+    # A graph that can only be awaited is awaited, whatever else is in it.
+    return "blocking" not in kinds or "awaited" in kinds
+
+
+def _kind(bound: Any) -> str:
+    function, coroutine = getattr(bound, "func", None), getattr(bound, "afunc", None)
+    if coroutine is None and function is None:
+        return "either" if runs_on_loop(bound) else "blocking"
+    if isinstance(coroutine, functools.partial):  # LangGraph's own way into the executor
+        return "blocking"
+    return "awaited" if function is None else "either"
