@@ -1,14 +1,15 @@
 """Experts that become bad in service: how soon they are noticed, how often wrongly, and what it saves.
 
-    python benchmarks/drift.py --data ../shared/data/recorded_pool [--repeats 5] [--asked 3] [--out drift.json]
+    python benchmarks/drift.py --data recorded_pool [--repeats 5] [--asked 3] [--out drift.json]
 
-The profiles come from 700 questions, the traffic from the others, in random order. Each question is answered by
-`--asked` experts drawn at random. After 200 questions one expert is replaced: by noise (each answer a value of its
-own), or by the commonest wrong value of the question. It counts as noticed if it is suspected within 100 of its
-calls. Without any replacement everything that is suspected is a false alarm.
+The profiles come from 700 questions, the traffic from the others, in random order. Each question is
+answered by `--asked` experts drawn at random. After 200 questions one expert is replaced: by noise (each
+answer a value of its own), or by the commonest wrong value of the question. It counts as noticed if it is
+suspected within 100 of its calls. Without any replacement everything that is suspected is a false alarm.
 
-Quality: two strong experts are asked, a third where they differ; the majority counts, else the strongest. The
-strongest one turns bad after 200 questions; what is lost afterwards is compared with and without the watch.
+Quality: two strong experts are asked, a third where they differ; the majority counts, else the strongest.
+The strongest one turns bad after 200 questions; what is lost afterwards is compared with and without the
+watch.
 """
 
 from __future__ import annotations

@@ -209,7 +209,9 @@ def soak(minutes: float, kills: int, callers: int, folder: Path) -> dict[str, An
     ]
     for thread in threads:
         thread.start()
-    start, memory, slopes = time.monotonic(), [], []
+    start = time.monotonic()
+    memory: list[Any] = []
+    slopes: list[Any] = []
     life_s = minutes * 60 / (kills + 1)
     for life in range(kills + 1):
         memory = []

@@ -185,7 +185,8 @@ def bare_loop(experts: Sequence[Expert], steps: int, asynchronous: bool) -> Any:
     graph.add_node("hub", later_hub if asynchronous else hub)
     graph.add_edge(START, "hub")
     for expert in experts:
-        graph.add_node(expert.name, node_of(expert))
+        step: Any = node_of(expert)
+        graph.add_node(expert.name, step)
         graph.add_edge(expert.name, "hub")
     graph.add_node("answer", later_answer if asynchronous else answer)
     names = [*(expert.name for expert in experts), "answer"]

@@ -122,9 +122,10 @@ class Expert:
             raise PoolError(
                 f"expert '{self.name}': max_answer_chars is {self.max_answer_chars}; it must be at least 1"
             )
-        if self.token_prices is not None:
+        prices = token_prices(self.token_prices)
+        if prices is not None:
             # Frozen: the only place where a call can be kept within its price.
-            object.__setattr__(self, "model", priced(self.model, self.token_prices, self.cost))
+            object.__setattr__(self, "model", priced(self.model, prices[:2], self.cost))
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise PoolError(
                 f"expert '{self.name}': seconds is {self.seconds}; it must be a number above 0"

@@ -214,6 +214,25 @@ class DecisionEdge:
         await run.aend(decision)
         return self._send(decision, asked, config)
 
+    def decide(self, situation: dict[str, Any], config: RunnableConfig) -> Decision:
+        """Decide in the caller's thread, where there is no graph: the rules, the agent, the run in the trace.
+
+        Args:
+            situation: As `_read` makes it.
+            config: What the run belongs to.
+        """
+        run = DecisionRun(config, situation, len(situation["answers"]))
+        run.start()
+        try:
+            open_ = opened(self.rules, situation)
+            given = None if open_.seen is None else self._ask(open_.seen, config)
+            decision = self._settled(open_, given, situation)
+        except BaseException as error:
+            run.fail(error)
+            raise
+        run.end(decision)
+        return decision
+
     @property
     def _at_once(self) -> bool:
         """Is the agent a rule of this project that decides in microseconds, and so needs no thread?"""

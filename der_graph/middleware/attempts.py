@@ -23,7 +23,7 @@ from der_graph.errors import ExpertError
 from der_graph.nodes.conversation import EXPERTS
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import Choice, RoutingAgent
-from der_graph.nodes.streaming import traced
+from der_graph.nodes.streaming import TAG
 from der_graph.state import LoopState, Situation
 
 
@@ -74,10 +74,10 @@ def configured(config: RunnableConfig) -> Iterator[None]:
 def config_of(config: RunnableConfig, expert: Expert, step: int, *, draft: bool) -> RunnableConfig:
     """What an expert is called with: drafts are not heard in the stream of messages."""
     own: RunnableConfig = {
-        "tags": [TAG_NOSTREAM] if draft else [],
-        "metadata": {"der_expert": expert.name},
+        "tags": [TAG, TAG_NOSTREAM] if draft else [TAG],
+        "metadata": {"der_expert": expert.name, "der_step": step},
     }
-    return merge_configs(traced(config, step), own)
+    return merge_configs(config, own)
 
 
 def message_of(result: ModelResponse[Any] | Exception) -> AIMessage | Exception:

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain.agents.middleware import (
@@ -28,7 +29,7 @@ from langchain.agents.middleware import (
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelCallResult
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableLambda, ensure_config
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import run_in_executor
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
@@ -72,11 +73,11 @@ from der_graph.middleware.run import (
 )
 from der_graph.nodes.conversation import last_experts
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import RoutingAgent, agent_for_pool, decide
+from der_graph.nodes.hub import DecisionEdge, RoutingAgent, agent_for_pool
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
-from der_graph.nodes.reliability import in_time
+from der_graph.nodes.reliability.calls import acall_task
+from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.streaming import traced
 from der_graph.nodes.tools import reads_tools, without_tools
 from der_graph.state import (
     END_CHOICE,
@@ -173,7 +174,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             max_steps=max_steps or getattr(settings, "max_steps", None) or _DEFAULT_STEPS,
             seconds=tuple(expert.seconds for expert in members),
         )
-        self._agent = agent_for_pool(agent, names, self._rules.costs)
+        self._agent = agent_for_pool(agent, self._rules)
         self._bounds = bounds or DERContext()
         self._second_opinion = second_opinion
         self._ktp = ktp_template(ktp or getattr(settings, "ktp", None))
@@ -251,7 +252,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             given: ModelResponse[Any] | Exception
             try:
                 with configured(step.config):
-                    given = await in_time(handler(step.request), step.time_left)
+                    work = partial(handler, step.request)
+                    given = await acall_task(work, None, Limit(step.time_left, True))
             except GraphBubbleUp:
                 raise
             except Exception as error:
@@ -273,10 +275,6 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         asked: list[Answer] = []
         steps: list[AgentStep] = []
         response: ModelResponse[Any] | None = None
-        choose: RunnableLambda[dict[str, Any], Decision] = RunnableLambda(
-            lambda situation: self._decide(situation, loop, request, run, len(refused)),
-            name="der_decision",
-        )
         while True:
             taken = elapsed + time.monotonic() - start
             situation = {
@@ -286,6 +284,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 "spent": spent,
                 "elapsed": taken,
                 "refused": [],
+                "unavailable": self._unavailable(),
                 "last_experts": experts_of_last_call(run) or last_experts(request.messages),
                 "stickiness": self._stickiness
                 if context.stickiness is None
@@ -297,7 +296,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 "time_left": None if context.deadline is None else context.deadline - taken,
             }
             try:
-                decision = choose.invoke(situation, traced(config, len(steps)))
+                decision = self._decide(situation, loop, request, run, len(refused), config)
             except BudgetError as error:
                 if not run or self._exit_behavior == "error":
                     raise
@@ -349,6 +348,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         request: ModelRequest[Any],
         run: Sequence[AgentStep],
         refused: int,
+        config: RunnableConfig,
     ) -> Decision:
         answers, context = situation["answers"], situation["context"]
         # A route that takes no second opinion ends with its first good answer, and the agent should know it.
@@ -357,7 +357,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             steps = min(steps, len(answers) - refused + 1)
         rules = replace(self._rules, max_steps=refused + steps)
         own = {**situation, "context": replace(context, max_steps=None)}
-        decision = decide(InLoop(self._agent, loop), rules, own)
+        decision = DecisionEdge(InLoop(self._agent, loop), rules).decide(own, config)
         last = loop.last_expert
         if last is None or answers or not decision["mask"].get(last):
             return decision
@@ -365,6 +365,10 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if self._cache.keeps(last, decision["choice"], request.messages, earlier):
             decision["choice"], decision["reason"] = last, "prompt_cache"
         return decision
+
+    def _unavailable(self) -> list[str]:
+        """Experts that fail again and again; see `nodes/reliability/breaker.py`."""
+        return sorted(n for n, e in self._experts.items() if not e.health.breaker.allows())
 
     def _context(self, request: ModelRequest[Any]) -> DERContext:
         """The bounds of the run, with those forbidden who cannot act in this call."""

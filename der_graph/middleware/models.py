@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from langchain_core.runnables import Runnable
 
 from der_graph.errors import PoolError
+from der_graph.nodes.charge import CallSize
 from der_graph.nodes.conversation import block_beside_text
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
@@ -205,7 +206,7 @@ class PromptCache:
 
         def price(name: str, *, by_list: bool) -> float:
             expert, known = self._experts[name], seen.get(name)
-            listed = expert.charge(prompt, written)
+            listed = expert.charge.of(CallSize(prompt, 0, written, 0.0))
             if by_list or known is None or name not in self.prices or expert.token_prices is None:
                 return listed
             kept = min(prompt, known["input_tokens"] + known["output_tokens"])

@@ -171,11 +171,10 @@ def try_agent(agent: Any, pool: Pool) -> None:
     """
     if not hasattr(agent, "save_pretrained"):
         return  # the user's own: what it does when asked is not ours to try
-    costs = [expert.cost for expert in pool]
     mask = [*(True for _ in pool), False]
     trial = Situation("What is 2 + 3?", [], mask, max_steps=pool.settings.max_steps)
     try:
-        choice = agent_for_pool(agent, pool.names, costs).decide([trial])[0]
+        choice = agent_for_pool(agent, pool.rules).decide([trial])[0]
     except DERError:
         raise
     except Exception as error:

@@ -2,10 +2,10 @@
 
     answers of a route ──do they agree as often as they should?──> evidence per expert ──> suspected, or not
 
-How often two experts come to the same value is known from their profiles, or learnt from the first answers. Each
-answer beside another then speaks for "as ever" or for "agrees half as often", and what speaks for the latter is
-added up and never falls below zero (Page's CUSUM test). Above a limit the expert is suspected: a warning, a metric,
-and it is asked as rarely as one that fails. Knows nothing of agents.
+How often two experts come to the same value is known from their profiles, or learnt from the first
+answers. Each answer beside another then speaks for "as ever" or for "agrees half as often", and what
+speaks for the latter is added up and never falls below zero (Page's CUSUM test). Above a limit the expert
+is suspected: a warning, a metric, and it is asked as rarely as one that fails. Knows nothing of agents.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class DriftWatch:
             return self._add({name: _against(self._quality[name], good)})
 
     def _blame(self, name: str, other: str, step: float) -> float:
-        """The part of a disagreement that is put down to one of the two: more where more speaks against it."""
+        """The part of a disagreement put down to one of the two: more where more speaks against it."""
         if step <= 0:
             return step
         return step / (1 + math.exp(self._evidence[other] - self._evidence[name]))
