@@ -57,6 +57,8 @@ class Expert:
         fingerprint: Identifies what the answers depend on (weights, generation settings), for caches.
         seconds: Usual time of one call, above 0, or None where it is not known: an expert that would not
             be done before a request's deadline is not asked.
+        skill: How often it is right, from 0 to 1, in its owner's opinion; or that for each kind of question,
+            by name. The planner begins with it.
 
     Raises:
         PoolError: If the name or the cost cannot be used.
@@ -71,6 +73,7 @@ class Expert:
     token_prices: tuple[float, float] | None = None
     fingerprint: str = ""
     seconds: float | None = None
+    skill: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -80,6 +83,14 @@ class Expert:
             raise PoolError(
                 f"expert '{self.name}': seconds is {self.seconds}; it must be a number above 0"
             )
+        given = self.skill if isinstance(self.skill, Mapping) else {"": self.skill}
+        for kind, skill in given.items():
+            if skill is not None and not 0 <= skill <= 1:
+                where = f" on '{kind}'" if kind else ""
+                raise PoolError(
+                    f"expert '{self.name}': skill{where} is {skill}; it is the share of questions that it "
+                    "answers right, from 0 to 1"
+                )
 
     def prompt(
         self,

@@ -56,12 +56,14 @@ class Choice:
         probabilities: One per choice, END last; 0 where the mask is False; sums to 1.
         value: Estimate of the reward still to come, or None.
         cost_weight: The price of cost that was used, or None for agents without that knob.
+        explanation: Why, as plain data, for agents that can say so.
     """
 
     index: int
     probabilities: list[float]
     value: float | None = None
     cost_weight: float | None = None
+    explanation: dict[str, Any] | None = None
 
 
 @runtime_checkable
@@ -218,7 +220,7 @@ def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) ->
         _check_choice(choice, choices, mask)
         if not answers and (stay := _staying(choice, situation, rules.names)) != choice.index:
             choice, reason = replace(choice, index=stay), "stickiness"
-    return Decision(
+    decision = Decision(
         step=len(answers),
         choice=choices[choice.index],
         probabilities=dict(zip(choices, map(float, choice.probabilities), strict=True)),
@@ -229,6 +231,9 @@ def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) ->
         spent=spent,
         seconds=time.perf_counter() - start,
     )
+    if choice.explanation:
+        decision["explanation"] = choice.explanation
+    return decision
 
 
 def _staying(choice: Choice, situation: dict[str, Any], names: Sequence[str]) -> int:

@@ -47,6 +47,7 @@ def as_expert(
     fingerprint: str | None = None,
     max_concurrency: int | None = None,
     seconds: float | None = None,
+    skill: float | Mapping[str, float] | None = None,
 ) -> Expert:
     """Make an expert of anything that can answer.
 
@@ -65,6 +66,7 @@ def as_expert(
         max_concurrency: Most calls in flight, over everything that asks this expert; for remote engines,
             which training then asks at the same time as others. None for no bound of ours.
         seconds: Usual time of one call, for deadlines; None where it is not known.
+        skill: How often it is right, from 0 to 1, or that for each kind of question; for the planner.
 
     Raises:
         PoolError: If it cannot be an expert.
@@ -78,6 +80,7 @@ def as_expert(
         system=system,
         token_prices=token_prices,
         seconds=seconds,
+        skill=skill,
         fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
     )
 

@@ -78,6 +78,7 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit) -> Expert:
         ktp=template_of(section.ktp, section.name) or (TEMPLATES["none"] if recorded else None),
         system=section.system,
         token_prices=None if prices is None else (prices.input, prices.output),
+        skill=section.skill,
         fingerprint=fingerprint,
     )
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from der_graph.errors import PluginError, PoolError
 from der_graph.plugins import find_plugin, known_names
 
-CostUnit = Literal["parameters_b", "usd", "seconds"]
-"""What costs count: billions of parameters run, US dollars, or seconds."""
+CostUnit = Literal["parameters_b", "usd", "seconds", "calls"]
+"""What costs count: billions of parameters run, US dollars, seconds, or calls."""
 
 BACKENDS = ("huggingface", "langchain", "recorded")
 
@@ -71,6 +71,8 @@ class Backend(_Section):
     """Charge by token; `cost` is then the most that one call may cost."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Usual time of one call: who would not be done before a request's deadline is not asked."""
+    skill: float | dict[str, float] | None = None
+    """How often it is right, from 0 to 1, or that for each kind of question; the planner begins with it."""
 
     def make_model(self, folder: Path) -> Any:
         """Make what answers: a chat model, a Runnable, or a function of the question.
@@ -137,6 +139,10 @@ class SettingsSection(_Section):
     """The Knowledge Transfer Prompt of experts without one of their own."""
     repeat_experts: bool = False
     """May an expert be asked twice on one route?"""
+    agent: str | None = None
+    """Who decides where nobody says: `planner` (where left out), `demo`, an agent's folder or Hub id."""
+    profile: str | None = None
+    """What `der probe` found out about the experts, relative to the pool file; the planner reads it."""
 
 
 class PoolFile(_Section):
