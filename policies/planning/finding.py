@@ -17,6 +17,7 @@ from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.agent import load_agent
 from der_graph.policies.observation import SentenceEncoder, TextEncoder
 from der_graph.policies.planning.planner import Planner
+from der_graph.policies.planning.profile import read_profile
 from der_graph.policies.planning.sizes import sizes_of
 
 if TYPE_CHECKING:
@@ -67,14 +68,26 @@ def planner_for(pool: Pool, *, encoder: TextEncoder | None = None, **settings: A
     experts = list(pool)
     sizes = sizes_of(experts, pool.settings.cost_unit)
     hints = [expert.skill for expert in experts]
+    known: dict[str, Any] = {
+        "sizes": sizes if all(sizes) else None,
+        "hints": hints if any(hint is not None for hint in hints) else None,
+        "seconds": [expert.seconds for expert in experts],
+    }
+    costs = [expert.cost for expert in experts]
     settings.setdefault("price", min(_MOST, _CALL * len(experts)))
+    if pool.settings.profile is not None:
+        found = read_profile(pool.settings.profile).of(experts, pool.settings.profile)
+        return Planner.fit(
+            pool.names,
+            costs,
+            [example.question for example in found.examples],
+            found.quality,
+            found.values,
+            texts=found.texts,
+            encoder=encoder,
+            **known,
+            **settings,
+        )
     by_kind = any(isinstance(hint, Mapping) for hint in hints)
-    return Planner.from_prior(
-        pool.names,
-        [expert.cost for expert in experts],
-        sizes=sizes if all(sizes) else None,
-        hints=hints if any(hint is not None for hint in hints) else None,
-        seconds=[expert.seconds for expert in experts],
-        encoder=encoder or (SentenceEncoder() if by_kind else None),
-        **settings,
-    )
+    encoder = encoder or (SentenceEncoder() if by_kind else None)
+    return Planner.from_prior(pool.names, costs, encoder=encoder, **known, **settings)
