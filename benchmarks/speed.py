@@ -181,7 +181,7 @@ def bare_loop(experts: Sequence[Expert], steps: int, asynchronous: bool) -> Any:
 
         return later_node if asynchronous else node
 
-    graph: StateGraph[Any, Any, Any, Any] = StateGraph(BareState)
+    graph: Any = StateGraph(BareState)
     graph.add_node("hub", later_hub if asynchronous else hub)
     graph.add_edge(START, "hub")
     for expert in experts:

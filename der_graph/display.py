@@ -46,6 +46,8 @@ class Display:
             return f"{amount:.3f} B" if amount < 10 else f"{amount:.1f} B"
         if self.unit == "usd":
             return f"${amount:.5f}"
+        if self.unit == "calls":
+            return f"{amount:.3g} calls"
         return f"{amount:.2f} s"
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -68,6 +70,8 @@ class Display:
                 f"[{', '.join(shown)}{value}, {decision['seconds'] * 1000:.0f} ms]", "dim"
             )
         )
+        if reason := (decision.get("explanation") or {}).get("why"):
+            self.line(self.styled(f"          {printable(reason)}", "dim"))
 
     def _answer(self, answer: Mapping[str, Any]) -> None:
         head = f"   {self.styled(answer['expert'], 'bold')}  "

@@ -10,15 +10,16 @@ cache and name. The longest route is enforced by the rules, not by the recursion
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from langgraph.graph import END, START, StateGraph
 
 from der_graph.errors import PoolError
 from der_graph.nodes.answer import answer_node
 from der_graph.nodes.approval import approval_node
-from der_graph.nodes.expert import Expert, expert_node
+from der_graph.nodes.expert import expert_node
 from der_graph.nodes.hub import (
     ANSWER_NODE,
     APPROVAL_NODE,
@@ -33,6 +34,8 @@ from der_graph.nodes.node import Node
 from der_graph.nodes.reliability.threads import StoppableBuilder
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences
+from der_graph.policies.planning import find_agent
+from der_graph.pool import Pool, as_pool
 from der_graph.state import (
     DERContext,
     DEROutput,
@@ -41,17 +44,13 @@ from der_graph.state import (
     Task,
 )
 
-if TYPE_CHECKING:
-    from der_graph.pool import Pool
-
-DEFAULT_MAX_STEPS = 4
 DEFAULT_STICKINESS = 0.05
 
 
 def create_der_graph(
-    experts: Pool | Sequence[Expert],
+    experts: Pool | Sequence[Any],
     *,
-    agent: RoutingAgent,
+    agent: RoutingAgent | str | os.PathLike[str] | None = None,
     max_steps: int | None = None,
     ktp: str | KTPTemplate | None = None,
     repeat_experts: bool | None = None,
@@ -66,8 +65,9 @@ def create_der_graph(
     """Build the graph of Dynamic Ensemble Reasoning.
 
     Args:
-        experts: A pool, or experts in the order that the agent knows.
-        agent: Picks the next expert or END: `load_agent(...)`, or any baseline.
+        experts: A pool, or a list of chat models, model strings, functions and experts.
+        agent: Picks the next expert or END: `load_agent(...)`, its name, any baseline, or `"planner"`, which
+            needs no training. Where left out, the agent that the pool file names, else the planner.
         max_steps: Longest route, in answers; the pool's setting where left out, or 4. Calls that fail are
             not counted.
         ktp: Template of the Knowledge Transfer Prompt: `default`, `default_all`, `paper`, `none`, or your
@@ -99,20 +99,14 @@ def create_der_graph(
 
     Examples:
         ```python
-        from der_graph import create_der_graph, load_agent, load_pool
+        from der_graph import create_der_graph, load_pool
 
-        der = create_der_graph(load_pool("demo"), agent=load_agent("demo")).compile(name="der")
+        der = create_der_graph(load_pool("demo")).compile(name="der")
         der.invoke({"messages": [("user", "What is 37 * 4?")]})["messages"][-1].content
         ```
     """
-    settings = getattr(experts, "settings", None)
-    members: list[Expert] = list(getattr(experts, "experts", experts))
-    if not members:
-        raise PoolError("the pool has no experts; add at least one")
-    names = tuple(expert.name for expert in members)
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise PoolError(f"two experts are named '{doubled[0]}'; names must be unique")
+    pool = as_pool(experts)
+    settings, members, names = pool.settings, list(pool), pool.names
     if on_error not in ("continue", "raise"):
         raise PoolError(f"on_error is {on_error!r}; allowed: 'continue', 'raise'")
     if output_mode not in ("final", "experts"):
@@ -126,16 +120,16 @@ def create_der_graph(
     rules = RouteRules(
         names=names,
         costs=tuple(expert.cost for expert in members),
-        max_steps=_first(max_steps, getattr(settings, "max_steps", None), DEFAULT_MAX_STEPS),
-        repeat_experts=_first(repeat_experts, getattr(settings, "repeat_experts", None), False),
+        max_steps=_first(max_steps, settings.max_steps),
+        repeat_experts=_first(repeat_experts, settings.repeat_experts),
         seconds=tuple(expert.seconds for expert in members),
         unbounded=frozenset(expert.name for expert in members if expert.unbounded),
         charges=tuple(expert.charge for expert in members),
         cost_unit=getattr(settings, "cost_unit", ""),
     )
-    template = ktp_template(_first(ktp, getattr(settings, "ktp", None), None))
+    template = ktp_template(_first(ktp, settings.ktp))
 
-    agent = agent_for_pool(agent, rules)
+    chosen = agent_for_pool(find_agent(agent, pool), rules)
     graph = StoppableBuilder(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )
@@ -150,7 +144,7 @@ def create_der_graph(
         )
         graph.add_edge(expert.name, HUB_NODE)
     graph.add_node(
-        ANSWER_NODE, answer_node(getattr(agent, "select", None), output_mode), input_schema=Task
+        ANSWER_NODE, answer_node(getattr(chosen, "select", None), output_mode), input_schema=Task
     )
     graph.add_edge(ANSWER_NODE, END)
     targets = [*names, ANSWER_NODE]
@@ -162,11 +156,11 @@ def create_der_graph(
         rules,
         stream_tokens,
         frozenset(expert.name for expert in members if not expert.charge.fixed),
-        votes=hasattr(agent, "select"),
+        votes=hasattr(chosen, "select"),
         steady=frozenset(expert.name for expert in members if expert.is_local),
     )
     edge = DecisionEdge(
-        agent,
+        chosen,
         rules,
         stickiness=stickiness,
         approve_above=approve_above,

@@ -85,6 +85,8 @@ class Decision(TypedDict):
     """Cost of the route before this decision."""
     seconds: float
     """Wall clock of the decision, encoding included."""
+    explanation: NotRequired[dict[str, Any]]
+    """Why the agent chose so, as plain data; absent for agents that cannot say."""
 
 
 class RouteStep(Decision):

@@ -94,6 +94,8 @@ class Expert:
         timeout: Seconds for one call, above 0; infinity for no limit. None for 120, and for no limit of ours
             on models that run in this process.
         health: What is known of its failures, its usual time and its threads; shared by all copies.
+        skill: How often it is right, from 0 to 1, in its owner's opinion; or that for each kind of question,
+            by name. The planner begins with it.
 
     Raises:
         PoolError: If the name, the cost or a time cannot be used.
@@ -112,6 +114,7 @@ class Expert:
     second_price: float = 0.0
     timeout: float | None = None
     health: Health = field(default_factory=Health, compare=False, repr=False)
+    skill: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -139,6 +142,14 @@ class Expert:
                 f"expert '{self.name}': timeout is {self.timeout}; it must be a number of seconds above 0, "
                 "or infinity for no limit"
             )
+        given = self.skill if isinstance(self.skill, Mapping) else {"": self.skill}
+        for kind, skill in given.items():
+            if skill is not None and not 0 <= skill <= 1:
+                where = f" on '{kind}'" if kind else ""
+                raise PoolError(
+                    f"expert '{self.name}': skill{where} is {skill}; it is the share of questions that it "
+                    "answers right, from 0 to 1"
+                )
 
     @cached_property
     def is_local(self) -> bool:

@@ -71,12 +71,14 @@ class Choice:
         probabilities: One per choice, END last; 0 where the mask is False; sums to 1.
         value: Estimate of the reward still to come, or None.
         cost_weight: The price of cost that was used, or None for agents without that knob.
+        explanation: Why, as plain data, for agents that can say so.
     """
 
     index: int
     probabilities: list[float]
     value: float | None = None
     cost_weight: float | None = None
+    explanation: dict[str, Any] | None = None
 
 
 @runtime_checkable
@@ -397,7 +399,7 @@ class Opened:
 
     def decision(self, choice: Choice, reason: str | None = None) -> Decision:
         """The decision for a choice."""
-        return Decision(
+        decision = Decision(
             step=len(self.answers),
             choice=self.choices[choice.index],
             probabilities=dict(zip(self.choices, map(float, choice.probabilities), strict=True)),
@@ -408,6 +410,9 @@ class Opened:
             spent=self.spent,
             seconds=time.perf_counter() - self.start,
         )
+        if choice.explanation:
+            decision["explanation"] = choice.explanation
+        return decision
 
     def closed(self) -> Decision:
         """The decision where only END is left."""

@@ -51,6 +51,7 @@ def as_expert(
     max_answer_chars: int = MAX_ANSWER_CHARS,
     second_price: float = 0.0,
     timeout: float | None = None,
+    skill: float | Mapping[str, float] | None = None,
 ) -> Expert:
     """Make an expert of anything that can answer.
 
@@ -76,6 +77,7 @@ def as_expert(
         second_price: Price of a second of a call, in the pool's unit, added to what else it costs.
         timeout: Longest time of one call in seconds; infinity for no limit. None for 120, and for no limit
             of ours on models that run in this process.
+        skill: How often it is right, from 0 to 1, or that for each kind of question; for the planner.
 
     Clients that would ask again by themselves are told not to: another expert answers sooner. One that was
     made with `max_retries=...` keeps it.
@@ -96,6 +98,7 @@ def as_expert(
         max_answer_chars=max_answer_chars,
         second_price=second_price,
         timeout=timeout,
+        skill=skill,
         fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
     )
 

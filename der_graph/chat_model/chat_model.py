@@ -50,13 +50,13 @@ from der_graph.chat_model.settings import (
     equipped,
     request_of,
 )
+from der_graph.errors import ChatModelError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.batching import expected_calls
-from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
-from der_graph.policies.agent import load_agent
 from der_graph.policies.agent.batched import BatchedAgent
-from der_graph.pool import Pool, load_pool, pool_from
+from der_graph.policies.planning import find_agent
+from der_graph.pool import Pool, as_pool, load_pool
 from der_graph.state import answer_only
 
 
@@ -66,9 +66,12 @@ class BaseChatDER(BaseChatModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
 
     pool: Any = Field(default="demo", exclude=True, repr=False)
-    """A pool, the path of a pool file, `demo`, or experts in the order that the agent knows."""
-    agent: Any = Field(default="demo", exclude=True, repr=False)
-    """The agent: an object, an agent folder, a Hub id, or `demo`."""
+    """A pool, the path of a pool file, or `demo`."""
+    experts: Any = Field(default=None, exclude=True, repr=False)
+    """In place of a pool: a list of chat models, model strings, functions and experts."""
+    agent: Any = Field(default=None, exclude=True, repr=False)
+    """The agent: an object, `planner`, an agent folder, a Hub id, or `demo`; the pool's where left out, which
+    is the planner where the pool names none."""
     model_name: str = "der"
     """Name in traces and in `response_metadata`."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -100,12 +103,14 @@ class BaseChatDER(BaseChatModel):
         route = {name: given.pop(name) for name in CONTEXT_FIELDS if name in given}
         given["settings"] = {**(given.get("settings") or {}), **route}
         super().__init__(**given)
+        if self.experts is not None:
+            if not isinstance(self.pool, str) or self.pool != "demo":
+                raise ChatModelError("ChatDER was given a pool and experts; give one of the two")
+            self.pool, self.experts = self.experts, None
         if isinstance(self.pool, (str, os.PathLike)):
             self.pool = load_pool(os.fspath(self.pool))
-        elif not isinstance(self.pool, Pool):
-            self.pool = pool_from(self.pool)
-        if isinstance(self.agent, (str, os.PathLike)):
-            self.agent = load_agent(self.agent)
+        self.pool = as_pool(self.pool)
+        self.agent = find_agent(self.agent, self.pool)
         # A trained agent chooses by the situations alone; one of the user's own stays in its thread.
         trained = hasattr(self.agent, "save_pretrained")
         self._deciding = BatchedAgent(self.agent) if trained else self.agent
@@ -184,8 +189,10 @@ class ChatDER(BaseChatDER):
     experts (`temperature`, `max_tokens`) and `stop` can be given here, with every call, or by `bind`.
 
     Args:
-        pool: A pool, the path of a pool file, `demo`, or experts in the order that the agent knows.
-        agent: An agent, an agent folder, a Hub id, or `demo`.
+        pool: A pool, the path of a pool file, or `demo`.
+        experts: In place of a pool: a list of chat models, model strings, functions and experts.
+        agent: An agent, an agent folder, a Hub id, `demo`, or `planner`, which needs no training; where left
+            out the pool's, which is the planner where the pool file names none.
         settings: As above, and those of every LangChain chat model (`cache`, `rate_limiter`, `tags` ...).
 
     Raises:
@@ -204,11 +211,12 @@ class ChatDER(BaseChatDER):
     def __init__(
         self,
         *,
-        pool: Pool | Sequence[Expert] | str | os.PathLike[str] = "demo",
-        agent: RoutingAgent | str | os.PathLike[str] = "demo",
+        pool: Pool | Sequence[Any] | str | os.PathLike[str] = "demo",
+        experts: Sequence[Any] | None = None,
+        agent: RoutingAgent | str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(pool=pool, agent=agent, **settings)
+        super().__init__(pool=pool, experts=experts, agent=agent, **settings)
 
     def _generate(
         self,

@@ -176,6 +176,9 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
 
 def agent_fingerprint(agent: Any) -> str:
     """Identifies an agent's decisions: by its weights where it has some, else by its type."""
+    own = getattr(agent, "fingerprint", None)
+    if isinstance(own, str):
+        return own
     parts: list[Any] = [getattr(agent, name, None) for name in ("network", "encoder", "head")]
     modules = [part for part in parts if hasattr(part, "state_dict")]
     if not modules:

@@ -16,6 +16,7 @@ COMMANDS = (
     "ui",
     "pool",
     "plugins",
+    "probe",
     "cache",
     "demo",
 )

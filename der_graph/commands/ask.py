@@ -7,7 +7,13 @@ import json
 import sys
 from typing import Any
 
-from der_graph.commands.options import Commands, add_pool_and_agent, add_request, request_context
+from der_graph.commands.options import (
+    Commands,
+    add_pool_and_agent,
+    add_request,
+    pool_of,
+    request_context,
+)
 
 
 def add(commands: Commands) -> None:
@@ -30,12 +36,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.display import Display, printable
     from der_graph.graph import create_der_graph
-    from der_graph.policies.agent import load_agent
-    from der_graph.pool import load_pool
 
     question = sys.stdin.read() if args.question == "-" else args.question
-    pool, agent = load_pool(args.pool), load_agent(args.agent)
-    der = create_der_graph(pool, agent=agent).compile(name="der")
+    pool = pool_of(args)
+    der = create_der_graph(pool, agent=args.agent).compile(name="der")
     context = request_context(args)
     inputs = {"messages": [("user", question)]}
     if args.json:

@@ -16,6 +16,7 @@ from der_graph.commands.options import (
     cost,
     examples_of,
     metric_of,
+    pool_of,
     say,
     seen_warning,
 )
@@ -48,8 +49,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--baselines",
         metavar="A,B",
-        help="single, random, fixed_order, cascade, run_all, mixture, router, oracle, single methods "
-        "such as run_all:vote, or none (default: all)",
+        help="single, random, fixed_order, cascade, run_all, mixture, router, planner, oracle, single "
+        "methods such as run_all:vote, or none (default: all)",
     )
     parser.add_argument(
         "--cost-weights",
@@ -93,17 +94,17 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data.leaks import shared_questions
     from der_graph.nodes.hub import agent_for_pool
-    from der_graph.policies.agent import learnt_from, load_agent, trained_metric
+    from der_graph.policies.agent import learnt_from, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.baselines import RewardRanker
     from der_graph.policies.evaluation import BASELINES, evaluate, write_report
     from der_graph.policies.evaluation.provenance import agent_info, data_info, pool_info, run_info
     from der_graph.policies.evaluation.summary import is_live, summarize
+    from der_graph.policies.planning import find_agent
     from der_graph.policies.training.checks import usable
-    from der_graph.pool import load_pool
 
-    pool = load_pool(args.pool)
-    agent = agent_for_pool(load_agent(args.agent), pool.rules)
+    pool = pool_of(args)
+    agent = agent_for_pool(find_agent(args.agent, pool), pool.rules)
     examples = examples_of(args, args.data, args.limit)
     train = examples_of(args, args.train, args.train_limit) if args.train else []
     metric = metric_of(args, args.metric or trained_metric(agent))
@@ -144,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         found,
         run=run_info(args.seed, found),
         pool=pool_info(pool, str(args.pool), live=live),
-        agent=agent_info(agent, str(args.agent)),
+        agent=agent_info(agent, str(args.agent or pool.settings.agent or "planner")),
         data=data_info(examples, str(args.data), metric.name, train, args.train, len(seen)),
         wall_clock=clock,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from der_graph.data import Example
     from der_graph.policies.quality import QualityMetric
+    from der_graph.pool import Pool
     from der_graph.state import DERContext
 
 Commands = Any
@@ -24,10 +25,27 @@ def add_pool_and_agent(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--agent",
-        default="demo",
         metavar="FOLDER",
-        help="agent folder or hf://owner/name (default: the demo agent)",
+        help="agent folder, hf://owner/name, or 'planner', which needs no training (default: the pool's, "
+        "else the planner)",
     )
+    parser.add_argument(
+        "--profile",
+        metavar="FILE",
+        help="what der probe found out about the experts, for the planner (default: the pool file's)",
+    )
+
+
+def pool_of(args: argparse.Namespace) -> Pool:
+    """The pool that `--pool` and `--profile` name."""
+    from dataclasses import replace
+
+    from der_graph.pool import load_pool
+
+    pool = load_pool(args.pool)
+    if args.profile is None:
+        return pool
+    return replace(pool, settings=replace(pool.settings, profile=args.profile))
 
 
 def add_pool(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from der_graph.commands.options import Commands, add_address, add_pool_and_agent
+from der_graph.commands.options import Commands, add_address, add_pool_and_agent, pool_of
 
 _LIMITS: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
     (
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     log.propagate = False
     try:
         serve(
-            args.pool,
+            pool_of(args),
             args.agent,
             host=args.host,
             port=args.port,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from der_graph.commands.options import Commands, add_address, add_pool_and_agent
+from der_graph.commands.options import Commands, add_address, add_pool_and_agent, pool_of
 
 
 def add(commands: Commands) -> None:
@@ -28,5 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.ui import read_logins, serve_page
 
     logins = read_logins(args.password_env)
-    serve_page(args.pool, args.agent, host=args.host, port=args.port, logins=logins)
+    pool = (
+        args.pool if args.profile is None else pool_of(args)
+    )  # the page offers the demo's questions
+    serve_page(pool, args.agent, host=args.host, port=args.port, logins=logins)
     return 0

@@ -86,6 +86,7 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         system=section.system,
         token_prices=None if prices is None else TokenPrices(**prices.model_dump()),
         second_price=second_price,
+        skill=section.skill,
         fingerprint=fingerprint,
         max_answer_chars=section.max_answer_chars or MAX_ANSWER_CHARS,
     )

@@ -21,8 +21,8 @@ from der_graph.data.reading import read_text
 from der_graph.errors import PluginError, PoolError
 from der_graph.plugins import find_plugin, known_names
 
-CostUnit = Literal["parameters_b", "usd", "seconds"]
-"""What costs count: billions of parameters run, US dollars, or seconds."""
+CostUnit = Literal["parameters_b", "usd", "seconds", "calls"]
+"""What costs count: billions of parameters run, US dollars, seconds, or calls."""
 
 _MOST_BYTES = 4 * 2**20
 _MOST_NODES = 100_000
@@ -84,6 +84,8 @@ class Backend(_Section):
     timeout: float | None = Field(default=None, gt=0)
     """Longest time of one call in seconds, `.inf` for no limit; 120 where left out, and no limit for models
     that run in this process."""
+    skill: float | dict[str, float] | None = None
+    """How often it is right, from 0 to 1, or that for each kind of question; the planner begins with it."""
 
     def make_model(self, folder: Path) -> Any:
         """Make what answers: a chat model, a Runnable, or a function of the question.
@@ -152,6 +154,10 @@ class SettingsSection(_Section):
     """May an expert be asked twice on one route?"""
     second_price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Price of a second of a call, in the cost unit, added to what else it costs: waiting is a cost too."""
+    agent: str | None = None
+    """Who decides where nobody says: `planner` (where left out), `demo`, an agent's folder or Hub id."""
+    profile: str | None = None
+    """What `der probe` found out about the experts, relative to the pool file; the planner reads it."""
 
 
 class PoolFile(_Section):

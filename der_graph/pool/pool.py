@@ -38,12 +38,17 @@ class PoolSettings:
         cost_unit: What costs count: `parameters_b`, `usd` or `seconds`.
         ktp: The Knowledge Transfer Prompt of experts without one of their own; None for the default.
         repeat_experts: May an expert be asked twice on one route?
+        agent: Who decides where nobody says: `planner`, `demo`, an agent's folder or Hub id; None for the
+            planner.
+        profile: File of `der probe`, for the planner; None for none.
     """
 
     max_steps: int = 4
     cost_unit: CostUnit = "parameters_b"
     ktp: KTPTemplate | None = None
     repeat_experts: bool = False
+    agent: str | None = None
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def preload(agent: Any, pool: Pool, progress: Callable[[str], None] = lambda lin
     Raises:
         DERError: If something cannot be loaded, an expert's error names it; or if the agent cannot decide.
     """
-    encoder = getattr(getattr(agent, "observer", None), "encoder", None)
+    encoder = getattr(getattr(agent, "observer", agent), "encoder", None)
     if encoder is not None:
         progress("loading the agent's text encoder")
         encoder.encode(["warm up"])
@@ -227,10 +232,22 @@ def load_pool(pool: str | Path = "demo") -> Pool:
                 settings.cost_unit,
                 template_of(settings.ktp, "pool"),
                 settings.repeat_experts,
+                _agent_path(settings.agent, path.parent),
+                None
+                if settings.profile is None
+                else str((path.parent / Path(settings.profile).expanduser()).resolve()),
             ),
         )
     except PoolError as error:
         raise PoolError(f"{path}: {error}") from error
+
+
+def _agent_path(agent: str | None, folder: Path) -> str | None:
+    """A folder relative to the pool file, where that is what is meant; else the name as it is."""
+    if agent is None or agent in ("planner", "demo"):
+        return agent
+    found = folder / Path(agent).expanduser()
+    return str(found.resolve()) if found.exists() or agent.startswith((".", "~", "/")) else agent
 
 
 def pool_path(pool: str | Path) -> Path:
@@ -248,7 +265,7 @@ def check_pool(pool: str | Path) -> list[str]:
         PoolError: If the file, or an expert in it, cannot be used.
     """
     loaded = load_pool(pool)
-    unit = {"parameters_b": "B parameters", "usd": "US dollars", "seconds": "s"}[
+    unit = {"parameters_b": "B parameters", "usd": "US dollars", "seconds": "s", "calls": "calls"}[
         loaded.settings.cost_unit
     ]
     width = max(map(len, loaded.names))

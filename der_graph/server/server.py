@@ -14,8 +14,8 @@ from typing import Any
 
 from der_graph.errors import ServerError, require
 from der_graph.nodes.hub import RoutingAgent
-from der_graph.policies.agent import load_agent
 from der_graph.policies.answers import open_cache
+from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool, load_pool
 from der_graph.server.access import read_secrets
 from der_graph.server.process import (
@@ -35,7 +35,7 @@ KEY_VARIABLE = "DER_API_KEY"
 
 def create_app(
     pool: Pool | str | Path = "demo",
-    agent: RoutingAgent | str | os.PathLike[str] = "demo",
+    agent: RoutingAgent | str | os.PathLike[str] | None = None,
     *,
     keys: Sequence[str] | Mapping[str, str] = (),
     cache: str | os.PathLike[str] | None = None,
@@ -55,7 +55,7 @@ def create_app(
 
     Args:
         pool: A pool, `demo`, or a pool file.
-        agent: An agent, `demo`, or an agent folder.
+        agent: An agent, `planner`, `demo`, or an agent folder; the pool's where left out.
         keys: API keys that are accepted, or a mapping from their names in log and metrics; none: everybody
             may come in.
         cache: Answer cache to use, or None.
@@ -97,9 +97,10 @@ def create_app(
 
     if max_concurrent < 1:
         raise ServerError(f"max_concurrent is {max_concurrent}; it must be at least 1")
+    experts = pool if isinstance(pool, Pool) else load_pool(pool)
     engine = Engine(
-        pool if isinstance(pool, Pool) else load_pool(pool),
-        lambda: load_agent(agent) if isinstance(agent, (str, os.PathLike)) else agent,
+        experts,
+        lambda: find_agent(agent, experts),
         Metrics(),
         None if cache is None else open_cache(cache),
     )
@@ -131,7 +132,7 @@ def read_keys(variables: Sequence[str] = ()) -> dict[str, str]:
 
 def serve(
     pool: Pool | str | Path = "demo",
-    agent: RoutingAgent | str | os.PathLike[str] = "demo",
+    agent: RoutingAgent | str | os.PathLike[str] | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -143,7 +144,7 @@ def serve(
 
     Args:
         pool: A pool, `demo`, or a pool file.
-        agent: An agent, `demo`, or an agent folder.
+        agent: An agent, `planner`, `demo`, or an agent folder; the pool's where left out.
         host: Address to listen on.
         port: Port; 0 for a free one.
         grace: Seconds that requests may take after the signal.

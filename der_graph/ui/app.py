@@ -21,7 +21,7 @@ from typing import Any
 
 from der_graph.errors import ServerError, require
 from der_graph.nodes.hub import RoutingAgent
-from der_graph.policies.agent import load_agent
+from der_graph.policies.planning import find_agent
 from der_graph.pool.pool import Pool, load_pool, pool_path
 from der_graph.server.access import Keys, read_secrets
 from der_graph.server.process import address_of, is_local, make_server, open_socket
@@ -41,7 +41,7 @@ POLICY = (
 
 def create_page(
     pool: Pool | str | Path = "demo",
-    agent: RoutingAgent | str | os.PathLike[str] = "demo",
+    agent: RoutingAgent | str | os.PathLike[str] | None = None,
     *,
     examples: Sequence[str] | None = None,
     on_failure: Any = lambda: None,
@@ -50,7 +50,7 @@ def create_page(
 
     Args:
         pool: A pool, `demo`, or a pool file.
-        agent: An agent, `demo`, or an agent folder.
+        agent: An agent, `planner`, `demo`, or an agent folder; the pool's where left out.
         examples: Questions to offer; those of the demo for the demo pool, else none.
         on_failure: Called without arguments when the models could not be loaded.
 
@@ -67,9 +67,10 @@ def create_page(
 
     if examples is None:
         examples = _demo_questions() if pool == "demo" else ()
+    experts = pool if isinstance(pool, Pool) else load_pool(pool)
     ensemble = Ensemble(
-        pool if isinstance(pool, Pool) else load_pool(pool),
-        lambda: load_agent(agent) if isinstance(agent, (str, os.PathLike)) else agent,
+        experts,
+        lambda: find_agent(agent, experts),
         on_failure,
     )
     page = build_page(ensemble, examples=examples)
@@ -160,7 +161,7 @@ def check_logins(logins: Sequence[str]) -> None:
 
 def serve_page(
     pool: Pool | str | Path = "demo",
-    agent: RoutingAgent | str | os.PathLike[str] = "demo",
+    agent: RoutingAgent | str | os.PathLike[str] | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -171,7 +172,7 @@ def serve_page(
 
     Args:
         pool: A pool, `demo`, or a pool file.
-        agent: An agent, `demo`, or an agent folder.
+        agent: An agent, `planner`, `demo`, or an agent folder; the pool's where left out.
         host: Address to listen on.
         port: Port; 0 for a free one.
         examples: As in `create_page`.

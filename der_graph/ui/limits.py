@@ -13,7 +13,12 @@ from der_graph.pool import Pool
 from der_graph.state import DERContext
 from der_graph.ui.route import RouteView, dearest_route
 
-UNITS = {"parameters_b": "B parameters", "usd": "US dollars", "seconds": "seconds"}
+UNITS = {
+    "parameters_b": "B parameters",
+    "usd": "US dollars",
+    "seconds": "seconds",
+    "calls": "calls",
+}
 """The pool's cost units, in as few letters as a label has room for."""
 
 UNSEEN = -1.0

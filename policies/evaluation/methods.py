@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import float64
@@ -42,6 +42,8 @@ from der_graph.policies.baselines.mixture import (
 )
 from der_graph.policies.baselines.voting import Cascade, RunAll, Select, nearest_to_all
 from der_graph.policies.observation import TextEncoder
+from der_graph.policies.planning import Planner
+from der_graph.policies.planning.sizes import sizes_of
 from der_graph.state import DERContext
 
 
@@ -141,7 +143,9 @@ class Setting:
         return self.expected or self.rules.costs
 
 
-BASELINES = ("single", "random", "fixed_order", "cascade", "run_all", "mixture", "router", "oracle")
+BASELINES = (
+    "single", "random", "fixed_order", "cascade", "run_all", "mixture", "router", "planner", "oracle",
+)  # fmt: skip
 """Groups of baselines, by the name that `--baselines` takes; `run_all:vote` and the like name one method."""
 
 GOOD_ENOUGH = 0.73
@@ -372,6 +376,21 @@ def _routers(setting: Setting, kinds: Sequence[str]) -> Made:
     return made, skipped
 
 
+def _planner(setting: Setting) -> Made:
+    """The planner that has learnt from the training questions; without any, by sizes or prices alone."""
+    names, costs = setting.names, setting.costs
+    sizes = sizes_of(setting.experts)
+    known: dict[str, Any] = {"sizes": sizes} if all(sizes) else {}
+    if setting.train is None:
+        label, agent = "planner, no data", Planner.from_prior(names, costs, **known)
+    else:
+        label = "planner, no PPO"
+        agent = Planner.fit(names, costs, *setting.train, encoder=setting.encoder, **known)
+    return _over_prices(
+        "planner", "router", label, agent, setting, setting.rules, setting.experts
+    ), []  # fmt: skip
+
+
 def _over_prices(
     name: str,
     family: str,
@@ -404,5 +423,6 @@ _GROUPS = {
     "cascade": _cascades,
     "run_all": _run_all,
     "mixture": _mixture,
+    "planner": _planner,
     "oracle": _oracles,
 }

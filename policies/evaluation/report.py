@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from der_graph.errors import DataError
 
-Unit = Literal["parameters_b", "usd", "seconds"]
+Unit = Literal["parameters_b", "usd", "seconds", "calls"]
 
 
 class Part(BaseModel):

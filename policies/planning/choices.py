@@ -18,11 +18,7 @@ _SHARPNESS = 0.02  # of probabilities: a choice worth this much less has 1/e of 
 
 @dataclass(frozen=True)
 class PlannedChoice(Choice):
-    """A choice with its reasons.
-
-    Attributes:
-        explanation: What a trace shows; see `Planner`.
-    """
+    """A choice with its reasons; see `Planner`."""
 
     explanation: dict[str, Any] = field(default_factory=dict)
 
@@ -54,15 +50,25 @@ def explanation_of(
     }
     if may_end:
         worths["END"] = round(worth.end, 4)
-    end = best == len(known.names)
-    return {
+    right, gain = round(worth.end, 4), round(float(value) - worth.end, 4)
+    found: dict[str, Any] = {
         "agent": "planner",
         "kind": known.kind_names[kind] if known.kind_names else kind,
-        "source": None if end else known.source[kind][best],
-        "skill": None
-        if end
-        else round(float(mean_skill(known.logit[kind][[best]], known.spread)[0]), 3),
-        "right_now": round(worth.end, 4),
-        "expected_gain": round(float(value) - worth.end, 4),
+        "source": None,
+        "skill": None,
+        "right_now": right,
+        "expected_gain": gain,
         "worth": worths,
     }
+    if best == len(known.names):
+        return {
+            **found,
+            "why": f"the answer is right with probability {right:.2f}: no call is worth more",
+        }
+    skill = round(float(mean_skill(known.logit[kind][[best]], known.spread)[0]), 3)
+    source = known.source[kind][best]
+    so_far = f"the answer so far is right with probability {right:.2f}; " if may_end else ""
+    why = f"{so_far}{known.names[best]} is right on {skill:.2f} of such questions ({source})"
+    if may_end:
+        why += f", asking gains {gain:.3f} after its price"
+    return {**found, "source": source, "skill": skill, "why": why}

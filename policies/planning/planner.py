@@ -9,6 +9,7 @@ remembered; the largest, of the first decision, are made when the pool is checke
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ class Planner:
     Each choice is explained: `kind` of question; `source` of the chosen expert's skill (`prior`, `hint`,
     `probes`, `learnt`, `served`) and that `skill`; `right_now`, the probability that the last answer is
     right; `expected_gain`, utility above ending now, after the price; `worth` of each choice that is
-    allowed, by name.
+    allowed, by name; `why`, all that in words.
 
     Args:
         knowledge: What is known of the pool.
@@ -64,6 +65,9 @@ class Planner:
         price: Quality given up for the cost of asking everyone, where a request names no `cost_weight`.
         depth: Calls planned ahead.
     """
+
+    cost_weight_range = (0.02, 2.0)
+    """Prices that are swept and offered; any other can be asked for."""
 
     def __init__(
         self,
@@ -93,6 +97,21 @@ class Planner:
         self._skills: tuple[Floats, Floats] | None = None
         self._named: npt.NDArray[np.float32] | None = None
         self._lock = threading.RLock()
+
+    @property
+    def cost_weight(self) -> float:
+        """The price of cost where a request names none."""
+        return self.price
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a decision may change."""
+        known = self.knowledge
+        parts = [known.logit, known.transfer.right_shift, known.transfer.wrong_shift, self._cost]
+        digest = hashlib.sha256(repr((self.names, self.price, self.depth)).encode())
+        for array in parts:
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def names(self) -> tuple[str, ...]:
