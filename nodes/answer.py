@@ -56,6 +56,8 @@ def answer_node(
             response_metadata={
                 EXPERTS: [each["expert"] for each in answers],
                 "der_cost": sum(each["cost"] for each in answers),
+                **_finish(final),
+                **({"logprobs": final["logprobs"]} if "logprobs" in final else {}),
             },
         )
         route = [*task["route"], RouteStep(**task["decision"], answer=None)]
@@ -79,6 +81,14 @@ def answer_node(
         return {"messages": messages, "answer": final["text"], "route": route}
 
     return RunnableLambda(answer, name=ANSWER_NODE)
+
+
+def _finish(answer: Answer) -> dict[str, str]:
+    """Why an answer ended, in the words of OpenAI's protocol; nothing where nobody says."""
+    if answer.get("tool_calls"):
+        return {"finish_reason": "tool_calls"}
+    reason = answer.get("finish_reason")
+    return {} if reason is None else {"finish_reason": reason}
 
 
 def _draft(answer: Answer, message_id: str) -> AIMessage:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel
@@ -224,6 +224,8 @@ class BatchedChatModel(BaseChatModel):
     its next batch.
     """
 
+    reads_itself: ClassVar[bool] = True
+    """Puts thoughts aside and writes prompts by itself; needs no `ProviderChat` around it."""
     max_batch_size: int = 32
     _line: RequestQueue = PrivateAttr(default_factory=RequestQueue)
 

@@ -18,8 +18,9 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.runtime import Runtime
 from langgraph.types import Send
 
-from der_graph.errors import AgentError
+from der_graph.errors import AgentError, QuestionError
 from der_graph.nodes.conversation import (
+    blocks_beside_text,
     conversation_text,
     find_question,
     history_for_experts,
@@ -27,7 +28,8 @@ from der_graph.nodes.conversation import (
     without_handovers,
 )
 from der_graph.nodes.ktp import ktp_template
-from der_graph.nodes.rules import RouteRules
+from der_graph.nodes.model_settings import check_settings
+from der_graph.nodes.rules import RouteRules, steps_taken
 from der_graph.nodes.streaming import Audiences, traced, write_event
 from der_graph.state import (
     END_CHOICE,
@@ -41,6 +43,9 @@ from der_graph.state import (
     as_context,
     elapsed,
 )
+
+Unable = Callable[[Task], dict[str, str]]
+"""Experts that cannot answer a task, by name, and why: `no_tools`, `no_inputs`, `context_length`."""
 
 ANSWER_NODE = "answer"
 APPROVAL_NODE = "der_approval"
@@ -100,6 +105,7 @@ def decision_edge(
     stickiness: float = 0.0,
     approve_above: float | None = None,
     audiences: Audiences | None = None,
+    unable: Unable | None = None,
 ) -> Callable[[DERState, RunnableConfig, Runtime[DERContext]], Send]:
     """Make the conditional edge: calls the agent and sends the task to the node that it chose.
 
@@ -110,6 +116,7 @@ def decision_edge(
             this turn, where the request says nothing else.
         approve_above: Dearer experts are sent to the approval node first; None for none.
         audiences: Decides who hears an expert; everybody if left out.
+        unable: Says which experts cannot answer, and why; nobody if left out.
     """
     prices = dict(zip(rules.names, rules.costs, strict=True))
     audiences = audiences or Audiences(rules)
@@ -127,6 +134,32 @@ def decision_edge(
         if context.ktp is not None:
             ktp_template(context.ktp)  # a wrong name is said now, and not after a decision
         taken = elapsed(route)
+        attachments = blocks_beside_text(message)
+        asked = check_settings(context.model_settings)
+        task = Task(
+            messages=history,
+            tail=tail,
+            question=question,
+            question_id=question_id,
+            route=route,
+            decision=cast(Decision, {}),
+            refused=refused,
+            time_left=None,
+            ktp=context.ktp,
+            audience="all",
+            shown=state.get("shown") or "",
+        )
+        if asked:
+            task["settings"] = asked
+        if attachments:
+            task["attachments"] = attachments
+        cannot = {} if unable is None else unable(task)
+        if attachments and all(cannot.get(name) == "no_inputs" for name in rules.names):
+            raise QuestionError(
+                f"the question holds a block of type '{attachments[0].get('type', '?')}', and the experts "
+                "read its text only; send a text, or blocks of type 'text', that say all that is asked, or "
+                "say in the pool which expert reads more (inputs: [image])"
+            )
         situation = {
             "question": question,
             "conversation": conversation_text(history, question),
@@ -134,38 +167,29 @@ def decision_edge(
             "spent": spent,
             "elapsed": taken,
             "refused": refused,
+            "unable": cannot,
             "last_experts": last_experts(history),
             "stickiness": stickiness if context.stickiness is None else context.stickiness,
             "context": context,
             # For those who read the trace: all that bounds this decision.
             "prices": prices,
             "budget_left": None if context.max_cost is None else context.max_cost - spent,
-            "steps_left": rules.steps(context.max_steps) - len(route),
+            "steps_left": rules.steps(context.max_steps) - steps_taken(answers_of(route)),
             "time_left": None if context.deadline is None else context.deadline - taken,
         }
         decision = choose.invoke(situation, traced(config, len(route)))
         write_event(config, "der.decision", decision)
-        task = Task(
-            messages=history,
-            tail=tail,
-            question=question,
-            question_id=question_id,
-            route=route,
-            decision=decision,
+        task["decision"] = decision
+        if context.deadline is not None:
+            task["time_left"] = context.deadline - taken - decision["seconds"]
+        task["audience"] = audiences.of(
+            decision["choice"],
+            answers_of(route),
+            context,
+            spent=spent,
+            elapsed=taken,
             refused=refused,
-            time_left=None
-            if context.deadline is None
-            else context.deadline - taken - decision["seconds"],
-            ktp=context.ktp,
-            audience=audiences.of(
-                decision["choice"],
-                answers_of(route),
-                context,
-                spent=spent,
-                elapsed=taken,
-                refused=refused,
-            ),
-            shown=state.get("shown") or "",
+            unable=cannot,
         )
         return Send(_node(decision["choice"], prices, approve_above), task)
 
@@ -198,7 +222,12 @@ def decide(agent: RoutingAgent, rules: RouteRules, situation: dict[str, Any]) ->
     answers, spent = situation["answers"], situation["spent"]
     taken, deadline = situation["elapsed"], context.deadline
     mask, reason = rules.mask(
-        answers, context, spent=spent, elapsed=taken, refused=situation["refused"]
+        answers,
+        context,
+        spent=spent,
+        elapsed=taken,
+        refused=situation["refused"],
+        unable=situation.get("unable"),
     )
     choices = [*rules.names, END_CHOICE]
     if sum(mask) == 1 and reason != "agent":

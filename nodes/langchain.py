@@ -11,13 +11,11 @@ fingerprints. Knows nothing of pools.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -26,9 +24,11 @@ from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
 from der_graph.nodes.expert import ChatRunnable, Expert
+from der_graph.nodes.fingerprints import fingerprint as fingerprint_text
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.providers import THOUGHT_MARKS, ThoughtMarks
 from der_graph.nodes.redaction import Guarded, mask, public, secrets_in
 from der_graph.nodes.reliability import Bounded, in_thread
 from der_graph.nodes.tools import bare
@@ -47,6 +47,9 @@ def as_expert(
     fingerprint: str | None = None,
     max_concurrency: int | None = None,
     seconds: float | None = None,
+    context_length: int | None = None,
+    inputs: Sequence[str] = (),
+    reasoning: ThoughtMarks | Literal[False] | None = None,
 ) -> Expert:
     """Make an expert of anything that can answer.
 
@@ -65,6 +68,11 @@ def as_expert(
         max_concurrency: Most calls in flight, over everything that asks this expert; for remote engines,
             which training then asks at the same time as others. None for no bound of ours.
         seconds: Usual time of one call, for deadlines; None where it is not known.
+        context_length: Most tokens that it reads; None for what the model or its profile says.
+        inputs: What it reads beside text: `image`, `audio`, `video`, `pdf`.
+        reasoning: What opens and closes a thought in its text, such as `("<think>", "</think>")`; an empty
+            first mark for models whose server opens the thought in the prompt; False if it never thinks
+            aloud; None for the marks that are known.
 
     Raises:
         PoolError: If it cannot be an expert.
@@ -79,7 +87,17 @@ def as_expert(
         token_prices=token_prices,
         seconds=seconds,
         fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
+        context_length=context_length,
+        inputs=frozenset(inputs),
+        thought_marks=marks_of(reasoning),
     )
+
+
+def marks_of(reasoning: ThoughtMarks | Literal[False] | None) -> tuple[ThoughtMarks, ...]:
+    """The marks of thoughts that are looked for."""
+    if reasoning is None:
+        return THOUGHT_MARKS
+    return (reasoning,) if reasoning else ()
 
 
 def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
@@ -154,18 +172,7 @@ def to_message(output: Any) -> AIMessage:
 def fingerprint_of(model: Any, settings: Mapping[str, Any]) -> str:
     """Identify what answers depend on, without any secret."""
     own = getattr(model, "fingerprint", None)
-    if isinstance(own, str):
-        return own
-    if isinstance(model, str):
-        seen: Any = model
-    elif isinstance(model, BaseChatModel):
-        seen = [type(model).__name__, public(dict(model._identifying_params))]
-    else:
-        seen = getattr(model, "__qualname__", type(model).__name__)
-    text = json.dumps(
-        [seen, public(settings)], sort_keys=True, default=lambda value: type(value).__name__
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return own if isinstance(own, str) else fingerprint_text([model, public(settings)])
 
 
 def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:

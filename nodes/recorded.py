@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -36,6 +36,8 @@ class RecordedChat(BaseChatModel):
     `der_scores` (its recorded qualities by name).
     """
 
+    reads_itself: ClassVar[bool] = True
+    """What was recorded is replayed as it is."""
     data: str
     """Data file with recorded candidates (JSON Lines, plain or .gz); see `der_graph.data.files`."""
     model: str

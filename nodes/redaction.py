@@ -17,6 +17,7 @@ from typing import Any
 from langchain_core.runnables import RunnableBinding, RunnableConfig
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.providers.failures import failure_of
 
 _SECRET = re.compile(r"key|token(?!s)|secret|passw|auth|credential|header|cookie", re.IGNORECASE)
 _SHORTEST_SECRET = 6  # characters; masking shorter texts would blank out ordinary words
@@ -67,7 +68,7 @@ class Guarded(RunnableBinding[Any, Any]):
             masked = mask(text, self.secrets)
             if masked == text:
                 raise
-            raise ExpertError(f"{type(error).__name__}: {masked}") from None
+            raise _guarded(error, masked) from None
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `Runnable.invoke`, with errors masked."""
@@ -108,7 +109,7 @@ class Guarded(RunnableBinding[Any, Any]):
 
     def _masked(self, result: Any) -> Any:
         if isinstance(result, Exception) and mask(str(result), self.secrets) != str(result):
-            return ExpertError(f"{type(result).__name__}: {mask(str(result), self.secrets)}")
+            return _guarded(result, mask(str(result), self.secrets))
         return result
 
 
@@ -134,6 +135,13 @@ def mask_secrets(text: str) -> str:
         if len(value) >= 8 and value in text and _SECRET.search(name)
     ]
     return _LOOKS_SECRET.sub("***", mask(text, sorted(held, key=len, reverse=True)))
+
+
+def _guarded(error: Exception, masked: str) -> ExpertError:
+    """An error without its secrets, of which it is still known what it means."""
+    shown = ExpertError(f"{type(error).__name__}: {masked}")
+    shown.failure_kind, shown.retry_after = failure_of(error)
+    return shown
 
 
 def mask(text: str, secrets: Sequence[str]) -> str:

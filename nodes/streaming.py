@@ -67,6 +67,7 @@ class Audiences:
         spent: float,
         elapsed: float,
         refused: Collection[str],
+        unable: Mapping[str, str] | None = None,
     ) -> Audience:
         """Who hears this expert; arguments as those of `RouteRules.mask`.
 
@@ -80,7 +81,9 @@ class Audiences:
         price = dict(zip(self.rules.names, self.rules.costs, strict=True))[choice]
         least = spent + (0.0 if choice in self.token_priced else price)
         answered = [*answers, _answered(choice)]
-        mask, _ = self.rules.mask(answered, context, spent=least, elapsed=elapsed, refused=refused)
+        mask, _ = self.rules.mask(
+            answered, context, spent=least, elapsed=elapsed, refused=refused, unable=unable
+        )
         return "draft" if any(mask[:-1]) else "final"
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from der_graph.errors import PoolError
 from der_graph.nodes.expert import Expert, check_name
 from der_graph.nodes.huggingface import HuggingFaceChat
-from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
-from der_graph.nodes.langchain import as_chat_runnable, bounded, fingerprint_of
+from der_graph.nodes.langchain import as_chat_runnable, bounded, fingerprint_of, marks_of
+from der_graph.nodes.providers import THINK_TAGS, THOUGHT_MARKS
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.pool.file import (
     Backend,
@@ -64,6 +64,7 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit) -> Expert:
         model = as_chat_runnable(filled_in.make_model(folder))
     prices = section.token_prices
     recorded = isinstance(section, RecordedSection)
+    remote = section if isinstance(section, LangChainSection) else None
     cost = _cost(section.cost, model, unit)
     seconds = section.seconds
     if seconds is None and unit == "seconds":
@@ -79,6 +80,9 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit) -> Expert:
         system=section.system,
         token_prices=None if prices is None else (prices.input, prices.output),
         fingerprint=fingerprint,
+        context_length=section.context_length,
+        inputs=frozenset(remote.inputs) if remote else frozenset(),
+        thought_marks=marks_of(remote.reasoning) if remote else THOUGHT_MARKS,
     )
 
 

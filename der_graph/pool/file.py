@@ -71,6 +71,8 @@ class Backend(_Section):
     """Charge by token; `cost` is then the most that one call may cost."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Usual time of one call: who would not be done before a request's deadline is not asked."""
+    context_length: int | None = Field(default=None, ge=1)
+    """Most tokens that it reads, where the model does not say: it is not asked what it cannot read."""
 
     def make_model(self, folder: Path) -> Any:
         """Make what answers: a chat model, a Runnable, or a function of the question.
@@ -112,6 +114,10 @@ class LangChainSection(Backend):
     """Passed on; write secrets as `${VARIABLE}`."""
     max_concurrency: int = Field(default=8, ge=1)
     """Most calls in flight at this model, over everything that asks it."""
+    inputs: list[Literal["image", "audio", "video", "pdf"]] = Field(default_factory=list)
+    """What it reads beside text, where LangChain's profile of the model does not say."""
+    reasoning: tuple[str, str] | Literal[False] | None = None
+    """Marks of a thought in its text; those of the known models where left out; false for none."""
 
 
 class RecordedSection(Backend):
