@@ -218,13 +218,6 @@ def _messages(given: Any) -> list[AnyMessage]:
 def _message(message: Mapping[str, Any], role: str, where: str) -> AnyMessage:
     parts = _content(message.get("content"), f"{where}.content", role)
     text = "\n".join(each["text"] for each in parts if each["type"] == "text")
-    if not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):
-        raise RequestError(
-            400,
-            "half of a surrogate pair is no text",
-            param=f"{where}.content",
-            code="invalid_value",
-        )
     if role == "tool":
         call = _typed(message, "tool_call_id", str, "a string", within=f"{where}.")
         if not call:
