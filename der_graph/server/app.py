@@ -178,15 +178,16 @@ def build_app(
         ("/readyz", readyz, "GET"),
         ("/metrics", metrics, "GET"),
     ):
-        methods = ["GET", "HEAD"] if method == "GET" else [method]
         app.add_api_route(
             path,
             endpoint,
-            methods=methods,
+            methods=[method],
             response_model=None,
             operation_id=endpoint.__name__,
             openapi_extra=BODIES.get(path),
         )
+        if method == "GET":
+            app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_error)
