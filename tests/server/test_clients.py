@@ -44,7 +44,7 @@ REPORT = Report(city="Ulm", rainy=True)
 
 
 def reply(body: dict[str, Any]) -> dict[str, Any]:
-    """A provider that does as it is asked: it calls the first tool once, and answers in the form asked for."""
+    """A provider that does as it is asked: calls the first tool once, and answers in the form asked for."""
     told = any(message["role"] == "tool" for message in body["messages"])
     if body.get("tools") and not told:
         function = body["tools"][0]["function"]
@@ -74,7 +74,7 @@ def api(address: str) -> Iterator[Any]:
         yield each
 
 
-# OpenAI's own, chat completions -----------------------------------------------------------------------------
+# OpenAI's own, chat completions ----------------------------------------------------------------------------
 
 
 def test_openai_text_and_stream(api: Any) -> None:
@@ -106,7 +106,7 @@ def test_openai_structured_output(api: Any) -> None:
     assert done.choices[0].message.parsed == REPORT
 
 
-# OpenAI's own, responses -------------------------------------------------------------------------------------
+# OpenAI's own, responses ------------------------------------------------------------------------------------
 
 
 def test_responses_text_and_stream(api: Any) -> None:
@@ -161,7 +161,7 @@ def test_responses_that_cannot_be_given(api: Any, fields: dict[str, Any], words:
         )
 
 
-# Others ------------------------------------------------------------------------------------------------------
+# Others -----------------------------------------------------------------------------------------------------
 
 
 def test_langchain(address: str) -> None:
