@@ -8,7 +8,8 @@
     ├── DataError                 a data file of another layout, or without rows
     ├── MetricError               a quality metric or reward that is unknown, or cannot give a number
     ├── CacheError                an answer cache that cannot be read or written
-    ├── QuestionError             an empty question, or one longer than any expert can read
+    ├── QuestionError             an empty question, or one that no expert can read
+    │   └── ContextLengthError    a conversation that is too long for every expert
     ├── BudgetError               a budget that not even the cheapest expert fits
     ├── ExpertError               one expert failed; the graph goes on with another
     │   └── AllExpertsFailedError    every expert that could be asked failed
@@ -25,7 +26,9 @@ without a traceback.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 
 class DERError(Exception):
@@ -64,16 +67,34 @@ class QuestionError(DERError, ValueError):
     """A question that cannot be answered: empty, or too long for every expert."""
 
 
+class ContextLengthError(QuestionError):
+    """A conversation that is longer than any expert that may be asked can read."""
+
+
 class BudgetError(DERError, ValueError):
     """A budget below the price of the cheapest expert."""
 
 
 class ExpertError(DERError, RuntimeError):
-    """An expert could not answer."""
+    """An expert could not answer.
+
+    Attributes:
+        failure_kind: What kind of failure it was, where that is known; see `der_graph.nodes.providers`.
+        retry_after: Seconds after which the provider wants to be asked again, or None.
+    """
+
+    failure_kind: Any = None
+    retry_after: float | None = None
 
 
 class AllExpertsFailedError(ExpertError):
-    """Every expert that could be asked failed, so there is no answer to give."""
+    """Every expert that could be asked failed, so there is no answer to give.
+
+    Attributes:
+        answers: The failed answers, which say why (`der_graph.state.Answer`).
+    """
+
+    answers: Sequence[Any] = ()
 
 
 class ChatModelError(DERError, ValueError):

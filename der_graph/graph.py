@@ -11,15 +11,18 @@ cache and name. The longest route is enforced by the rules, not by the recursion
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 
 from der_graph.errors import PoolError
 from der_graph.nodes.answer import answer_node
 from der_graph.nodes.approval import approval_node
-from der_graph.nodes.expert import expert_node
+from der_graph.nodes.expert import Expert, NodeCache, expert_node, unable_experts
 from der_graph.nodes.hub import (
     ANSWER_NODE,
     APPROVAL_NODE,
@@ -30,7 +33,7 @@ from der_graph.nodes.hub import (
     der_agent,
 )
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
-from der_graph.nodes.node import Node
+from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.reliability.threads import StoppableBuilder
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences
@@ -44,6 +47,32 @@ from der_graph.state import (
     Task,
 )
 
+
+class DERGraphBuilder(StoppableBuilder):
+    """A graph of experts; `compile` hands `cache_policy` of their nodes to `NodeCache`."""
+
+    cached: Mapping[str, Callable[[NodeCache], Any]]
+    """By expert's name, what makes its node with a cache."""
+
+    def compile(self, *args: Any, **settings: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """Compile the graph; see `StateGraph.compile`."""
+        given, cache = dict(self.nodes), settings.get("cache")
+        try:
+            for name, make in self.cached.items():
+                policy = given[name].cache_policy
+                if policy is None:
+                    continue
+                # LangGraph would skip the node, and write again what it wrote then.
+                spec = replace(given[name], cache_policy=None)
+                if cache is not None:
+                    spec = replace(spec, runnable=make(NodeCache(cache, policy)))
+                self.nodes[name] = spec
+            return super().compile(*args, **settings)
+        finally:
+            self.nodes.update(given)
+
+
+DEFAULT_MAX_STEPS = 4
 DEFAULT_STICKINESS = 0.05
 
 
@@ -130,11 +159,14 @@ def create_der_graph(
     template = ktp_template(_first(ktp, settings.ktp))
 
     chosen = agent_for_pool(find_agent(agent, pool), rules)
-    graph = StoppableBuilder(
+    graph = DERGraphBuilder(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )
     graph.add_node(HUB_NODE, Node(HUB_NODE, der_agent))
     graph.add_edge(START, HUB_NODE)
+    graph.cached = {
+        expert.name: partial(_cached_node, expert, template, on_error) for expert in members
+    }
     for expert in members:
         graph.add_node(
             expert.name,
@@ -166,10 +198,15 @@ def create_der_graph(
         approve_above=approve_above,
         audiences=audiences,
         unavailable=lambda: [m.name for m in members if not m.health.breaker.allows()],
+        unable=partial(unable_experts, members, template),
         on_error=on_error,
     )
     graph.add_conditional_edges(HUB_NODE, edge.node(), targets)
     return graph
+
+
+def _cached_node(expert: Expert, template: KTPTemplate, on_error: str, kept: NodeCache) -> Any:
+    return expert_node(expert, template, on_error=on_error, kept=kept)
 
 
 def _output_schema(state_schema: type[Any]) -> type[Any]:

@@ -3,9 +3,9 @@
     messages ──> question ──> [ situation -> decision -> answer ]* ──> final answer as one AIMessage
 
 Everything is built from `str`, `int`, `float`, `bool`, `list` and `dict`: no NumPy scalars (LangGraph's
-serializer refuses them), no tuples (they come back as lists). Channels are last-value and not reduced: one
-expert speaks at a time, so each step hands the whole route on, and nothing is doubled when the graph runs
-inside another one.
+serializer refuses them), no tuples (they come back as lists). Channels keep what was written last: one expert
+speaks at a time, so each step hands the whole route on, and nothing is doubled when the graph runs inside
+another one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph import MessagesState
@@ -58,6 +58,12 @@ class Answer(TypedDict):
     """Kind of the failure, a word of `der_graph.nodes.reliability.failures`; absent if it answered."""
     message_id: NotRequired[str]
     """Id of the message that its tokens had in the `messages` stream; absent if they were not in it."""
+    finish_reason: NotRequired[str]
+    """Why it ended: `stop`, `length`, `content_filter` or `tool_calls`; absent where nobody says."""
+    retry_after: NotRequired[float]
+    """Seconds after which the provider wants to be asked again; absent where it does not say."""
+    logprobs: NotRequired[dict[str, Any]]
+    """Log-probabilities of its tokens as the provider gave them; absent unless they were asked for."""
 
 
 class Decision(TypedDict):
@@ -96,26 +102,33 @@ class RouteStep(Decision):
     """The chosen expert's answer; None for END."""
 
 
+def latest(before: Any, after: Any) -> Any:
+    """Keeps what was written last: two graphs of this kind may end in one step of a graph around them."""
+    return after
+
+
 class DERState(MessagesState):
     """State of the graph. Extend it, and pass the subclass as `state_schema`, to carry fields of your own.
 
     `messages` comes from the caller; at the end the answer is added to it as one `AIMessage`. The other
-    fields are written by the graph.
+    fields are written by the graph. Several may be written in one step, as where a parent that shares this
+    state runs two graphs side by side: `messages` then has both answers, the others are those of the last
+    one.
     """
 
-    question: str
+    question: Annotated[str, latest]
     """The last human message. Experts write; callers read."""
-    question_id: str
+    question_id: Annotated[str, latest]
     """Id of that message: another one starts a new route on the same thread. Experts write; edge reads."""
-    route: list[RouteStep]
+    route: Annotated[list[RouteStep], latest]
     """The route so far. Experts and answer write; edge and callers read."""
-    knowledge: str
+    knowledge: Annotated[str, latest]
     """The earlier answers as a Knowledge Transfer Prompt; empty if there are none. Experts write."""
-    answer: str
+    answer: Annotated[str, latest]
     """The final answer. Answer node writes; experts empty it while the route is open."""
-    cost: float
+    cost: Annotated[float, latest]
     """Cost of the route so far, in the pool's unit. Experts write."""
-    refused: list[str]
+    refused: Annotated[list[str], latest]
     """Experts that a person did not approve on this route. Approval and experts write; edge reads."""
 
 
@@ -157,6 +170,10 @@ class Task(TypedDict):
     """What there is if this call fails: nothing, another expert to ask, an earlier answer."""
     insist: NotRequired[bool]
     """Ask even an expert that fails again and again: nobody else is left."""
+    settings: NotRequired[dict[str, Any]]
+    """What the experts' models are asked for (`DERContext.model_settings`); absent if nothing."""
+    attachments: NotRequired[list[dict[str, Any]]]
+    """Content blocks of the question beside its text (images, files); absent if there are none."""
 
 
 StreamTokens = Literal["all", "final", "live"]
@@ -185,6 +202,10 @@ class DERContext:
             one of their own keep it.
         stickiness: Replaces the graph's `stickiness` for this request, in [0, 1].
         stream_tokens: Replaces the graph's `stream_tokens` for this request: `all`, `final` or `live`.
+        model_settings: What the experts' models are asked for, by the names of OpenAI's protocol:
+            `temperature`, `max_tokens`, `stop`, `seed`, `tools`, `response_format` ...; see
+            `der_graph.nodes.model_settings`. An expert that cannot do what is asked (tools, images) is not
+            asked.
 
     Raises:
         BudgetError: If a value cannot be used.
@@ -199,6 +220,7 @@ class DERContext:
     ktp: str | None = None
     stickiness: float | None = None
     stream_tokens: StreamTokens | None = None
+    model_settings: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_cost", "max_steps", "cost_weight", "deadline", "stickiness"):
@@ -223,6 +245,8 @@ class DERContext:
         if self.stream_tokens not in (None, *get_args(StreamTokens)):
             allowed = ", ".join(map(repr, get_args(StreamTokens)))
             raise BudgetError(f"stream_tokens is {self.stream_tokens!r}; allowed: {allowed}")
+        if not isinstance(self.model_settings, (Mapping, type(None))):
+            raise BudgetError(f"model_settings is {self.model_settings!r}; it must be a dict")
 
 
 Phase = Literal["planning", "executing", "recovering"]

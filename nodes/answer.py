@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableConfig
 
 from der_graph.nodes.conversation import DRAFT, EXPERTS
 from der_graph.nodes.hub import ANSWER_NODE
-from der_graph.nodes.node import Node
+from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.streaming import write_event
 from der_graph.state import Answer, RouteStep, Task, answers_of, elapsed, good_answers
 
@@ -57,6 +57,8 @@ def answer_node(
             response_metadata={
                 EXPERTS: [each["expert"] for each in answers],
                 "der_cost": sum(each["cost"] for each in answers),
+                **_finish(final),
+                **({"logprobs": final["logprobs"]} if "logprobs" in final else {}),
             },
         )
         route = [*task["route"], RouteStep(**task["decision"], answer=None)]
@@ -94,6 +96,14 @@ def _chosen(
     except Exception as error:
         log.warning("the agent's choice among the answers failed (%s)", type(error).__name__)
         return -1
+
+
+def _finish(answer: Answer) -> dict[str, str]:
+    """Why an answer ended, in the words of OpenAI's protocol; nothing where nobody says."""
+    if answer.get("tool_calls"):
+        return {"finish_reason": "tool_calls"}
+    reason = answer.get("finish_reason")
+    return {} if reason is None else {"finish_reason": reason}
 
 
 def _draft(answer: Answer, message_id: str) -> AIMessage:

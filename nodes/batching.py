@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel
@@ -231,6 +231,8 @@ class BatchedChatModel(BaseChatModel):
     the model is busy are its next batch.
     """
 
+    reads_itself: ClassVar[bool] = True
+    """Puts thoughts aside and writes prompts by itself; needs no `ProviderChat` around it."""
     max_batch_size: int = 32
     _queue: RequestQueue = PrivateAttr(default_factory=RequestQueue)
 

@@ -29,6 +29,7 @@ from langchain_core.messages import (
 )
 
 from der_graph.errors import QuestionError
+from der_graph.nodes.providers.messages import has_content
 from der_graph.nodes.tools import tail_of
 
 TURN_CHARACTERS = 200
@@ -50,17 +51,12 @@ def find_question(
         The messages before; the last human message; and of those after it what `tail_of` keeps.
 
     Raises:
-        QuestionError: If there is no human message, or it has no text, or more than text.
+        QuestionError: If there is no human message, or it has no text.
     """
     for position in range(len(messages) - 1, -1, -1):
         message = messages[position]
         if isinstance(message, HumanMessage):
-            if (kind := block_beside_text(message)) is not None:
-                raise QuestionError(
-                    f"the question holds a block of type '{kind}', and agents and experts are given its text "
-                    "only; send a text, or blocks of type 'text', that say all that is asked"
-                )
-            if not message.text.strip():
+            if not message.text.strip() and not blocks_beside_text(message):
                 raise QuestionError("the question is empty; the last human message needs some text")
             return list(messages[:position]), message, tail_of(messages[position + 1 :])
     raise QuestionError(
@@ -88,11 +84,16 @@ def conversation_text(history: Sequence[BaseMessage], question: str) -> str:
 def history_for_experts(history: Sequence[AnyMessage]) -> list[AnyMessage]:
     """The conversation before the question, as its participants had it.
 
-    Drafts of earlier turns are left out (`output_mode="experts"` keeps them in `messages`). System prompts
+    Drafts of earlier turns are left out (`output_mode="experts"` keeps them in `messages`), and so are turns
+    without content, as chats leave them where an answer was stopped: providers refuse those. System prompts
     stand first, as most chat templates demand, each once: callers that send theirs with every turn of a
     thread leave one in the middle at every turn.
     """
-    kept = [message for message in history if not is_draft(message)]
+    kept = [
+        message
+        for message in history
+        if not is_draft(message) and (isinstance(message, ToolMessage) or has_content(message))
+    ]
     if not any(isinstance(message, SystemMessage) for message in kept[1:]):
         return kept
     systems = [message for message in kept if isinstance(message, SystemMessage)]
@@ -129,6 +130,12 @@ def block_beside_text(message: BaseMessage, *also: str) -> str | None:
         if kind not in ("text", *also):
             return kind
     return None
+
+
+def blocks_beside_text(message: BaseMessage) -> list[dict[str, Any]]:
+    """The content blocks of a message that its text leaves out."""
+    blocks = message.content if isinstance(message.content, list) else []
+    return [dict(each) for each in blocks if isinstance(each, dict) and each.get("type") != "text"]
 
 
 def is_draft(message: Any) -> bool:

@@ -12,23 +12,48 @@ the route.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.cache.base import BaseCache, FullKey
 from langgraph.errors import GraphBubbleUp
+from langgraph.types import CachePolicy
 
 from der_graph.errors import AllExpertsFailedError, ExpertError, PoolError
-from der_graph.nodes.charge import CallSize, Charge, TokenPrices, token_prices
+from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_messages, ktp_template
-from der_graph.nodes.node import Node
-from der_graph.nodes.quoting import writable
+from der_graph.nodes.model_settings import (
+    FORMAT_ERROR,
+    can_call_tools,
+    context_length_of,
+    equipped,
+    inputs_known,
+    inputs_of,
+    json_asked,
+    json_fault,
+    modalities,
+    schema_of,
+    wants_tools,
+    without_blocks,
+    writes_json,
+)
+from der_graph.nodes.providers import (
+    THOUGHT_MARKS,
+    ProviderChat,
+    ThoughtMarks,
+    finish_reason_of,
+    split_thought,
+)
 from der_graph.nodes.redaction import mask_secrets
 from der_graph.nodes.reliability import (
     DEFAULT_TIMEOUT,
@@ -45,7 +70,9 @@ from der_graph.nodes.reliability import (
     unless_late,
 )
 from der_graph.nodes.reliability.calls import acall, acall_task, call, runs_on_loop
+from der_graph.nodes.reliability.charge import CallSize, Charge, TokenPrices, token_prices
 from der_graph.nodes.reliability.deadline import Limit, TimeLimitError
+from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.reliability.spending import (
     TooLongError,
     can_be_bounded,
@@ -53,8 +80,9 @@ from der_graph.nodes.reliability.spending import (
     priced,
 )
 from der_graph.nodes.streaming import Listener, write_event
-from der_graph.nodes.tools import bare, calls_of, reads_tools, without_tools
+from der_graph.nodes.tools import bare, calls_of, reads_tools, rebound, without_tools
 from der_graph.nodes.values import extract_value, is_refusal, one_spelling
+from der_graph.nodes.values.quoting import writable
 from der_graph.state import END_CHOICE, Answer, RouteStep, Task, answers_of
 
 ChatRunnable = Runnable[Any, Any]
@@ -96,6 +124,11 @@ class Expert:
         health: What is known of its failures, its usual time and its threads; shared by all copies.
         skill: How often it is right, from 0 to 1, in its owner's opinion; or that for each kind of question,
             by name. The planner begins with it.
+        context_length: Most tokens that it reads, answer included for local models; None for what the
+            model or its profile says. It is not asked what it cannot read.
+        inputs: What it reads beside text: `image`, `audio`, `video`, `pdf`; what the model's profile says is
+            added.
+        thought_marks: What opens and closes a thought in its text; empty if it does not think aloud.
 
     Raises:
         PoolError: If the name, the cost or a time cannot be used.
@@ -115,6 +148,9 @@ class Expert:
     timeout: float | None = None
     health: Health = field(default_factory=Health, compare=False, repr=False)
     skill: float | Mapping[str, float] | None = None
+    context_length: int | None = None
+    inputs: frozenset[str] = frozenset()
+    thought_marks: tuple[ThoughtMarks, ...] = THOUGHT_MARKS
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -150,6 +186,10 @@ class Expert:
                     f"expert '{self.name}': skill{where} is {skill}; it is the share of questions that it "
                     "answers right, from 0 to 1"
                 )
+        if self.context_length is not None and self.context_length < 1:
+            raise PoolError(
+                f"expert '{self.name}': context_length is {self.context_length}; it must be at least 1"
+            )
 
     @cached_property
     def is_local(self) -> bool:
@@ -175,6 +215,9 @@ class Expert:
         answers: Sequence[Answer],
         ktp: KTPTemplate,
         tail: Sequence[BaseMessage] = (),
+        *,
+        attachments: Sequence[Mapping[str, Any]] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> list[BaseMessage]:
         """The messages that the expert gets for a question and the answers so far.
 
@@ -184,6 +227,8 @@ class Expert:
             answers: Earlier answers of the route.
             ktp: The graph's template, used where the expert has none of its own.
             tail: Tool calls and results after the question; models that only read text get none of those.
+            attachments: Content blocks of the question beside its text.
+            settings: What is asked of the model; see `der_graph.nodes.model_settings`.
         """
         if not reads_tools(self.model):
             history, tail = without_tools(history), ()
@@ -195,6 +240,16 @@ class Expert:
             count_tokens=getattr(self.model, "count_tokens", None),
             tail=tail,
         )
+        if inputs_known(self.model):
+            messages = without_blocks(messages, self.reads)
+        settings = settings or {}
+        at = len(_with_system(self.system, history))  # of the question
+        if attachments:
+            text = messages[at].text
+            words = [{"type": "text", "text": text}] if text.strip() else []
+            messages[at] = HumanMessage([*words, *map(dict, attachments)])
+        if schema_of(settings) is not None:
+            messages[-1] = json_asked(messages[-1], settings, answers, writes_json(self.model))
         return messages
 
     @property
@@ -214,11 +269,69 @@ class Expert:
             return self.charge.of(size)
         return Charge(self.cost, None, self.second_price).of(size)
 
-    def cache_key(self, messages: Sequence[BaseMessage]) -> str:
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """What it reads beside text."""
+        return self.inputs | inputs_of(self.model)
+
+    @property
+    def longest_prompt(self) -> int | None:
+        """Most tokens that it reads, where that is known."""
+        return self.context_length or context_length_of(self.model)
+
+    def can_read(self, messages: Sequence[BaseMessage]) -> bool:
+        """Is a prompt short enough? Counted by the model where it can, else by a cautious estimate."""
+        local = bare(self.model)
+        limit = self.longest_prompt
+        size = sum(len(message.text.encode()) + 16 for message in messages)
+        if limit is None or size < limit // 2:
+            return True  # no tokenizer makes more tokens than there are bytes
+        count = getattr(local, "count_prompt", None)
+        if count is not None:
+            return bool(count(messages) < limit)
+        return size / _BYTES_PER_TOKEN <= limit
+
+    def called_with(self, settings: Mapping[str, Any] | None) -> ChatRunnable:
+        """Its model as a request wants it called, read with care; see `nodes/providers/chat.py`."""
+        key = json.dumps(settings or {}, sort_keys=True, default=repr)
+        if key not in self._called:
+            if len(self._called) > 16:  # tools that are made anew for every call
+                self._called.clear()
+            model = equipped(self.model, settings or {})
+            with contextlib.suppress(NotImplementedError):  # a function or a graph
+                model = rebound(model, self._carefully)
+            self._called[key] = model
+        return self._called[key]
+
+    def _carefully(self, chat: BaseChatModel) -> BaseChatModel:
+        if getattr(chat, "reads_itself", False) or isinstance(chat, ProviderChat):
+            return chat
+        return ProviderChat(chat=chat, marks=self.thought_marks)
+
+    @cached_property
+    def _called(self) -> dict[str, ChatRunnable]:
+        return {}
+
+    @cached_property
+    def identity(self) -> str:
+        """What its answers depend on: its `fingerprint`, or that of its model where none was given."""
+        own = self.fingerprint or fingerprint_of(self.model, {})
+        return own or f"unknown, in this process alone: {id(self.model)}"
+
+    def cache_key(
+        self, messages: Sequence[BaseMessage], settings: Mapping[str, Any] | None = None
+    ) -> str:
         """A digest of everything that a greedy answer depends on."""
-        digest = hashlib.sha256(f"{self.name}\x00{self.fingerprint}".encode())
+        digest = hashlib.sha256(f"{self.name}\x00{self.identity}".encode())
         for message in messages:
             digest.update(f"\x00{message.type}\x01{message.text}".encode())
+            more = [message.name, calls_of(message), getattr(message, "tool_call_id", None)]
+            if isinstance(message.content, list):
+                more.append(message.content)
+            if any(more):
+                digest.update(f"\x02{json.dumps(more, sort_keys=True, default=repr)}".encode())
+        if settings:
+            digest.update(f"\x03{json.dumps(settings, sort_keys=True, default=repr)}".encode())
         return digest.hexdigest()
 
     def ask(
@@ -230,6 +343,7 @@ class Expert:
         fallback: Fallback = "none",
         insist: bool = True,
         spoken: Callable[[], bool] = lambda: False,
+        settings: Mapping[str, Any] | None = None,
     ) -> list[Answer]:
         """Ask one or many questions; many go to the model as one batch. Never raises for a failing model.
 
@@ -240,12 +354,14 @@ class Expert:
             fallback: What there is if the call fails; without any, a failure that passes is tried once more.
             insist: Ask it even though it fails again and again?
             spoken: Tells whether a token was heard.
+            settings: What is asked of the model; see `der_graph.nodes.model_settings`.
         """
         if len(prompts) != 1:
-            return self._ask_many(prompts, config, time_left)
+            return self._ask_many(prompts, config, time_left, settings)
         config = no_longer_than(self.max_answer_chars, config)
-        attempt = _Attempt(self, time_left, fallback, insist, spoken)
-        work = partial(self.model.invoke, prompts[0], config, **attempt.told)
+        model = self.called_with(settings)
+        attempt = _Attempt(self, time_left, fallback, insist, spoken, settings)
+        work = partial(model.invoke, prompts[0], config, **attempt.told)
         inline = (
             self.is_local and self.timeout is None
         )  # it has a thread of its own, and ends in time
@@ -265,18 +381,23 @@ class Expert:
         prompts: Sequence[list[BaseMessage]],
         config: RunnableConfig | None,
         time_left: float | None,
+        settings: Mapping[str, Any] | None = None,
     ) -> list[Answer]:
         start = time.perf_counter()
         config = no_longer_than(self.max_answer_chars, config)
-        told = call_limit(self.model, time_left)
+        model = self.called_with(settings)
+        told = call_limit(model, time_left)
         try:
-            results = self.model.batch(list(prompts), config, return_exceptions=True, **told)
+            results = model.batch(list(prompts), config, return_exceptions=True, **told)
         except GraphBubbleUp:
             raise
         except Exception as error:
             results = [error] * len(prompts)
         seconds = (time.perf_counter() - start) / max(1, len(prompts))
-        return [self.answer_from(unless_late(r, seconds, told), seconds) for r in results]
+        return [
+            self.answer_from(unless_late(each, seconds, told), seconds, settings=settings)
+            for each in results
+        ]
 
     async def aask(
         self,
@@ -287,33 +408,43 @@ class Expert:
         fallback: Fallback = "none",
         insist: bool = True,
         spoken: Callable[[], bool] = lambda: False,
+        settings: Mapping[str, Any] | None = None,
     ) -> Answer:
         """Ask one question without blocking the event loop; see `ask`."""
         config = no_longer_than(self.max_answer_chars, config)
-        attempt = _Attempt(self, time_left, fallback, insist, spoken)
+        model = self.called_with(settings)
+        attempt = _Attempt(self, time_left, fallback, insist, spoken, settings)
         bulkhead = self.health.bulkhead
         while True:
             with attempt:
                 if self._runs_on_loop:
-                    later = partial(self.model.ainvoke, prompt, config, **attempt.told)
+                    later = partial(model.ainvoke, prompt, config, **attempt.told)
                     # Local ones have a line of their own.
                     place = None if self.is_local else bulkhead
                     result = await acall_task(partial(attempt.amade, later), place, attempt.limit)
                 else:
-                    work = partial(self.model.invoke, prompt, config, **attempt.told)
+                    work = partial(model.invoke, prompt, config, **attempt.told)
                     result = await acall(partial(attempt.made, work), bulkhead, attempt.limit)
             answer, wait = attempt.answer(result)
             if wait is None:
                 return answer
             await asyncio.sleep(wait)
 
-    def answer_from(self, result: Any, seconds: float, *, spoken: bool = False) -> Answer:
+    def answer_from(
+        self,
+        result: Any,
+        seconds: float,
+        *,
+        spoken: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Answer:
         """Turn a model's result, or the exception that it raised, into an `Answer`.
 
         Args:
             result: What the model gave or raised.
             seconds: How long it took.
             spoken: Had a first token come?
+            settings: What was asked of the model.
         """
         if isinstance(result, TooLongError):
             result = AIMessage(result.text)
@@ -325,13 +456,18 @@ class Expert:
         if result is None:  # a user's own function that forgot to return
             return self._failed(Failure("empty", "returned nothing"), seconds)
         message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
-        text = writable(message.text.strip())[: self.max_answer_chars].strip()
+        text, fault = self._text_of(message)
         usage = getattr(message, "usage_metadata", None) or {}
         tokens_in = int(usage.get("input_tokens") or 0)
         tokens_out = int(usage.get("output_tokens") or 0)
         cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
         calls = calls_of(message)
-        error = None if text or calls else "returned an empty answer"
+        finish = finish_reason_of(message)
+        error = None if text or calls else fault or "returned an empty answer"
+        schema = schema_of(settings or {})
+        if error is None and schema is not None and not calls and finish != "length":
+            text, wrong = json_fault(text, schema)
+            error = None if wrong is None else f"{FORMAT_ERROR} ({wrong})"
         known = message.response_metadata.get("der_value")  # recorded experts know what counts
         answer = Answer(
             expert=self.name,
@@ -346,8 +482,13 @@ class Expert:
         )
         if calls:
             answer["tool_calls"] = calls
+        if finish is not None:
+            answer["finish_reason"] = finish
         if error is not None:
-            answer["failure"] = "empty"
+            refused = not text and finish == "content_filter"
+            answer["failure"] = "content_filter" if refused else "error" if text else "empty"
+        if (settings or {}).get("logprobs") and message.response_metadata.get("logprobs"):
+            answer["logprobs"] = message.response_metadata["logprobs"]
         if cached:
             answer["cached_tokens"] = cached
         version = model_version(message)
@@ -355,6 +496,15 @@ class Expert:
             answer["version"] = version
         answer["cost"] = self.cost_of(answer)
         return answer
+
+    def _text_of(self, message: BaseMessage) -> tuple[str, str | None]:
+        """What a message says without its thought; and why it says nothing, where the thought took all."""
+        text, thought = message.text.strip(), ""
+        if not getattr(bare(self.model), "reads_itself", False):
+            thought, text, _ = split_thought(text, self.thought_marks)
+        thought = thought or str(message.additional_kwargs.get("reasoning_content") or "")
+        text = writable(text)[: self.max_answer_chars].strip()
+        return text, _UNCLOSED if thought and not text else None
 
     def _failed(self, failure: Failure, seconds: float, *, spoken: bool = False) -> Answer:
         # Charged in full where the machine ran, or may have.
@@ -396,6 +546,12 @@ def size_of(answer: Answer) -> CallSize:
     )
 
 
+_BYTES_PER_TOKEN = (
+    5.0  # more than in most texts: a provider's refusal costs nothing, a wrong mask does
+)
+_UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
+
+
 def check_name(name: str) -> None:
     """Check that a name can be a node's.
 
@@ -433,7 +589,9 @@ class _Attempt:
         fallback: Fallback,
         insist: bool,
         spoken: Callable[[], bool],
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        self._settings = settings
         self._expert, self._health = expert, expert.health
         self._insist, self._spoken = insist, spoken
         self._start = time.perf_counter()
@@ -502,7 +660,9 @@ class _Attempt:
         seconds = time.perf_counter() - self._start
         result = unless_late(result, seconds, self.told)
         try:
-            answer = self._expert.answer_from(result, seconds, spoken=self._spoken())
+            answer = self._expert.answer_from(
+                result, seconds, spoken=self._spoken(), settings=self._settings
+            )
         except Exception as error:  # a message with odd metadata
             answer = self._expert.answer_from(error, seconds)
         if "failure" not in answer:
@@ -548,8 +708,66 @@ def _with_system(system: str | None, history: Sequence[BaseMessage]) -> list[Bas
     return [SystemMessage(system), *history]
 
 
+_BY_TASK: Any = (
+    CachePolicy().key_func
+)  # LangGraph's own, which finds no task twice: they hold times
+
+
+@dataclass(frozen=True)
+class NodeCache:
+    """LangGraph's node cache, for experts: what is kept is the answer, and not what the node wrote.
+
+    A node that LangGraph itself skips writes what it wrote then: an old route with an old decision. Here
+    the route goes on, with today's decision and the price that the answer had. Failed answers are not kept.
+
+    Attributes:
+        cache: The graph's cache.
+        policy: The node's. Without a `key_func` of one's own, answers are found by the whole prompt and the
+            request's settings; one that takes the task may say less, such as `lambda task: task["question"]`.
+    """
+
+    cache: BaseCache[Any]
+    policy: CachePolicy[Any]
+
+    def key(self, task: Task, expert: Expert, prompt: Sequence[BaseMessage]) -> FullKey:
+        """Where an answer is kept: apart for every expert and whatever its answers depend on."""
+        own = self.policy.key_func
+        text = expert.cache_key(prompt, task.get("settings"))
+        if own is not _BY_TASK:
+            given = own(task)
+            text = given if isinstance(given, str) else given.hex()
+        return ("der_graph", expert.name, expert.identity), text
+
+    def get(self, key: FullKey) -> Answer | None:
+        """The answer that was kept."""
+        return _again(self.cache.get([key]).get(key))
+
+    async def aget(self, key: FullKey) -> Answer | None:
+        """As `get`."""
+        return _again((await self.cache.aget([key])).get(key))
+
+    def put(self, key: FullKey, answer: Answer) -> None:
+        """Keep an answer."""
+        if answer["error"] is None:
+            self.cache.set({key: (dict(answer), self.policy.ttl)})
+
+    async def aput(self, key: FullKey, answer: Answer) -> None:
+        """As `put`."""
+        if answer["error"] is None:
+            await self.cache.aset({key: (dict(answer), self.policy.ttl)})
+
+
+def _again(found: Any) -> Answer | None:
+    """An answer that took no time now."""
+    return None if found is None else cast(Answer, {**found, "seconds": 0.0})
+
+
 def expert_node(
-    expert: Expert, ktp: KTPTemplate = TEMPLATES["default"], *, on_error: str = "continue"
+    expert: Expert,
+    ktp: KTPTemplate = TEMPLATES["default"],
+    *,
+    on_error: str = "continue",
+    kept: NodeCache | None = None,
 ) -> Runnable[Task, dict[str, Any]]:
     """Make the graph node of an expert.
 
@@ -559,6 +777,7 @@ def expert_node(
         on_error: `continue` records a failure in the route and lets the agent choose again; `raise` raises
             `ExpertError`, for graphs whose owner prefers LangGraph's own retries (by default those leave
             out errors of this kind: `RetryPolicy(retry_on=ExpertError)`).
+        kept: Answers that were given before, where LangGraph's node cache is used; see `NodeCache`.
 
     Returns:
         A runnable from the edge's `Task` to a state update, synchronous and asynchronous.
@@ -569,15 +788,28 @@ def expert_node(
 
     def before(task: Task) -> list[BaseMessage]:
         answers = answers_of(task["route"])
-        tail = task.get("tail", [])  # not in tasks of older checkpoints
-        return expert.prompt(task["messages"], task["question"], answers, template(task), tail)
+        return expert.prompt(
+            task["messages"],
+            task["question"],
+            answers,
+            template(task),
+            task.get("tail", []),  # not in tasks of older checkpoints
+            attachments=task.get("attachments", ()),
+            settings=task.get("settings"),
+        )
+
+    def how(task: Task) -> dict[str, Any]:
+        return {"time_left": task.get("time_left"), "settings": task.get("settings")}
 
     def after(
         task: Task, answer: Answer, listener: Listener, config: RunnableConfig
     ) -> dict[str, Any]:
         listener.close()
         if answer["error"] is not None and on_error == "raise":
-            raise ExpertError(f"expert '{expert.name}': {answer['error']}")
+            error = ExpertError(f"expert '{expert.name}': {answer['error']}")
+            error.failure_kind = answer.get("failure")
+            error.retry_after = answer.get("retry_after")
+            raise error
         if answer["error"] is not None and listener.shown:
             raise _broken_off(expert.name, answer["error"], task.get("fallback", "none"))
         if answer["error"] is None and (seen := listener.message_id(answer["text"])):
@@ -601,12 +833,19 @@ def expert_node(
             "fallback": task.get("fallback", "none"),
             "insist": task.get("insist", True),
             "spoken": lambda: listener.spoken,
+            "settings": task.get("settings"),
         }
 
     def ask(task: Task, config: RunnableConfig) -> dict[str, Any]:
         listener = Listener(task, expert, config)
         try:
-            (answer,) = expert.ask([before(task)], listener.config, **terms(task, listener))
+            prompt = before(task)
+            key = None if kept is None else kept.key(task, expert, prompt)
+            answer = None if kept is None or key is None else kept.get(key)
+            if answer is None:
+                (answer,) = expert.ask([prompt], listener.config, **terms(task, listener))
+                if kept is not None and key is not None:
+                    kept.put(key, answer)
         finally:
             listener.close()
         return after(task, answer, listener, config)
@@ -620,7 +859,12 @@ def expert_node(
                 )
             else:
                 prompt = before(task)
-            answer = await expert.aask(prompt, listener.config, **terms(task, listener))
+            key = None if kept is None else kept.key(task, expert, prompt)
+            answer = None if kept is None or key is None else await kept.aget(key)
+            if answer is None:
+                answer = await expert.aask(prompt, listener.config, **terms(task, listener))
+                if kept is not None and key is not None:
+                    await kept.aput(key, answer)
         finally:
             listener.close()
         return after(task, answer, listener, config)
@@ -636,3 +880,40 @@ def _broken_off(name: str, error: str, fallback: Fallback) -> ExpertError:
         f"expert '{name}' broke off in mid-answer, when its first words had been streamed ({error}); ask "
         "again without stream_tokens='live' to get another answer in its place"
     )
+
+
+def unable_experts(experts: Sequence[Expert], ktp: KTPTemplate, task: Task) -> dict[str, str]:
+    """The experts that need not be asked, by name, and why: `no_tools`, `no_inputs` or `context_length`.
+
+    Args:
+        experts: The pool.
+        ktp: The graph's template.
+        task: What is asked; its decision is not looked at.
+    """
+    settings, attachments = task.get("settings") or {}, task.get("attachments") or []
+    wants = modalities([HumanMessage(list(attachments))]) if attachments else set()
+    answers = answers_of(task["route"])
+    texts = [task["question"], *(answer["text"] for answer in answers)]
+    texts += [message.text for message in (*task["messages"], *task["tail"])]
+    size = sum(map(len, texts))
+    found = {}
+    for expert in experts:
+        limit = expert.longest_prompt
+        if wants_tools(settings) and not can_call_tools(expert.model):
+            found[expert.name] = "no_tools"
+        elif wants - expert.reads:
+            found[expert.name] = "no_inputs"
+        elif limit is not None and 4 * size > limit // 4:  # else there is nothing to count
+            template = ktp if not task.get("ktp") else ktp_template(task["ktp"])
+            prompt = expert.prompt(
+                task["messages"],
+                task["question"],
+                answers,
+                template,
+                task["tail"],
+                attachments=attachments,
+                settings=settings,
+            )
+            if not expert.can_read(prompt):
+                found[expert.name] = "context_length"
+    return found

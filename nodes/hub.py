@@ -24,8 +24,9 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 from langgraph.types import Send
 
-from der_graph.errors import AgentError
+from der_graph.errors import AgentError, QuestionError
 from der_graph.nodes.conversation import (
+    blocks_beside_text,
     conversation_text,
     find_question,
     history_for_experts,
@@ -33,11 +34,12 @@ from der_graph.nodes.conversation import (
     without_handovers,
 )
 from der_graph.nodes.ktp import ktp_template
-from der_graph.nodes.node import Node
+from der_graph.nodes.model_settings import check_settings
 from der_graph.nodes.reliability import Bulkhead, Fallback, describe_error
 from der_graph.nodes.reliability.bulkhead import SIZE
 from der_graph.nodes.reliability.calls import acall, call
 from der_graph.nodes.reliability.deadline import Limit
+from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences, DecisionRun, write_event
 from der_graph.state import (
@@ -56,6 +58,9 @@ from der_graph.state import (
 )
 
 log = logging.getLogger("der_graph.agent")
+
+Unable = Callable[[Task], dict[str, str]]
+"""Experts that cannot answer a task, by name, and why: `no_tools`, `no_inputs`, `context_length`."""
 
 ANSWER_NODE = "answer"
 APPROVAL_NODE = "der_approval"
@@ -143,6 +148,7 @@ class DecisionEdge:
         approve_above: Dearer experts are sent to the approval node first; None for none.
         audiences: Decides who hears an expert; everybody if left out.
         unavailable: Gives the experts that fail again and again.
+        unable: Says which experts cannot answer, and why; nobody if left out.
         on_error: `continue`: where the agent fails, the answer that is there counts, or a rule decides;
             `raise`: its error ends the run.
     """
@@ -156,6 +162,7 @@ class DecisionEdge:
         approve_above: float | None = None,
         audiences: Audiences | None = None,
         unavailable: Callable[[], Collection[str]] = frozenset,
+        unable: Unable | None = None,
         on_error: str = "continue",
     ) -> None:
         self.agent = agent
@@ -165,6 +172,7 @@ class DecisionEdge:
         self.prices = dict(zip(rules.names, rules.costs, strict=True))
         self.audiences = audiences or Audiences(rules)
         self.unavailable = unavailable
+        self.unable = unable
         self.on_error = on_error
         self.bulkhead = Bulkhead(untried=SIZE)
 
@@ -281,6 +289,28 @@ class DecisionEdge:
         if context.ktp is not None:
             ktp_template(context.ktp)  # a wrong name is said now, and not after a decision
         taken = elapsed(route)
+        attachments = blocks_beside_text(message)
+        asked = check_settings(context.model_settings)
+        task: dict[str, Any] = {
+            "messages": history,
+            "tail": tail,
+            "question": question,
+            "question_id": question_id,
+            "route": route,
+            "refused": refused,
+            "ktp": context.ktp,
+        }
+        if asked:
+            task["settings"] = asked
+        if attachments:
+            task["attachments"] = attachments
+        cannot = {} if self.unable is None else self.unable(cast(Task, task))
+        if attachments and all(cannot.get(name) == "no_inputs" for name in self.rules.names):
+            raise QuestionError(
+                f"the question holds a block of type '{attachments[0].get('type', '?')}', and the experts "
+                "read its text only; send a text, or blocks of type 'text', that say all that is asked, or "
+                "say in the pool which expert reads more (inputs: [image])"
+            )
         situation = {
             "question": question,
             "conversation": conversation_text(history, question),
@@ -289,6 +319,7 @@ class DecisionEdge:
             "elapsed": taken,
             "refused": refused,
             "unavailable": sorted(self.unavailable()),
+            "unable": cannot,
             "last_experts": last_experts(history),
             "stickiness": self.stickiness if context.stickiness is None else context.stickiness,
             "context": context,
@@ -298,15 +329,6 @@ class DecisionEdge:
             "steps_left": self.rules.steps(context.max_steps)
             - len(good_answers(answers_of(route))),
             "time_left": None if context.deadline is None else context.deadline - taken,
-        }
-        task = {
-            "messages": history,
-            "tail": tail,
-            "question": question,
-            "question_id": question_id,
-            "route": route,
-            "refused": refused,
-            "ktp": context.ktp,
         }
         return Asked(situation, task)
 
@@ -328,6 +350,7 @@ class DecisionEdge:
                 elapsed=seen["elapsed"],
                 refused=seen["refused"],
                 unavailable=seen["unavailable"],
+                unable=seen["unable"],
             ),
             fallback=fallback,
             insist=choice in seen["unavailable"],
@@ -436,6 +459,7 @@ def opened(rules: RouteRules, situation: dict[str, Any]) -> Opened:
         elapsed=taken,
         refused=situation["refused"],
         unavailable=situation["unavailable"],
+        unable=situation.get("unable"),
     )
     seen = Situation(
         question=situation["conversation"],

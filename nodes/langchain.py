@@ -15,7 +15,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -23,15 +23,16 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
-from der_graph.nodes.charge import TokenPrices
 from der_graph.nodes.expert import MAX_ANSWER_CHARS, ChatRunnable, Expert
 from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.providers import THOUGHT_MARKS, ThoughtMarks
 from der_graph.nodes.redaction import Guarded, mask, secrets_in
 from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, describe_error, in_thread
 from der_graph.nodes.reliability.calls import ExpertExitError
+from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.nodes.tools import bare, rebound
 
 
@@ -52,6 +53,9 @@ def as_expert(
     second_price: float = 0.0,
     timeout: float | None = None,
     skill: float | Mapping[str, float] | None = None,
+    context_length: int | None = None,
+    inputs: Sequence[str] = (),
+    reasoning: ThoughtMarks | Literal[False] | None = None,
 ) -> Expert:
     """Make an expert of anything that can answer.
 
@@ -78,6 +82,11 @@ def as_expert(
         timeout: Longest time of one call in seconds; infinity for no limit. None for 120, and for no limit
             of ours on models that run in this process.
         skill: How often it is right, from 0 to 1, or that for each kind of question; for the planner.
+        context_length: Most tokens that it reads; None for what the model or its profile says.
+        inputs: What it reads beside text: `image`, `audio`, `video`, `pdf`.
+        reasoning: What opens and closes a thought in its text, such as `("<think>", "</think>")`; an empty
+            first mark for models whose server opens the thought in the prompt; False if it never thinks
+            aloud; None for the marks that are known.
 
     Clients that would ask again by themselves are told not to: another expert answers sooner. One that was
     made with `max_retries=...` keeps it.
@@ -100,7 +109,17 @@ def as_expert(
         timeout=timeout,
         skill=skill,
         fingerprint=fingerprint_of(model, settings or {}) if fingerprint is None else fingerprint,
+        context_length=context_length,
+        inputs=frozenset(inputs),
+        thought_marks=marks_of(reasoning),
     )
+
+
+def marks_of(reasoning: ThoughtMarks | Literal[False] | None) -> tuple[ThoughtMarks, ...]:
+    """The marks of thoughts that are looked for."""
+    if reasoning is None:
+        return THOUGHT_MARKS
+    return (reasoning,) if reasoning else ()
 
 
 def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:

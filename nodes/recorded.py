@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -24,7 +24,7 @@ from pydantic import PrivateAttr
 from der_graph.errors import ExpertError
 from der_graph.nodes.huggingface.weights import path_digest
 from der_graph.nodes.ktp import estimate_tokens
-from der_graph.nodes.quoting import neutralize
+from der_graph.nodes.values.quoting import neutralize
 
 if TYPE_CHECKING:
     from der_graph.data import Candidate
@@ -37,6 +37,8 @@ class RecordedChat(BaseChatModel):
     `der_scores` (its recorded qualities by name).
     """
 
+    reads_itself: ClassVar[bool] = True
+    """What was recorded is replayed as it is."""
     data: str
     """Data file with recorded candidates (JSON Lines, plain or .gz); see `der_graph.data.files`."""
     model: str

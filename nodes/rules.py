@@ -14,8 +14,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError, UnknownExpertError
-from der_graph.nodes.charge import Charge
+from der_graph.errors import (
+    AllExpertsFailedError,
+    BudgetError,
+    ContextLengthError,
+    PoolError,
+    QuestionError,
+    ToolsNotSupportedError,
+    UnknownExpertError,
+)
+from der_graph.nodes.reliability.charge import Charge
 from der_graph.nodes.values import is_refusal
 from der_graph.state import Answer, DERContext, good_answers
 
@@ -88,6 +96,7 @@ class RouteRules:
         elapsed: float = 0.0,
         refused: Collection[str] = (),
         unavailable: Collection[str] = (),
+        unable: Mapping[str, str] | None = None,
     ) -> tuple[list[bool], str]:
         """Which choices are allowed after these answers.
 
@@ -99,15 +108,19 @@ class RouteRules:
             refused: Experts that a person did not approve.
             unavailable: Experts that fail again and again. They are asked all the same where there is no
                 answer yet and nobody else.
+            unable: Experts that cannot answer, by name, and why: `no_tools`, `no_inputs`, `context_length`.
 
         Returns:
             One bool per expert in order, END last; and the reason if only END is left (`max_steps`,
-            `deadline`, `no_expert_left`, `not_allowed`, `not_approved`, `max_cost`, `unavailable`), else
-            `agent`.
+            `deadline`, `no_expert_left`, `not_allowed`, `not_approved`, `max_cost`, `unavailable`, or one of
+            `unable`), else `agent`.
 
         Raises:
             BudgetError: If the bounds leave no expert and there is no answer yet.
             AllExpertsFailedError: If no expert is left and none has answered.
+            ContextLengthError: If there is no answer and nobody is left who can read the question.
+            ToolsNotSupportedError: The same, of those who can call tools.
+            QuestionError: The same, of those who can read images or files.
             UnknownExpertError: If the request names an expert that is not in the pool.
         """
         if not self.names:
@@ -128,12 +141,16 @@ class RouteRules:
             reason = "no_expert_left"
         before = left
         # Each bound narrows what the ones before it left; the first that leaves nothing is the reason.
-        for bound, fits in self._bounds(context, spent, elapsed, refused):
+        bounds = [
+            *_abilities(self.names, unable or {}),
+            *self._bounds(context, spent, elapsed, refused),
+        ]
+        for bound, fits in bounds:
             if left:
                 before, left = left, [i for i in left if fits(i)]
                 reason = reason if left else bound
         if not good and not left:
-            self._raise_no_answer(failed, context, reason, before)
+            self._raise_no_answer(answers, context, reason, before)
         if unavailable and left:
             there = [i for i in left if self.names[i] not in unavailable]
             if there or good:
@@ -171,21 +188,38 @@ class RouteRules:
 
     def _raise_no_answer(
         self,
-        failed: Mapping[str, str | None],
+        answers: Sequence[Answer],
         context: DERContext,
         reason: str,
         before: Sequence[int],
     ) -> NoReturn:
-        if failed:
-            causes = "; ".join(f"{name}: {error}" for name, error in failed.items())
-            raise AllExpertsFailedError(f"no expert could answer ({causes})")
+        if failed := [answer for answer in answers if answer["error"] is not None]:
+            causes = "; ".join(f"{answer['expert']}: {answer['error']}" for answer in failed)
+            error = AllExpertsFailedError(f"no expert could answer ({causes})")
+            error.answers = failed
+            raise error
+        names = ", ".join(self.names[i] for i in before)
+        if reason == "context_length":
+            raise ContextLengthError(
+                "the conversation is longer than the experts that may be asked can read "
+                f"({names}); shorten it"
+            )
+        if reason == "no_tools":
+            raise ToolsNotSupportedError(
+                f"these experts cannot call tools: {names}. Tools need an expert that is a chat model with "
+                "`bind_tools` (backend: langchain)"
+            )
+        if reason == "no_inputs":
+            raise QuestionError(
+                f"these experts read text only, and not what else the question holds: {names}; send a text, "
+                "or say in the pool what an expert reads (`inputs: [image]`)"
+            )
         if reason == "not_allowed":
             raise BudgetError(
                 "allowed_experts and forbidden_experts leave no expert to ask; "
                 f"the pool has: {', '.join(self.names)}"
             )
         if reason == "not_approved":
-            names = ", ".join(self.names[i] for i in before)
             raise BudgetError(f"no expert is left to ask: none was approved of {names}")
         if reason == "deadline":
             known = [i for i in before if self.seconds and self.seconds[i] is not None]
@@ -208,6 +242,17 @@ class RouteRules:
             f"max_cost={context.max_cost} does not pay for a single call: the cheapest expert is "
             f"'{self.names[cheapest]}' at {self.costs[cheapest]:g}; raise max_cost to at least that"
         )
+
+
+def _abilities(
+    names: Sequence[str], unable: Mapping[str, str]
+) -> list[tuple[str, Callable[[int], bool]]]:
+    """A bound for each reason why experts cannot answer."""
+
+    def bound(reason: str) -> tuple[str, Callable[[int], bool]]:
+        return reason, lambda i: unable.get(names[i]) != reason
+
+    return [bound(reason) for reason in sorted(set(unable.values()), reverse=True)]
 
 
 _NO_BOUNDS = DERContext()

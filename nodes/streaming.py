@@ -45,10 +45,10 @@ from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import PoolError
-from der_graph.nodes.quoting import writable
 from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import RouteRules
+from der_graph.nodes.values.quoting import writable
 from der_graph.state import END_CHOICE, Answer, Audience, DERContext, StreamTokens, Task
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class Audiences:
         elapsed: float,
         refused: Collection[str] = (),
         unavailable: Collection[str] = (),
+        unable: Mapping[str, str] | None = None,
     ) -> Audience:
         """Who hears this expert; arguments as those of `RouteRules.mask`, and what there is if it fails.
 
@@ -117,6 +118,7 @@ class Audiences:
             elapsed=elapsed,
             refused=refused,
             unavailable=unavailable,
+            unable=unable,
         )
         return "draft" if any(mask[:-1]) else "final"
 

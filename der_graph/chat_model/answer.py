@@ -1,6 +1,7 @@
 """A finished route as the answer of one chat model: whole, or in pieces while the route goes on.
 
-    state of the graph ──answer_of──> AIMessage: text, tool calls, summed usage; route and cost as metadata
+    state of the graph ──answer_of──> AIMessage: text, tool calls; route, cost and tokens as metadata
+    AIMessage ──counted──> the same with the summed usage
     parts of its stream ──AnswerStream──> events for the tracers, chunks of the answer
 
 Drafts never get into the chunks. The tokens of an expert do, as they come, where the graph knows that no
@@ -12,9 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 
@@ -30,7 +31,7 @@ STREAM_MODES = ["messages", "custom", "values"]
 def answer_of(
     state: Mapping[str, Any], *, model_name: str, cost_unit: str, stop: Sequence[str] = ()
 ) -> AIMessage:
-    """The answer of a finished route as one message.
+    """The answer of a finished route as one message, without the tokens used; see `counted`.
 
     Args:
         state: What the graph gave back.
@@ -41,25 +42,49 @@ def answer_of(
     final, route = state["messages"][-1], state["route"]
     answers = answers_of(route)
     text = cut_at_stop(final.text, stop)
-    tokens_in = sum(answer["input_tokens"] for answer in answers)
-    tokens_out = sum(answer["output_tokens"] for answer in answers)
-    usage = UsageMetadata(
-        input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
-    )
+    finish = final.response_metadata.get("finish_reason", "stop")
+    if text != final.text:
+        finish = "stop"
     return AIMessage(
         content=text,
         tool_calls=final.tool_calls,
-        usage_metadata=usage if tokens_in + tokens_out else None,  # no expert says
         response_metadata={
             "model_name": model_name,
-            "finish_reason": "tool_calls" if final.tool_calls else "stop",
+            "finish_reason": finish,
             EXPERTS: [answer["expert"] for answer in answers],
             "der_route": [_brief(step) for step in route],
             "der_usage": _by_expert(answers),
             "der_cost": sum(answer["cost"] for answer in answers),
             "der_cost_unit": cost_unit,
+            **(
+                {"logprobs": final.response_metadata["logprobs"]}
+                if "logprobs" in final.response_metadata
+                else {}
+            ),
         },
     )
+
+
+Message = TypeVar("Message", bound=BaseMessage)
+
+
+def counted(message: Message) -> Message:
+    """A copy of an answer with the tokens that all experts used, where any of them says.
+
+    Callbacks and traces see the experts' runs below the model's, each with its tokens, and add up what they
+    see. So the model's own run has none, and the caller gets the sum.
+    """
+    by_expert = message.response_metadata.get("der_usage")
+    if not by_expert:
+        return message
+    tokens_in = sum(each["input_tokens"] for each in by_expert.values())
+    tokens_out = sum(each["output_tokens"] for each in by_expert.values())
+    if not tokens_in + tokens_out:
+        return message
+    usage = UsageMetadata(
+        input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
+    )
+    return message.model_copy(update={"usage_metadata": usage})
 
 
 def _brief(step: RouteStep) -> dict[str, Any]:
@@ -124,7 +149,7 @@ class AnswerStream:
         return shown
 
     def close(self, answer: AIMessage) -> Iterator[AIMessageChunk]:
-        """The chunks that are still missing of the whole answer; the last has usage and metadata.
+        """The chunks that are still missing of the whole answer; the last has the metadata.
 
         Raises:
             ExpertError: If the expert failed after its first words had been shown.
@@ -145,7 +170,6 @@ class AnswerStream:
                 )
                 for index, call in enumerate(answer.tool_calls)
             ],
-            usage_metadata=answer.usage_metadata,
             response_metadata=answer.response_metadata,
             chunk_position="last",
         )

@@ -15,21 +15,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import (
+    JsonOutputKeyToolsParser,
+    PydanticToolsParser,
+)
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableMap,
+    RunnablePassthrough,
+)
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
-from der_graph.chat_model.answer import STREAM_MODES, AnswerStream, answer_of
+from der_graph.chat_model.answer import STREAM_MODES, AnswerStream, answer_of, counted
 from der_graph.chat_model.runs import (
     RUNS,
     adispatch,
@@ -42,18 +52,18 @@ from der_graph.chat_model.runs import (
 )
 from der_graph.chat_model.settings import (
     CONTEXT_FIELDS,
-    SAMPLING,
-    Equipment,
+    MODEL_FIELDS,
     Request,
     agent_fingerprint,
     check_names,
-    equipped,
     request_of,
 )
-from der_graph.errors import ChatModelError
+from der_graph.errors import ChatModelError, ToolsNotSupportedError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.batching import expected_calls
 from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.ktp import estimate_tokens
+from der_graph.nodes.model_settings import can_call_tools
 from der_graph.policies.agent.batched import BatchedAgent
 from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool, as_pool, load_pool
@@ -74,14 +84,26 @@ class BaseChatDER(BaseChatModel):
     is the planner where the pool names none."""
     model_name: str = "der"
     """Name in traces and in `response_metadata`."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of a route where the call gives no others, by the names of `DERContext`."""
+    max_cost: float | None = None
+    """Budget of a route; this and the next seven as in `DERContext`, where the call gives no others."""
+    max_steps: int | None = None
+    cost_weight: float | None = None
+    deadline: float | None = None
+    allowed_experts: Any = None
+    forbidden_experts: Any = None
+    ktp: str | None = None
+    stickiness: float | None = None
     temperature: float | None = None
-    """Handed on to experts that are chat models, in place of their own."""
+    """Handed on to experts that are chat models, in place of their own; so are the next seven."""
+    top_p: float | None = None
     max_tokens: int | None = None
-    """Longest answer of each such expert, in place of its own."""
+    """Longest answer of each such expert."""
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    reasoning_effort: str | None = None
     stop: list[str] | None = None
-    """Texts that end the answer and are not part of it. Drafts are not cut."""
+    """Texts that end the answer and are not part of it."""
     timeout: float | None = None
     """LangChain's word for `deadline`: seconds for the whole route."""
     streaming: bool = False
@@ -91,17 +113,18 @@ class BaseChatDER(BaseChatModel):
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
     """Without effect, as experts have their own; taken for code that builds any chat model."""
 
-    _graphs: dict[Equipment, Any] = PrivateAttr(default_factory=dict)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _graph: Any = PrivateAttr(default=None)
     _deciding: Any = PrivateAttr(default=None)
     _agent_fingerprint: str = PrivateAttr(default="")
 
     def __init__(self, **given: Any) -> None:
         """Load pool and agent where they are named, and check all settings."""
         # Here and not in validators: pydantic would wrap the errors in its own.
-        check_names(list(given), {*type(self).model_fields, *CONTEXT_FIELDS})
-        route = {name: given.pop(name) for name in CONTEXT_FIELDS if name in given}
-        given["settings"] = {**(given.get("settings") or {}), **route}
+        given = {**(given.pop("settings", None) or {}), **given}
+        check_names(list(given), set(type(self).model_fields))
+        if "max_completion_tokens" in given:
+            given["max_tokens"] = given.pop("max_completion_tokens")
+        request_of({}, {name: given[name] for name in _ROUTE if name in given}, None)
         super().__init__(**given)
         if self.experts is not None:
             if not isinstance(self.pool, str) or self.pool != "demo":
@@ -115,21 +138,21 @@ class BaseChatDER(BaseChatModel):
         trained = hasattr(self.agent, "save_pretrained")
         self._deciding = BatchedAgent(self.agent) if trained else self.agent
         self._request(None, {})
-        self._graph(Equipment())
+        graph = create_der_graph(self.pool, agent=self._deciding)
+        self._graph = graph.compile(checkpointer=False, name="der")
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
+        """A copy of the settings over the same pool and agent, which may hold models in memory."""
+        return self.model_copy()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of a route that were given, by the names of `DERContext`."""
+        given = {name: getattr(self, name) for name in CONTEXT_FIELDS}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _request(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> Request:
-        own = {name: getattr(self, name) for name in (*SAMPLING, "stop", "timeout")}
-        return request_of({**own, **self.settings}, given, stop)
-
-    def _graph(self, equipment: Equipment) -> Any:
-        """The compiled graph over experts that are called in a certain way."""
-        with self._lock:
-            if equipment not in self._graphs:
-                if len(self._graphs) > 16:  # tools that are made anew for every call
-                    self._graphs.clear()
-                graph = create_der_graph(equipped(self.pool, equipment), agent=self._deciding)
-                self._graphs[equipment] = graph.compile(checkpointer=False, name="der")
-            return self._graphs[equipment]
+        return request_of({name: getattr(self, name) for name in _ROUTE}, given, stop)
 
     def _answer(self, state: Mapping[str, Any], request: Request) -> AIMessage:
         unit = self.pool.settings.cost_unit
@@ -154,7 +177,7 @@ class BaseChatDER(BaseChatModel):
             "max_steps": settings.max_steps,
             "repeat_experts": settings.repeat_experts,
             "agent": self._agent_fingerprint,
-            **{name: getattr(self, name) for name in (*SAMPLING, "stop", "timeout")},
+            **{name: getattr(self, name) for name in (*MODEL_FIELDS, "timeout")},
             **self.settings,
         }
 
@@ -180,6 +203,9 @@ class BaseChatDER(BaseChatModel):
         if stops:
             given["ls_stop"] = list(stops)
         return given
+
+
+_ROUTE = (*CONTEXT_FIELDS, *MODEL_FIELDS, "timeout")
 
 
 class ChatDER(BaseChatDER):
@@ -227,9 +253,8 @@ class ChatDER(BaseChatDER):
     ) -> ChatResult:
         config = nested(run_manager, kwargs.pop(RUNS, None))
         request = self._request(stop, kwargs)
-        graph = self._graph(request.equipment)
         with apart():
-            state = graph.invoke(input_of(messages), config, context=request.context)
+            state = self._graph.invoke(input_of(messages), config, context=request.context)
         return ChatResult(generations=[ChatGeneration(message=self._answer(state, request))])
 
     async def _agenerate(
@@ -241,9 +266,8 @@ class ChatDER(BaseChatDER):
     ) -> ChatResult:
         config = nested(run_manager, kwargs.pop(RUNS, None))
         request = self._request(stop, kwargs)
-        graph = self._graph(request.equipment)
         with apart():
-            state = await graph.ainvoke(input_of(messages), config, context=request.context)
+            state = await self._graph.ainvoke(input_of(messages), config, context=request.context)
         return ChatResult(generations=[ChatGeneration(message=self._answer(state, request))])
 
     def _stream(
@@ -256,7 +280,7 @@ class ChatDER(BaseChatDER):
         config = nested(run_manager, kwargs.pop(RUNS, None))
         request = self._request(stop, kwargs)
         answer, parts = AnswerStream(live=not request.stop), self._parts(messages, request, config)
-        with contextlib.closing(self._graph(request.equipment).stream(**parts)) as source:
+        with contextlib.closing(self._graph.stream(**parts)) as source:
             with apart():
                 part = next(source, None)
             while part is not None:
@@ -277,7 +301,7 @@ class ChatDER(BaseChatDER):
         config = nested(run_manager, kwargs.pop(RUNS, None))
         request = self._request(stop, kwargs)
         answer, parts = AnswerStream(live=not request.stop), self._parts(messages, request, config)
-        async with contextlib.aclosing(self._graph(request.equipment).astream(**parts)) as source:
+        async with contextlib.aclosing(self._graph.astream(**parts)) as source:
             with apart():
                 part = await anext(source, None)
             while part is not None:
@@ -300,6 +324,10 @@ class ChatDER(BaseChatDER):
             "stream_mode": STREAM_MODES,
         }
 
+    def get_token_ids(self, text: str) -> list[int]:
+        """As many numbers as a text has tokens, by estimate: each expert has a tokenizer of its own."""
+        return list(range(estimate_tokens(text)))
+
     # What LangChain calls ---------------------------------------------------------------------------------
 
     def stream(
@@ -312,7 +340,8 @@ class ChatDER(BaseChatDER):
     ) -> Iterator[AIMessageChunk]:
         """Stream the answer; decisions and drafts are custom events (`astream_events`)."""
         config, kwargs[RUNS] = stream_config(config, asynchronous=False)
-        yield from super().stream(input, config, stop=stop, **kwargs)
+        for chunk in super().stream(input, config, stop=stop, **kwargs):
+            yield counted(chunk)
 
     async def astream(
         self,
@@ -328,7 +357,15 @@ class ChatDER(BaseChatDER):
             super().astream(input, config, stop=stop, **kwargs)  # type: ignore[type-var]
         ) as chunks:
             async for chunk in chunks:
-                yield chunk
+                yield counted(chunk)
+
+    def generate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """Answer conversations; see `BaseChatModel.generate`."""
+        return _counted(super().generate(*args, **kwargs))
+
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """Answer conversations without blocking the event loop; see `BaseChatModel.agenerate`."""
+        return _counted(await super().agenerate(*args, **kwargs))
 
     def batch(
         self,
@@ -363,28 +400,121 @@ class ChatDER(BaseChatDER):
         self,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
-        tool_choice: str | None = None,
+        tool_choice: Any = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        response_format: Any = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Let every expert call tools; the calls of the last expert's answer come out.
+        """Let experts call tools; the calls of the last expert's answer come out.
+
+        Experts that cannot call tools are not asked.
 
         Args:
             tools: As in any chat model.
-            tool_choice: A tool's name, `auto` or `any`.
-            kwargs: Passed on to each expert's own `bind_tools`, such as `strict`.
+            tool_choice: A tool's name, `auto`, `any` or `none`.
+            strict: Should calls fit the tools' schemas exactly, where a provider can see to it?
+            parallel_tool_calls: May one answer call several tools?
+            response_format: The form of the answer; see `der_graph.nodes.model_settings`.
+            kwargs: Passed on to each expert's own `bind_tools`.
 
         Raises:
-            ToolsNotSupportedError: If an expert cannot call tools; names all that cannot.
+            ToolsNotSupportedError: If no expert can call tools.
         """
-        bound: dict[str, Any] = {"tools": [convert_to_openai_tool(tool) for tool in tools]}
-        if "ls_structured_output_format" in kwargs:  # for traces
-            bound["ls_structured_output_format"] = kwargs.pop("ls_structured_output_format")
-        if tool_choice is not None:
-            bound["tool_choice"] = tool_choice
+        if response_format is not None and strict is None:
+            strict = True  # providers that take both demand it
+        bound: dict[str, Any] = {
+            "tools": [convert_to_openai_tool(tool, strict=strict) for tool in tools],
+            "tool_choice": tool_choice,
+            "strict": strict,
+            "parallel_tool_calls": parallel_tool_calls,
+            "response_format": response_format,
+            "ls_structured_output_format": kwargs.pop("ls_structured_output_format", None),
+            "tool_settings": kwargs or None,
+        }
+        if tools and not any(can_call_tools(expert.model) for expert in self.pool):
+            raise ToolsNotSupportedError(
+                f"these experts cannot call tools: {', '.join(self.pool.names)}. Tools, and structured "
+                "output, need an expert that is a chat model with `bind_tools` (backend: langchain)"
+            )
+        return self.bind(**{name: value for name, value in bound.items() if value is not None})
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Literal["function_calling", "json_schema", "json_mode"] = "function_calling",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answers as objects of a schema; see `BaseChatModel.with_structured_output`.
+
+        Args:
+            schema: A pydantic class, a TypedDict or a JSON schema.
+            include_raw: Give a dict with `raw`, `parsed` and `parsing_error`, and do not raise.
+            method: By a tool's call; by a `response_format` with the schema; or by one for any JSON, where
+                the prompt has to describe the schema.
+            strict: As in `bind_tools`.
+            kwargs: None are known.
+
+        Raises:
+            ToolsNotSupportedError: If the method needs tools and no expert can call them.
+        """
         if kwargs:
-            bound["tool_settings"] = kwargs
-        self._graph(self._request(None, bound).equipment)  # says now what cannot be
-        return self.bind(**bound)
+            raise ChatModelError(f"with_structured_output has no argument '{next(iter(kwargs))}'")
+        tool = convert_to_openai_tool(schema, strict=strict)
+        name = tool["function"]["name"]
+        traced = {"kwargs": {"method": method, "strict": strict}, "schema": tool}
+        a_class: Any = (
+            schema if isinstance(schema, type) and issubclass(schema, BaseModel) else None
+        )
+        if method == "function_calling":
+            model = self.bind_tools(
+                [schema],
+                tool_choice=name,
+                strict=strict,
+                parallel_tool_calls=False,
+                ls_structured_output_format=traced,
+            )
+            parser: Runnable[Any, Any] = (
+                PydanticToolsParser(tools=[a_class], first_tool_only=True)
+                if a_class
+                else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+            )
+        else:
+            form: dict[str, Any] = {"type": "json_object"}
+            if method == "json_schema":
+                given = {"name": name, "schema": tool["function"]["parameters"]}
+                if strict is not None:
+                    given["strict"] = strict
+                form = {"type": "json_schema", "json_schema": given}
+            model = self.bind(response_format=form, ls_structured_output_format=traced)
+            parser = (
+                PydanticOutputParser(pydantic_object=a_class) if a_class else JsonOutputParser()
+            )
+        if not include_raw:
+            return model | parser
+        parsed = RunnablePassthrough.assign(
+            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+        )
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=model) | parsed.with_fallbacks(
+            [failed], exception_key="parsing_error"
+        )
+
+
+def _counted(result: LLMResult) -> LLMResult:
+    # Copies: callbacks and caches hold the messages without the sum.
+    generations: list[Any] = [
+        [
+            ChatGeneration(message=counted(each.message), generation_info=each.generation_info)
+            for each in of_one
+            if isinstance(each, ChatGeneration)
+        ]
+        for of_one in result.generations
+    ]
+    return LLMResult(generations=generations, llm_output=result.llm_output, run=result.run)
 
 
 def _generation(chunk: AIMessageChunk) -> ChatGenerationChunk:

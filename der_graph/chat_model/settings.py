@@ -1,65 +1,43 @@
 """What can be asked of `ChatDER`, when it is made and with every call; and what becomes of it.
 
     ChatDER(max_cost=1.0), .bind(max_steps=2), .invoke(..., temperature=0)
-        ──request_of──> Request: DERContext for the route, Equipment for the experts, stop texts
+        ──request_of──> Request: DERContext for route and experts, stop texts
 
 A setting that is not known is an error: a budget with a misspelt name would be no budget.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from langchain_core.language_models import BaseChatModel
-
-from der_graph.errors import ChatModelError, ToolsNotSupportedError
-from der_graph.nodes.expert import Expert
-from der_graph.nodes.tools import rebound, with_tools
-from der_graph.pool import Pool
+from der_graph.errors import ChatModelError
+from der_graph.nodes.fingerprint import fingerprint_of
+from der_graph.nodes.model_settings import SAMPLING, SETTINGS
 from der_graph.state import DERContext
 
-CONTEXT_FIELDS = tuple(DERContext.__dataclass_fields__)
+CONTEXT_FIELDS = tuple(name for name in DERContext.__dataclass_fields__ if name != "model_settings")
 """Settings of a route. Of `stream_tokens` only `live` makes a difference: drafts are never streamed here."""
 
-SAMPLING = ("temperature", "max_tokens")
-"""LangChain's settings that are handed on to experts that are chat models."""
+MODEL_FIELDS = tuple(name for name in SAMPLING if name not in ("logprobs", "top_logprobs"))
+"""Settings of the experts' models that a `ChatDER` can be made with."""
 
-TOOLS = ("tools", "tool_choice", "tool_settings")
-"""What `bind_tools` binds."""
-
-_OTHERS = frozenset({"stop", "timeout"})
+_OTHERS = frozenset({"stop", "timeout", "max_completion_tokens"})
 # LangChain's own words among the settings of a call.
 _NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
-
-
-class Equipment(NamedTuple):
-    """What experts are called with beyond what they were made with; as JSON, so that it can be looked up.
-
-    Attributes:
-        sampling: Settings of generation.
-        tools: Tools, choice and settings.
-    """
-
-    sampling: str = "{}"
-    tools: str = "{}"
 
 
 class Request(NamedTuple):
     """The settings of one call, read.
 
     Attributes:
-        context: Settings of the route.
-        equipment: What the experts are called with.
+        context: Settings of the route and of the experts.
         stop: Texts that end the answer and are not part of it.
     """
 
     context: DERContext
-    equipment: Equipment
     stop: tuple[str, ...]
 
 
@@ -77,12 +55,14 @@ def request_of(
         ChatModelError: If a setting is unknown.
         BudgetError: If a setting of the route has a value that it cannot have.
     """
-    known = {*CONTEXT_FIELDS, *SAMPLING, *TOOLS, *_OTHERS}
+    known = {*CONTEXT_FIELDS, *SETTINGS, *_OTHERS}
     check_names([name for name in given if name not in _NOT_FOR_US], known)
     merged = {name: value for name, value in defaults.items() if value is not None}
     merged.update({name: value for name, value in given.items() if name in known})
     if stop is not None:
         merged["stop"] = stop
+    if merged.get("max_completion_tokens") is not None:
+        merged["max_tokens"] = merged["max_completion_tokens"]
     context = {name: merged[name] for name in CONTEXT_FIELDS if merged.get(name) is not None}
     if merged.get("timeout") is not None:
         context.setdefault("deadline", merged["timeout"])
@@ -94,11 +74,12 @@ def request_of(
         if isinstance(context.get(name), (set, frozenset, tuple)):
             context[name] = sorted(context[name])
     texts = merged.get("stop") or ()
-    return Request(
-        DERContext(**context),
-        Equipment(_json(merged, SAMPLING), _json(merged, TOOLS)),
-        (texts,) if isinstance(texts, str) else tuple(texts),
-    )
+    ends = (texts,) if isinstance(texts, str) else tuple(texts)
+    asked = {name: merged[name] for name in SETTINGS if merged.get(name) is not None}
+    asked.pop("stop", None)
+    if ends:
+        asked["stop"] = list(ends)
+    return Request(DERContext(**context, model_settings=asked or None), ends)
 
 
 def check_names(names: Sequence[str], known: set[str]) -> None:
@@ -116,58 +97,6 @@ def check_names(names: Sequence[str], known: set[str]) -> None:
             )
 
 
-def equipped(pool: Pool, equipment: Equipment) -> Pool:
-    """The pool with its experts' models called in a certain way.
-
-    Raises:
-        ToolsNotSupportedError: If tools are given and there are experts that cannot call them; names those.
-    """
-    sampling: dict[str, Any] = json.loads(equipment.sampling)
-    tools: dict[str, Any] = json.loads(equipment.tools)
-    experts = list(pool)
-    if sampling:
-        experts = [_with_sampling(expert, sampling) for expert in experts]
-    if tools.get("tools"):
-        experts = _with_tools(experts, tools)
-    return dataclasses.replace(pool, experts=tuple(experts))
-
-
-def _with_sampling(expert: Expert, sampling: Mapping[str, Any]) -> Expert:
-    def change(chat: BaseChatModel) -> Any:
-        return chat.bind(**sampling)
-
-    try:
-        return dataclasses.replace(expert, model=rebound(expert.model, change))
-    except NotImplementedError:
-        return expert  # a function or a graph, which has no such settings
-
-
-def _with_tools(experts: Sequence[Expert], given: Mapping[str, Any]) -> list[Expert]:
-    able, unable = [], []
-    for expert in experts:
-        try:
-            model = with_tools(
-                expert.model,
-                given["tools"],
-                given.get("tool_choice"),
-                **(given.get("tool_settings") or {}),
-            )
-            able.append(dataclasses.replace(expert, model=model))
-        except NotImplementedError:
-            unable.append(expert.name)
-    if unable:
-        raise ToolsNotSupportedError(
-            f"these experts cannot call tools: {', '.join(unable)}. Tools, and structured output, need a "
-            "pool whose experts are all chat models with `bind_tools` (backend: langchain)"
-        )
-    return able
-
-
-def _json(settings: Mapping[str, Any], names: Sequence[str]) -> str:
-    kept = {name: settings[name] for name in names if settings.get(name) is not None}
-    return json.dumps(kept, sort_keys=True)
-
-
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """The text up to the first of the stop texts."""
     ends = [position for position in (text.find(each) for each in stop if each) if position >= 0]
@@ -175,14 +104,14 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
 
 
 def agent_fingerprint(agent: Any) -> str:
-    """Identifies an agent's decisions: by its weights where it has some, else by its type."""
+    """Identifies an agent's decisions: by its weights where it has some, else by what it is made of."""
     own = getattr(agent, "fingerprint", None)
     if isinstance(own, str):
         return own
     parts: list[Any] = [getattr(agent, name, None) for name in ("network", "encoder", "head")]
     modules = [part for part in parts if hasattr(part, "state_dict")]
     if not modules:
-        return type(agent).__qualname__
+        return fingerprint_of(agent, {}) or f"{type(agent).__qualname__} {id(agent)}"
     digest = hashlib.sha256(
         str((getattr(agent, "cost_weight", ""), getattr(agent, "prices", ()))).encode()
     )

@@ -14,10 +14,10 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from langchain_core.runnables import Runnable
 
 from der_graph.errors import PoolError
-from der_graph.nodes.charge import CallSize
 from der_graph.nodes.conversation import block_beside_text
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
+from der_graph.nodes.reliability.charge import CallSize
 from der_graph.nodes.tools import bare, rebound, with_tools
 from der_graph.state import Answer
 

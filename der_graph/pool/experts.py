@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from der_graph.errors import PoolError
-from der_graph.nodes.charge import TokenPrices
 from der_graph.nodes.expert import MAX_ANSWER_CHARS, Expert, check_name
 from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
-from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
-from der_graph.nodes.langchain import as_chat_runnable, bounded, without_retries
+from der_graph.nodes.langchain import as_chat_runnable, bounded, marks_of, without_retries
+from der_graph.nodes.providers import THINK_TAGS, THOUGHT_MARKS
 from der_graph.nodes.recorded import RecordedChat
+from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.pool.file import (
     Backend,
     CostUnit,
@@ -70,6 +70,7 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         model = as_chat_runnable(filled_in.make_model(folder))
     prices = section.token_prices
     recorded = isinstance(section, RecordedSection)
+    remote = section if isinstance(section, LangChainSection) else None
     cost = _cost(section.cost, model, unit)
     seconds = section.seconds
     if seconds is None and unit == "seconds":
@@ -89,6 +90,9 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         skill=section.skill,
         fingerprint=fingerprint,
         max_answer_chars=section.max_answer_chars or MAX_ANSWER_CHARS,
+        context_length=section.context_length,
+        inputs=frozenset(remote.inputs) if remote else frozenset(),
+        thought_marks=marks_of(remote.reasoning) if remote else THOUGHT_MARKS,
     )
 
 

@@ -86,6 +86,8 @@ class Backend(_Section):
     that run in this process."""
     skill: float | dict[str, float] | None = None
     """How often it is right, from 0 to 1, or that for each kind of question; the planner begins with it."""
+    context_length: int | None = Field(default=None, ge=1)
+    """Most tokens that it reads, where the model does not say: it is not asked what it cannot read."""
 
     def make_model(self, folder: Path) -> Any:
         """Make what answers: a chat model, a Runnable, or a function of the question.
@@ -127,6 +129,10 @@ class LangChainSection(Backend):
     """Passed on; write secrets as `${VARIABLE}`."""
     max_concurrency: int = Field(default=8, ge=1)
     """Most calls in flight at this model, over everything that asks it."""
+    inputs: list[Literal["image", "audio", "video", "pdf"]] = Field(default_factory=list)
+    """What it reads beside text, where LangChain's profile of the model does not say."""
+    reasoning: tuple[str, str] | Literal[False] | None = None
+    """Marks of a thought in its text; those of the known models where left out; false for none."""
 
 
 class RecordedSection(Backend):

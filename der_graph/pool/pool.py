@@ -121,7 +121,7 @@ class Pool:
         digest = hashlib.sha256()
         for expert in self.experts:
             ktp = (expert.ktp or self.settings.ktp or TEMPLATES["default"]).fingerprint
-            parts = (expert.name, expert.fingerprint, expert.system or "", ktp)
+            parts = (expert.name, expert.identity, expert.system or "", ktp)
             digest.update("\x00".join(parts).encode() + b"\x01")
         return digest.hexdigest()[:16]
 

@@ -1,7 +1,8 @@
 """The endpoints.
 
-    POST /v1/chat/completions   GET /v1/models   GET /v1/models/{name}
-    GET /healthz  the process is there    GET /readyz  the models are loaded    GET /metrics  for Prometheus
+    POST /v1/chat/completions   POST /v1/responses   GET /openapi.json   GET /v1/models   GET
+    /v1/models/{name} GET /healthz  the process is there    GET /readyz  the models are loaded    GET
+    /metrics  for Prometheus
 
 Models are loaded in the background when the application starts, so the port is open at once.
 """
@@ -21,8 +22,9 @@ from der_graph.server.access import Access, Keys, Sites
 from der_graph.server.engine import Engine
 from der_graph.server.failures import RequestError, failure_of
 from der_graph.server.limits import KeyLimits
+from der_graph.server.openapi import BODIES
 from der_graph.server.replies import model_card, to_json
-from der_graph.server.service import CLIENT_GONE, Service, describe
+from der_graph.server.service import CHAT, CLIENT_GONE, RESPONSES, Service, describe
 
 log = logging.getLogger("der_graph.server")
 
@@ -84,9 +86,16 @@ def build_app(
         return Response(to_json(content), status, headers, "application/json")
 
     async def chat(request: Request) -> Response:
-        """Answer a conversation."""
+        """Answer a conversation, in OpenAI's protocol of chat completions."""
+        return await answer(request, CHAT)
+
+    async def responses(request: Request) -> Response:
+        """Answer a conversation, in OpenAI's protocol of responses."""
+        return await answer(request, RESPONSES)
+
+    async def answer(request: Request, protocol: Any) -> Response:
         body = await _read(request, max_body, read_timeout)
-        call = await service.open(body, request.scope)
+        call = await service.open(body, request.scope, protocol)
         headers = {"x-request-id": call.reply.id}
         if not call.request.stream:
             text = await call.whole(request.receive)
@@ -111,6 +120,8 @@ def build_app(
     async def model(request: Request) -> Response:
         """Describe one model."""
         name = request.path_params["name"]
+        if not name:
+            return await models(request)
         if name not in engine.models:
             message = f"there is no model {name[:80]!r}; there are: {', '.join(engine.models)}"
             raise RequestError(404, message, param="model", code="model_not_found")
@@ -158,15 +169,31 @@ def build_app(
         redoc_url=None,
         openapi_url=None,
     )
+
+    async def openapi(request: Request) -> Response:
+        """This server's description in the form of OpenAPI."""
+        return json_response(app.openapi())
+
     for path, endpoint, method in (
         ("/v1/chat/completions", chat, "POST"),
+        ("/v1/responses", responses, "POST"),
+        ("/openapi.json", openapi, "GET"),
         ("/v1/models", models, "GET"),
         ("/v1/models/{name:path}", model, "GET"),
         ("/healthz", healthz, "GET"),
         ("/readyz", readyz, "GET"),
         ("/metrics", metrics, "GET"),
     ):
-        app.add_api_route(path, endpoint, methods=[method], response_model=None)
+        app.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            response_model=None,
+            operation_id=endpoint.__name__,
+            openapi_extra=BODIES.get(path),
+        )
+        if method == "GET":
+            app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_error)
@@ -179,7 +206,7 @@ def build_app(
             CORSMiddleware,
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_headers=["*"],  # OpenAI's client sends a dozen of its own
             expose_headers=["x-request-id", "retry-after"],
         )
     app.state.der = service

@@ -15,20 +15,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
-from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
+from der_graph.chat_model.settings import cut_at_stop
 from der_graph.errors import CacheError, PoolError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.model_settings import has_setting
+from der_graph.nodes.providers import AnswerReader
 from der_graph.nodes.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache
 from der_graph.policies.baselines import Single
@@ -38,47 +39,12 @@ from der_graph.server.limits import Ceilings
 from der_graph.server.metrics import Metrics
 from der_graph.server.protocol import ChatRequest
 from der_graph.server.replies import Outcome
-from der_graph.state import Answer, DERContext, answer_only, answers_of, good_answers
+from der_graph.state import Answer, DERContext, answer_only
 
 log = logging.getLogger("der_graph.server")
 
 ENSEMBLE = "der"
 """Name of the model that is the whole ensemble."""
-
-
-class FinishWatch(BaseCallbackHandler):
-    """Remembers why each expert's answer ended."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
-        self._experts: dict[UUID, str] = {}
-
-    def on_chat_model_start(
-        self,
-        serialized: Any,
-        messages: Any,
-        *,
-        run_id: UUID,
-        metadata: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Remember whose run it is."""
-        self._experts[run_id] = str((metadata or {}).get("langgraph_node", ""))
-
-    def on_llm_end(self, response: Any, *, run_id: UUID, **_: Any) -> None:
-        """Read why it ended."""
-        message = getattr(response.generations[0][0], "message", None)
-        reason = (getattr(message, "response_metadata", None) or {}).get("finish_reason")
-        self.reasons[self._experts.pop(run_id, "")] = str(reason)
-
-    def of(self, outcome: Outcome) -> str:
-        """Why the final answer ended, in the protocol's words."""
-        for answer in reversed(good_answers(answers_of(outcome.route))):
-            if answer["text"] == outcome.answer:
-                return "length" if self.reasons.get(answer["expert"]) == "length" else "stop"
-        return "stop"
 
 
 @dataclass
@@ -226,15 +192,16 @@ class Engine:
         """
         start = time.perf_counter()
         account = account or Account()
-        watch = FinishWatch()
         modes = ["custom", "values"] + (["messages"] if request.stream else [])
         parts = self._graphs[request.model].astream(
             {"messages": request.messages},
-            {"callbacks": [watch], "run_name": f"der serve {request.model}"},
+            {"run_name": f"der serve {request.model}"},
             context=answer_only(request.context),
             stream_mode=modes,
         )
+        stop = (request.context.model_settings or {}).get("stop", ())
         state: dict[str, Any] = {}
+        speaker, reader = None, AnswerReader(None, stop, exact=True)
         async with aclosing(parts):
             async for mode, part in parts:
                 if mode == "values":
@@ -244,13 +211,49 @@ class Engine:
                     account.note(part)
                     yield part
                 elif isinstance(part[0], AIMessage) and part[0].text:
-                    yield part[0].text
-        outcome = Outcome(
-            state["answer"], state["route"], float(state["cost"]), time.perf_counter() - start
-        )
-        outcome = replace(outcome, finish=watch.of(outcome))
+                    message = part[0]
+                    if speaker not in (None, message.id):
+                        reader = reader.reopened()
+                        yield "\n\n"  # what was said before came to nothing: its expert failed
+                    speaker = message.id
+                    if text := reader.feed(message.text):
+                        yield text
+        if request.stream and (text := reader.close()):
+            yield text
+        outcome = outcome_of(state, stop, time.perf_counter() - start)
         self.metrics.outcome(request.model, outcome)
         yield outcome
+
+    def without_effect(self, request: ChatRequest) -> tuple[str, ...]:
+        """Parameters of a request that none of its experts has."""
+        asked = request.context.model_settings or {}
+        experts = self.pool if request.model == ENSEMBLE else [self.pool[request.model]]
+        kept = {name for name in asked if any(has_setting(each.model, name) for each in experts)}
+        # The server sees to these itself.
+        kept |= {"stop", "response_format", "tools", "tool_choice", "parallel_tool_calls"}
+        return tuple(sorted({*request.ignored, *(name for name in asked if name not in kept)}))
+
+
+def outcome_of(state: Mapping[str, Any], stop: Sequence[str], seconds: float) -> Outcome:
+    """What a finished route means for its caller.
+
+    Args:
+        state: What the graph gave back.
+        stop: Texts that end the answer; experts that do not know of such are cut here.
+        seconds: Wall clock of the whole.
+    """
+    final = state["messages"][-1]
+    text = cut_at_stop(state["answer"], stop)
+    finish = final.response_metadata.get("finish_reason", "stop")
+    return Outcome(
+        text,
+        state["route"],
+        float(state["cost"]),
+        seconds,
+        finish if text == state["answer"] else "stop",
+        tuple(final.tool_calls),
+        final.response_metadata.get("logprobs"),
+    )
 
 
 @dataclass(frozen=True)
@@ -272,7 +275,10 @@ class CachedExpert(Expert):
         if self.answers is None:
             return await super().aask(prompt, config, **more)
         start = time.perf_counter()
-        key = await asyncio.to_thread(self.cache_key, prompt)
+        settings = more.get("settings") or {}
+        if settings.get("temperature") and settings.get("seed") is None:
+            return await super().aask(prompt, config, **more)  # drawn anew every time
+        key = await asyncio.to_thread(self.cache_key, prompt, settings)
         found = await asyncio.to_thread(self._find, self.answers, key)
         self.noted(self.name, found is not None)
         if found is not None:

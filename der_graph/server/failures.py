@@ -8,15 +8,19 @@ request's id: messages of libraries may hold paths, addresses or keys.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from der_graph.errors import (
     AllExpertsFailedError,
     BudgetError,
+    ContextLengthError,
     PoolError,
     QuestionError,
+    ToolsNotSupportedError,
 )
+from der_graph.nodes.model_settings import FORMAT_ERROR
 
 _TOO_LONG = re.compile(r"the prompt has \d+ tokens")  # what the experts say about such prompts
 
@@ -31,6 +35,7 @@ class RequestError(Exception):
         code: A word for programs.
         retry_after: Seconds after which another try makes sense.
         close: Close the connection: the rest of the request may still come.
+        final: Should clients not try again? They do so by themselves after statuses from 500 on.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class RequestError(Exception):
         code: str | None = None,
         retry_after: int | None = None,
         close: bool = False,
+        final: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -50,6 +56,7 @@ class RequestError(Exception):
         self.code = code
         self.retry_after = retry_after
         self.close = close
+        self.final = final
 
     @property
     def headers(self) -> dict[str, str]:
@@ -57,6 +64,8 @@ class RequestError(Exception):
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
+        if self.final:
+            headers["x-should-retry"] = "false"  # OpenAI's clients read it
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if self.close:
@@ -94,16 +103,14 @@ def failure_of(error: Exception, request_id: str) -> RequestError:
         return error
     if isinstance(error, BudgetError):
         return RequestError(400, str(error), param="der", code="budget_too_small")
+    if isinstance(error, ContextLengthError):
+        return _too_long()
     if isinstance(error, QuestionError):
         return RequestError(400, str(error), param="messages", code="invalid_question")
+    if isinstance(error, ToolsNotSupportedError):
+        return RequestError(400, str(error), param="tools", code="unsupported_parameter")
     if isinstance(error, AllExpertsFailedError):
-        if _TOO_LONG.search(str(error)):
-            message = (
-                "the conversation is longer than the experts that may be asked can read; shorten it"
-            )
-            return RequestError(400, message, param="messages", code="context_length_exceeded")
-        message = f"no expert could answer; the server's log says why, request {request_id}"
-        return RequestError(502, message, code="experts_failed")
+        return _nobody_answered(error, request_id)
     if isinstance(error, PoolError):  # a name in the request that the pool does not have
         return RequestError(400, str(error), param="der", code="invalid_value")
     return RequestError(
@@ -111,9 +118,45 @@ def failure_of(error: Exception, request_id: str) -> RequestError:
     )
 
 
+def _too_long() -> RequestError:
+    message = "the conversation is longer than the experts that may be asked can read; shorten it"
+    return RequestError(400, message, param="messages", code="context_length_exceeded")
+
+
+def _nobody_answered(error: AllExpertsFailedError, request_id: str) -> RequestError:
+    """What it means that all failed: told by the failure that leaves the most hope."""
+    kinds = {answer.get("failure", "error") for answer in error.answers}
+    if (_TOO_LONG.search(str(error)) and not kinds) or kinds == {"context_length"}:
+        return _too_long()
+    if kinds == {"content_filter"}:
+        message = "the experts' providers refused the conversation for its content"
+        return RequestError(400, message, param="messages", code="content_filter")
+    if "rate_limit" in kinds and kinds <= {"rate_limit", *_FINAL}:
+        waits = [answer["retry_after"] for answer in error.answers if "retry_after" in answer]
+        wait = max(1, math.ceil(min(waits))) if waits else None
+        message = f"the experts' providers take no more calls now; request {request_id}"
+        return RequestError(429, message, code="rate_limit_exceeded", retry_after=wait)
+    if any((answer["error"] or "").startswith(FORMAT_ERROR) for answer in error.answers):
+        message = "no expert gave an answer of the form that 'response_format' asks for"
+        return RequestError(502, message, code="invalid_output", final=True)
+    if kinds and kinds <= {"request", "context_length", "content_filter"}:
+        message = (
+            "the experts' providers refused the request as it is, with its parameters; "
+            f"the server's log says why, request {request_id}"
+        )
+        return RequestError(400, message, code="refused_by_experts")
+    # The experts' own clients have tried again where that made sense.
+    message = f"no expert could answer; the server's log says why, request {request_id}"
+    return RequestError(502, message, code="experts_failed", final=True)
+
+
+_FINAL = frozenset({"auth", "content_filter", "context_length", "request"})
+
+
 def is_mistake(error: Exception) -> bool:
     """Is it the caller's doing, so that nobody has to look into it?"""
-    known = isinstance(error, (RequestError, BudgetError, QuestionError, PoolError))
+    mistakes = (RequestError, BudgetError, QuestionError, PoolError, ToolsNotSupportedError)
+    known = isinstance(error, mistakes)
     return known and not isinstance(error, AllExpertsFailedError)
 
 

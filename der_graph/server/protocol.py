@@ -2,9 +2,8 @@
 
     bytes ──read_request──> ChatRequest(model, messages, context, stream ...)
 
-What is not understood is either refused, where leaving it out would change what the caller gets (`tools`,
-`n` above 1, images ...), or left out and named in the response's `der.ignored` (`temperature` ...: the pool
-says how each expert generates).
+What is not understood is either refused, where leaving it out would change what the caller gets (`n` above 1,
+audio as output ...), or left out and named in the response's `der.ignored`.
 """
 
 from __future__ import annotations
@@ -13,31 +12,36 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+)
 
 from der_graph.errors import BudgetError
 from der_graph.server.failures import RequestError
+from der_graph.server.parameters import SETTINGS_READ, check_names, of_type, read_settings, wrong
 from der_graph.state import DERContext
 
-KNOBS = tuple(each.name for each in fields(DERContext))
-"""What a request may set in its `der` object; how tokens are streamed is the protocol's."""
+KNOBS = tuple(each.name for each in fields(DERContext) if each.name != "model_settings")
+"""What a request may set in its `der` object; the experts' settings have the protocol's own names."""
 
-_READ = frozenset({"model", "messages", "stream", "stream_options", "n", "der"})
-_WITHOUT_EFFECT = frozenset({"user", "metadata", "safety_identifier", "store", "service_tier"})
+_READ = frozenset({"model", "messages", "stream", "stream_options", "n", "der"}) | SETTINGS_READ
+_WITHOUT_EFFECT = frozenset(
+    "user metadata safety_identifier store service_tier prompt_cache_key prompt_cache_retention".split()
+)
 """About the caller and not the answer, so not worth a word."""
 
 # Each with the values that ask for nothing special.
 _REFUSED: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
     "functions": ([],),
-    "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -50,6 +54,10 @@ _MESSAGES: dict[str, type[SystemMessage] | type[HumanMessage] | type[AIMessage]]
     "user": HumanMessage,
     "assistant": AIMessage,
 }
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+_PARTS = ("image_url", "input_audio", "file")
+"""What a user may send beside text; experts whose profile says so read it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ class ChatRequest:
         stream: Send the answer in pieces?
         include_usage: End a stream with the tokens used?
         events: Send decisions, drafts and answers in the stream?
-        ignored: Parameters without effect.
+        ignored: Parameters that are not known here.
+        echo: What responses of the other protocol repeat of the request.
     """
 
     model: str
@@ -73,6 +82,7 @@ class ChatRequest:
     include_usage: bool = False
     events: bool = True
     ignored: tuple[str, ...] = ()
+    echo: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_request(body: bytes) -> ChatRequest:
@@ -81,6 +91,15 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         RequestError: If it cannot be understood, or asks for what there is not; names the parameter.
     """
+    return chat_request(read_object(body))
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object; fields that are null count as left out.
+
+    Raises:
+        RequestError: If it is none.
+    """
     try:
         given = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -88,12 +107,16 @@ def read_request(body: bytes) -> ChatRequest:
             400, f"the body is not JSON: {str(error)[:200]}", code="invalid_json"
         ) from None
     if not isinstance(given, dict):
-        raise _wrong("body", given, "a JSON object")
+        raise wrong("body", given, "a JSON object")
     if _HALF.search(body) and not _is_text(given):
         raise RequestError(
             400, "half of a surrogate pair is no text", param="body", code="invalid_value"
         )
-    given = {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def chat_request(given: Mapping[str, Any]) -> ChatRequest:
+    """Read the fields of a chat completion; see `read_request`."""
     for name in ("model", "messages"):
         if name not in given:
             raise RequestError(400, f"'{name}' is missing", param=name, code="missing_parameter")
@@ -108,6 +131,7 @@ def read_request(body: bytes) -> ChatRequest:
             raise RequestError(400, message, param=name, code="unsupported_parameter")
     stream = _typed(given, "stream", bool, "true or false", False)
     options = _typed(given, "stream_options", dict, "an object", {})
+    check_names(options, "stream_options", ("include_usage", "include_obfuscation"))
     if options and not stream:
         message = "'stream_options' is only allowed with stream=true"
         raise RequestError(400, message, param="stream_options", code="invalid_value")
@@ -115,10 +139,11 @@ def read_request(body: bytes) -> ChatRequest:
     events = _typed(knobs, "events", bool, "true or false", True, "der.")
     knobs.pop("events", None)
     known = _READ | _REFUSED.keys() | _WITHOUT_EFFECT
+    settings = read_settings(given)
     return ChatRequest(
         model,
         _messages(given["messages"]),
-        _context(knobs),
+        replace(_context(knobs), model_settings=settings or None),
         stream,
         _typed(options, "include_usage", bool, "true or false", False, "stream_options."),
         events,
@@ -151,11 +176,11 @@ def _context(knobs: Mapping[str, Any]) -> DERContext:
         value = knobs.get(name)
         number = (int,) if name == "max_steps" else (int, float)
         if value is not None and (isinstance(value, bool) or not isinstance(value, number)):
-            raise _wrong(f"der.{name}", value, "an integer" if name == "max_steps" else "a number")
+            raise wrong(f"der.{name}", value, "an integer" if name == "max_steps" else "a number")
         if value is not None and not 0 <= value <= sys.float_info.max:
-            raise _wrong(f"der.{name}", value, "a number >= 0")
+            raise wrong(f"der.{name}", value, "a number >= 0")
     if knobs.get("stream_tokens") == "all":
-        raise _wrong("der.stream_tokens", "all", "'final' or 'live'")
+        raise wrong("der.stream_tokens", "all", "'final' or 'live'")
     try:
         return DERContext(**knobs)
     except BudgetError as error:
@@ -164,56 +189,89 @@ def _context(knobs: Mapping[str, Any]) -> DERContext:
 
 def _messages(given: Any) -> list[AnyMessage]:
     if not isinstance(given, list) or not given:
-        raise _wrong("messages", given, "a list with at least one message")
+        raise wrong("messages", given, "a list with at least one message")
     messages: list[AnyMessage] = []
     for i, message in enumerate(given):
         where = f"messages[{i}]"
         if not isinstance(message, dict):
-            raise _wrong(where, message, "an object with role and content")
+            raise wrong(where, message, "an object with role and content")
         role = message.get("role")
-        if not isinstance(role, str) or role not in _MESSAGES:
-            raise _wrong(f"{where}.role", role, "one of " + ", ".join(_MESSAGES))
-        if message.get("tool_calls") or message.get("function_call") or message.get("audio"):
-            message_ = "calls of tools and audio are not supported in messages"
+        if not isinstance(role, str) or role not in _ROLES:
+            raise wrong(f"{where}.role", role, "one of " + ", ".join(_ROLES))
+        if message.get("function_call") or message.get("audio"):
+            message_ = "function_call and audio are not supported in messages; use tool_calls"
             raise RequestError(400, message_, param=where, code="unsupported_value")
-        text = _text(message.get("content"), f"{where}.content", role)
-        if not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):
-            raise RequestError(
-                400,
-                "half of a surrogate pair is no text",
-                param=f"{where}.content",
-                code="invalid_value",
-            )
-        messages.append(_MESSAGES[role](text))
-    if not isinstance(messages[-1], HumanMessage):
+        messages.append(_message(message, role, where))
+    if not isinstance(messages[-1], (HumanMessage, ToolMessage)):
         raise RequestError(
-            400, "the last message must be the user's", param=f"messages[{len(given) - 1}].role"
+            400,
+            "the last message must be the user's, or a tool's",
+            param=f"messages[{len(given) - 1}].role",
         )
-    if not messages[-1].text.strip():
+    last = messages[-1]
+    if isinstance(last, HumanMessage) and isinstance(last.content, str) and not last.text.strip():
         where = f"messages[{len(given) - 1}].content"
         raise RequestError(400, "the question is empty", param=where, code="invalid_question")
     return messages
 
 
-def _text(content: Any, where: str, role: str) -> str:
+def _message(message: Mapping[str, Any], role: str, where: str) -> AnyMessage:
+    parts = _content(message.get("content"), f"{where}.content", role)
+    text = "\n".join(each["text"] for each in parts if each["type"] == "text")
+    if role == "tool":
+        call = _typed(message, "tool_call_id", str, "a string", within=f"{where}.")
+        if not call:
+            raise wrong(f"{where}.tool_call_id", call, "the id of the call that this answers")
+        return ToolMessage(text, tool_call_id=call)
+    if role == "assistant" and message.get("tool_calls"):
+        return AIMessage(text, tool_calls=_calls(message["tool_calls"], f"{where}.tool_calls"))
+    if any(each["type"] != "text" for each in parts):
+        return HumanMessage(list(parts))
+    return _MESSAGES[role](text)
+
+
+def _calls(given: Any, where: str) -> list[ToolCall]:
+    calls = []
+    for i, call in enumerate(of_type(given, where, list, "a list")):
+        place = f"{where}[{i}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise wrong(place, call, "an object with id and function")
+        try:
+            args = json.loads(function.get("arguments") or "{}")
+        except (ValueError, TypeError, RecursionError):
+            args = None
+        if not isinstance(args, dict):
+            raise wrong(f"{place}.function.arguments", args, "a JSON object, as text")
+        name, call_id = function["name"], of_type(call.get("id"), f"{place}.id", str, "a string")
+        calls.append(ToolCall(name=name, args=args, id=call_id, type="tool_call"))
+    return calls
+
+
+def _content(content: Any, where: str, role: str) -> list[dict[str, Any]]:
+    """The parts of a message, text or others."""
     if isinstance(content, str):
-        return content
+        return [{"type": "text", "text": content}]
     if content is None and role == "assistant":
-        return ""
+        return []
     if not isinstance(content, list):
-        raise _wrong(where, content, "a string, or a list of text parts")
-    parts = []
+        raise wrong(where, content, "a string, or a list of text parts")
+    parts: list[dict[str, Any]] = []
     for i, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
         text = part.get("text" if kind == "text" else "refusal") if isinstance(part, dict) else None
-        if kind not in ("text", "refusal") or not isinstance(text, str):
-            message = f"{where}[{i}]: only parts of type 'text' can be read"
-            shown = f", not {str(kind)[:40]!r}" if kind not in (None, "text") else ""
+        if kind in ("text", "refusal") and isinstance(text, str):
+            parts.append({"type": "text", "text": text})
+        elif kind in _PARTS and role == "user" and isinstance(part.get(kind), dict) and part[kind]:
+            parts.append(dict(part))
+        else:
+            also = f", and of {', '.join(_PARTS)} from users" if role == "user" else ""
+            message = f"{where}[{i}]: only parts of type 'text'{also} can be read"
+            shown = f", not {str(kind)[:40]!r}" if kind not in (None, "text", *_PARTS) else ""
             raise RequestError(
                 400, message + shown, param=f"{where}[{i}]", code="unsupported_content"
             )
-        parts.append(text)
-    return "\n".join(parts)
+    return parts
 
 
 def _no_number(name: str) -> None:
@@ -232,19 +290,5 @@ def _typed(
     if value is None:
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise _wrong(within + name, value, words)
+        raise wrong(within + name, value, words)
     return value
-
-
-def _is_huge(value: Any) -> bool:
-    return isinstance(value, int) and abs(value) > sys.float_info.max
-
-
-def _wrong(where: str, value: Any, allowed: str) -> RequestError:
-    # The kind of what was given, not the text: errors are logged, contents are not.
-    kind = type(value).__name__
-    if not isinstance(value, (str, list, dict)):
-        shown = "a very large number" if _is_huge(value) else json.dumps(value)
-        kind = shown if len(shown) <= 40 else f"{shown[:37]}..."
-    message = f"'{where}' is {kind}; it must be {allowed}"
-    return RequestError(400, message, param=where, code="invalid_value")

@@ -12,7 +12,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,9 @@ class Outcome:
         route: The route.
         cost: What it cost, in the pool's unit.
         seconds: Wall clock of the whole.
-        finish: `stop`, or `length` for an answer that was cut.
+        finish: `stop`; `length` for an answer that was cut, `content_filter`, or `tool_calls`.
+        tool_calls: The tools that the answer wants called, in LangChain's form.
+        logprobs: Of its tokens, where they were asked for and the expert has them.
     """
 
     answer: str
@@ -41,6 +43,8 @@ class Outcome:
     cost: float
     seconds: float
     finish: str = "stop"
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    logprobs: Mapping[str, Any] | None = None
 
     @property
     def experts(self) -> list[str]:
@@ -75,6 +79,7 @@ class Reply:
         fingerprint: Changes when an answer of the pool may change.
         cost_unit: What costs count.
         ignored: Parameters of the request without effect.
+        include_usage: End a stream with the tokens used?
         id: Of the response.
         created: Seconds since 1970.
     """
@@ -83,13 +88,26 @@ class Reply:
     fingerprint: str
     cost_unit: str
     ignored: tuple[str, ...] = ()
+    include_usage: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, outcome: Outcome) -> dict[str, Any]:
         """The whole response."""
-        message = {"role": "assistant", "content": outcome.answer, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.finish}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": outcome.answer,
+            "refusal": None,
+        }
+        if outcome.tool_calls:
+            message["content"] = outcome.answer or None
+            message["tool_calls"] = public_calls(outcome)
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": outcome.logprobs,
+            "finish_reason": outcome.finish,
+        }
         return {
             **self._head("chat.completion"),
             "choices": [choice],
@@ -113,16 +131,56 @@ class Reply:
         """The piece that ends a stream if the caller asked for the tokens used."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": outcome.usage}
 
+    # The parts of a stream ---------------------------------------------------------------------------------
+
+    def whole(self, outcome: Outcome) -> dict[str, Any]:
+        """The response in one piece."""
+        return self.completion(outcome)
+
+    def begin(self) -> list[bytes]:
+        """What opens a stream."""
+        return [self._sent(self.chunk({"role": "assistant", "content": ""}))]
+
+    def text(self, piece: str) -> list[bytes]:
+        """A piece of the answer."""
+        return [self._sent(self.chunk({"content": piece}))]
+
+    def event(self, event: Mapping[str, Any]) -> list[bytes]:
+        """An event of the route."""
+        return [self._sent(self.chunk({}, der=public_event(event)))]
+
+    def close(self, outcome: Outcome, said: bool) -> list[bytes]:
+        """What ends a stream.
+
+        Args:
+            outcome: What came of the route.
+            said: Was there any text before?
+        """
+        chunks = []
+        if not said and outcome.answer:
+            chunks += self.text(outcome.answer)
+        if outcome.tool_calls:
+            calls = [{"index": i, **call} for i, call in enumerate(public_calls(outcome))]
+            chunks.append(self._sent(self.chunk({"tool_calls": calls})))
+        summary = {"type": "der.route", **self.summary(outcome)}
+        last = self.chunk({}, finish=outcome.finish, der=summary)
+        last["choices"][0]["logprobs"] = outcome.logprobs
+        chunks.append(self._sent(last))
+        if self.include_usage:
+            chunks.append(server_sent(self.usage_chunk(outcome)))
+        return [*chunks, DONE]
+
+    def failed(self, error: Mapping[str, Any]) -> list[bytes]:
+        """An error in the middle of a stream."""
+        return [server_sent(error)]
+
+    def _sent(self, chunk: dict[str, Any]) -> bytes:
+        # By the protocol every chunk has the field once the last one is to carry it.
+        return server_sent({**chunk, "usage": None} if self.include_usage else chunk)
+
     def summary(self, outcome: Outcome) -> dict[str, Any]:
         """The route, for the field `der`."""
-        return {
-            "route": [public_step(step) for step in outcome.route],
-            "experts": outcome.experts,
-            "cost": outcome.cost,
-            "cost_unit": self.cost_unit,
-            "seconds": outcome.seconds,
-            "ignored": list(self.ignored),
-        }
+        return summary_of(outcome, self.cost_unit, self.ignored)
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -132,6 +190,30 @@ class Reply:
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
+
+
+def summary_of(outcome: Outcome, cost_unit: str, ignored: Sequence[str]) -> dict[str, Any]:
+    """The route, for the field `der`."""
+    return {
+        "route": [public_step(step) for step in outcome.route],
+        "experts": outcome.experts,
+        "cost": outcome.cost,
+        "cost_unit": cost_unit,
+        "seconds": outcome.seconds,
+        "ignored": list(ignored),
+    }
+
+
+def public_calls(outcome: Outcome) -> list[dict[str, Any]]:
+    """Calls of tools in the protocol's form."""
+    return [
+        {
+            "id": call["id"],
+            "type": "function",
+            "function": {"name": call["name"], "arguments": json.dumps(call["args"])},
+        }
+        for call in outcome.tool_calls
+    ]
 
 
 def public_step(step: RouteStep) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from der_graph.errors import BudgetError
 from der_graph.nodes.redaction import mask_secrets
@@ -25,9 +25,13 @@ from der_graph.server.engine import Account, Engine
 from der_graph.server.failures import RequestError, failure_of, is_mistake
 from der_graph.server.limits import KeyLimits, lower, out_of_budget
 from der_graph.server.protocol import ChatRequest, read_request
-from der_graph.server.replies import DONE, Outcome, Reply, public_event, server_sent, to_json
+from der_graph.server.replies import Outcome, Reply, to_json
+from der_graph.server.responses import ResponsesReply, read_response_request
 
 log = logging.getLogger("der_graph.server")
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which clients pass over."""
 
 CLIENT_GONE = 499
 """What log and metrics say where the caller left before the end; nobody receives it."""
@@ -36,12 +40,44 @@ CLIENT_GONE = 499
 _LARGE = 2**14  # bytes; reading that many takes about a millisecond
 
 
-def _read_large(body: bytes) -> ChatRequest:
+def _read_large(read: Callable[[bytes], ChatRequest], body: bytes) -> ChatRequest:
     """Read a request, and give its messages ids, which the graph would make on the event loop."""
-    request = read_request(body)
+    request = read(body)
     for number, message in enumerate(request.messages):
         message.id = message.id or f"m{number}"
     return request
+
+
+class Protocol(NamedTuple):
+    """How requests are read and answered.
+
+    Attributes:
+        read: Reads a body.
+        reply: Makes what writes the response.
+    """
+
+    read: Callable[[bytes], ChatRequest]
+    reply: Callable[[ChatRequest, Engine], Reply | ResponsesReply]
+
+
+def _chat_reply(request: ChatRequest, engine: Engine) -> Reply:
+    return Reply(
+        request.model,
+        engine.fingerprint,
+        engine.cost_unit,
+        engine.without_effect(request),
+        request.include_usage,
+    )
+
+
+def _responses_reply(request: ChatRequest, engine: Engine) -> ResponsesReply:
+    return ResponsesReply(
+        request.model, engine.cost_unit, engine.without_effect(request), request.echo
+    )
+
+
+CHAT = Protocol(read_request, _chat_reply)
+RESPONSES = Protocol(read_response_request, _responses_reply)
 
 
 @dataclass
@@ -53,6 +89,7 @@ class Service:
         max_concurrent: Most requests worked on at a time.
         limits: What every key may ask for.
         in_flight: How many there are now.
+        keep_alive: Seconds of silence after which a stream shows that it is alive, for proxies on the way.
         settled: Set once the models are loaded, or could not be.
         failure: Why loading failed, or None.
     """
@@ -61,11 +98,17 @@ class Service:
     max_concurrent: int = 256
     limits: KeyLimits = field(default_factory=KeyLimits)
     in_flight: int = 0
+    keep_alive: float = 15.0
     settled: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
 
-    async def open(self, body: bytes, scope: Any) -> Call:
+    async def open(self, body: bytes, scope: Any, protocol: Protocol = CHAT) -> Call:
         """Begin a request.
+
+        Args:
+            body: What was sent.
+            scope: ASGI's.
+            protocol: How it is read and answered.
 
         Raises:
             RequestError: If it is wrong, the server not ready, or too busy.
@@ -74,11 +117,11 @@ class Service:
         try:
             self.limits.enter(call.key)
             if len(body) > _LARGE:  # reading it takes time that others would wait for
-                request = await asyncio.to_thread(_read_large, body)
+                request = await asyncio.to_thread(_read_large, protocol.read, body)
             else:
-                request = read_request(body)
+                request = protocol.read(body)
             self.engine.check(request.model)
-            call.begin(request)
+            call.begin(request, protocol)
         except Exception as error:
             raise call.failed(error) from None
         return call
@@ -96,7 +139,7 @@ class Call:
     service: Service
     scope: Any
     request: ChatRequest = field(init=False)
-    reply: Reply = field(init=False)
+    reply: Reply | ResponsesReply = field(init=False)
     _model: str = "unknown"
     _open: bool = False
     _share: float | None = None
@@ -109,7 +152,7 @@ class Call:
         """Name of the key that the request came with."""
         return str(self.scope.get(KEY_NAME, NOBODY))
 
-    def begin(self, request: ChatRequest) -> None:
+    def begin(self, request: ChatRequest, protocol: Protocol = CHAT) -> None:
         """Take a place.
 
         Raises:
@@ -117,7 +160,7 @@ class Call:
         """
         service, engine = self.service, self.service.engine
         self.request, self._model = request, request.model
-        self.reply = Reply(request.model, engine.fingerprint, engine.cost_unit, request.ignored)
+        self.reply = protocol.reply(request, engine)
         if service.in_flight >= service.max_concurrent:
             message = f"{service.in_flight} requests are being worked on; try again soon"
             raise RequestError(429, message, code="overloaded", retry_after=1)
@@ -144,7 +187,7 @@ class Call:
                 async for part in parts:
                     if isinstance(part, Outcome):
                         self._done(200, part)
-                        return to_json(self.reply.completion(part))
+                        return to_json(self.reply.whole(part))
             raise RuntimeError("the route ended without an outcome")
         except Exception as error:
             raise self.failed(error) from None
@@ -164,41 +207,37 @@ class Call:
         begun, said = False, False
         try:
             source = self.service.engine.run(self.request, self._account)
-            async with aclosing(while_connected(receive, source)) as parts:
+            watched = while_connected(receive, source, self.service.keep_alive)
+            async with aclosing(watched) as parts:
                 async for part in parts:
                     if not begun:
                         begun = True
-                        yield self._sent(self.reply.chunk({"role": "assistant", "content": ""}))
-                    if isinstance(part, str):
-                        said = True
-                        yield self._sent(self.reply.chunk({"content": part}))
-                    elif isinstance(part, Outcome):
-                        for last in self._closing(part, said):
-                            yield last
+                        for first in self.reply.begin():
+                            yield first
+                    if part is None:
+                        yield KEEP_ALIVE
+                        continue
+                    for piece in self._written(part, said):
+                        yield piece
+                    said = said or isinstance(part, str)
+                    if isinstance(part, Outcome):
                         self._done(200, part)
-                    elif self.request.events and part["type"] != "der.final":
-                        yield self._sent(self.reply.chunk({}, der=public_event(part)))
         except Exception as error:
             failure = self.failed(error)
             if not begun:
                 raise failure from None
-            yield server_sent(failure.body)
+            for piece in self.reply.failed(failure.body):
+                yield piece
         finally:
             self._done(CLIENT_GONE)
 
-    def _sent(self, chunk: dict[str, Any]) -> bytes:
-        # By the protocol every chunk has the field once the last one is to carry it.
-        return server_sent({**chunk, "usage": None} if self.request.include_usage else chunk)
-
-    def _closing(self, outcome: Outcome, said: bool) -> list[bytes]:
-        chunks = []
-        if not said:
-            chunks.append(self._sent(self.reply.chunk({"content": outcome.answer})))
-        summary = {"type": "der.route", **self.reply.summary(outcome)}
-        chunks.append(self._sent(self.reply.chunk({}, finish=outcome.finish, der=summary)))
-        if self.request.include_usage:
-            chunks.append(server_sent(self.reply.usage_chunk(outcome)))
-        return [*chunks, DONE]
+    def _written(self, part: Mapping[str, Any] | str | Outcome, said: bool) -> list[bytes]:
+        if isinstance(part, str):
+            return self.reply.text(part)
+        if isinstance(part, Outcome):
+            return self.reply.close(part, said)
+        shown = self.request.events and part["type"] != "der.final"
+        return self.reply.event(part) if shown else []
 
     def failed(self, error: Exception) -> RequestError:
         """Log an error, and say what the caller learns of it."""
@@ -260,13 +299,14 @@ class ClientGone(Exception):
 
 
 async def while_connected(
-    receive: Receive, source: AsyncGenerator[Item, None]
-) -> AsyncGenerator[Item, None]:
+    receive: Receive, source: AsyncGenerator[Item, None], beat: float | None = None
+) -> AsyncGenerator[Item | None, None]:
     """Give what a source gives, as long as the caller listens.
 
     Args:
         receive: ASGI's `receive`, after the body was read.
         source: Runs in a task of its own; cancelled when the caller leaves, or this generator is closed.
+        beat: Seconds of silence after which None is given, again and again; None for never.
 
     Yields:
         The items of the source.
@@ -298,7 +338,11 @@ async def while_connected(
     tasks = [asyncio.create_task(pump()), asyncio.create_task(listen())]
     try:
         while True:
-            kind, item = await queue.get()
+            try:
+                kind, item = await asyncio.wait_for(queue.get(), beat)
+            except asyncio.TimeoutError:  # not TimeoutError: another class in 3.10
+                yield None
+                continue
             if kind == "end":
                 return
             if kind == "error":

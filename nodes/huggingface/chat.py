@@ -28,9 +28,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field, PrivateAttr
 
-from der_graph.errors import PoolError
+from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.batching import BatchedChatModel, slot_for
-from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.huggingface.generation import (
     Answerer,
     Request,
@@ -44,6 +43,7 @@ from der_graph.nodes.huggingface.loading import (
     Quantization,
     load,
     load_tokenizer,
+    longest_of,
     share_pipeline,
 )
 from der_graph.nodes.huggingface.prompts import FORMAT_FIELDS, PromptWriter
@@ -53,9 +53,11 @@ from der_graph.nodes.huggingface.weights import (
     find_weights,
     parameters_b,
     path_digest,
+    ready_path,
     weights_folder,
 )
 from der_graph.nodes.ktp import check_fields
+from der_graph.nodes.providers.thoughts import THINK_TAGS
 from der_graph.nodes.reliability import alisten, listen
 
 # LangChain's own words among the settings of a call.
@@ -112,6 +114,7 @@ class HuggingFaceChat(BatchedChatModel):
     _loaded: LoadedModel | None = PrivateAttr(default=None)
     _answering: Answerer | None = PrivateAttr(default=None)
     _tokenizer: Any = PrivateAttr(default=None)
+    _context: tuple[int | None] | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     def __init__(self, **settings: Any) -> None:
@@ -168,6 +171,16 @@ class HuggingFaceChat(BatchedChatModel):
         return self._weights
 
     @property
+    def shown_name(self) -> str:
+        """The model's name for others to see: of a folder or file its own name, and not where it lies."""
+        path = self._weights is not None and self._weights.kind in ("folder", "gguf")
+        return Path(self.model).name if path or Path(self.model).is_absolute() else self.model
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> HuggingFaceChat:
+        """A copy of the settings, which shares the weights in memory."""
+        return self.model_copy()
+
+    @property
     def parameters_b(self) -> float | None:
         """Billions of parameters; None if that cannot be known without loading or downloading."""
         if self._loaded is not None:
@@ -195,8 +208,35 @@ class HuggingFaceChat(BatchedChatModel):
                 if self._loaded is not None or self._weights is None:
                     self._tokenizer = self.load().tokenizer
                 else:
-                    self._tokenizer = load_tokenizer(self._weights)
+                    self._tokenizer = load_tokenizer(self._weights, self.adapter)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def context_length(self) -> int | None:
+        """Most tokens of prompt and answer together; None if that cannot be known without a download."""
+        if self._loaded is not None:
+            return self._loaded.context_length
+        with self._lock:
+            if self._context is None and self._weights is not None:
+                folder = ready_path(self._weights)
+                if folder is None or not (folder / "config.json").is_file():
+                    return None  # not now: it may be there later
+                self._context = (longest_of(folder),)
+        return None if self._context is None else self._context[0]
+
+    def count_prompt(self, messages: Sequence[BaseMessage]) -> int:
+        """Tokens of a conversation as the model reads it, template included; 0 if it cannot be written.
+
+        Loads the tokenizer, not the model.
+        """
+        self.get_token_ids("")
+        writer = PromptWriter(
+            self._tokenizer, self.prompt_format, self.reasoning, self.template_settings
+        )
+        try:
+            return len(writer(messages).ids)
+        except ExpertError:
+            return 0  # the model says so itself when it is asked
 
     # What LangChain calls ---------------------------------------------------------------------------------
 
@@ -214,7 +254,7 @@ class HuggingFaceChat(BatchedChatModel):
         settings = self._settings(stop, kwargs)
         return LangSmithParams(
             ls_provider="huggingface",
-            ls_model_name=self.model,
+            ls_model_name=self.shown_name,
             ls_model_type="chat",
             ls_temperature=(1.0 if settings.temperature is None else settings.temperature)
             * settings.sampling,
@@ -292,7 +332,12 @@ class HuggingFaceChat(BatchedChatModel):
                     loaded.tokenizer, self.prompt_format, self.reasoning, self.template_settings
                 )
                 self._answering = Answerer(
-                    self.model, loaded, writer, self.reasoning, self.logprobs, self.max_batch_size
+                    self.shown_name,
+                    loaded,
+                    writer,
+                    self.reasoning,
+                    self.logprobs,
+                    self.max_batch_size,
                 )
             return self._answering
 

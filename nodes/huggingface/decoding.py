@@ -1,9 +1,9 @@
-"""Reading what a model writes, while it writes: token ids become text, a thought is put aside.
+"""Token ids become text while a model writes.
 
     ids ──TokenReader──> text ──AnswerReader──> answer (safe to show at once) | thought | stopped
 
-The same reader serves single calls, batches and streams, so all three give the same text. What may still
-turn out to be part of a stop string or of a tag is held back until it is decided.
+The second half is `nodes/providers/thoughts.py`, as models elsewhere think too. The same readers serve single
+calls, batches and streams, so all three give the same text.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-THINK_TAGS = ("<think>", "</think>")
-"""What opens and closes a thought in most open models that think."""
 
 
 class TokenReader:
@@ -72,117 +69,3 @@ class TokenReader:
                 list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
         )
-
-
-class AnswerReader:
-    """Splits a growing text into thought and answer, and finds its end.
-
-    Args:
-        tags: What opens and what closes a thought, or None.
-        stop: Texts that end the answer; they are not part of it, and do not count inside a thought.
-        thinking: Did the prompt open the thought already?
-    """
-
-    def __init__(
-        self,
-        tags: tuple[str, str] | None = None,
-        stop: Sequence[str] = (),
-        *,
-        thinking: bool = False,
-    ) -> None:
-        self._given = (tags, stop, thinking)
-        self._tags = tags
-        self._stop = [text for text in stop if text]
-        self._state = "thought" if thinking else "start" if tags else "answer"
-        self._pending = ""  # not decided, or not shown yet
-        self._strip = False  # white space between a thought and its answer
-        self.answer = ""
-        self.thought = ""
-        self.stopped = False
-
-    def reopened(self) -> AnswerReader:
-        """A new reader of the same kind."""
-        tags, stop, thinking = self._given
-        return AnswerReader(tags, stop, thinking=thinking)
-
-    def feed(self, text: str) -> str:
-        """Add text; gives the part of the answer that may be shown now."""
-        if self.stopped or not text:
-            return ""
-        self._pending += text
-        if self._state == "start":
-            self._find_opening()
-        if self._state == "thought":
-            self._find_closing()
-        return self._show() if self._state == "answer" else ""
-
-    def close(self) -> str:
-        """End the text; gives the rest of the answer."""
-        shown = ""
-        if self._state == "thought":
-            self.thought += self._pending  # never closed: there is no answer
-        elif not self.stopped:
-            self._state = "answer"
-            shown = self._emit(self._pending.rstrip())
-        self._pending = ""
-        if self._tags and not self.thought and self._tags[1] in self.answer:
-            # Only the closing tag: what came before was a thought after all.
-            self.thought, _, self.answer = self.answer.partition(self._tags[1])
-        self.thought, self.answer = self.thought.strip(), self.answer.strip()
-        return shown
-
-    def _find_opening(self) -> None:
-        assert self._tags is not None
-        begun = self._pending.lstrip()
-        if begun.startswith(self._tags[0]):
-            self._pending = begun[len(self._tags[0]) :]
-            self._state = "thought"
-        elif not self._tags[0].startswith(begun):
-            self._state = "answer"
-
-    def _find_closing(self) -> None:
-        assert self._tags is not None
-        before, found, after = self._pending.partition(self._tags[1])
-        if found:
-            self.thought += before
-            self._pending = after
-            self._state, self._strip = "answer", True
-        else:
-            keep = _overlap(self._pending, self._tags[1:])
-            cut = len(self._pending) - keep
-            self.thought += self._pending[:cut]
-            self._pending = self._pending[cut:]
-
-    def _show(self) -> str:
-        if self._strip:
-            self._pending = self._pending.lstrip()
-            if not self._pending:
-                return ""
-            self._strip = False
-        ends = [at for at in (self._pending.find(stop) for stop in self._stop) if at >= 0]
-        if ends:
-            self.stopped = True
-            text, self._pending = self._pending[: min(ends)].rstrip(), ""
-            return self._emit(text)
-        undecided = _overlap(self._pending, self._stop)
-        decided = self._pending[: len(self._pending) - undecided]
-        cut = len(decided.rstrip())  # white space is shown once something follows it
-        text, self._pending = self._pending[:cut], self._pending[cut:]
-        return self._emit(text)
-
-    def _emit(self, text: str) -> str:
-        if not self.answer:
-            text = text.lstrip()
-        self.answer += text
-        return text
-
-
-def _overlap(text: str, marks: Sequence[str]) -> int:
-    """Length of the longest end of the text that is a beginning of one of the marks."""
-    longest = 0
-    for mark in marks:
-        for size in range(min(len(mark) - 1, len(text)), longest, -1):
-            if text.endswith(mark[:size]):
-                longest = size
-                break
-    return longest

@@ -23,11 +23,12 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.huggingface.decoding import AnswerReader, TokenReader
+from der_graph.nodes.huggingface.decoding import TokenReader
 from der_graph.nodes.huggingface.loading import LoadedModel
 from der_graph.nodes.huggingface.prompts import DEFAULT_STOP, Prompt, PromptWriter
 from der_graph.nodes.huggingface.sampling import SeededSampler
 from der_graph.nodes.huggingface.settings import GenerationSettings
+from der_graph.nodes.providers.thoughts import AnswerReader
 
 
 @dataclass

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import threading
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError, require
@@ -131,6 +134,19 @@ def context_length(config: Any, tokenizer: Any) -> int | None:
     return min(known) if known else None
 
 
+def longest_of(folder: Path) -> int | None:
+    """The longest sequence that the model in a folder reads, from its small files alone."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    try:
+        given = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        given = {}
+    limit = given.get("model_max_length") if isinstance(given, dict) else None
+    return context_length(config, types.SimpleNamespace(model_max_length=limit))
+
+
 def set_pad_token(tokenizer: Any) -> None:
     """Give a tokenizer without padding token its end token; the attention mask hides padding anyway."""
     if tokenizer.pad_token_id is None:
@@ -169,12 +185,19 @@ def share_pipeline(pipeline: Any) -> LoadedModel:
         return loaded
 
 
-def load_tokenizer(weights: Weights) -> Any:
+def load_tokenizer(weights: Weights, adapter: str | None = None) -> Any:
     """Load the tokenizer alone, which is cheap, to count tokens before any model is in memory."""
     import transformers
 
-    folder = weights_folder(weights)
+    folder = tokenizer_folder(weights_folder(weights), adapter)
     return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def tokenizer_folder(base: Path, adapter: str | None) -> Path:
+    """Where the tokenizer is: beside the adapter, if whoever trained it saved one there with its template."""
+    if adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file():
+        return Path(adapter)
+    return base
 
 
 def _load(spec: LoadSpec) -> LoadedModel:
@@ -186,7 +209,7 @@ def _load(spec: LoadSpec) -> LoadedModel:
     folder = weights_folder(spec.weights)
     try:
         # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = load_tokenizer(spec.weights, spec.adapter)
         with _quiet(transformers.utils.logging):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 str(folder), local_files_only=True, **settings
@@ -196,6 +219,8 @@ def _load(spec: LoadSpec) -> LoadedModel:
             f"model '{spec.weights.name}' could not be loaded from {folder}: {type(error).__name__}: {error}"
         ) from error
     if spec.adapter is not None:
+        if tokenizer_folder(folder, spec.adapter) != folder:
+            _make_room(model, len(tokenizer))
         model = _merge_adapter(model, spec.adapter)
     if spec.quantization is None:
         model.to(device)
@@ -256,6 +281,14 @@ def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> di
     flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[spec.quantization]
     config = transformers.BitsAndBytesConfig(**{flag: True})
     return {"dtype": dtype, "quantization_config": config, "device_map": {"": device}}
+
+
+def _make_room(model: Any, tokens: int) -> None:
+    """More embeddings, where the adapter's tokenizer has tokens that the base model's has not."""
+    if tokens > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(
+            tokens, mean_resizing=False
+        )  # the adapter brings the new ones
 
 
 def _merge_adapter(model: Any, adapter: str) -> Any:

@@ -218,8 +218,8 @@ def encoder_folder(model: str, revision: str | None = None) -> Path:
     return weights_folder(find_weights(model, revision))
 
 
-def parameters_b(weights: Weights) -> float | None:
-    """Billions of parameters, read from file headers; None where that needs a download or a conversion."""
+def ready_path(weights: Weights) -> Path | None:
+    """The folder or file of weights that need no download and no conversion; None for others."""
     path = weights.path
     if weights.kind == "hub":
         path = _downloaded(weights)
@@ -227,6 +227,12 @@ def parameters_b(weights: Weights) -> float | None:
         module = import_module(PACKAGED[weights.name].module)
         converted = converted_folder(weights.name, f"{weights.name}|{module.EXPECTED_SHA256}")
         path = converted if is_complete(converted) else None
+    return path
+
+
+def parameters_b(weights: Weights) -> float | None:
+    """Billions of parameters, read from file headers; None where that needs a download or a conversion."""
+    path = ready_path(weights)
     if path is None:
         return None
     if path.is_file():

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import email.utils
-import time
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from der_graph.errors import DERError
+from der_graph.nodes.providers import failures as providers
 
 FailureKind = Literal[
-    "auth", "busy", "cancelled", "deadline", "empty", "error", "exit", "open", "rate_limit",
-    "request", "timeout", "unavailable",
+    "auth", "busy", "cancelled", "content_filter", "context_length", "deadline", "empty", "error", "exit",
+    "open", "rate_limit", "request", "timeout", "unavailable",
 ]  # fmt: skip
 """`auth`: the key or the account is refused. `busy`: no thread was free. `cancelled`, `exit`: its own code
-ended its task or the program. `deadline`: the request's time was over. `empty`: no answer in what came.
+ended its task or the program. `content_filter`: the provider will not answer this. `context_length`: the
+prompt is longer than it reads. `deadline`: the request's time was over. `empty`: no answer in what came.
 `open`: its breaker did not let the call through. `rate_limit`: asked too often. `request`: this
 question cannot be asked of it. `timeout`: its own time was over. `unavailable`: not reached, or out of order.
 `error`: anything else."""
@@ -29,9 +29,11 @@ question cannot be asked of it. `timeout`: its own time was over. `unavailable`:
 LONGEST_WAIT = 3600.0
 """Longest `Retry-After` that is believed, in seconds."""
 
-_FREE = frozenset({"auth", "busy", "open", "rate_limit", "request", "unavailable"})
+_FREE = frozenset(
+    "auth busy content_filter context_length open rate_limit request unavailable".split()
+)
 _PASSING = frozenset({"rate_limit", "unavailable"})
-_UNTOLD = frozenset({"busy", "open", "request"})
+_UNTOLD = frozenset({"busy", "content_filter", "context_length", "open", "request"})
 
 
 class Failure(NamedTuple):
@@ -95,9 +97,9 @@ def _kind_of(error: BaseException) -> FailureKind:
         return "cancelled"
     if not isinstance(error, Exception):
         return "exit"
-    status = _status(error)
-    if status is not None and status >= 400:
-        return _KINDS.get(status, "unavailable" if status >= 500 else "request")
+    meaning = providers.failure_of(error)
+    if meaning.kind != "error":
+        return meaning.kind
     name = type(error).__name__.lower()
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)) or "timeout" in name:
         return "timeout"
@@ -109,49 +111,11 @@ def _kind_of(error: BaseException) -> FailureKind:
     return "request" if isinstance(error, DERError) else "error"
 
 
-_KINDS: dict[int, FailureKind] = {
-    401: "auth", 402: "auth", 403: "auth", 408: "unavailable", 425: "unavailable", 429: "rate_limit",
-}  # fmt: skip
-
-
-def _status(error: Any) -> int | None:
-    """The HTTP status, wherever client libraries keep it."""
-    response = getattr(error, "response", None)
-    places: list[Any] = [
-        getattr(error, "status_code", None),
-        getattr(response, "status_code", None),
-        getattr(error, "code", None),
-        getattr(error, "http_status", None),
-    ]
-    if isinstance(response, dict):  # botocore
-        places.append((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
-    return next((each for each in places if type(each) is int and 100 <= each < 600), None)
-
-
-def _retry_after(error: Any) -> float | None:
-    own = getattr(error, "retry_after", None)
-    if isinstance(own, (int, float)) and not isinstance(own, bool):
-        return _bounded(float(own))
-    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(
-        error, "headers", None
-    )
+def _retry_after(error: BaseException) -> float | None:
     try:
-        if headers is None:
-            return None
-        if headers.get("retry-after-ms") is not None:
-            return _bounded(float(headers["retry-after-ms"]) / 1000)
-        given = headers.get("retry-after") or headers.get("Retry-After")
-        return None if given is None else _bounded(_seconds(str(given)))
+        seconds = providers.failure_of(error).retry_after
     except (TypeError, ValueError, KeyError, AttributeError):
         return None  # a header of another form says nothing
-
-
-def _seconds(given: str) -> float:
-    try:
-        return float(given)
-    except ValueError:
-        return email.utils.parsedate_to_datetime(given).timestamp() - time.time()
-
-
-def _bounded(seconds: float) -> float | None:
-    return min(max(0.0, seconds), LONGEST_WAIT) if seconds == seconds else None
+    if seconds is None or seconds != seconds:
+        return None
+    return min(max(0.0, seconds), LONGEST_WAIT)

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.errors import AgentError, AgentPoolMismatchError
-from der_graph.nodes.charge import Charge
 from der_graph.nodes.hub import Choice
+from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.agent.folder import (
     agent_kind,
     check_experts,

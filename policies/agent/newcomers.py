@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from der_graph.nodes.charge import Charge
 from der_graph.nodes.hub import Choice
+from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.observation import Observer
 from der_graph.state import Situation

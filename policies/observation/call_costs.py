@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.charge import CallSize, Charge
+from der_graph.nodes.reliability.charge import CallSize, Charge
 
 Floats = npt.NDArray[np.float32]
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.errors import AgentError, PluginError
-from der_graph.nodes.charge import Charge
+from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.observation.belief import believe
 from der_graph.policies.observation.call_costs import CostScale, expected_costs
 from der_graph.policies.observation.encoder import TextEncoder, Vectors

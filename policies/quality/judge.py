@@ -24,7 +24,7 @@ from der_graph.errors import MetricError
 from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.ktp import quote
 from der_graph.nodes.langchain import as_chat_runnable, bounded
-from der_graph.nodes.quoting import neutralize
+from der_graph.nodes.values.quoting import neutralize
 from der_graph.policies.quality.metric import is_answered
 from der_graph.state import Answer
 

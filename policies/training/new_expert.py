@@ -13,8 +13,8 @@ import numpy as np
 
 from der_graph.data import Example
 from der_graph.errors import AgentPoolMismatchError, DataError
-from der_graph.nodes.charge import CallSize, Charge
 from der_graph.nodes.expert import Expert, size_of
+from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import (
     AnswerCache,

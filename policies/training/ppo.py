@@ -23,9 +23,9 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from der_graph.nodes.charge import CallSize, Charge
 from der_graph.nodes.expert import Expert, size_of
 from der_graph.nodes.recorded import RecordedChat
+from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.tools import bare
 from der_graph.policies.agent import DERAgent, TrainedAgent

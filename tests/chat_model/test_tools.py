@@ -180,7 +180,7 @@ def test_structured_output() -> None:
 
 
 def test_experts_that_cannot_are_named() -> None:
-    experts = [tool_expert("a", "x"), scripted_expert("b", "y")[0], scripted_expert("c", "z")[0]]
+    experts = [scripted_expert("b", "y")[0], scripted_expert("c", "z")[0]]
     der = ChatDER(pool=experts, agent=ScriptedAgent("a"))
     asks: list[Callable[[], Any]] = [
         lambda: der.bind_tools([add]),

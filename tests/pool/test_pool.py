@@ -11,9 +11,9 @@ from fakes import scripted_expert
 from tiny_models import save_tiny
 
 from der_graph.errors import ExpertError, PoolError, UnknownExpertError
-from der_graph.nodes.charge import TokenPrices
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import TEMPLATES
+from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.pool.pool import Pool, check_pool, load_pool, pool_from, pool_path
 
 

@@ -44,7 +44,7 @@ def test_a_route_that_is_cancelled_from_within_is_an_error_and_no_silence() -> N
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
-    async def read() -> int:
+    async def read() -> int | None:
         items = while_connected(connected, source())
         first = await anext(items)
         with pytest.raises(RuntimeError, match="cancelled from within"):

@@ -23,6 +23,14 @@ from der_graph.server.replies import Outcome, Reply, public_event, to_json
 from der_graph.state import RouteStep
 
 HELLO = [{"role": "user", "content": "hello"}]
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+TOLD = {"role": "tool", "tool_call_id": "c1", "content": "rainy"}
+
+
+def called(arguments: str) -> dict[str, Any]:
+    function = {"name": "look", "arguments": arguments}
+    calls = [{"id": "c1", "type": "function", "function": function}]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
 
 
 def read(**fields: Any) -> ChatRequest:
@@ -68,7 +76,8 @@ def test_a_whole_conversation() -> None:
     context = request.context
     assert (context.max_cost, context.max_steps, context.cost_weight) == (2, 1, 0.5)
     assert (request.stream, request.include_usage, request.events) == (True, True, False)
-    assert request.ignored == ("max_tokens", "temperature")
+    assert context.model_settings == {"temperature": 0.7, "max_tokens": 5}
+    assert request.ignored == ()
 
 
 def test_the_knobs_are_those_of_the_graph_but_drafts_are_no_content() -> None:
@@ -87,7 +96,7 @@ def test_the_knobs_are_those_of_the_graph_but_drafts_are_no_content() -> None:
         ({"messages": [{"role": "robot", "content": ""}]}, "messages[0].role", "one of system"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages[0].content", "empty"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "a string"),
-        ({"messages": [{"role": "tool", "content": "1"}]}, "messages[0].role", "one of system"),
+        ({"messages": [{"role": "tool", "content": "1"}]}, "messages[0].tool_call_id", "the id"),
         ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, "messages[1].role", "last"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
@@ -96,9 +105,42 @@ def test_the_knobs_are_those_of_the_graph_but_drafts_are_no_content() -> None:
         ),
         ({"n": 2}, "n", "must be 1"),
         ({"n": True}, "n", "an integer"),
-        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
-        ({"logprobs": True}, "logprobs", "not supported"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "an object with a name"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "must be 'function'"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name", "a string"),
+        ({"tools": [TOOL], "tool_choice": "look"}, "tool_choice", "names one of the tools"),
+        ({"tool_choice": "required"}, "tool_choice", "no tools"),
+        ({"functions": [{"name": "f"}]}, "functions", "not supported"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "'json_schema'"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+            "response_format.json_schema.schema",
+            "a JSON schema",
+        ),
+        ({"logprobs": 1}, "logprobs", "true or false"),
+        ({"top_logprobs": 2}, "top_logprobs", "logprobs=true"),
+        ({"temperature": "hot"}, "temperature", "from 0 to 2"),
+        ({"temperature": 3}, "temperature", "from 0 to 2"),
+        ({"max_tokens": 0}, "max_tokens", "at least 1"),
+        ({"max_completion_tokens": 1.5}, "max_completion_tokens", "an integer"),
+        ({"seed": True}, "seed", "an integer"),
+        ({"stop": [""]}, "stop", "not empty"),
+        ({"stop": ["x"] * 17}, "stop", "at most 16"),
+        (
+            {"stream": True, "stream_options": {"include_usge": True}},
+            "stream_options.include_usge",
+            "did you mean 'include_usage'",
+        ),
+        (
+            {"messages": [*HELLO, {"role": "assistant", "tool_calls": [{"id": "1"}]}, TOLD]},
+            "messages[1].tool_calls[0]",
+            "id and function",
+        ),
+        (
+            {"messages": [*HELLO, called("not json"), TOLD]},
+            "messages[1].tool_calls[0].function.arguments",
+            "a JSON object",
+        ),
         ({"stream": "yes"}, "stream", "true or false"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
         ({"der": 1}, "der", "an object"),

@@ -90,7 +90,7 @@ def test_every_input_of_a_batch_has_its_own_run_and_config(
         assert run.tags == [f"t{i}"]
         assert run.extra["metadata"]["n"] == i
         assert run.extra["metadata"]["ls_provider"] == "huggingface"
-        assert run.extra["metadata"]["ls_model_name"] == chat.model
+        assert run.extra["metadata"]["ls_model_name"] == chat.shown_name
         assert (run.error is not None) == (i == 1)
     assert results[0].content == chat.invoke("one").content
     recorder = Recorder()

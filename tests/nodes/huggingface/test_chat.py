@@ -30,7 +30,7 @@ def test_invoke_gives_the_answer_without_the_prompt(chat: HuggingFaceChat) -> No
         "total_tokens": ids.shape[1] + 12,
     }
     assert message.response_metadata["finish_reason"] == "length"
-    assert message.response_metadata["model_name"] == chat.model
+    assert message.response_metadata["model_name"] == chat.shown_name == Path(chat.model).name
 
 
 def test_mean_logprob_is_the_models_own(chat: HuggingFaceChat) -> None:

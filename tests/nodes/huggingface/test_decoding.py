@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from tiny_models import tiny_tokenizer
 
-from der_graph.nodes.huggingface.decoding import AnswerReader, TokenReader
+from der_graph.nodes.huggingface.decoding import TokenReader
+from der_graph.nodes.providers import AnswerReader
 
 TAGS = ("<think>", "</think>")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toy import WordEncoder, profile_observer
 
-from der_graph.nodes.charge import CallSize, Charge, TokenPrices
+from der_graph.nodes.reliability.charge import CallSize, Charge, TokenPrices
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.network import Shape, make_network
 from der_graph.policies.observation.call_costs import CostScale, expected_costs, fit_call_costs

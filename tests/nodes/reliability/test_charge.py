@@ -7,10 +7,10 @@ from fakes import an_answer
 from langchain_core.messages import AIMessage
 
 from der_graph.errors import PoolError
-from der_graph.nodes.charge import CallSize, Charge, TokenPrices
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import TEMPLATES
 from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.reliability.charge import CallSize, Charge, TokenPrices
 
 SIZE = CallSize(input=1000, cached=400, output=100, seconds=2.0)
 

@@ -1,0 +1,30 @@
+"""What providers of models mean: failures, ends of answers, thoughts, and messages that they take.
+
+Every provider has words of its own for the same things. This room reads them; it knows nothing of experts and
+routes.
+"""
+
+from der_graph.nodes.providers.chat import ProviderChat
+from der_graph.nodes.providers.failures import REFUSED, Failure, FailureKind, failure_of
+from der_graph.nodes.providers.finish import finish_reason_of
+from der_graph.nodes.providers.thoughts import (
+    THINK_TAGS,
+    THOUGHT_MARKS,
+    AnswerReader,
+    ThoughtMarks,
+    split_thought,
+)
+
+__all__ = [
+    "REFUSED",
+    "THINK_TAGS",
+    "THOUGHT_MARKS",
+    "AnswerReader",
+    "Failure",
+    "FailureKind",
+    "ProviderChat",
+    "ThoughtMarks",
+    "failure_of",
+    "finish_reason_of",
+    "split_thought",
+]

@@ -1,0 +1,275 @@
+"""A provider's chat model, with the care that local models have.
+
+    messages ──sendable──> the provider's model ──AnswerReader──> answer without its thought
+
+What differs between whole answers and streams is evened out: streams report the tokens used too, a stream
+that breaks off is a failure and not a short answer, and thoughts are put aside in both. In traces the model
+keeps its own name. Knows nothing of experts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import Field
+
+from der_graph.errors import ExpertError
+from der_graph.nodes.providers.finish import finish_reason_of
+from der_graph.nodes.providers.messages import sendable
+from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, ThoughtMarks
+
+# Classes whose streams always say why they ended.
+_SAY_WHY = frozenset(
+    "BaseChatOpenAI ChatAnthropic ChatMistralAI ChatGroq ChatOllama ChatFireworks ChatBedrockConverse "
+    "ChatGoogleGenerativeAI ChatCohere".split()
+)
+
+_ENDED = "the stream ended without saying why: it broke off, and the answer is not whole"
+
+
+def is_a(model: Any, *names: str) -> bool:
+    """Is a model of a class of one of these names? Asked by name, as its package may not be installed."""
+    return not {base.__name__ for base in type(model).__mro__}.isdisjoint(names)
+
+
+class ProviderChat(BaseChatModel):
+    """Another chat model, read with care; see this module.
+
+    Examples:
+        ```python
+        ProviderChat(chat=ChatOpenAI(model="deepseek-r1", base_url="http://localhost:8000/v1"))
+        ```
+    """
+
+    chat: BaseChatModel
+    """The model."""
+    marks: tuple[ThoughtMarks, ...] = Field(default=THOUGHT_MARKS)
+    """What opens and closes a thought in its text; empty if nothing does."""
+
+    def __init__(self, **given: Any) -> None:
+        """Take over what LangChain asks a chat model for."""
+        chat = given["chat"]
+        for name in (
+            "cache rate_limiter disable_streaming output_version profile callbacks tags metadata verbose"
+        ).split():
+            given.setdefault(name, getattr(chat, name, None))
+        super().__init__(**given)
+
+    # What the model is called, and told to tracers and caches ----------------------------------------------
+
+    @property
+    def _llm_type(self) -> str:
+        return self.chat._llm_type
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return self.chat._identifying_params
+
+    @functools.cached_property
+    def _serialized(self) -> dict[str, Any]:
+        return self.chat._serialized
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """The model's own name."""
+        return self.chat.get_name(suffix, name=name)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return self.chat._get_ls_params(stop, **kwargs)
+
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        return self.chat._get_invocation_params(stop, **kwargs)
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        # Not the model's own entries in a cache of LangChain's: those hold its thoughts.
+        return f"{self.chat._get_llm_string(stop, **kwargs)}---der:{self.marks}"
+
+    def get_num_tokens(self, text: str) -> int:
+        """As the model counts."""
+        return self.chat.get_num_tokens(text)
+
+    # Answers -----------------------------------------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        sent = sendable(messages)
+        return self._read(self.chat._generate(sent, stop, run_manager, **kwargs))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        sent = sendable(messages)
+        try:
+            result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
+        except RuntimeError as error:
+            if "Event loop is closed" not in str(error):
+                raise
+            # A connection that another loop had opened: clients are shared, and drop it once it fails.
+            result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
+        return self._read(result)
+
+    def _read(self, result: ChatResult) -> ChatResult:
+        generations = []
+        for each in result.generations:
+            message = each.message
+            reader = AnswerReader(self.marks, exact=True)
+            content = _filtered(message.content, reader, last=True)
+            changes: dict[str, Any] = {"content": content}
+            if reader.thought and isinstance(message, AIMessage):
+                # What a mark opens only later was part of the answer so far.
+                changes["content"] = content if isinstance(content, list) else reader.answer
+                changes["additional_kwargs"] = {
+                    **message.additional_kwargs,
+                    "reasoning_content": reader.thought,
+                }
+            generations.append(
+                ChatGeneration(
+                    message=message.model_copy(update=changes),
+                    generation_info=each.generation_info,
+                )
+            )
+        return ChatResult(generations=generations, llm_output=result.llm_output)
+
+    # Streams -----------------------------------------------------------------------------------------------
+
+    def _should_stream(self, *, async_api: bool, **kwargs: Any) -> bool:
+        if "streaming" in self.chat.model_fields_set:
+            kwargs.setdefault("stream", self.chat.streaming)  # type: ignore[attr-defined]
+        return self._can_stream(async_api) and super()._should_stream(async_api=async_api, **kwargs)
+
+    def _should_use_protocol_streaming(self, *, async_api: bool, **kwargs: Any) -> bool:
+        return self._can_stream(async_api) and super()._should_use_protocol_streaming(
+            async_api=async_api, **kwargs
+        )
+
+    def _can_stream(self, async_api: bool) -> bool:
+        kind = type(self.chat)
+        alone = async_api and kind._astream is not BaseChatModel._astream
+        return alone or kind._stream is not BaseChatModel._stream
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        pieces = _Pieces(self.marks)
+        for chunk in self.chat._stream(sendable(messages), stop, **self._usage(kwargs)):
+            read = pieces.read(chunk)
+            if run_manager is not None:
+                run_manager.on_llm_new_token(str(read.text), chunk=read)
+            yield read
+        yield from pieces.close(self.chat)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        pieces, sent = _Pieces(self.marks), sendable(messages)
+        for attempt in (1, 2):
+            try:
+                async for chunk in self.chat._astream(sent, stop, **self._usage(kwargs)):
+                    read = pieces.read(chunk)
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(str(read.text), chunk=read)
+                    yield read
+                break
+            except RuntimeError as error:  # as in `_agenerate`
+                again = attempt == 1 and not pieces.begun and "Event loop is closed" in str(error)
+                if not again:
+                    raise
+        for rest in pieces.close(self.chat):
+            yield rest
+
+    def _usage(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Ask servers of OpenAI's protocol for the tokens used, unless somebody has said what to do."""
+        chat: Any = self.chat
+        said = (
+            "stream_options" in {**given, **(getattr(chat, "model_kwargs", None) or {})}
+            or given.get("stream_usage") is not None
+            or getattr(chat, "stream_usage", None) is not None
+        )
+        return (
+            given if said or not is_a(chat, "BaseChatOpenAI") else {**given, "stream_usage": True}
+        )
+
+
+class _Pieces:
+    """Reads the chunks of one stream."""
+
+    def __init__(self, marks: Sequence[ThoughtMarks]) -> None:
+        self._reader = AnswerReader(marks, exact=True)
+        self._closed = self._finished = self.begun = False
+
+    def read(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        """A chunk without what belongs to a thought, or may still turn out to."""
+        self.begun = True
+        message = chunk.message
+        info = {**message.response_metadata, **(chunk.generation_info or {})}
+        reason = finish_reason_of(AIMessage("", response_metadata=info))
+        self._finished = self._finished or reason is not None
+        last = reason is not None or getattr(message, "chunk_position", None) == "last"
+        content = _filtered(message.content, self._reader, last=last and not self._closed)
+        changes: dict[str, Any] = {"content": content}
+        if last and not self._closed:
+            self._closed = True
+            if self._reader.thought:
+                changes["additional_kwargs"] = {
+                    **message.additional_kwargs,
+                    "reasoning_content": self._reader.thought,
+                }
+        return ChatGenerationChunk(
+            message=message.model_copy(update=changes), generation_info=chunk.generation_info
+        )
+
+    def close(self, chat: BaseChatModel) -> Iterator[ChatGenerationChunk]:
+        """What was held back to the end.
+
+        Raises:
+            ExpertError: If the stream broke off.
+        """
+        if not self._finished and is_a(chat, *_SAY_WHY):
+            error = ExpertError(_ENDED)
+            error.failure_kind = "unavailable"
+            raise error
+        if not self._closed and (rest := self._reader.close()):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=rest))
+
+
+def _filtered(content: Any, reader: AnswerReader, *, last: bool) -> Any:
+    """Content, a text or blocks, of which the reader has kept what is no answer."""
+    if isinstance(content, str):
+        shown = reader.feed(content)
+        return shown + reader.close() if last else shown
+    blocks: list[Any] = []
+    for block in content:
+        text = block if isinstance(block, str) else block.get("text")
+        if not isinstance(text, str) or (isinstance(block, dict) and block.get("type") != "text"):
+            blocks.append(block)
+            continue
+        shown = reader.feed(text)
+        blocks.append(shown if isinstance(block, str) else {**block, "text": shown})
+    if last and (rest := reader.close()):
+        blocks.append({"type": "text", "text": rest})
+    return blocks

@@ -1,0 +1,170 @@
+"""What a failed call means, told from the exception that a provider's client raised.
+
+    exception ──failure_of──> kind, seconds to wait (Retry-After)
+
+    context_length  the prompt is longer than the model reads      refused: costs nothing
+    content_filter  the provider will not answer this              refused
+    request         a wrong parameter, no such model               refused
+    auth            a wrong key, or an account without money       refused
+    rate_limit      too many calls now; `retry_after` says when    refused, for the moment
+    timeout, unavailable                                           the next try may work
+    error           an exception that says nothing of itself
+
+Knows nothing of experts.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, NamedTuple
+
+from langchain_core import exceptions
+
+FailureKind = Literal[
+    "auth", "content_filter", "context_length", "error", "rate_limit", "request", "timeout", "unavailable",
+]  # fmt: skip
+
+REFUSED = frozenset({"auth", "content_filter", "context_length", "rate_limit", "request"})
+"""Kinds of calls that the provider did not begin to answer, and does not charge."""
+
+
+class Failure(NamedTuple):
+    """What a failed call means.
+
+    Attributes:
+        kind: One of the kinds above.
+        retry_after: Seconds after which the provider wants to be asked again; None where it does not say.
+    """
+
+    kind: FailureKind
+    retry_after: float | None = None
+
+
+# What providers and servers say about prompts that are too long; the first is ours.
+_TOO_LONG = re.compile(
+    r"the prompt has \d+ tokens|context_length_exceeded|context[ _](?:length|window|size)|"
+    r"maximum context|exceed_context_size|(?:prompt|input|request) (?:is |was )?too (?:long|large)|"
+    r"input tokens? exceed|too many (?:input )?tokens|longer than the model|"
+    r"maximum (?:number of )?(?:input )?tokens|reduce the length of the messages|"
+    r"input length .{0,40}exceed",
+    re.IGNORECASE,
+)
+_FILTERED = re.compile(
+    r"content[_ ]?(?:filter|management|policy|moderation)|responsibleai|data_inspection|"
+    r"flagged (?:as|by|for)|safety (?:system|policy|settings)",
+    re.IGNORECASE,
+)
+_QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|billing|out of credits", re.I)
+_WAIT = re.compile(
+    r"(?:try|retry) (?:again )?(?:in|after) (\d+(?:\.\d+)?) ?(ms|m(?:in)?|s)?\b", re.I
+)
+_UNIT = {"ms": 0.001, "m": 60.0, "min": 60.0}
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Tell what a failed call means.
+
+    Args:
+        error: What was raised; errors behind it (`__cause__`) are looked at too.
+    """
+    for each in _chain(error):
+        found = getattr(each, "failure_kind", None) or _kind(each)
+        if found is not None:
+            wait = _retry_after(each) if found in ("rate_limit", "unavailable") else None
+            return Failure(found, wait)
+    return Failure("error")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__
+
+
+def _kind(error: BaseException) -> FailureKind | None:
+    text, status = str(error), _status(error)
+    if isinstance(error, getattr(exceptions, "ContextOverflowError", ())):
+        return "context_length"
+    # A provider's 429 may speak of tokens a minute, and its 5xx of anything.
+    if status in (None, 400, 413, 422) and _TOO_LONG.search(text):
+        return "context_length"
+    if status in (400, 403, 422, 451) and _FILTERED.search(text):
+        return "content_filter"
+    if status in (402, 429, 403) and _QUOTA.search(text):
+        return "auth"
+    if status is not None:
+        return _by_status(status)
+    if isinstance(error, getattr(exceptions, "ModelRateLimitError", ())):
+        return "rate_limit"
+    name = type(error).__name__
+    if isinstance(error, TimeoutError) or name.endswith(("Timeout", "TimeoutError")):
+        return "timeout"
+    if isinstance(error, getattr(exceptions, "ModelError", ())):
+        return "unavailable" if getattr(error, "is_retryable", False) else "request"
+    if isinstance(error, ConnectionError) or name in _UNREACHED:
+        return "unavailable"
+    return None
+
+
+_UNREACHED = frozenset({"APIConnectionError", "ConnectError", "RemoteProtocolError", "ReadError"})
+
+
+def _by_status(status: int) -> FailureKind:
+    if status in (401, 402, 403):
+        return "auth"
+    if status == 429:
+        return "rate_limit"
+    if status in (408, 504):
+        return "timeout"
+    return "unavailable" if status in (409, 425) or status >= 500 else "request"
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an exception carries, wherever its client keeps it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):  # botocore
+        metadata = response.get("ResponseMetadata")
+        response = metadata if isinstance(metadata, Mapping) else {}
+        found: Any = response.get("HTTPStatusCode")
+    else:
+        found = getattr(response, "status_code", None)
+    for name in ("status_code", "http_status", "code", "status"):
+        if isinstance(found, int) and not isinstance(found, bool):
+            break
+        found = getattr(error, name, None)
+    is_status = isinstance(found, int) and not isinstance(found, bool) and 400 <= found < 600
+    return int(found) if is_status else None
+
+
+def _retry_after(error: BaseException) -> float | None:
+    own = getattr(error, "retry_after", None)
+    if isinstance(own, (int, float)):
+        return float(own)
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    if headers is not None:
+        for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+            seconds = _seconds(str(headers.get(name) or ""))
+            if seconds is not None:
+                return seconds * unit
+    said = _WAIT.search(str(error))
+    if said is None:
+        return None
+    return float(said.group(1)) * _UNIT.get((said.group(2) or "s").lower(), 1.0)
+
+
+def _seconds(given: str) -> float | None:
+    """A header's number of seconds, or the time until its date."""
+    try:
+        return max(0.0, float(given))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,65 @@
+"""Why an answer ended, in one vocabulary: `stop`, `length`, `content_filter`, `tool_calls`.
+
+    response_metadata of any provider ──finish_reason_of──> the word of OpenAI's protocol, or None
+
+Knows nothing of errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from langchain_core.messages import BaseMessage
+
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+
+# Where providers say it: OpenAI and Gemini, Anthropic, Bedrock, Ollama.
+_KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+
+_WORDS: dict[str, FinishReason] = {
+    **dict.fromkeys(
+        "length max_tokens max_output_tokens model_length model_context_window_exceeded "
+        "error_max_tokens max_length token_limit".split(),
+        "length",
+    ),
+    **dict.fromkeys(
+        "content_filter content_filtered guardrail_intervened refusal safety recitation blocklist "
+        "prohibited_content spii image_safety language error_toxic".split(),
+        "content_filter",
+    ),
+    **dict.fromkeys(
+        "tool_calls tool_call tool_use function_call tool_code_call".split(), "tool_calls"
+    ),
+    **dict.fromkeys(
+        "stop end_turn stop_sequence complete completed eos eos_token finish_reason_stop".split(),
+        "stop",
+    ),
+}
+
+
+def finish_reason_of(message: BaseMessage) -> FinishReason | None:
+    """Why a message ended; None where its provider does not say.
+
+    A word that is not known counts as `stop`: the answer is whole as far as anybody says.
+
+    Examples:
+        >>> from langchain_core.messages import AIMessage
+        >>> finish_reason_of(AIMessage("Once", response_metadata={"stop_reason": "max_tokens"}))
+        'length'
+    """
+    given = message.response_metadata
+    details = given.get("incomplete_details")  # OpenAI's responses
+    if isinstance(details, Mapping) and details.get("reason"):
+        return _WORDS.get(_plain(details["reason"]), "length")
+    for key in _KEYS:
+        if given.get(key):
+            return _WORDS.get(_plain(given[key]), "stop")
+    if given.get("status") in ("completed", "incomplete"):
+        return "stop" if given["status"] == "completed" else "length"
+    return None
+
+
+def _plain(word: Any) -> str:
+    """`FinishReason.MAX_TOKENS`, `finishReason_MAX_TOKENS` and `max_tokens` are one word."""
+    return str(getattr(word, "name", word)).rsplit(".", 1)[-1].lower()

@@ -1,0 +1,199 @@
+"""What a model thinks before it answers is no part of its answer.
+
+    "<think>I guess 41.</think>It is 42." ──split_thought──> thought "I guess 41.", answer "It is 42."
+
+Open models write their thoughts into their text, each family between marks of its own, and servers hand them
+on unless they are told to parse them. `AnswerReader` reads a text while it grows: what may still turn out
+to be part of a stop string or of a mark is held back until it is decided. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+ThoughtMarks = tuple[str, str]
+"""What opens and what closes a thought."""
+
+THINK_TAGS: ThoughtMarks = ("<think>", "</think>")
+"""The marks of most open models that think."""
+
+THOUGHT_MARKS: tuple[ThoughtMarks, ...] = (
+    THINK_TAGS,
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("[THINK]", "[/THINK]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>"),
+)
+"""Marks that are looked for at the start of an answer from elsewhere: of DeepSeek, Qwen, Magistral, Kimi,
+Seed, gpt-oss and others."""
+
+
+class Split(NamedTuple):
+    """An answer without its thought.
+
+    Attributes:
+        thought: What the model thought; empty if nothing.
+        answer: What it said.
+        unclosed: Did the thought never end? There is no answer then.
+    """
+
+    thought: str
+    answer: str
+    unclosed: bool
+
+
+def split_thought(text: str, marks: Sequence[ThoughtMarks] = THOUGHT_MARKS) -> Split:
+    """Split a whole text into thought and answer.
+
+    Examples:
+        >>> split_thought("<think>I guess 41.</think> It is 42.").answer
+        'It is 42.'
+    """
+    reader = AnswerReader(marks)
+    reader.feed(text)
+    reader.close()
+    return Split(reader.thought, reader.answer, reader.unclosed)
+
+
+def _pairs(given: ThoughtMarks | Sequence[ThoughtMarks] | None) -> tuple[ThoughtMarks, ...]:
+    if not given:
+        return ()
+    if isinstance(given[0], str):
+        return (cast(ThoughtMarks, tuple(given)),)
+    return tuple(cast("Sequence[ThoughtMarks]", given))
+
+
+class AnswerReader:
+    """Splits a growing text into thought and answer, and finds its end.
+
+    Args:
+        tags: What opens and what closes a thought: a pair, several pairs, or None. A pair whose first mark
+            is empty belongs to models whose prompt opens the thought.
+        stop: Texts that end the answer; they are not part of it, and do not count inside a thought.
+        thinking: Did the prompt open the thought already? By the first pair.
+        exact: Show white space as it comes, and not only between words?
+    """
+
+    def __init__(
+        self,
+        tags: ThoughtMarks | Sequence[ThoughtMarks] | None = None,
+        stop: Sequence[str] = (),
+        *,
+        thinking: bool = False,
+        exact: bool = False,
+    ) -> None:
+        self._given = (tags, stop, thinking)
+        self._exact = exact
+        self._marks = _pairs(tags)
+        self._tags = self._marks[0] if self._marks else None
+        thinking = thinking or bool(self._tags and not self._tags[0])
+        self._stop = [text for text in stop if text]
+        self._state = "thought" if thinking else "start" if self._marks else "answer"
+        self._pending = ""  # not decided, or not shown yet
+        self._strip = False  # white space between a thought and its answer
+        self.answer = ""
+        self.thought = ""
+        self.stopped = False
+        self.unclosed = False
+
+    def reopened(self) -> AnswerReader:
+        """A new reader of the same kind."""
+        tags, stop, thinking = self._given
+        return AnswerReader(tags, stop, thinking=thinking, exact=self._exact)
+
+    def feed(self, text: str) -> str:
+        """Add text; gives the part of the answer that may be shown now."""
+        if self.stopped or not text:
+            return ""
+        self._pending += text
+        if self._state == "start":
+            self._find_opening()
+        if self._state == "thought":
+            self._find_closing()
+        return self._show() if self._state == "answer" else ""
+
+    def close(self) -> str:
+        """End the text; gives the rest of the answer."""
+        shown = ""
+        if self._state == "thought":
+            self.thought += self._pending  # never closed: there is no answer
+            self.unclosed = True
+        elif not self.stopped:
+            self._state = "answer"
+            shown = self._emit(self._pending if self._exact else self._pending.rstrip())
+        self._pending = ""
+        if not self.thought:
+            self._find_lone_closing()
+        self.thought, self.answer = self.thought.strip(), self.answer.strip()
+        return shown
+
+    def _find_opening(self) -> None:
+        begun = self._pending.lstrip()
+        for pair in self._marks:
+            if begun.startswith(pair[0]):
+                self._tags, self._state = pair, "thought"
+                self._pending = begun[len(pair[0]) :]
+                return
+        if not any(pair[0].startswith(begun) for pair in self._marks):
+            self._state = "answer"
+
+    def _find_lone_closing(self) -> None:
+        """Only the closing mark: what came before was a thought after all."""
+        for opening, closing in self._marks:
+            before, found, after = self.answer.partition(closing)
+            if found and (not opening or opening not in before):
+                self.thought, self.answer = before, after
+                return
+
+    def _find_closing(self) -> None:
+        assert self._tags is not None
+        before, found, after = self._pending.partition(self._tags[1])
+        if found:
+            self.thought += before
+            self._pending = after
+            self._state, self._strip = "answer", True
+        else:
+            keep = _overlap(self._pending, self._tags[1:])
+            cut = len(self._pending) - keep
+            self.thought += self._pending[:cut]
+            self._pending = self._pending[cut:]
+
+    def _show(self) -> str:
+        if self._strip:
+            self._pending = self._pending.lstrip()
+            if not self._pending:
+                return ""
+            self._strip = False
+        ends = [at for at in (self._pending.find(stop) for stop in self._stop) if at >= 0]
+        if ends:
+            self.stopped = True
+            text, self._pending = self._pending[: min(ends)].rstrip(), ""
+            return self._emit(text)
+        undecided = _overlap(self._pending, self._stop)
+        decided = self._pending[: len(self._pending) - undecided]
+        # White space is shown once something follows it.
+        cut = len(decided if self._exact else decided.rstrip())
+        text, self._pending = self._pending[:cut], self._pending[cut:]
+        return self._emit(text)
+
+    def _emit(self, text: str) -> str:
+        if not self.answer and not self._exact:
+            text = text.lstrip()
+        self.answer += text
+        return text
+
+
+def _overlap(text: str, marks: Sequence[str]) -> int:
+    """Length of the longest end of the text that is a beginning of one of the marks."""
+    longest = 0
+    for mark in marks:
+        for size in range(min(len(mark) - 1, len(text)), longest, -1):
+            if text.endswith(mark[:size]):
+                longest = size
+                break
+    return longest

@@ -1,0 +1,175 @@
+"""What providers say: why answers end, why calls fail, and which conversations they take."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from der_graph.errors import ExpertError
+from der_graph.nodes.providers import failure_of, finish_reason_of
+from der_graph.nodes.providers.messages import NO_OUTPUT, OPENING, sendable
+from der_graph.nodes.redaction import Guarded
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"finish_reason": "length"}, "length"),
+        ({"stop_reason": "max_tokens"}, "length"),
+        ({"finish_reason": "MAX_TOKENS"}, "length"),
+        ({"finish_reason": "FinishReason.MAX_TOKENS"}, "length"),
+        ({"done_reason": "length"}, "length"),
+        ({"stopReason": "max_tokens"}, "length"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "length"),
+        ({"incomplete_details": {"reason": "content_filter"}}, "content_filter"),
+        ({"finish_reason": "SAFETY"}, "content_filter"),
+        ({"stop_reason": "refusal"}, "content_filter"),
+        ({"stopReason": "guardrail_intervened"}, "content_filter"),
+        ({"stop_reason": "tool_use"}, "tool_calls"),
+        ({"stop_reason": "end_turn"}, "stop"),
+        ({"status": "completed"}, "stop"),
+        ({"finish_reason": "a new word"}, "stop"),
+        ({}, None),
+        ({"finish_reason": None}, None),
+    ],
+)
+def test_every_provider_has_its_word_for_the_end(said: dict[str, Any], reason: str | None) -> None:
+    assert finish_reason_of(AIMessage("Once upon", response_metadata=said)) == reason
+
+
+class Refused(Exception):
+    """As provider's clients raise them."""
+
+    def __init__(self, status: int, text: str = "no", **headers: str) -> None:
+        super().__init__(text)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.response = httpx.Response(status, headers=named)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "wait"),
+    [
+        (Refused(400, "This model's maximum context length is 8192 tokens."), "context_length", None),
+        (Refused(400, "The input (5020 tokens) is longer than the model's context length"),
+         "context_length", None),
+        (Refused(400, "request (9 tokens) exceeds the available context size"), "context_length", None),
+        (Refused(400, "prompt is too long: 210000 tokens > 200000 maximum"), "context_length", None),
+        (Refused(413, "Input is too long for requested model."), "context_length", None),
+        (ExpertError("the prompt has 90 tokens, and a reads at most 64"), "context_length", None),
+        (Refused(429, "maximum context length: no; tokens per minute"), "rate_limit", None),
+        (Refused(429, retry_after="20"), "rate_limit", 20.0),
+        (Refused(429, retry_after_ms="1500"), "rate_limit", 1.5),
+        (Refused(429, "Please try again in 300ms."), "rate_limit", 0.3),
+        (Refused(429, "try again in 2 m"), "rate_limit", 120.0),
+        (Refused(429, "You exceeded your current quota"), "auth", None),
+        (Refused(400, "blocked by Azure's content management policy"), "content_filter", None),
+        (Refused(401), "auth", None),
+        (Refused(404, "no such model"), "request", None),
+        (Refused(400, "unknown parameter"), "request", None),
+        (Refused(503, retry_after="2"), "unavailable", 2.0),
+        (Refused(500), "unavailable", None),
+        (Refused(504), "timeout", None),
+        (TimeoutError(), "timeout", None),
+        (ConnectionRefusedError("away"), "unavailable", None),
+        (httpx.ConnectError("away"), "unavailable", None),
+        (httpx.ReadTimeout("late"), "timeout", None),
+        (SimpleNamespace, "error", None),
+        (ValueError("context_length"), "error", None),
+        (KeyError("x"), "error", None),
+    ],
+)  # fmt: skip
+def test_every_failure_has_a_kind(error: Any, kind: str, wait: float | None) -> None:
+    error = error if isinstance(error, Exception) else RuntimeError("?")
+    if str(error) == "context_length":
+        kind = "context_length"  # whoever raises such a text means it
+    assert failure_of(error) == (kind, wait)
+
+
+def test_botocores_status_is_found() -> None:
+    error: Any = RuntimeError("throttled")
+    error.response = {"ResponseMetadata": {"HTTPStatusCode": 429}}
+    assert failure_of(error).kind == "rate_limit"
+
+
+def test_a_failure_behind_another_is_found() -> None:
+    error = RuntimeError("the model failed")
+    error.__cause__ = Refused(401)
+    assert failure_of(error).kind == "auth"
+
+
+def test_a_masked_error_keeps_its_kind() -> None:
+    def fail(_: Any) -> str:
+        raise Refused(429, "key sk-123456789 asks too often", retry_after="7")
+
+    from langchain_core.runnables import RunnableLambda
+
+    guarded = Guarded(bound=RunnableLambda(fail), secrets=("sk-123456789",))
+    with pytest.raises(ExpertError, match=r"\*\*\*") as caught:
+        guarded.invoke("x")
+    assert failure_of(caught.value) == ("rate_limit", 7.0)
+
+
+# Conversations --------------------------------------------------------------------------------------
+
+
+def shown(messages: list[BaseMessage]) -> list[tuple[str, Any]]:
+    return [(message.type, message.content) for message in sendable(messages)]
+
+
+def test_empty_turns_are_left_out_and_neighbours_joined() -> None:
+    story = [HumanMessage("Tell me a story"), AIMessage(""), HumanMessage("Shorter")]
+    assert shown([SystemMessage(" "), *story]) == [("human", "Tell me a story\n\nShorter")]
+    assert shown([HumanMessage("a"), AIMessage([{"type": "text", "text": " "}])]) == [
+        ("human", "a")
+    ]
+
+
+def test_a_chat_that_the_assistant_opened_gets_a_users_turn() -> None:
+    chat = [SystemMessage("s"), AIMessage("Hello! How can I help?"), HumanMessage("2 + 2?")]
+    assert shown(chat) == [
+        ("system", "s"),
+        ("human", OPENING),
+        ("ai", "Hello! How can I help?"),
+        ("human", "2 + 2?"),
+    ]
+
+
+def test_calls_and_results_stay_as_they_are() -> None:
+    call: Any = {"name": "f", "args": {}, "id": "c", "type": "tool_call"}
+    asks = AIMessage("", tool_calls=[call])
+    result = ToolMessage("", tool_call_id="c")
+    sent = sendable([HumanMessage("q"), AIMessage("let me see"), asks, result, AIMessage("done")])
+    assert [m.type for m in sent] == ["human", "ai", "tool", "ai"]
+    first: Any = sent[1]
+    assert first.tool_calls[0]["name"] == "f"
+    assert "let me see" in first.text
+    assert sent[2].content == NO_OUTPUT
+
+
+def test_people_with_names_keep_them() -> None:
+    sent = sendable([HumanMessage("hi", name="Ann"), HumanMessage("me too", name="Bob")])
+    assert [(m.content, m.name) for m in sent] == [("Ann: hi\n\nBob: me too", None)]
+    same = sendable([HumanMessage("hi", name="Ann"), HumanMessage("so", name="Ann")])
+    assert [(m.content, m.name) for m in same] == [("hi\n\nso", "Ann")]
+
+
+def test_blocks_are_joined_as_blocks() -> None:
+    picture: Any = {"type": "image_url", "image_url": {"url": "data:,"}}
+    (only,) = sendable([HumanMessage("look"), HumanMessage([picture])])
+    assert only.content == [{"type": "text", "text": "look"}, picture]
+
+
+def test_what_is_given_is_not_changed() -> None:
+    given: list[BaseMessage] = [HumanMessage("a"), HumanMessage("b")]
+    sendable(given)
+    assert [m.content for m in given] == ["a", "b"]

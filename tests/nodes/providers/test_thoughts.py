@@ -1,0 +1,62 @@
+"""Thoughts of models elsewhere: every family's marks, whole and in pieces."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from der_graph.nodes.providers import THOUGHT_MARKS, AnswerReader, split_thought
+
+
+@pytest.mark.parametrize("marks", THOUGHT_MARKS)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_the_marks_of_every_family_are_known(marks: tuple[str, str], size: int) -> None:
+    text = f"\n{marks[0]}41? No, one more.\n{marks[1]}\n\nIt is 42."
+    reader = AnswerReader(THOUGHT_MARKS)
+    shown = "".join(reader.feed(text[i : i + size]) for i in range(0, len(text), size))
+    assert shown + reader.close() == "It is 42."
+    assert (reader.answer, reader.thought) == ("It is 42.", "41? No, one more.")
+    assert not reader.unclosed
+    assert split_thought(text) == ("41? No, one more.", "It is 42.", False)
+
+
+def test_a_thought_without_end_is_no_answer() -> None:
+    assert split_thought("<think>and so on") == ("and so on", "", True)
+
+
+def test_a_thought_that_the_prompt_opened() -> None:
+    assert split_thought("hm</think>42")[:2] == ("hm", "42")
+    reader = AnswerReader((("", "</think>"),))
+    assert reader.feed("hm, 41?") == ""
+    assert reader.feed("</think> 42") == "42"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Write <think> and </think> around it.",
+        "<thinker> is a word",
+        "a < b and b > c",
+        "Say <think>this</think>",
+        "",
+    ],
+)
+def test_marks_inside_an_answer_are_part_of_it(text: str) -> None:
+    assert split_thought(text) == ("", text, False)
+
+
+@given(st.text(), st.integers(1, 9))
+def test_without_marks_nothing_changes_in_an_exact_stream(text: str, size: int) -> None:
+    reader = AnswerReader((), exact=True)
+    shown = "".join(reader.feed(text[i : i + size]) for i in range(0, len(text), size))
+    assert shown + reader.close() == text
+
+
+@given(st.text(alphabet="ab <>/think\n"), st.integers(1, 9))
+def test_pieces_and_the_whole_give_one_answer(text: str, size: int) -> None:
+    pieces, whole = AnswerReader(THOUGHT_MARKS), split_thought(text)
+    for i in range(0, len(text), size):
+        pieces.feed(text[i : i + size])
+    pieces.close()
+    assert (pieces.thought, pieces.answer, pieces.unclosed) == whole
