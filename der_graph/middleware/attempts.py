@@ -1,6 +1,8 @@
 """One model call in attempts, which the synchronous and the asynchronous hook carry out alike.
 
     route ──Attempt: this expert, so configured──> the hook calls its model ──Given──> route ──> ... ──> Done
+
+Knows nothing of how experts are chosen.
 """
 
 from __future__ import annotations
