@@ -1,7 +1,4 @@
-"""What `create_agent` and its other middleware need of an expert: a model, a prompt, a price.
-
-Knows nothing of routes.
-"""
+"""What `create_agent` and its other middleware need of an expert: a model, a prompt, a price."""
 
 from __future__ import annotations
 

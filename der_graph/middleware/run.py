@@ -1,7 +1,4 @@
-"""What a middleware keeps of an agent's run: its state, and the time that it took.
-
-Knows nothing of how experts are chosen.
-"""
+"""What a middleware keeps of an agent's run: its state, and the time that it took."""
 
 from __future__ import annotations
 

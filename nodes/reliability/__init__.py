@@ -6,7 +6,7 @@ it may take; it does not know what is asked, nor of graphs.
 
 from der_graph.nodes.reliability.breaker import Breaker
 from der_graph.nodes.reliability.bulkhead import Bulkhead
-from der_graph.nodes.reliability.concurrency import Bounded, Slots
+from der_graph.nodes.reliability.concurrency import Bounded, Slots, is_remote
 from der_graph.nodes.reliability.deadline import (
     DEFAULT_TIMEOUT,
     DeadlineError,
@@ -55,6 +55,7 @@ __all__ = [
     "in_thread",
     "is_free",
     "is_passing",
+    "is_remote",
     "is_stale",
     "limit_of",
     "listen",

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import get_config_list
 
 
@@ -163,3 +164,10 @@ class Bounded(Runnable[Any, Any]):
                 self.max_concurrency, each.get("max_concurrency") or self.max_concurrency
             )
         return configs
+
+
+def is_remote(model: Any) -> bool:
+    """Does a model take many calls at once, within a bound of its own, whatever else is bound to it?"""
+    while isinstance(model, RunnableBindingBase):
+        model = model.bound
+    return isinstance(model, Bounded)

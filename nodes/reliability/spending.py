@@ -4,7 +4,7 @@
     call no_longer_than(chars, config)    a stream that goes on is cut off
 
 A token has one byte at least, so the bytes of a prompt bound its tokens. Functions, graphs and other
-runnables cannot be told how many tokens they may write. Knows nothing of routes.
+runnables cannot be told how many tokens they may write.
 """
 
 from __future__ import annotations

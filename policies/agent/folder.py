@@ -182,9 +182,12 @@ def check_experts(path: Path, config: Mapping[str, Any]) -> None:
             raise AgentError(_damaged(path, str(error))) from None
         _number(path, f"experts[{number}].cost", each.get("cost"))
         index = each.get("index", number)
+        if index is None:  # an expert that is not told by its position
+            continue
         if type(index) is not int or not 0 <= index < _MOST_EXPERTS:
             raise AgentError(_damaged(path, f"experts[{number}].index is {index!r}"))
     indices = [each.get("index", number) for number, each in enumerate(experts)]
+    indices = [index for index in indices if index is not None]
     if len(set(indices)) < len(indices):
         raise AgentError(_damaged(path, "two experts have the same index"))
     _number(path, "cost_weight", config.get("cost_weight"))

@@ -24,7 +24,7 @@ from der_graph.errors import DataError
 from der_graph.nodes.conversation import history_for_experts, messages_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
-from der_graph.nodes.reliability import Bounded
+from der_graph.nodes.reliability import is_remote
 from der_graph.policies.answers.cache import AnswerCache
 from der_graph.policies.answers.progress_bar import AnswerBar
 from der_graph.policies.answers.source import check_recorded
@@ -91,7 +91,7 @@ class LocalEngine:
         away: dict[int, list[list[Job]]] = {}
         for chunk in chunks_of(jobs):
             position = chunk[0].expert
-            remote = isinstance(self._experts[position].model, Bounded)
+            remote = is_remote(self._experts[position].model)
             (away.setdefault(position, []) if remote else here).append(chunk)
         arrived: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
         stop = threading.Event()

@@ -25,7 +25,7 @@ from der_graph.nodes.conversation import conversation_text, history_for_experts,
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
-from der_graph.nodes.reliability import Bounded
+from der_graph.nodes.reliability import is_remote
 from der_graph.policies.answers.cache import AnswerCache
 from der_graph.policies.quality import QualityMetric
 from der_graph.state import Answer, good_answers
@@ -230,7 +230,7 @@ class AnswerSource:
         draw = random.Random(seed)
         found = []
         for position, expert in enumerate(self.experts):
-            if not isinstance(expert.model, Bounded):
+            if not is_remote(expert.model):
                 continue
             cached = sorted(e for e, i in self._from_cache if i == position)
             sample = sorted(draw.sample(cached, min(count, len(cached))))
@@ -273,7 +273,7 @@ class AnswerSource:
         shares: dict[int, dict[_Key, Request]] = {}
         for key, request in missing.items():
             shares.setdefault(request.expert, {})[key] = request
-        remote = [i for i in shares if isinstance(self.experts[i].model, Bounded)]
+        remote = [i for i in shares if is_remote(self.experts[i].model)]
         answers: dict[_Key, Answer] = {}
         with ThreadPoolExecutor(max(1, len(remote)), "der-remote") as threads:
             away = [threads.submit(self._ask_expert, self.experts[i], shares[i]) for i in remote]

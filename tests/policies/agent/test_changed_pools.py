@@ -311,3 +311,11 @@ def test_the_commands(
     assert "--cost-weight" in capsys.readouterr().out
     assert main([*tune, "--target-cost", "0.5"]) == 2
     assert "out of reach" in capsys.readouterr().err
+
+
+def test_experts_that_are_not_told_by_position_have_no_index(tmp_path: Path) -> None:
+    """As every agent of `der train` that knows experts by their results."""
+    any_pool_agent(toy_experts(), toy_examples(8)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert [expert["index"] for expert in config["experts"]] == [None] * 4
+    assert DERAgent.from_pretrained(tmp_path, encoder=WordEncoder()).names == NAMES

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from fakes import an_answer
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableLambda
 from toy import WordEncoder, profile_observer, toy_examples
 
 from der_graph.data import Example
 from der_graph.errors import CacheError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.reliability import is_remote
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.network import Shape, make_network
 from der_graph.policies.answers import AnswerCache, AnswerSource
@@ -58,6 +60,13 @@ def test_a_model_that_went_bad_is_found_behind_the_cache(tmp_path: Path) -> None
     assert not same.changed
     (renamed,) = source(remote(True, "m-2"), cache).ask_again(4)
     assert "the provider's model is 'm-2', was 'm-1'" in renamed.line()
+
+
+def test_remote_models_are_known_under_what_is_bound_to_them() -> None:
+    bounded = remote(True).model
+    assert is_remote(bounded)
+    assert is_remote(bounded.bind(stop=["x"]).with_retry())
+    assert not is_remote(RunnableLambda(str))
 
 
 def test_a_cache_of_the_first_version_is_read_and_gets_dates(tmp_path: Path) -> None:
