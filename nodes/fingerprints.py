@@ -19,7 +19,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from der_graph.nodes.redaction import public
+from der_graph.nodes.redaction import is_secret
 
 _DEEPEST = 8
 
@@ -68,7 +68,8 @@ class _Reader:
 
     def _taken_apart(self, value: Any, depth: int) -> Any:
         if isinstance(value, Mapping):
-            return {str(key): self.read(each, depth) for key, each in public(dict(value)).items()}
+            open_ = {str(key): each for key, each in value.items() if not is_secret(key)}
+            return {key: self.read(each, depth) for key, each in open_.items()}
         if isinstance(value, (list, tuple)):
             return [self.read(each, depth) for each in value]
         if isinstance(value, (set, frozenset)):
