@@ -9,6 +9,7 @@ nothing of models.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from langchain_core.messages import (
@@ -21,6 +22,8 @@ from langchain_core.messages import (
 
 OPENING = "(The conversation begins.)"
 """Stands for the user's turn where the assistant has opened the chat."""
+
+_NO_NAME = re.compile(r"[\s<|\\/>]+")
 
 NO_OUTPUT = "(no output)"
 """Stands for the result of a tool that gave none."""
@@ -48,6 +51,9 @@ def sendable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
             if not isinstance(message, ToolMessage):
                 continue
             message = message.model_copy(update={"content": NO_OUTPUT})  # its call wants a result
+        if message.name and _NO_NAME.search(message.name):
+            # OpenAI's protocol refuses such names; experts are often named after their model's id.
+            message = message.model_copy(update={"name": _NO_NAME.sub("-", message.name)[:64]})
         if sent and _joins(sent[-1], message):
             sent[-1] = _joined(sent[-1], message)
         else:

@@ -54,6 +54,24 @@ def test_a_route_that_is_cancelled_from_within_is_an_error_and_no_silence() -> N
     assert asyncio.run(read()) == 1
 
 
+def test_a_silent_source_is_said_to_be_alive() -> None:
+    async def source() -> AsyncGenerator[int, None]:
+        yield 1
+        await asyncio.sleep(0.3)
+        yield 2
+
+    async def connected() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def read() -> list[int | None]:
+        return [item async for item in while_connected(connected, source(), 0.05)]
+
+    items = asyncio.run(read())
+    assert [item for item in items if item is not None] == [1, 2]
+    assert items[1] is None
+
+
 def test_a_caller_who_leaves_before_the_end_of_the_request_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

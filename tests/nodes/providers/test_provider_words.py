@@ -163,6 +163,11 @@ def test_people_with_names_keep_them() -> None:
     assert [(m.content, m.name) for m in same] == [("hi\n\nso", "Ann")]
 
 
+def test_names_that_the_protocol_refuses_are_made_fit() -> None:
+    (sent,) = sendable([HumanMessage("hi", name="openai/gpt 4o")])
+    assert sent.name == "openai-gpt-4o"
+
+
 def test_blocks_are_joined_as_blocks() -> None:
     picture: Any = {"type": "image_url", "image_url": {"url": "data:,"}}
     (only,) = sendable([HumanMessage("look"), HumanMessage([picture])])
