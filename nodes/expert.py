@@ -151,15 +151,6 @@ class Expert:
                     "answers right, from 0 to 1"
                 )
 
-        given = self.skill if isinstance(self.skill, Mapping) else {"": self.skill}
-        for kind, skill in given.items():
-            if skill is not None and not 0 <= skill <= 1:
-                where = f" on '{kind}'" if kind else ""
-                raise PoolError(
-                    f"expert '{self.name}': skill{where} is {skill}; it is the share of questions that it "
-                    "answers right, from 0 to 1"
-                )
-
     @cached_property
     def is_local(self) -> bool:
         """Does its model run in this process, in batches, and stop by itself when its time is over?"""
