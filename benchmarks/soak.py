@@ -282,6 +282,11 @@ def kill_trainers(kills: int, folder: Path) -> dict[str, Any]:
         with (folder / "train.log").open("ab") as log:
             process = subprocess.Popen([*command, *resumed], stdout=log, stderr=log)
             try:
+                begun = time.monotonic()
+                while not (out / "checkpoint.pt").exists() and time.monotonic() - begun < 300:
+                    if process.poll() is not None:
+                        break
+                    time.sleep(1)
                 process.wait(8 + rng.random() * 10)
                 ended += 1
                 if process.returncode:
@@ -290,7 +295,8 @@ def kill_trainers(kills: int, folder: Path) -> dict[str, Any]:
                 process.kill()
                 process.wait()
                 killed += 1
-    loads = not (out / "config.json").exists() or bool(load_agent(out))
+    # None: no agent was written yet, so nothing is known.
+    loads = bool(load_agent(out)) if (out / "config.json").exists() else None
     kept = (out / "checkpoint.pt").exists()
     return {"kills": killed, "ended": ended, "checkpoint": kept, "agent_loads": loads}
 

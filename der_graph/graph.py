@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.store.base import BaseStore
 
 from der_graph.errors import PoolError
 from der_graph.nodes.answer import answer_node
@@ -80,6 +81,7 @@ def create_der_graph(
     experts: Pool | Sequence[Any],
     *,
     agent: RoutingAgent | str | os.PathLike[str] | None = None,
+    learn: BaseStore | str | os.PathLike[str] | None = None,
     max_steps: int | None = None,
     ktp: str | KTPTemplate | None = None,
     repeat_experts: bool | None = None,
@@ -97,6 +99,9 @@ def create_der_graph(
         experts: A pool, or a list of chat models, model strings, functions and experts.
         agent: Picks the next expert or END: `load_agent(...)`, its name, any baseline, or `"planner"`, which
             needs no training. Where left out, the agent that the pool file names, else the planner.
+        learn: A LangGraph store, or a SQLite file: the planner learns from its routes, by who agrees with
+            whom. With another agent the planner learns beside it, and decides nothing. Whoever wants to rate
+            routes, explore or have a judge makes the agent: `der_graph.policies.planning.Learner`.
         max_steps: Longest route, in answers; the pool's setting where left out, or 4. Calls that fail are
             not counted.
         ktp: Template of the Knowledge Transfer Prompt: `default`, `default_all`, `paper`, `none`, or your
@@ -154,11 +159,11 @@ def create_der_graph(
         seconds=tuple(expert.seconds for expert in members),
         unbounded=frozenset(expert.name for expert in members if expert.unbounded),
         charges=tuple(expert.charge for expert in members),
-        cost_unit=getattr(settings, "cost_unit", ""),
+        cost_unit=settings.cost_unit if isinstance(experts, Pool) else "",  # a list does not say
     )
     template = ktp_template(_first(ktp, settings.ktp))
 
-    chosen = agent_for_pool(find_agent(agent, pool), rules)
+    chosen = agent_for_pool(find_agent(agent, pool, learn=learn), rules)
     graph = DERGraphBuilder(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )
@@ -176,7 +181,9 @@ def create_der_graph(
         )
         graph.add_edge(expert.name, HUB_NODE)
     graph.add_node(
-        ANSWER_NODE, answer_node(getattr(chosen, "select", None), output_mode), input_schema=Task
+        ANSWER_NODE,
+        answer_node(getattr(chosen, "select", None), output_mode, getattr(chosen, "ended", None)),
+        input_schema=Task,
     )
     graph.add_edge(ANSWER_NODE, END)
     targets = [*names, ANSWER_NODE]

@@ -21,11 +21,14 @@ from der_graph.nodes.streaming import write_event
 from der_graph.state import Answer, RouteStep, Task, answers_of, elapsed, good_answers
 
 log = logging.getLogger("der_graph.agent")
+ROUTE_ID = "der_route_id"
+"""Name in a run's metadata of the id that feedback will name the route by."""
 
 
 def answer_node(
     select: Callable[[Sequence[Answer], str], int] | None = None,
     output_mode: Literal["final", "experts"] = "final",
+    ended: Callable[[str, str, Sequence[Answer]], None] | None = None,
 ) -> Node:
     """Make the node that closes the route.
 
@@ -34,6 +37,8 @@ def answer_node(
             if left out.
         output_mode: `final` adds the answer alone to `messages`; `experts` adds the other good answers
             before it, each as a message with its expert's name. The answer itself is given once.
+        ended: Told of every route that ends, for agents that learn: its id (`der_route_id` of the run's
+            metadata, or else the message's), the question, the answers.
     """
 
     def answer(task: Task, config: RunnableConfig) -> dict[str, Any]:
@@ -70,7 +75,7 @@ def answer_node(
                 *(_draft(each, f"{message_id}-{i}") for i, each in enumerate(drafts)),
                 message,
             ]
-        ended = {
+        end = {
             "expert": final["expert"],
             "text": final["text"],
             "message_id": message_id,
@@ -78,7 +83,10 @@ def answer_node(
             "cost": sum(each["cost"] for each in answers),
             "seconds": elapsed(route),
         }
-        write_event(config, "der.final", ended)
+        write_event(config, "der.final", end)
+        if ended is not None:
+            metadata = config.get("metadata") or {}
+            ended(str(metadata.get(ROUTE_ID) or message_id), task["question"], answers)
         return {"messages": messages, "answer": final["text"], "route": route}
 
     return Node(ANSWER_NODE, answer)

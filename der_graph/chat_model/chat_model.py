@@ -93,6 +93,8 @@ class BaseChatDER(BaseChatModel):
     forbidden_experts: Any = None
     ktp: str | None = None
     stickiness: float | None = None
+    stream_tokens: Literal["final", "live"] | None = None
+    """`live` shows tokens as soon as nobody can follow; drafts are never streamed here."""
     temperature: float | None = None
     """Handed on to experts that are chat models, in place of their own; so are the next seven."""
     top_p: float | None = None

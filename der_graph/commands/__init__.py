@@ -7,6 +7,7 @@ heavy inside `run`, so that `der --help` stays quick.
 from __future__ import annotations
 
 COMMANDS = (
+    "init",
     "ask",
     "train",
     "collect",
@@ -17,6 +18,7 @@ COMMANDS = (
     "pool",
     "plugins",
     "probe",
+    "learn",
     "cache",
     "demo",
 )

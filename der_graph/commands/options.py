@@ -26,8 +26,8 @@ def add_pool_and_agent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent",
         metavar="FOLDER",
-        help="agent folder, hf://owner/name, or 'planner', which needs no training (default: the pool's, "
-        "else the planner)",
+        help="agent folder, hf://owner/name, or 'planner', which needs no training (default: the "
+        "pool file's, else the planner)",
     )
     parser.add_argument(
         "--profile",

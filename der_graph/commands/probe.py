@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.display import table
     from der_graph.errors import BudgetError
     from der_graph.policies.answers import open_cache
-    from der_graph.policies.planning.probing import probe, shipped_probes, summary
+    from der_graph.policies.planning.probing.asking import probe, shipped_probes, summary
     from der_graph.policies.quality import get_metric
     from der_graph.pool import load_pool
 

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from der_graph.commands.options import Commands, add_address, add_pool_and_agent, pool_of
+from der_graph.commands.options import Commands, add_address, add_pool_and_agent, cost, pool_of
 
 _LIMITS: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
     (
@@ -76,6 +76,24 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--cache", metavar="FILE", help="answer cache to look into and to fill (default: none)"
     )
+    parser.add_argument(
+        "--learn",
+        metavar="FILE",
+        help="let the planner learn from routes and from feedback (POST /v1/feedback), kept in this SQLite "
+        "file, which several servers may share (default: do not learn)",
+    )
+    parser.add_argument(
+        "--explore",
+        type=cost,
+        default=0.0,
+        metavar="X",
+        help="with --learn: share of all cost for asking experts of whom little is known (default: 0)",
+    )
+    parser.add_argument(
+        "--shadow",
+        action="store_true",
+        help="with --learn: the planner learns and notes what it would do, but decides nothing",
+    )
     parser.add_argument("--quiet", action="store_true", help="do not log a line for every request")
     parser.set_defaults(run=run)
 
@@ -94,6 +112,9 @@ def run(args: argparse.Namespace) -> int:
         serve(
             pool_of(args),
             args.agent,
+            learn=args.learn,
+            explore=args.explore,
+            shadow=args.shadow,
             host=args.host,
             port=args.port,
             grace=args.grace,

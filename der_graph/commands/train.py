@@ -145,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.policies.answers import open_cache
     from der_graph.policies.observation import ObservationConfig
     from der_graph.policies.training import preset, split_dev, train_agent
+    from der_graph.policies.training.agreement import agreed_examples
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)
@@ -177,6 +178,18 @@ def run(args: argparse.Namespace) -> int:
         **{key: value for key, value in changes.items() if value is not None},
     )
     with open_cache(args.cache) as cache:
+        if args.metric == "agreement":
+            examples, dev = (
+                agreed_examples(
+                    list(pool),
+                    part,
+                    ktp=pool.settings.ktp,
+                    cache=cache,
+                    cost_unit=pool.settings.cost_unit,
+                    say=say,
+                )
+                for part in (examples, dev)
+            )
         train_agent(
             list(pool),
             examples,

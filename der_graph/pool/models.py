@@ -17,7 +17,7 @@ from der_graph.errors import PoolError
 from der_graph.nodes.expert import RESERVED_NAMES, Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.tools import bare
-from der_graph.policies.planning.sizes import sizes_of
+from der_graph.policies.planning.probing.sizes import sizes_of
 from der_graph.pool.pool import Pool, pool_from
 
 

@@ -1,8 +1,9 @@
 """The endpoints.
 
-    POST /v1/chat/completions   POST /v1/responses   GET /openapi.json   GET /v1/models   GET
-    /v1/models/{name} GET /healthz  the process is there    GET /readyz  the models are loaded    GET
-    /metrics  for Prometheus
+    POST /v1/chat/completions   POST /v1/responses   GET /v1/models   GET /v1/models/{name}
+    POST /v1/feedback  {"id": of a completion, "score": 0 to 1}, where it learns while serving
+    GET /healthz  the process is there    GET /readyz  the models are loaded    GET /metrics  for Prometheus
+    GET /openapi.json
 
 Models are loaded in the background when the application starts, so the port is open at once.
 """
@@ -21,6 +22,7 @@ from der_graph.nodes.reliability import in_thread
 from der_graph.server.access import Access, Keys, Sites
 from der_graph.server.engine import Engine
 from der_graph.server.failures import RequestError, failure_of
+from der_graph.server.feedback import rate
 from der_graph.server.limits import KeyLimits
 from der_graph.server.openapi import BODIES
 from der_graph.server.replies import model_card, to_json
@@ -112,6 +114,12 @@ def build_app(
         headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(stream(), 200, headers, "text/event-stream")
 
+    async def feedback(request: Request) -> Response:
+        """Take what a user said of an answer."""
+        body = await _read(request, max_body, read_timeout)
+        await rate(engine, body)
+        return json_response({"status": "ok"})
+
     async def models(request: Request) -> Response:
         """List the models: the ensemble, then every expert."""
         cards = [model_card(each, engine.created, describe(engine, each)) for each in engine.models]
@@ -178,6 +186,7 @@ def build_app(
         ("/v1/chat/completions", chat, "POST"),
         ("/v1/responses", responses, "POST"),
         ("/openapi.json", openapi, "GET"),
+        ("/v1/feedback", feedback, "POST"),
         ("/v1/models", models, "GET"),
         ("/v1/models/{name:path}", model, "GET"),
         ("/healthz", healthz, "GET"),

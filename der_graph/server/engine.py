@@ -26,6 +26,7 @@ from langchain_core.runnables import RunnableConfig
 from der_graph.chat_model.settings import cut_at_stop
 from der_graph.errors import CacheError, PoolError
 from der_graph.graph import create_der_graph
+from der_graph.nodes.answer import ROUTE_ID
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.model_settings import has_setting
@@ -33,6 +34,7 @@ from der_graph.nodes.providers import AnswerReader
 from der_graph.nodes.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache
 from der_graph.policies.baselines import Single
+from der_graph.policies.planning import Learner
 from der_graph.pool.pool import Pool, preload
 from der_graph.server.failures import RequestError
 from der_graph.server.limits import Ceilings
@@ -92,6 +94,7 @@ class Engine:
         cache: Where answers are kept, or None.
         ceilings: Default and upper bound of what requests may set.
         ready: Is everything loaded?
+        learner: The agent, where it learns while serving.
     """
 
     pool: Pool
@@ -102,6 +105,7 @@ class Engine:
     ready: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     fingerprint: str = ""
+    learner: Learner | None = None
     _graphs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -141,6 +145,7 @@ class Engine:
             DERError: If something cannot be loaded.
         """
         agent = self.load_agent()
+        self.learner = agent if isinstance(agent, Learner) else None
         pool = self.pool
         if self.cache is not None:
             cached = [with_cache(each, self.cache, self.metrics.looked_up) for each in pool]
@@ -178,13 +183,14 @@ class Engine:
             )
 
     async def run(
-        self, request: ChatRequest, account: Account | None = None
+        self, request: ChatRequest, account: Account | None = None, route_id: str = ""
     ) -> AsyncGenerator[Mapping[str, Any] | str | Outcome, None]:
         """Answer a request.
 
         Args:
             request: The request, whose model was checked.
             account: Is told the events of the route.
+            route_id: What feedback will name the route by.
 
         Yields:
             Events of the route; for streams, pieces of the final answer; the outcome last. Close it to stop
@@ -195,7 +201,10 @@ class Engine:
         modes = ["custom", "values"] + (["messages"] if request.stream else [])
         parts = self._graphs[request.model].astream(
             {"messages": request.messages},
-            {"run_name": f"der serve {request.model}"},
+            {
+                "run_name": f"der serve {request.model}",
+                "metadata": {ROUTE_ID: route_id} if route_id else {},
+            },
             context=answer_only(request.context),
             stream_mode=modes,
         )

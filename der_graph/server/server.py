@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from langgraph.store.base import BaseStore
+
 from der_graph.errors import ServerError, require
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.answers import open_cache
@@ -49,6 +51,9 @@ def create_app(
     max_steps: int | None = None,
     requests_per_minute: int | None = None,
     cost_per_day: float | None = None,
+    learn: BaseStore | str | os.PathLike[str] | None = None,
+    explore: float = 0.0,
+    shadow: bool = False,
     on_failure: Any = lambda: None,
 ) -> Any:
     """Make the server's application.
@@ -70,6 +75,10 @@ def create_app(
         max_steps: Calls of experts of a request, likewise.
         requests_per_minute: Most requests of each key in a minute; without keys, of all together.
         cost_per_day: Most cost of each key in a day of UTC, likewise.
+        learn: A LangGraph store, or a SQLite file: the planner learns from routes and feedback. Off where
+            left out.
+        explore: Share of all cost that may be spent on asking experts of whom little is known.
+        shadow: Let the planner learn and note what it would have done, but decide nothing.
         on_failure: Called without arguments when the models could not be loaded.
 
     Returns:
@@ -100,7 +109,7 @@ def create_app(
     experts = pool if isinstance(pool, Pool) else load_pool(pool)
     engine = Engine(
         experts,
-        lambda: find_agent(agent, experts),
+        lambda: find_agent(agent, experts, learn=learn, explore=explore, shadow=shadow),
         Metrics(),
         None if cache is None else open_cache(cache),
     )

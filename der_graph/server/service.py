@@ -182,7 +182,7 @@ class Call:
             RequestError: If there is no answer.
         """
         try:
-            source = self.service.engine.run(self.request, self._account)
+            source = self.service.engine.run(self.request, self._account, self.reply.id)
             async with aclosing(while_connected(receive, source)) as parts:
                 async for part in parts:
                     if isinstance(part, Outcome):
@@ -206,7 +206,7 @@ class Call:
         """
         begun, said = False, False
         try:
-            source = self.service.engine.run(self.request, self._account)
+            source = self.service.engine.run(self.request, self._account, self.reply.id)
             watched = while_connected(receive, source, self.service.keep_alive)
             async with aclosing(watched) as parts:
                 async for part in parts:

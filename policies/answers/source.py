@@ -242,6 +242,12 @@ class AnswerSource:
                 for e in sample
             ]
             answers = expert.ask(prompts)
+            # A failed call says nothing of the model behind the name.
+            kept = [i for i, answer in enumerate(answers) if answer["error"] is None]
+            sample, old = [sample[i] for i in kept], [old[i] for i in kept]
+            answers = [answers[i] for i in kept]
+            if not sample:
+                continue
             good: dict[_Key, Answer] = {
                 (e, position, None): a
                 for e, a in zip(sample, answers, strict=True)

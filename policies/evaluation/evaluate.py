@@ -176,10 +176,10 @@ def evaluate(
         episodes[method.name] = routes
         quality = float(np.mean([route.quality for route in routes]))
         cost = float(np.mean([route.cost for route in routes]))
-        fresh = sources.generated - before
+        generated = sources.generated - before
         say(
             f"{method.name:<{width}}  quality {quality:.3f}  cost {cost:8.4g}"
-            f"  ({time.perf_counter() - start:.1f} s, {fresh} new answers)"
+            f"  ({time.perf_counter() - start:.1f} s, {generated} new answers)"
         )
     repeated = sources.of(members).ask_again(fresh, seed) if fresh > 0 else []
     for each in repeated:

@@ -43,7 +43,7 @@ from der_graph.policies.baselines.mixture import (
 from der_graph.policies.baselines.voting import Cascade, RunAll, Select, nearest_to_all
 from der_graph.policies.observation import TextEncoder
 from der_graph.policies.planning import Planner
-from der_graph.policies.planning.sizes import sizes_of
+from der_graph.policies.planning.probing.sizes import sizes_of
 from der_graph.state import DERContext
 
 

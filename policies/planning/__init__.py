@@ -8,11 +8,13 @@ graph, of networks or of training.
 from der_graph.policies.planning.choices import PlannedChoice
 from der_graph.policies.planning.finding import find_agent, planner_for
 from der_graph.policies.planning.knowledge import Knowledge
+from der_graph.policies.planning.learning.learner import Learner
 from der_graph.policies.planning.planner import Planner
 from der_graph.policies.planning.storage import load_knowledge, save_knowledge
 
 __all__ = [
     "Knowledge",
+    "Learner",
     "PlannedChoice",
     "Planner",
     "find_agent",

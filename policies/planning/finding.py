@@ -12,13 +12,16 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from langgraph.store.base import BaseStore
+
 from der_graph.errors import AgentError
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.agent import load_agent
 from der_graph.policies.observation import SentenceEncoder, TextEncoder
+from der_graph.policies.planning.learning.learner import Learner
 from der_graph.policies.planning.planner import Planner
-from der_graph.policies.planning.profile import read_profile
-from der_graph.policies.planning.sizes import sizes_of
+from der_graph.policies.planning.probing.profile import read_profile
+from der_graph.policies.planning.probing.sizes import sizes_of
 
 if TYPE_CHECKING:
     from der_graph.pool import Pool
@@ -30,13 +33,24 @@ _CALL = 0.02  # quality given up for a call of the pool's mean price
 _MOST = 0.2  # quality given up for the cost of asking everyone
 
 
-def find_agent(agent: RoutingAgent | str | os.PathLike[str] | None, pool: Pool) -> RoutingAgent:
+def find_agent(
+    agent: RoutingAgent | str | os.PathLike[str] | None,
+    pool: Pool,
+    *,
+    learn: BaseStore | str | os.PathLike[str] | None = None,
+    explore: float = 0.0,
+    shadow: bool = False,
+) -> RoutingAgent:
     """The agent that is meant.
 
     Args:
         agent: An agent; `planner`, `demo`, an agent's folder or Hub id; None for what the pool says, which is
             the planner where it says nothing.
         pool: The experts.
+        learn: Where to keep what is learnt from routes; None for not learning.
+        explore: See `Learner`.
+        shadow: Let the planner learn and say what it would do, but decide nothing; so it is with every agent
+            that is no planner.
 
     Raises:
         AgentError: If there is no such agent.
@@ -45,12 +59,16 @@ def find_agent(agent: RoutingAgent | str | os.PathLike[str] | None, pool: Pool) 
     if agent is None:
         agent = pool.settings.agent or PLANNER
     if isinstance(agent, (str, os.PathLike)):
-        return planner_for(pool) if str(agent) == PLANNER else load_agent(agent)
+        agent = planner_for(pool) if str(agent) == PLANNER else load_agent(agent)
     if not hasattr(agent, "decide") or not hasattr(agent, "check_pool"):
         raise AgentError(
             f"agent is {agent!r}; give an agent, 'planner', 'demo', an agent's folder, or nothing"
         )
-    return agent
+    if learn is None or isinstance(agent, Learner):
+        return agent
+    if isinstance(agent, Planner) and not shadow:
+        return Learner(agent, learn, explore=explore)
+    return Learner(planner_for(pool), learn, acting=agent)
 
 
 def planner_for(pool: Pool, *, encoder: TextEncoder | None = None, **settings: Any) -> Planner:

@@ -27,16 +27,12 @@ from der_graph.policies.planning.choices import PlannedChoice, explanation_of, p
 from der_graph.policies.planning.fitting import fit_knowledge
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
-from der_graph.policies.planning.learning import learn
 from der_graph.policies.planning.model import (
     Told,
 )
-from der_graph.policies.planning.tables import (
-    Floats,
-    Ints,
-)
+from der_graph.policies.planning.tables import Ints
 from der_graph.policies.planning.tree import Bounds, Tree, Worth
-from der_graph.state import Answer, Situation
+from der_graph.state import Situation
 
 DEPTH = 4
 """Calls planned ahead at the first decision; a later one plans what is left of them, two at least."""
@@ -44,7 +40,6 @@ WIDTH = 12
 """Experts up to which all are planned for."""
 _SHALLOW = 3  # calls ahead in a larger pool
 _TIE = 1e-9  # worths that differ less are equal: END, then the cheapest
-_NOTED = 0.1  # log-odds that a skill moves before plans are made anew
 _TREES = 2_000  # remembered
 _WORTHS = 100_000
 
@@ -94,7 +89,6 @@ class Planner:
         self._everyone = np.arange(len(costs))
         self._trees: OrderedDict[tuple[Any, ...], Tree] = OrderedDict()
         self._worths: OrderedDict[tuple[Any, ...], Worth] = OrderedDict()
-        self._skills: tuple[Floats, Floats] | None = None
         self._named: npt.NDArray[np.float32] | None = None
         self._lock = threading.RLock()
 
@@ -190,29 +184,8 @@ class Planner:
     def update(self, knowledge: Knowledge) -> None:
         """Know better from now on: the same experts, other skills."""
         with self._lock:
-            self.knowledge, self._skills = knowledge, None
+            self.knowledge = knowledge
             self._trees, self._worths = OrderedDict(), OrderedDict()
-
-    def observe(
-        self, question: str, answers: Sequence[Answer], outcome: float | None = None
-    ) -> None:
-        """Learn from a route that was served.
-
-        Args:
-            question: The question.
-            answers: The route's answers, failed ones included.
-            outcome: Quality of the last one, in [0, 1]; None where nobody said, then agreement counts.
-        """
-        kind = self.kinds_of([question])[0]
-        with self._lock:
-            if self._skills is None:
-                self._skills = self.knowledge.logit, self.knowledge.precision
-            told = read_route(answers, self._position, self.knowledge.never[kind])
-            tables = self.knowledge.tables(kind)
-            self._skills = learn(tables, told, outcome, kind, *self._skills)
-            # Trees are made anew only where it could matter.
-            if np.abs(self._skills[0] - self.knowledge.logit).max() > _NOTED:
-                self.update(self.knowledge.with_logit(*self._skills))
 
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """Choose for each situation; new questions are encoded as one batch."""

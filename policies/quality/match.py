@@ -78,6 +78,11 @@ def exact(answer: Answer, example: Example) -> float:
     )
 
 
+def agreement(answer: Answer, example: Example) -> float:
+    """1 if the answer comes to the value that the experts agree on; see `training.agreement`."""
+    return float(answer["value"] is not None and answer["value"] in references(example))
+
+
 def choice(answer: Answer, example: Example) -> float:
     """1 if the answer chooses the reference's letter (A to J), as in multiple choice tests.
 

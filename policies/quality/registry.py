@@ -17,6 +17,7 @@ from der_graph.policies.quality.judge import Judge, judge_by
 from der_graph.policies.quality.match import (
     MathVerify,
     RougeL,
+    agreement,
     choice,
     exact,
     match,
@@ -35,6 +36,7 @@ _PAIRS = {
     "exact": exact,
     "choice": choice,
     "token_f1": token_f1,
+    "agreement": agreement,
 }
 
 _CLASSES: dict[str, Callable[..., QualityMetric]] = {

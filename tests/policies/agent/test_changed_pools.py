@@ -318,4 +318,4 @@ def test_experts_that_are_not_told_by_position_have_no_index(tmp_path: Path) -> 
     any_pool_agent(toy_experts(), toy_examples(8)).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert [expert["index"] for expert in config["experts"]] == [None] * 4
-    assert DERAgent.from_pretrained(tmp_path, encoder=WordEncoder()).names == NAMES
+    assert DERAgent.from_pretrained(tmp_path, encoder=UniqueEncoder()).names == NAMES

@@ -242,28 +242,6 @@ def test_near_copies_are_found() -> None:
     assert known.copies[2:, :].max() == 0.0
 
 
-def test_it_follows_an_expert_that_goes_bad() -> None:
-    planner = Planner.from_prior(NAMES, (1.0, 1.0, 1.0, 1.0), hints=[0.9, 0.6, 0.5, 0.5])
-    before = decide(planner, cost_weight=2.0)
-    assert before.index == 0
-    for i in range(60):
-        planner.observe("Why?", [said("small", str(i))], 0.0)
-    after = decide(planner, cost_weight=2.0)
-    assert after.index == 1
-    assert planner.knowledge.source[0][0] == "served"
-
-
-def test_it_learns_from_agreement() -> None:
-    """One that disagrees with two who agree loses, though nobody says who is right."""
-    planner = Planner.from_prior(NAMES, (1.0, 1.0, 1.0, 1.0))
-    before = planner.knowledge.logit[0].copy()
-    for _ in range(30):
-        planner.observe("Why?", [said("small", "1"), said("middle", "2"), said("large", "2")])
-    moved = planner.knowledge.logit[0] - before
-    assert moved[0] < 0 < moved[1]
-    assert moved[3] == 0
-
-
 def test_a_thousand_experts() -> None:
     rng = np.random.default_rng(0)
     names = [f"expert {i}" for i in range(1000)]

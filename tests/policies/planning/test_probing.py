@@ -19,8 +19,8 @@ from der_graph.data import Example
 from der_graph.errors import BudgetError, DataError, ExpertError
 from der_graph.nodes.expert import Expert
 from der_graph.policies.planning import planner_for
-from der_graph.policies.planning.probing import EASIEST, probe, shipped_probes, summary
-from der_graph.policies.planning.profile import Probed, read_profile
+from der_graph.policies.planning.probing.asking import EASIEST, probe, shipped_probes, summary
+from der_graph.policies.planning.probing.profile import Probed, read_profile
 from der_graph.policies.planning.tables import mean_skill
 from der_graph.policies.quality import get_metric
 from der_graph.pool import pool_from

@@ -22,8 +22,8 @@ from der_graph.nodes.expert import Expert
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.answers.cache import AnswerCache
 from der_graph.policies.answers.source import Request
-from der_graph.policies.planning.profile import Probed
-from der_graph.policies.planning.sizes import sizes_of
+from der_graph.policies.planning.probing.profile import Probed
+from der_graph.policies.planning.probing.sizes import sizes_of
 from der_graph.policies.planning.skills import (
     PRICE_CURVE,
     SIZE_CURVE,

@@ -1,0 +1,250 @@
+r"""The planner that learns while it serves.
+
+    decide ──> experts ──> ended(route) ──> store <── rate(route, score) of any process
+       ^                                      │ every few routes, or seconds
+       └──────────── skills <────relearn──────┘
+
+Every process learns from the same routes in the same way, so all come to the same skills. Nothing is learnt
+in the request: a thread of its own keeps routes and learns. Exploring asks, now and then, an expert first of
+whom little is known, within a share of what is spent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from langgraph.store.base import BaseStore
+
+from der_graph.errors import BudgetError
+from der_graph.nodes.hub import Choice, RoutingAgent
+from der_graph.policies.planning.forms import read_route
+from der_graph.policies.planning.knowledge import Knowledge
+from der_graph.policies.planning.learning.memory import Kept, Memory, open_store
+from der_graph.policies.planning.learning.relearning import Served, relearn
+from der_graph.policies.planning.model import Told
+from der_graph.policies.planning.planner import Planner
+from der_graph.policies.planning.tables import mean_skill
+from der_graph.state import Answer, Situation
+
+Judge = Callable[[str, str], float]
+"""Says how good an answer is, in [0, 1]: question and answer in."""
+
+_EVERY = 25  # routes after which skills are learnt anew
+_SECONDS = 30.0  # after which other processes' routes are read
+log = logging.getLogger("der_graph.learning")
+
+
+class Learner:
+    """A planner that learns from the routes that it served.
+
+    Args:
+        planner: What is known to begin with; stays the prior.
+        store: A LangGraph store that is used synchronously, or the path of a SQLite file.
+        explore: Share of all cost that may be spent on asking an expert first of whom little is known.
+        acting: Shadow mode: this agent decides; what the planner would have chosen is noted and compared.
+        judge: Scores a sample of final answers, in a thread of its own.
+        judge_share: Share of the routes that it scores.
+        seed: Of what is drawn.
+
+    Raises:
+        BudgetError: If a share is not from 0 to 1.
+        DataError: If the store is of another pool, or cannot be used.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        store: BaseStore | str | os.PathLike[str],
+        *,
+        explore: float = 0.0,
+        acting: RoutingAgent | None = None,
+        judge: Judge | None = None,
+        judge_share: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        for name, share in (("explore", explore), ("judge_share", judge_share)):
+            if not 0 <= share <= 1:
+                raise BudgetError(f"{name} is {share}; it is a share, from 0 to 1")
+        self.planner = planner
+        self.memory = Memory(open_store(store), planner.names)
+        self.explore = explore
+        self.acting = acting
+        self._judge, self._judge_share = judge, judge_share
+        self._base: Knowledge = planner.knowledge
+        self._rng = np.random.default_rng(seed)
+        self._lock = threading.Lock()
+        self._spent = self._explored = 0.0
+        self._since, self._read = 0, 0.0
+        self._compared = {"decisions": 0, "same": 0, "planner_expects_more": 0.0}
+        self._work = ThreadPoolExecutor(1, "der-learning")
+        self._work.submit(self._learn)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The experts, in order."""
+        return self.planner.names
+
+    @property
+    def encoder(self) -> Any:
+        """Tells the kind of a question; None for one kind."""
+        return self.planner.encoder
+
+    @property
+    def cost_weight(self) -> float:
+        """The price of cost where a request names none."""
+        return self.planner.cost_weight
+
+    @property
+    def cost_weight_range(self) -> tuple[float, float]:
+        """Prices that are offered."""
+        return self.planner.cost_weight_range
+
+    def check_pool(self, names: Sequence[str]) -> None:
+        """Check that the experts are those that are known, in this order."""
+        self.planner.check_pool(names)
+        if self.acting is not None:
+            self.acting.check_pool(names)
+
+    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
+        """Choose for each situation."""
+        pairs = zip(self.planner.decide(situations), situations, strict=True)
+        planned = [self._exploring(choice, seen) for choice, seen in pairs]
+        if self.acting is None:
+            return planned
+        acting = self.acting.decide(situations)
+        return [self._compare(*pair) for pair in zip(acting, planned, strict=True)]
+
+    def ended(self, key: str, question: str, answers: Sequence[Answer]) -> None:
+        """Note a route that has ended; returns at once."""
+        with self._lock:
+            self._spent += sum(answer["cost"] for answer in answers)
+        self._work.submit(self._keep, key, question, list(answers))
+
+    def rate(self, key: str, score: float) -> None:
+        """Note what a user said of a route, of whichever process.
+
+        Args:
+            key: Id of the route: the message's (`der-...`), or the completion's.
+            score: How good the answer was, from 0 to 1.
+
+        Raises:
+            DataError: If there is no such route, or the score is none.
+        """
+        self._work.submit(lambda: None).result()  # the route may have just ended
+        self.memory.rate(key, score)
+
+    def flush(self) -> None:
+        """Wait until all that was noted is kept, and learn from it."""
+        self._work.submit(self._learn).result()
+
+    def skills(self) -> list[dict[str, Any]]:
+        """What is believed of each expert on each kind of question, as plain data."""
+        known = self.planner.knowledge
+        means = mean_skill(known.logit, known.spread)
+        before = mean_skill(self._base.logit, self._base.spread)
+        return [
+            {
+                "expert": name,
+                "kind": known.kind_names[g] if known.kind_names else g,
+                "skill": round(float(means[g, i]), 4),
+                "before": round(float(before[g, i]), 4),
+                "source": known.source[g][i],
+                "log_odds": float(known.logit[g, i]),
+                "standard_error": round(float(known.precision[g, i] ** -0.5), 4),
+            }
+            for g in range(len(known.logit))
+            for i, name in enumerate(known.names)
+        ]
+
+    def comparison(self) -> dict[str, float]:
+        """How the planner in the shadow differs from the agent that acts, in this process.
+
+        Returns:
+            `decisions`; `same`, the share that are the same; `planner_expects_more`, by how much the planner
+            expects its own choice to be better where they differ, in quality after price.
+        """
+        with self._lock:
+            seen = dict(self._compared)
+        differ = seen["decisions"] - seen["same"]
+        return {
+            "decisions": seen["decisions"],
+            "same": seen["same"] / max(seen["decisions"], 1),
+            "planner_expects_more": seen["planner_expects_more"] / max(differ, 1),
+        }
+
+    def _exploring(self, choice: Choice, seen: Situation) -> Choice:
+        """Perhaps another expert first: one that is known least, if the budget of exploring pays."""
+        if not self.explore or seen.answers or self.acting is not None:
+            return choice
+        kind = self.planner.kinds_of([seen.question])[0]
+        precision = np.where(seen.mask[:-1], self.planner.knowledge.precision[kind], np.inf)
+        known_least = np.flatnonzero(precision <= precision.min() * 1.5)
+        with self._lock:
+            expert = int(self._rng.choice(known_least))
+            cost = self.planner.costs[expert]
+            if expert == choice.index or self._explored + cost > self.explore * self._spent:
+                return choice
+            self._explored += cost
+        why = f"exploring: little is known of {self.names[expert]} on such questions"
+        return replace(
+            choice,
+            index=expert,
+            explanation={**(choice.explanation or {}), "explored": True, "why": why},
+        )
+
+    def _compare(self, acting: Choice, planned: Choice) -> Choice:
+        names = [*self.names, "END"]
+        other = names[planned.index]
+        worth = (planned.explanation or {}).get("worth", {})
+        gain = worth.get(other, 0.0) - worth.get(names[acting.index], worth.get(other, 0.0))
+        with self._lock:
+            self._compared["decisions"] += 1
+            self._compared["same"] += acting.index == planned.index
+            self._compared["planner_expects_more"] += gain if acting.index != planned.index else 0.0
+        shadow = {"shadow": {"choice": other, "why": (planned.explanation or {}).get("why", "")}}
+        return replace(acting, explanation={**(acting.explanation or {}), **shadow})
+
+    def _keep(self, key: str, question: str, answers: list[Answer]) -> None:
+        """In the thread of learning: keep a route, and learn where enough is new."""
+        try:
+            kind = self.planner.kinds_of([question])[0]
+            position = {name: i for i, name in enumerate(self.names)}
+            told = read_route(answers, position, self._base.never[kind])
+            if not told:
+                return
+            named = tuple((self.names[t.expert], t.value, t.step) for t in told)
+            score = None
+            if self._judge is not None and self._rng.random() < self._judge_share:
+                score = min(1.0, max(0.0, float(self._judge(question, answers[-1]["text"]))))
+            self.memory.add(Kept(key, time.time(), kind, named, score))
+            self._since += 1
+            if self._since >= _EVERY or time.monotonic() - self._read > _SECONDS:
+                self._learn()
+        except Exception as error:  # learning must not end serving
+            log.warning("a route was not learnt from: %s: %s", type(error).__name__, error)
+
+    def _learn(self) -> None:
+        """In the thread of learning: skills by all routes of the store."""
+        self._since, self._read = 0, time.monotonic()
+        try:
+            if self.memory.frozen:
+                return
+            routes = self.memory.routes()
+            at = {name: i for i, name in enumerate(self.names)}
+            kinds = len(self._base.logit)
+            served = [
+                Served(r.kind, tuple(Told(at[e], v, f) for e, v, f in r.told), r.score)
+                for r in routes
+                if r.kind < kinds
+            ]
+            self.planner.update(relearn(self._base, served, self.planner.knowledge))
+        except Exception as error:
+            log.warning("nothing was learnt: %s: %s", type(error).__name__, error)

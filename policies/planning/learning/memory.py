@@ -1,0 +1,164 @@
+"""What was served, kept where several processes find it: any LangGraph store.
+
+    route ──add──> ("der", "learning", pool) ──routes──> every process learns from the same ones
+    user ──rate──┘ ("der", "learning-pools"): whose, frozen or not
+
+A route is kept as who answered, which of the answers were the same, and how good the last was: no text of a
+user or a model. The last `KEEP` count. `open_store` makes a store of a SQLite file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock
+from langgraph.store.base import BaseStore
+
+from der_graph.errors import DataError, require
+
+KEEP = 2_000
+"""Routes that are learnt from."""
+_PAGE = 500
+_POOLS = ("der", "learning-pools")
+
+
+class Kept(NamedTuple):
+    """A route in a store.
+
+    Attributes:
+        key: Its id.
+        at: When it ended, in seconds since 1970.
+        kind: Number of its question's kind.
+        told: For each good answer expert, number of its value (-1 for none), and form of step (-1 for none).
+        score: How good the last answer was, in [0, 1]; None where nobody said.
+    """
+
+    key: str
+    at: float
+    kind: int
+    told: tuple[tuple[str, int, int], ...]
+    score: float | None
+
+
+class Memory:
+    """The routes of one pool.
+
+    Args:
+        store: A LangGraph store; several processes may share it.
+        names: The pool's experts; each set of names has its own routes.
+
+    Raises:
+        DataError: If the store holds routes of other pools alone.
+    """
+
+    def __init__(self, store: BaseStore, names: Sequence[str]) -> None:
+        self.store = store
+        self.names = tuple(names)
+        self._pool = hashlib.sha256("\x00".join(sorted(self.names)).encode()).hexdigest()[:16]
+        self._routes = ("der", "learning", self._pool)
+        others = {tuple(item.value["experts"]) for item in store.search(_POOLS, limit=_PAGE)}
+        mine = [each for each in others if sorted(each) == sorted(self.names)]
+        if others and not mine:
+            known = "; of ".join(", ".join(each) for each in sorted(others))
+            raise DataError(
+                f"the store holds what was learnt of {known}, and the pool has {', '.join(self.names)}: give "
+                "it a store of its own"
+            )
+        if not mine:
+            self._control(frozen=False)
+
+    @property
+    def frozen(self) -> bool:
+        """Was learning stopped?"""
+        item = self.store.get(_POOLS, self._pool)
+        return bool(item and item.value.get("frozen"))
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Stop learning in every process that uses the store, or let it go on."""
+        self._control(frozen=frozen)
+
+    def add(self, route: Kept) -> None:
+        """Keep a route; of one with a score that came before it, that counts."""
+        value = {"at": route.at, "kind": route.kind, "told": [list(each) for each in route.told]}
+        self.store.put(self._routes, route.key, {**value, "score": route.score})
+
+    def rate(self, key: str, score: float) -> None:
+        """Keep what somebody said of a route.
+
+        Raises:
+            DataError: If the score is not from 0 to 1, or there is no such route (any more).
+        """
+        if isinstance(score, bool):
+            score = float(score)
+        if not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise DataError(f"the score is {score!r}; it must be a number from 0 to 1")
+        item = self.store.get(self._routes, key)
+        if item is None:
+            raise DataError(
+                f"there is no route {key[:80]!r}; it is too old, or was answered by another pool"
+            )
+        self.store.put(self._routes, key, {**item.value, "score": float(score)})
+
+    def routes(self) -> list[Kept]:
+        """The last routes, oldest first; those before are removed."""
+        found: list[Kept] = []
+        while True:
+            page = self.store.search(self._routes, limit=_PAGE, offset=len(found))
+            found += [_kept(item.key, item.value) for item in page]
+            if len(page) < _PAGE:
+                break
+        found.sort(key=lambda route: (route.at, route.key))
+        for old in found[:-KEEP]:
+            self.store.delete(self._routes, old.key)
+        return found[-KEEP:]
+
+    def reset(self) -> int:
+        """Forget all routes of this pool; says how many."""
+        routes = self.routes()
+        for route in routes:
+            self.store.delete(self._routes, route.key)
+        return len(routes)
+
+    def _control(self, *, frozen: bool) -> None:
+        value = {"experts": list(self.names), "frozen": frozen, "at": time.time()}
+        self.store.put(_POOLS, self._pool, value)
+
+
+def _kept(key: str, value: dict[str, Any]) -> Kept:
+    told = tuple((str(e), int(v), int(f)) for e, v, f in value["told"])
+    return Kept(key, float(value["at"]), int(value["kind"]), told, value.get("score"))
+
+
+def open_store(store: BaseStore | str | os.PathLike[str]) -> BaseStore:
+    """The store that is meant: one that was made already, or a SQLite file, made if there is none.
+
+    Raises:
+        MissingDependencyError: If the file needs a package that is not installed.
+        DataError: If the file cannot be used.
+    """
+    if isinstance(store, BaseStore):
+        return store
+    if not isinstance(store, (str, os.PathLike)):
+        raise DataError(f"learn is {store!r}; give a LangGraph store, or the path of a SQLite file")
+    sqlite = require("langgraph.store.sqlite", extra="learn", why="learning kept in a file")
+    import sqlite3
+
+    path = Path(store).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # As the package's own `from_conn_string` opens it, which is a context manager.
+        connection = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None, timeout=30
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        made: BaseStore = sqlite.SqliteStore(connection)
+        with FileLock(f"{path}.lock"):  # two processes that make the tables at once fail
+            made.setup()  # type: ignore[attr-defined]
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: not a store that can be used ({error})") from None
+    return made

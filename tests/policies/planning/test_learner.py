@@ -1,0 +1,231 @@
+"""Learning in service: skills, changes, exploring, the shadow, stores that processes share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import ScriptedAgent, a_human, said, three_experts
+from langgraph.store.memory import InMemoryStore
+
+from der_graph import create_der_graph
+from der_graph.errors import BudgetError, DataError
+from der_graph.policies.planning import Learner, Planner
+from der_graph.policies.planning.learning.memory import KEEP, Kept, Memory, open_store
+from der_graph.policies.planning.learning.relearning import Served, relearn
+from der_graph.policies.planning.model import Told
+from der_graph.policies.planning.tables import mean_skill
+from der_graph.pool import as_pool
+from der_graph.state import Situation
+
+NAMES = ("small", "middle", "large")
+
+
+def equals() -> Planner:
+    return Planner.from_prior(NAMES, (1.0, 1.0, 1.0), price=0.1)
+
+
+def one(expert: int, outcome: float) -> Served:
+    return Served(0, (Told(expert, 0, -1),), outcome)
+
+
+def skills(routes: list[Served]) -> list[float]:
+    known = relearn(equals().knowledge, routes)
+    return [float(x) for x in mean_skill(known.logit[0], known.spread)]
+
+
+def test_outcomes_become_skills() -> None:
+    rng = np.random.default_rng(0)
+    rates = (0.9, 0.5, 0.2)
+    routes = [one(i, float(rng.random() < rates[i])) for _ in range(300) for i in range(3)]
+    assert skills(routes) == pytest.approx(rates, abs=0.08)
+    assert skills([]) == pytest.approx(skills([Served(0, (), None)]))
+
+
+def test_agreement_tells_without_outcomes() -> None:
+    alone = Served(0, (Told(0, 0, -1), Told(1, 1, -1), Told(2, 1, -1)), None)
+    before, after = skills([]), skills([alone] * 60)
+    assert after[0] < before[0]
+    assert after[1] > before[1]
+    assert after[2] > before[2]
+
+
+def test_an_expert_that_goes_bad_is_noticed_soon() -> None:
+    rng = np.random.default_rng(1)
+    good = [one(i, float(rng.random() < 0.8)) for _ in range(300) for i in range(3)]
+    bad = [
+        one(i, 0.0 if i == 0 else float(rng.random() < 0.8)) for _ in range(40) for i in range(3)
+    ]
+    assert min(skills(good)) > 0.7
+    after = skills([*good, *bad])
+    assert after[0] < 0.4
+    assert min(after[1:]) > 0.65
+
+
+def test_the_source_says_served() -> None:
+    known = relearn(equals().knowledge, [one(0, 1.0)] * 5)
+    assert known.source[0] == ("served", "prior", "prior")
+
+
+def test_a_graph_learns_from_its_routes_and_their_ratings() -> None:
+    experts, _ = three_experts()
+    store = InMemoryStore()
+    learner = Learner(Planner.from_prior(NAMES, (1.0, 2.0, 7.0)), store)
+    der = create_der_graph(experts, agent=learner).compile()
+    before = learner.skills()[0]["skill"]
+    for _ in range(30):
+        state = der.invoke(a_human("What?"), context={"allowed_experts": ["small"]})
+        learner.rate(state["messages"][-1].id, 0.0)
+    learner.flush()
+    kept = learner.memory.routes()
+    assert len(kept) == 30
+    assert {route.told for route in kept} == {(("small", 0, -1),)}
+    assert {route.score for route in kept} == {0.0}
+    assert learner.skills()[0]["skill"] < before - 0.2
+    assert "What?" not in str([item.value for item in store.search(("der",), limit=100)])
+
+
+def test_the_graph_makes_a_learner_of_a_store() -> None:
+    store = InMemoryStore()
+    der = create_der_graph(three_experts()[0], learn=store).compile()
+    der.invoke(a_human("What?"))
+    again = Memory(store, NAMES)
+    for _ in range(100):
+        if again.routes():
+            break
+        import time
+
+        time.sleep(0.05)
+    assert len(again.routes()) == 1
+
+
+def test_frozen_nothing_is_learnt_and_reset_forgets() -> None:
+    learner = Learner(equals(), InMemoryStore())
+    before = learner.skills()
+    learner.memory.freeze()
+    for i in range(30):
+        learner.ended(f"r{i}", "What?", [said("small", "7")])
+        learner.rate(f"r{i}", 0.0)
+    learner.flush()
+    assert learner.skills() == before
+    learner.memory.freeze(False)
+    learner.flush()
+    assert learner.skills()[0]["skill"] < before[0]["skill"]
+    assert learner.memory.reset() == 30
+    learner.flush()
+    assert [s["skill"] for s in learner.skills()] == [s["skill"] for s in before]
+
+
+@pytest.mark.parametrize(
+    ("key", "score", "message"),
+    [("r0", 1.5, "the score is 1.5; it must be"), ("r0", float("nan"), "must be a number"),
+     ("gone", 1.0, r"there is no route 'gone'; it is too old")],
+)  # fmt: skip
+def test_feedback_that_cannot_be_used(key: str, score: float, message: str) -> None:
+    learner = Learner(equals(), InMemoryStore())
+    learner.ended("r0", "What?", [said("small", "7")])
+    with pytest.raises(DataError, match=message):
+        learner.rate(key, score)
+
+
+def test_a_store_of_another_pool() -> None:
+    store = InMemoryStore()
+    Memory(store, ["a", "b"])
+    with pytest.raises(DataError, match="holds what was learnt of a, b, and the pool has small"):
+        Learner(equals(), store)
+    assert Memory(store, ["b", "a"]).names == ("b", "a")  # the same pool in another order
+    with pytest.raises(DataError, match="learn is 3; give a LangGraph store"):
+        open_store(3)  # type: ignore[arg-type]
+    with pytest.raises(BudgetError, match="explore is 2; it is a share"):
+        Learner(equals(), InMemoryStore(), explore=2)
+
+
+def test_only_the_last_routes_are_kept() -> None:
+    memory = Memory(InMemoryStore(), NAMES)
+    for i in range(KEEP + 7):
+        memory.add(Kept(f"r{i:05d}", float(i), 0, (("small", 0, -1),), None))
+    assert [r.key for r in memory.routes()][:2] == ["r00007", "r00008"]
+    assert len(memory.routes()) == KEEP
+
+
+def test_exploring_keeps_to_its_budget() -> None:
+    learner = Learner(equals(), InMemoryStore(), explore=0.1)
+    explored = 0
+    for i in range(300):
+        seen = Situation("What?", [], [True, True, True, False])
+        (choice,) = learner.decide([seen])
+        explored += bool((choice.explanation or {}).get("explored"))
+        learner.ended(f"r{i}", "What?", [said(NAMES[choice.index], "7")])
+    assert 20 <= explored <= 30
+    learner.flush()
+    (choice,) = learner.decide([Situation("What?", [], [False, True, False, False])])
+    assert choice.index == 1  # what is not allowed is not explored
+
+
+def test_in_the_shadow_it_decides_nothing() -> None:
+    experts, _ = three_experts()
+    learner = Learner(
+        Planner.from_prior(NAMES, (1.0, 2.0, 7.0)), InMemoryStore(), acting=ScriptedAgent("large")
+    )
+    state = create_der_graph(experts, agent=learner).compile().invoke(a_human("What?"))
+    assert [step["choice"] for step in state["route"]] == ["large", "END"]
+    shadow = state["route"][0]["explanation"]["shadow"]
+    assert shadow["choice"] in NAMES
+    found = learner.comparison()
+    assert found["decisions"] == 2
+    assert (found["same"] == 1.0) == (shadow["choice"] == "large")
+
+
+def test_a_judge_scores_a_sample() -> None:
+    judged: list[str] = []
+
+    def judge(question: str, answer: str) -> float:
+        judged.append(answer)
+        return 0.25
+
+    learner = Learner(equals(), InMemoryStore(), judge=judge, judge_share=0.5)
+    for i in range(100):
+        learner.ended(f"r{i}", "What?", [said("small", "7")])
+    learner.flush()
+    assert 30 <= len(judged) <= 70
+    assert sum(r.score == 0.25 for r in learner.memory.routes()) == len(judged)
+
+
+WRITER = """
+import sys
+from der_graph.policies.planning import Learner, Planner
+from fakes import said
+learner = Learner(Planner.from_prior(("small", "middle", "large"), (1.0, 1.0, 1.0)), sys.argv[1])
+for i in range(40):
+    key = f"{sys.argv[2]}-{i}"
+    learner.ended(key, "What?", [said("small", "7")])
+    learner.rate(key, 0.0)
+learner.flush()
+"""
+
+
+def test_processes_share_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "learnt" / "skills.sqlite"
+    root = Path(__file__).parents[3]
+    env: dict[str, Any] = {"PYTHONPATH": f"{root}:{root / 'tests'}", "PATH": "/usr/bin:/bin"}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(file), name], env=env)
+        for name in ("a", "b")
+    ]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    learner = Learner(equals(), file)
+    learner.flush()
+    assert len(learner.memory.routes()) == 80
+    assert learner.skills()[0]["skill"] < 0.2
+    assert as_pool(three_experts()[0]).names == learner.names
+
+
+def test_a_file_that_is_no_store(tmp_path: Path) -> None:
+    file = tmp_path / "skills.sqlite"
+    file.write_text("not a database, and long enough to be read as one" * 100)
+    with pytest.raises(DataError, match="not a store that can be used"):
+        open_store(file)
