@@ -162,7 +162,7 @@ def main() -> None:
                 print(f"{key}: {time.perf_counter() - start:.0f} s", flush=True)
         print(f"{when:<10} {step:<32} {of(done, step, args.cost):.3f} at {args.cost:g}", flush=True)
     if args.picture:
-        draw(done, args.cost, args.picture)
+        draw_steps(done, args.cost, args.picture)
 
 
 def of(done: dict[str, Any], step: str, cost: float) -> float:
@@ -173,7 +173,7 @@ def of(done: dict[str, Any], step: str, cost: float) -> float:
     return at_cost([(float(c), float(q)) for c, q in mean], cost)
 
 
-def draw(done: dict[str, Any], cost: float, file: Path) -> None:
+def draw_steps(done: dict[str, Any], cost: float, file: Path) -> None:
     """The steps as one curve."""
     import matplotlib
 

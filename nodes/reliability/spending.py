@@ -89,13 +89,18 @@ class Priced(RunnableBinding[Any, Any]):
         )
         size = sum(_bytes(each) + _PER_MESSAGE for each in messages)
         left = self.cost - size * self.prices[0] / 1e6
+        if left * 1e6 < self.prices[1]:
+            # No tokenizer makes more tokens than bytes, but most make a third: only where that is too dear, too,
+            # the call is not made.
+            left = self.cost - size / 3 * self.prices[0] / 1e6
         tokens = int(left / self.prices[1] * 1e6 * (1 - 1e-9))
         if tokens < 1:
             raise PriceError(
                 f"a prompt of {size} bytes may cost more than a call may ({self.cost:g}); raise `cost`, or "
                 "shorten what is asked"
             )
-        own = getattr(bare_chat(self.bound), "max_tokens", None)
+        chat = bare_chat(self.bound)
+        own = getattr(getattr(chat, "chat", chat), "max_tokens", None)
         bounds = [each for each in (own, given) if isinstance(each, int) and each > 0]
         return {"max_tokens": min(tokens, MOST_TOKENS, *bounds)}
 

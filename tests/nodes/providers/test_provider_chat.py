@@ -151,6 +151,6 @@ def test_a_failed_call_that_nobody_began_to_answer_costs_nothing() -> None:
         "429": "rate_limit",
         "500": "unavailable",
     }
-    assert [answer["cost"] for answer in answers.values()] == [0.0, 0.0, 0.0, 3.0]
+    assert [answer["cost"] for answer in answers.values()] == [0.0, 0.0, 0.0, 0.0]
     assert answers["429"]["retry_after"] == 20.0
     assert "retry_after" not in answers["401"]

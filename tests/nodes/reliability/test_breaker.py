@@ -160,7 +160,7 @@ def http_error(status: int, **headers: str) -> httpx.HTTPStatusError:
         (asyncio.CancelledError(), "cancelled", None),
         (SystemExit(3), "exit", None),
         (KeyboardInterrupt(), "exit", None),
-        (ExpertError("the prompt has 5000 tokens"), "request", None),
+        (ExpertError("the prompt has 5000 tokens"), "context_length", None),
         (ValueError("odd"), "error", None),
         (OSError("disk on fire"), "error", None),
     ],
