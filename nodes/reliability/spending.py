@@ -90,8 +90,8 @@ class Priced(RunnableBinding[Any, Any]):
         size = sum(_bytes(each) + _PER_MESSAGE for each in messages)
         left = self.cost - size * self.prices[0] / 1e6
         if left * 1e6 < self.prices[1]:
-            # No tokenizer makes more tokens than bytes, but most make a third: only where that is too dear, too,
-            # the call is not made.
+            # No tokenizer makes more tokens than bytes, but most make a third: only where that is too dear,
+            # too, the call is not made.
             left = self.cost - size / 3 * self.prices[0] / 1e6
         tokens = int(left / self.prices[1] * 1e6 * (1 - 1e-9))
         if tokens < 1:
