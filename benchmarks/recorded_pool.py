@@ -2,11 +2,12 @@
 
     python benchmarks/recorded_pool.py --data recorded_pool --out results.json [--seeds 5] [--jobs 2]
 
-One agent is trained per fold and seed, with the same settings for all, and its knob is swept on the fold
-that it never saw; beside it stand every single model and the one-shot routers on the same encoder, swept
-likewise. The settings were chosen by cross-validation on these questions, so DER's figures are somewhat
-optimistic. Cost is billions of parameters run per question. The interval of DER is over questions
-(bootstrap) of the mean over seeds; the spread of the seeds is given too. See `recorded_data` for the data.
+One agent is trained per fold and seed as `der train` does it without flags, and its knob is swept on the fold
+that it never saw; beside it stand every single model, the one-shot routers on the same encoder, the best
+cascades and the planner, swept likewise. With `--settings chosen` the agent is trained with settings that
+were chosen by cross-validation on these questions. Cost is billions of parameters run per question. The
+interval of DER is over questions (bootstrap) of the mean over seeds; the spread of the seeds is given too. See
+`recorded_data` for the data.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.baselines import PREDICTORS, BestCascades, Cascade, OneShotRouter, Single
 from der_graph.policies.evaluation.statistics import bootstrap_interval
 from der_graph.policies.observation import ObservationConfig
+from der_graph.policies.planning import Planner
 from der_graph.policies.quality import get_metric
-from der_graph.policies.training import TrainConfig, preset, run_routes, train_agent
+from der_graph.policies.training import TrainConfig, preset, run_routes, split_dev, train_agent
 from der_graph.policies.training.reward import PRESETS
 from der_graph.state import DERContext
 
 PRICES = (0.02, 0.03, 0.05, 0.08, 0.13, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3)
 """Points of the knob."""
-MAX_STEPS = 5
+MAX_STEPS = 4
+"""Longest route: the default of a pool."""
 Points = list[tuple[list[float], list[float], list[int]]]
 """Per price: quality, cost and calls of every test question."""
 Job = TypeVar("Job")
@@ -150,14 +153,21 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def train_one(job: tuple[Path, Path, int, int, int, str]) -> dict[str, Any]:
+def train_one(job: tuple[Path, Path, int, int, int | None, str]) -> dict[str, Any]:
     """One fold and seed: the swept points, the time, and the curve of training."""
     data, vectors, fold, seed, steps, reward = job
     recorded = pool(data, vectors)
     learnt, test = split(recorded.examples, fold)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        agent = train(recorded, learnt, settings(seed, steps, reward), Path(folder), watched=test)
+        if steps is None:
+            mine, dev = split_dev(learnt, seed=seed)
+            config = preset("default", seed=seed, reward=PRESETS[reward])
+            agent = train(recorded, mine, config, Path(folder), watched=dev)
+        else:
+            agent = train(
+                recorded, learnt, settings(seed, steps, reward), Path(folder), watched=test
+            )
         seconds = time.perf_counter() - start
         with open(Path(folder) / "progress.csv", encoding="utf-8") as rows:
             curve = [
@@ -189,6 +199,14 @@ def others(recorded: Recorded, fold: int) -> dict[str, Points]:
     best = BestCascades(rules.names, rules.costs, recorded.encoder)
     best.fit([example.question for example in train], quality, recorded.first_values(train))
     found["cascade:best"] = sweep(best, source, recorded)
+    texts = [[o.answer["text"] for o in row] for row in recorded.source(train).first_answers()]
+    found["planner"] = sweep(
+        Planner.fit(
+            rules.names, rules.costs, [example.question for example in train], quality,
+            recorded.first_values(train), texts=texts, encoder=recorded.encoder,
+        ),
+        source, recorded,
+    )  # fmt: skip
     for kind in ("knn", "logistic", "mlp", "kmeans", "matrix"):
         router = OneShotRouter(rules.names, rules.costs, recorded.encoder, PREDICTORS[kind]())
         router.fit([example.question for example in train], quality)
@@ -220,15 +238,17 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, default=Path("runs/recorded_vectors.npz"))
     parser.add_argument("--folds", type=int, default=5, help="run only the first K of the 5 folds")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--settings", default="default", choices=["default", "chosen"])
+    parser.add_argument("--steps", type=int, default=200_000, help="of the chosen settings")
     parser.add_argument("--reward", default="default", choices=list(PRESETS))
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     parser.add_argument("--only-der", action="store_true", help="leave the other methods out")
     parser.add_argument("--out", type=Path, help="write the table, and all curves, as JSON")
     args = parser.parse_args()
     recorded = pool(args.data, args.vectors)
+    steps = args.steps if args.settings == "chosen" else None
     jobs = [
-        (args.data, args.vectors, fold, seed, args.steps, args.reward)
+        (args.data, args.vectors, fold, seed, steps, args.reward)
         for seed in range(args.seeds)
         for fold in range(args.folds)
     ]
