@@ -6,8 +6,8 @@ One agent is trained per fold and seed as `der train` does it without flags, and
 that it never saw; beside it stand every single model, the one-shot routers on the same encoder, the best
 cascades and the planner, swept likewise. With `--settings chosen` the agent is trained with settings that
 were chosen by cross-validation on these questions. Cost is billions of parameters run per question. The
-interval of DER is over questions (bootstrap) of the mean over seeds; the spread of the seeds is given too. See
-`recorded_data` for the data.
+interval of DER is over questions (bootstrap) of the mean over seeds; the spread of the seeds is given too.
+See `recorded_data` for the data.
 """
 
 from __future__ import annotations
