@@ -73,7 +73,7 @@ class StoredVectors:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """(texts, dimensions)."""
-        if any(text not in self._known for text in texts):
+        if not texts or any(text not in self._known for text in texts):
             return self._encoder.encode(texts)
         return np.stack([self._known[text] for text in texts])
 
