@@ -107,6 +107,8 @@ def _huggingface(section: HuggingFaceSection, folder: Path) -> HuggingFaceChat:
         reasoning=THINK_TAGS if section.reasoning is None else section.reasoning or None,
         template_settings=section.template_settings,
         max_batch_size=section.max_batch_size,
+        batching=section.batching,
+        kv_cache_gb=section.kv_cache_gb,
     )
 
 

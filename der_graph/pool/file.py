@@ -115,6 +115,10 @@ class HuggingFaceSection(Backend):
     """Marks of a thought, `["<think>", "</think>"]` where left out; false for none."""
     template_settings: dict[str, Any] = Field(default_factory=dict)
     max_batch_size: int = Field(default=32, ge=1)
+    batching: Literal["auto", "continuous", "static"] = "auto"
+    """How calls that meet share the model; `auto`: continuous on CUDA, static on the CPU."""
+    kv_cache_gb: float | None = Field(default=None, gt=0)
+    """GB of keys and values for continuous batching; planned where left out (`der pool check --device`)."""
 
 
 class LangChainSection(Backend):

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,8 +31,16 @@ from pydantic import Field, PrivateAttr
 
 from der_graph.errors import PoolError
 from der_graph.nodes.batching import BatchedChatModel, slot_for
+from der_graph.nodes.huggingface.continuous import (
+    CONTINUOUS_REQUESTS,
+    Batching,
+    ContinuousEngine,
+    engine_of,
+    is_continuous,
+)
 from der_graph.nodes.huggingface.decoding import THINK_TAGS
 from der_graph.nodes.huggingface.generation import (
+    Answered,
     Answerer,
     Request,
     message_of,
@@ -46,6 +55,7 @@ from der_graph.nodes.huggingface.loading import (
     load_tokenizer,
     share_pipeline,
 )
+from der_graph.nodes.huggingface.memory import GB
 from der_graph.nodes.huggingface.prompts import FORMAT_FIELDS, PromptWriter
 from der_graph.nodes.huggingface.settings import GenerationSettings
 from der_graph.nodes.huggingface.weights import (
@@ -56,7 +66,7 @@ from der_graph.nodes.huggingface.weights import (
     weights_folder,
 )
 from der_graph.nodes.ktp import check_fields
-from der_graph.nodes.reliability import alisten, listen
+from der_graph.nodes.reliability import alisten, listen, settle
 
 # LangChain's own words among the settings of a call.
 _NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
@@ -88,7 +98,7 @@ class HuggingFaceChat(BatchedChatModel):
     device: str = "auto"
     """`auto` (CUDA where available), `cpu`, `cuda`, `cuda:0` ..."""
     dtype: str = "auto"
-    """`auto` (float32 on the CPU, the checkpoint's type elsewhere), `float32`, `bfloat16`, `float16`."""
+    """`auto` (float32 on the CPU, 16 bits elsewhere), `float32`, `bfloat16`, `float16`."""
     quantization: Quantization | None = None
     """`4bit` or `8bit` (bitsandbytes), or None."""
     generation: dict[str, Any] = Field(default_factory=dict)
@@ -106,7 +116,13 @@ class HuggingFaceChat(BatchedChatModel):
     logprobs: bool = True
     """Report the mean log-probability of the answer's tokens?"""
     max_batch_size: int = Field(default=32, ge=1)
-    """Most prompts in one `generate` call."""
+    """Most prompts in one `generate` call; of continuous batches, most in one step if it is above 32."""
+    batching: Batching = "auto"
+    """`continuous`: a request joins the others at the next token. `static`: it waits for the batch that is
+    running. `auto`: continuous on CUDA, static on the CPU, where that is faster."""
+    kv_cache_gb: float | None = Field(default=None, gt=0)
+    """GB of keys and values for continuous batches; None: the share that the pool's plan gives, or what the
+    device has to spare."""
 
     _weights: Weights | None = PrivateAttr(default=None)
     _loaded: LoadedModel | None = PrivateAttr(default=None)
@@ -292,21 +308,27 @@ class HuggingFaceChat(BatchedChatModel):
                     loaded.tokenizer, self.prompt_format, self.reasoning, self.template_settings
                 )
                 self._answering = Answerer(
-                    self.model, loaded, writer, self.reasoning, self.logprobs, self.max_batch_size
+                    self.model,
+                    loaded,
+                    writer,
+                    self.reasoning,
+                    self.logprobs,
+                    self.max_batch_size,
+                    self._engine(loaded),
                 )
             return self._answering
 
+    def _engine(self, loaded: LoadedModel) -> ContinuousEngine | None:
+        if not is_continuous(loaded, self.batching):
+            return None
+        size = None if self.kv_cache_gb is None else round(self.kv_cache_gb * GB)
+        return engine_of(loaded, size, max(self.max_batch_size, CONTINUOUS_REQUESTS))
+
     def answer_all(
         self, requests: Sequence[Request], cancel: threading.Event | None
-    ) -> list[ChatResult | Exception]:
+    ) -> Sequence[ChatResult | Exception | Future[ChatResult]]:
         """Answer several prompts in as few calls of the model as possible; see `BatchedChatModel`."""
-        results = self._answerer().answer_all(requests, cancel)
-        return [
-            result
-            if isinstance(result, Exception)
-            else ChatResult(generations=[ChatGeneration(message=message_of(result))])
-            for result in results
-        ]
+        return [_chat_result(each) for each in self._answerer().begin_all(requests, cancel)]
 
     def _answer_one(
         self, request: Request, show: Callable[[str], None], cancel: threading.Event
@@ -315,6 +337,18 @@ class HuggingFaceChat(BatchedChatModel):
         message = result.generations[0].message
         assert isinstance(message, AIMessage)
         return message
+
+
+def _chat_result(
+    result: Answered | Exception | Future[Answered],
+) -> ChatResult | Exception | Future[ChatResult]:
+    if isinstance(result, Exception):
+        return result
+    if isinstance(result, Answered):
+        return ChatResult(generations=[ChatGeneration(message=message_of(result))])
+    future: Future[ChatResult] = Future()
+    result.add_done_callback(lambda done: settle([future], lambda: [_chat_result(done.result())]))
+    return future
 
 
 # Settings of a pipeline that say nothing about the answer.

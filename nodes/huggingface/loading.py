@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError, require
@@ -38,7 +39,8 @@ class LoadSpec:
         weights: Where from.
         adapter: Folder of a LoRA adapter, merged into the weights, or None.
         device: `auto` (CUDA where available, else the CPU), `cpu`, `cuda`, `cuda:0` ..., `mps`.
-        dtype: One of `DTYPES`; `auto` is float32 on the CPU and the checkpoint's own type elsewhere.
+        dtype: One of `DTYPES`; `auto` is float32 on the CPU, and 16 bits elsewhere: the checkpoint's own
+            where it has them, else bfloat16.
         quantization: `4bit` or `8bit` by bitsandbytes, or None.
     """
 
@@ -57,12 +59,14 @@ class LoadedModel:
         pipeline: The transformers text-generation pipeline; its model and tokenizer are used.
         worker: The one thread that runs the model. Models are not safe under two threads, and on the CPU
             every thread that enters one brings a team of its own along, which then fight for the cores.
+        engine: Runs it in continuous batches, where it does; see `continuous.engine_of`.
     """
 
     pipeline: Any
     worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="der-graph-model")
     )
+    engine: Any = None
 
     def __post_init__(self) -> None:
         set_pad_token(self.tokenizer)
@@ -182,8 +186,8 @@ def _load(spec: LoadSpec) -> LoadedModel:
     import transformers
 
     device = pick_device(torch, spec.device)
-    settings = _placement(torch, transformers, spec, device)
     folder = weights_folder(spec.weights)
+    settings = _placement(torch, transformers, spec, device, folder)
     try:
         # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -237,8 +241,10 @@ def _quiet(logging: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> dict[str, Any]:
-    """What `from_pretrained` is told about type and place."""
+def _placement(
+    torch: Any, transformers: Any, spec: LoadSpec, device: Any, folder: Path
+) -> dict[str, Any]:
+    """What `from_pretrained` is told about type, place and attention."""
     if spec.dtype not in DTYPES:
         raise PoolError(f"dtype '{spec.dtype}' is unknown; use one of: {', '.join(DTYPES)}")
     dtype: Any = "auto" if spec.dtype == "auto" else getattr(torch, spec.dtype)
@@ -246,8 +252,15 @@ def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> di
         dtype = (
             torch.float32
         )  # half precision is slow on CPUs, and batches then differ from single calls
+    elif spec.dtype == "auto" and device.type == "cuda":
+        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        dtype = half_dtype(torch, getattr(config, "dtype", None))
+    settings: dict[str, Any] = {"dtype": dtype}
+    attention = fast_attention(device)
+    if attention is not None and dtype is not torch.float32:
+        settings["attn_implementation"] = attention
     if spec.quantization is None:
-        return {"dtype": dtype}
+        return settings
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
             f"'bitsandbytes' is needed for quantization: {spec.quantization} and is not installed. "
@@ -255,7 +268,21 @@ def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> di
         )
     flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[spec.quantization]
     config = transformers.BitsAndBytesConfig(**{flag: True})
-    return {"dtype": dtype, "quantization_config": config, "device_map": {"": device}}
+    return {**settings, "quantization_config": config, "device_map": {"": device}}
+
+
+def half_dtype(torch: Any, stored: Any) -> Any:
+    """The type of weights on a GPU: that of the checkpoint if it has 16 bits, else the best the card has."""
+    if stored in (torch.float16, torch.bfloat16):
+        return stored
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def fast_attention(device: Any) -> str | None:
+    """Flash attention where its package is installed and there is a GPU; None: what transformers takes."""
+    if device.type != "cuda" or importlib.util.find_spec("flash_attn") is None:
+        return None
+    return "flash_attention_2"
 
 
 def _merge_adapter(model: Any, adapter: str) -> Any:
