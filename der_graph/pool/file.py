@@ -107,7 +107,8 @@ class HuggingFaceSection(Backend):
     revision: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["4bit", "8bit"] | None = None
+    quantization: Literal["4bit", "8bit", "int8", "int4", "float8"] | None = None
+    """`4bit`, `8bit`: bitsandbytes; `int8`, `int4`, `float8`: torchao."""
     generation: dict[str, Any] = Field(default_factory=dict)
     prompt_format: str | None = None
     stop: list[str] = Field(default_factory=list)

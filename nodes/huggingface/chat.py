@@ -55,7 +55,7 @@ from der_graph.nodes.huggingface.loading import (
     load_tokenizer,
     share_pipeline,
 )
-from der_graph.nodes.huggingface.memory import GB
+from der_graph.nodes.huggingface.memory import GB, Footprint, footprint
 from der_graph.nodes.huggingface.prompts import FORMAT_FIELDS, PromptWriter
 from der_graph.nodes.huggingface.settings import GenerationSettings
 from der_graph.nodes.huggingface.weights import (
@@ -100,7 +100,7 @@ class HuggingFaceChat(BatchedChatModel):
     dtype: str = "auto"
     """`auto` (float32 on the CPU, 16 bits elsewhere), `float32`, `bfloat16`, `float16`."""
     quantization: Quantization | None = None
-    """`4bit` or `8bit` (bitsandbytes), or None."""
+    """`4bit` or `8bit` (bitsandbytes), `int8`, `int4` or `float8` (torchao), or None."""
     generation: dict[str, Any] = Field(default_factory=dict)
     """See `GenerationSettings`; greedy by default."""
     prompt_format: str | None = None
@@ -128,6 +128,7 @@ class HuggingFaceChat(BatchedChatModel):
     _loaded: LoadedModel | None = PrivateAttr(default=None)
     _answering: Answerer | None = PrivateAttr(default=None)
     _tokenizer: Any = PrivateAttr(default=None)
+    _planned: Callable[[str], int | None] | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     def __init__(self, **settings: Any) -> None:
@@ -318,10 +319,33 @@ class HuggingFaceChat(BatchedChatModel):
                 )
             return self._answering
 
+    def footprint(self, name: str) -> Footprint | None:
+        """What this model needs of a GPU; None where its files are not on this machine."""
+        if self._weights is None:
+            return None
+        return footprint(
+            name,
+            self._weights,
+            dtype=self.dtype,
+            quantization=self.quantization,
+            adapter=self.adapter,
+            max_requests=max(self.max_batch_size, CONTINUOUS_REQUESTS),
+            cache=self._cache_bytes(),
+        )
+
+    def plan_cache(self, planned: Callable[[str], int | None]) -> None:
+        """Ask this, with the name of a device, for the bytes of keys and values, once there is a GPU."""
+        self._planned = planned
+
+    def _cache_bytes(self) -> int | None:
+        return None if self.kv_cache_gb is None else round(self.kv_cache_gb * GB)
+
     def _engine(self, loaded: LoadedModel) -> ContinuousEngine | None:
         if not is_continuous(loaded, self.batching):
             return None
-        size = None if self.kv_cache_gb is None else round(self.kv_cache_gb * GB)
+        size = self._cache_bytes()
+        if size is None and self._planned is not None and loaded.model.device.type == "cuda":
+            size = self._planned(str(loaded.model.device))
         return engine_of(loaded, size, max(self.max_batch_size, CONTINUOUS_REQUESTS))
 
     def answer_all(

@@ -9,6 +9,7 @@ when a model is loaded.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import threading
 import warnings
@@ -25,7 +26,7 @@ from der_graph.nodes.huggingface.weights import Weights, weights_folder
 
 Result = TypeVar("Result")
 
-Quantization = Literal["4bit", "8bit"]
+Quantization = Literal["4bit", "8bit", "int8", "int4", "float8"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _NO_LIMIT = 100_000_000  # tokenizers that know no limit report 1e30
@@ -41,7 +42,7 @@ class LoadSpec:
         device: `auto` (CUDA where available, else the CPU), `cpu`, `cuda`, `cuda:0` ..., `mps`.
         dtype: One of `DTYPES`; `auto` is float32 on the CPU, and 16 bits elsewhere: the checkpoint's own
             where it has them, else bfloat16.
-        quantization: `4bit` or `8bit` by bitsandbytes, or None.
+        quantization: `4bit` or `8bit` by bitsandbytes, `int8`, `int4` or `float8` by torchao, or None.
     """
 
     weights: Weights
@@ -261,14 +262,35 @@ def _placement(
         settings["attn_implementation"] = attention
     if spec.quantization is None:
         return settings
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependencyError(
-            f"'bitsandbytes' is needed for quantization: {spec.quantization} and is not installed. "
-            "Install it with: pip install bitsandbytes"
-        )
-    flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[spec.quantization]
-    config = transformers.BitsAndBytesConfig(**{flag: True})
+    config = quantization_config(transformers, spec.quantization)
     return {**settings, "quantization_config": config, "device_map": {"": device}}
+
+
+# torchao's classes, for weights alone: activations keep their 16 bits.
+_TORCHAO = {
+    "int8": "Int8WeightOnlyConfig",
+    "int4": "Int4WeightOnlyConfig",
+    "float8": "Float8WeightOnlyConfig",
+}
+
+
+def quantization_config(transformers: Any, quantization: Quantization) -> Any:
+    """What transformers is told to pack weights.
+
+    Raises:
+        MissingDependencyError: If the package that does it is missing; has the command to install it.
+    """
+    package = "torchao" if quantization in _TORCHAO else "bitsandbytes"
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependencyError(
+            f"'{package}' is needed for quantization: {quantization} and is not installed. "
+            f"Install it with: pip install {package}"
+        )
+    if package == "torchao":
+        torchao = importlib.import_module("torchao.quantization")
+        return transformers.TorchAoConfig(getattr(torchao, _TORCHAO[quantization])())
+    flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[quantization]
+    return transformers.BitsAndBytesConfig(**{flag: True})
 
 
 def half_dtype(torch: Any, stored: Any) -> Any:

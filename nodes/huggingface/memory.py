@@ -34,6 +34,7 @@ class Footprint:
         context: Most tokens of a conversation, answer included.
         shared: Models with the same one share their weights.
         max_requests: Most requests at a time.
+        cache: Bytes of keys and values, where that was decided.
     """
 
     name: str
@@ -42,6 +43,17 @@ class Footprint:
     context: int
     shared: str
     max_requests: int = 256
+    cache: int | None = None
+
+    @property
+    def least(self) -> int:
+        """Bytes of keys and values that it needs: those of one conversation."""
+        return self.per_token * self.context if self.cache is None else self.cache
+
+    @property
+    def most(self) -> int:
+        """Bytes of keys and values that it can use."""
+        return self.least * self.max_requests if self.cache is None else self.cache
 
 
 @dataclass(frozen=True)
@@ -109,24 +121,24 @@ def footprint(
     quantization: str | None = None,
     adapter: str | None = None,
     max_requests: int = 256,
-    on_cpu: bool = False,
+    cache: int | None = None,
 ) -> Footprint | None:
     """Estimate what a model needs; None where its files are not on this machine.
 
     Args:
         name: Of the expert.
         weights: Where its weights are.
-        dtype: As in a pool file; `auto` is float32 on the CPU and 16 bits elsewhere.
+        dtype: As in a pool file; `auto` is 16 bits.
         quantization: As in a pool file.
         adapter: Folder of a LoRA adapter that is merged into weights of its own.
         max_requests: Most requests at a time.
-        on_cpu: Is it loaded there?
+        cache: Bytes of keys and values, where that was decided.
     """
     size, folder = parameters_b(weights), local_folder(weights)
     if size is None or folder is None:
         return None
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    item = ITEM_BYTES.get(dtype, 4 if on_cpu else 2)
+    item = ITEM_BYTES.get(dtype, 2)
     parameters = round(size * GB)
     text = values.get("text_config") or values
     embedding = min(parameters, _first(text, "vocab_size") * _first(text, "hidden_size", "n_embd"))
@@ -141,6 +153,7 @@ def footprint(
         int(context),
         "|".join([weights.fingerprint, dtype, quantization or "", adapter or ""]),
         max_requests,
+        cache,
     )
 
 
@@ -161,14 +174,13 @@ def plan(footprints: Sequence[Footprint], total: int) -> Plan:
         seen.add(each.shared)
     room = int(total * _USABLE - sum(loaded) - _WORKSPACE * len(seen))
     owners = [each for each, bytes_ in zip(footprints, loaded, strict=True) if bytes_]
-    least = {each.shared: each.per_token * each.context for each in owners}
-    most = {each.shared: each.per_token * each.context * each.max_requests for each in owners}
+    least = {each.shared: each.least for each in owners}
     given = dict(least)
     left = room - sum(least.values())
     # Who can use less than an equal part leaves the rest to the others.
-    for number, key in enumerate(sorted(owners, key=lambda each: most[each.shared])):
-        more = min(most[key.shared] - least[key.shared], max(0, left) // (len(owners) - number))
-        given[key.shared] += more
+    for number, each in enumerate(sorted(owners, key=lambda owner: owner.most)):
+        more = min(each.most - each.least, max(0, left) // (len(owners) - number))
+        given[each.shared] += more
         left -= more
     shares = tuple(
         Share(each, bytes_, given[each.shared] if bytes_ else 0)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
-
 ENV = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": ""}
 
 
