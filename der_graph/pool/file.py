@@ -27,7 +27,7 @@ CostUnit = Literal["parameters_b", "usd", "seconds", "calls"]
 _MOST_BYTES = 4 * 2**20
 _MOST_NODES = 100_000
 
-BACKENDS = ("huggingface", "langchain", "recorded")
+BACKENDS = ("huggingface", "vllm", "langchain", "recorded")
 
 
 class _Section(BaseModel):
@@ -122,6 +122,26 @@ class HuggingFaceSection(Backend):
     """GB of keys and values for continuous batching; planned where left out (`der pool check --device`)."""
 
 
+class VLLMSection(Backend):
+    """A local model run by vLLM; see `der_graph.nodes.huggingface.vllm.VLLMChat`."""
+
+    backend: Literal["vllm"]
+    model: str
+    """Hub id or folder; paths are relative to the pool file."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter, relative to the pool file; experts of one model share its weights."""
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Settings of vLLM's `AsyncEngineArgs`, such as `{gpu_memory_utilization: 0.4}`."""
+    generation: dict[str, Any] = Field(default_factory=dict)
+    prompt_format: str | None = None
+    stop: list[str] = Field(default_factory=list)
+    reasoning: tuple[str, str] | Literal[False] | None = None
+    """Marks of a thought, `["<think>", "</think>"]` where left out; false for none."""
+    template_settings: dict[str, Any] = Field(default_factory=dict)
+
+
 class LangChainSection(Backend):
     """A provider's model through LangChain's `init_chat_model`."""
 
@@ -144,7 +164,7 @@ class RecordedSection(Backend):
     """Name of the model in the data file; the expert's name where left out."""
 
 
-ExpertSection = HuggingFaceSection | LangChainSection | RecordedSection
+ExpertSection = HuggingFaceSection | VLLMSection | LangChainSection | RecordedSection
 
 
 class SettingsSection(_Section):

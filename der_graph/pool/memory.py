@@ -14,6 +14,7 @@ from der_graph.errors import PoolError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.memory import GB, Footprint, Plan, device_bytes, plan, table
+from der_graph.nodes.huggingface.vllm import VLLMChat
 
 
 def check_memory(
@@ -71,7 +72,10 @@ def _footprints(experts: Sequence[Expert], device: str) -> tuple[list[Footprint]
     unknown: list[str] = []
     for expert in experts:
         model = expert.model
-        if isinstance(model, HuggingFaceChat) and model.device in same:
+        # vLLM takes a share of its own, which its settings name.
+        if not isinstance(model, HuggingFaceChat) or isinstance(model, VLLMChat):
+            continue
+        if model.device in same:
             needs = model.footprint(expert.name)
             if needs is None:
                 unknown.append(expert.name)

@@ -20,6 +20,7 @@ from der_graph.errors import AgentError, DERError, PoolError, UnknownExpertError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import agent_for_pool
 from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.huggingface.vllm import VLLMChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import describe_error
@@ -296,7 +297,8 @@ def _described(model: Any) -> tuple[str, str, str]:
         where = f"{model.model} ({model.weights.where})" if model.weights else model.model
         adapter = f" + adapter {model.adapter}" if model.adapter else ""
         size = model.parameters_b
-        return "huggingface", where + adapter, f", {size:.3g} B parameters" if size else ""
+        backend = "vllm" if isinstance(model, VLLMChat) else "huggingface"
+        return backend, where + adapter, f", {size:.3g} B parameters" if size else ""
     if isinstance(model, RecordedChat):
         model.load()
         return "recorded", f"{model.model} in {model.data}", ""

@@ -34,7 +34,7 @@ from der_graph.nodes.batching import BatchedChatModel, slot_for
 from der_graph.nodes.huggingface.continuous import (
     CONTINUOUS_REQUESTS,
     Batching,
-    ContinuousEngine,
+    Engine,
     engine_of,
     is_continuous,
 )
@@ -340,7 +340,7 @@ class HuggingFaceChat(BatchedChatModel):
     def _cache_bytes(self) -> int | None:
         return None if self.kv_cache_gb is None else round(self.kv_cache_gb * GB)
 
-    def _engine(self, loaded: LoadedModel) -> ContinuousEngine | None:
+    def _engine(self, loaded: LoadedModel) -> Engine | None:
         if not is_continuous(loaded, self.batching):
             return None
         size = self._cache_bytes()

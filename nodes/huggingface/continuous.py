@@ -19,10 +19,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from random import SystemRandom
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.huggingface.loading import LoadedModel
@@ -71,6 +71,19 @@ def is_continuous(loaded: LoadedModel, batching: Batching) -> bool:
     if batching == "auto":
         return bool(loaded.model.device.type == "cuda") and can_be_continuous(loaded)
     return batching == "continuous"
+
+
+class Engine(Protocol):
+    """Answers the requests of one model, each as soon as it comes."""
+
+    def takes(self, row: Row, settings: GenerationSettings, room: int) -> bool:
+        """Can a request be answered here, or must it be left to static batches?"""
+
+    def submit(self, row: Row, settings: GenerationSettings, room: int) -> Future[None]:
+        """Answer a request; never blocks. The future is done once the row is closed."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Stop between two tokens while somebody else uses the model."""
 
 
 @dataclass(eq=False)

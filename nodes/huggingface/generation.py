@@ -25,7 +25,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.huggingface.continuous import ContinuousEngine
+from der_graph.nodes.huggingface.continuous import Engine
 from der_graph.nodes.huggingface.decoding import AnswerReader, TokenReader
 from der_graph.nodes.huggingface.loading import LoadedModel
 from der_graph.nodes.huggingface.prompts import DEFAULT_STOP, PromptWriter
@@ -214,7 +214,7 @@ class Answerer:
     tags: tuple[str, str] | None
     logprobs: bool
     max_batch_size: int
-    engine: ContinuousEngine | None = None
+    engine: Engine | None = None
 
     def begin_all(
         self, requests: Sequence[Request], cancel: threading.Event | None = None

@@ -61,7 +61,7 @@ def kept() -> Iterator[HuggingFaceChat]:
 
 def engine_of(chat: HuggingFaceChat) -> ContinuousEngine:
     engine = chat._answerer().engine
-    assert engine is not None
+    assert isinstance(engine, ContinuousEngine)
     return engine
 
 
