@@ -17,7 +17,7 @@ INSTALL_INPUTS := pyproject.toml requirements/constraints.txt requirements/weigh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: audit sbom help install install-dev demo demo-full test test-fast lint types format coverage docs results results-fast build check-install clean
+.PHONY: audit sbom help install install-dev demo demo-full test test-fast lint types format coverage docs results results-fast gpu-check build check-install clean
 
 help: ## List the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -78,6 +78,9 @@ sbom: $(INSTALLED_DEV) ## What is installed, as CycloneDX: dist/sbom.json
 	@mkdir -p dist
 	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
 	@ls -lh dist/sbom.json
+
+gpu-check: $(INSTALLED_DEV) ## Measure this machine's GPU in under nine minutes, into runs/results (ARGS=--tiny tries it without one)
+	@PYTHON=$(BIN)/python scripts/gpu_check.sh runs/results $(ARGS)
 
 build: $(INSTALLED_DEV) ## Wheel and source archive, in dist/
 	@$(BIN)/python -m build

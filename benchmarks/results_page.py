@@ -45,6 +45,8 @@ def load_results(runs: Path) -> Results:
     peers = runs / PEERS if (runs / PEERS).is_file() else HERE / "peers" / "measured.json"
     if peers.is_file():
         found["peers"] = json.loads(peers.read_text("utf-8"))
+    if (runs / "gpu.md").is_file():
+        found["gpu"] = (runs / "gpu.md").read_text("utf-8")
     notes = {each.name: runs / f"{each.name}.meta.json" for each in STAGES if each.name in found}
     read = {n: json.loads(f.read_text("utf-8")) for n, f in notes.items() if f.is_file()}
     return {**found, "took": read}

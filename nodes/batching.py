@@ -238,8 +238,11 @@ class BatchedChatModel(BaseChatModel):
 
     def answer_all(
         self, requests: Sequence[Any], cancel: threading.Event | None
-    ) -> Sequence[ChatResult | Exception]:
-        """Answer several requests in one go; a result that is an exception belongs to its request alone."""
+    ) -> Sequence[ChatResult | Exception | Future[ChatResult]]:
+        """Answer several requests in one go; a result that is an exception belongs to its request alone.
+
+        One that is a future comes later, and others are taken meanwhile.
+        """
         raise NotImplementedError
 
     def answer(self, request: Cancellable) -> ChatResult:

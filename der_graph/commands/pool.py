@@ -22,6 +22,10 @@ def add(commands: Commands) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     check = actions.add_parser("check", help="check a pool file, without loading any model")
     check.add_argument("pool", metavar="FILE", help="pool file, or 'demo'")
+    check.add_argument("--device", metavar="DEVICE", help="plan the memory of a GPU, such as cuda")
+    check.add_argument(
+        "--memory", type=float, metavar="GB", help="size of a GPU that is not in this machine"
+    )
     check.set_defaults(run=run)
 
     again = actions.add_parser(
@@ -63,9 +67,14 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check a pool file."""
+    from der_graph.errors import PoolError
     from der_graph.pool import check_pool
 
-    for line in check_pool(args.pool):
+    if args.memory is not None and args.device is None:
+        raise PoolError("--memory is the size of a GPU; say which with --device cuda")
+    if args.memory is not None and args.memory <= 0:
+        raise PoolError(f"--memory is {args.memory:g}; it must be above 0 GB")
+    for line in check_pool(args.pool, device=args.device, memory_gb=args.memory):
         print(line)
     return 0
 

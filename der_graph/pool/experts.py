@@ -1,6 +1,6 @@
 """One entry of a pool file becomes an expert: model, price, prompt.
 
-    HuggingFaceSection | LangChainSection | RecordedSection | any other Backend ──expert_of──> Expert
+    HuggingFaceSection | VLLMSection | LangChainSection | any other Backend ──expert_of──> Expert
 
 Paths are read as relative to the pool file, and `${VARIABLE}` is replaced. Models are described, not loaded.
 """
@@ -14,6 +14,7 @@ from der_graph.errors import PoolError
 from der_graph.nodes.expert import MAX_ANSWER_CHARS, Expert, check_name
 from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.huggingface.vllm import VLLMChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.langchain import as_chat_runnable, bounded, marks_of, without_retries
 from der_graph.nodes.providers import THINK_TAGS, THOUGHT_MARKS
@@ -26,6 +27,7 @@ from der_graph.pool.file import (
     KTPSection,
     LangChainSection,
     RecordedSection,
+    VLLMSection,
     expand_variables,
 )
 
@@ -45,6 +47,9 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
     check_name(section.name)  # before anything is looked for
     if isinstance(section, HuggingFaceSection):
         model: Any = _huggingface(section, folder)
+        fingerprint = model.fingerprint
+    elif isinstance(section, VLLMSection):
+        model = VLLMChat(engine=section.engine, **_local(section, folder))
         fingerprint = model.fingerprint
     elif isinstance(section, LangChainSection):
         settings = expand_variables(section.settings, "settings")
@@ -97,21 +102,32 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
 
 
 def _huggingface(section: HuggingFaceSection, folder: Path) -> HuggingFaceChat:
-    adapter = expand_variables(section.adapter, "adapter")
     return HuggingFaceChat(
-        model=_model_path(expand_variables(section.model, "model"), folder),
-        adapter=None if adapter is None else str((folder / Path(adapter).expanduser()).resolve()),
-        revision=section.revision,
         device=expand_variables(section.device, "device"),
-        dtype=section.dtype,
         quantization=section.quantization,
-        generation=section.generation,
-        prompt_format=section.prompt_format,
-        stop=section.stop,
-        reasoning=THINK_TAGS if section.reasoning is None else section.reasoning or None,
-        template_settings=section.template_settings,
         max_batch_size=section.max_batch_size,
+        batching=section.batching,
+        kv_cache_gb=section.kv_cache_gb,
+        **_local(section, folder),
     )
+
+
+def _local(section: HuggingFaceSection | VLLMSection, folder: Path) -> dict[str, Any]:
+    """What local models of all engines have."""
+    adapter = expand_variables(section.adapter, "adapter")
+    return {
+        "model": _model_path(expand_variables(section.model, "model"), folder),
+        "adapter": None
+        if adapter is None
+        else str((folder / Path(adapter).expanduser()).resolve()),
+        "revision": section.revision,
+        "dtype": section.dtype,
+        "generation": section.generation,
+        "prompt_format": section.prompt_format,
+        "stop": section.stop,
+        "reasoning": THINK_TAGS if section.reasoning is None else section.reasoning or None,
+        "template_settings": section.template_settings,
+    }
 
 
 def _model_path(model: str, folder: Path) -> str:

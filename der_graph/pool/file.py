@@ -27,7 +27,7 @@ CostUnit = Literal["parameters_b", "usd", "seconds", "calls"]
 _MOST_BYTES = 4 * 2**20
 _MOST_NODES = 100_000
 
-BACKENDS = ("huggingface", "langchain", "recorded")
+BACKENDS = ("huggingface", "vllm", "langchain", "recorded")
 
 
 class _Section(BaseModel):
@@ -109,7 +109,8 @@ class HuggingFaceSection(Backend):
     revision: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["4bit", "8bit"] | None = None
+    quantization: Literal["4bit", "8bit", "int8", "int4", "float8"] | None = None
+    """`4bit`, `8bit`: bitsandbytes; `int8`, `int4`, `float8`: torchao."""
     generation: dict[str, Any] = Field(default_factory=dict)
     prompt_format: str | None = None
     stop: list[str] = Field(default_factory=list)
@@ -117,6 +118,30 @@ class HuggingFaceSection(Backend):
     """Marks of a thought, `["<think>", "</think>"]` where left out; false for none."""
     template_settings: dict[str, Any] = Field(default_factory=dict)
     max_batch_size: int = Field(default=32, ge=1)
+    batching: Literal["auto", "continuous", "static"] = "auto"
+    """How calls that meet share the model; `auto`: continuous on CUDA, static on the CPU."""
+    kv_cache_gb: float | None = Field(default=None, gt=0)
+    """GB of keys and values for continuous batching; planned where left out (`der pool check --device`)."""
+
+
+class VLLMSection(Backend):
+    """A local model run by vLLM; see `der_graph.nodes.huggingface.vllm.VLLMChat`."""
+
+    backend: Literal["vllm"]
+    model: str
+    """Hub id or folder; paths are relative to the pool file."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter, relative to the pool file; experts of one model share its weights."""
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Settings of vLLM's `AsyncEngineArgs`, such as `{gpu_memory_utilization: 0.4}`."""
+    generation: dict[str, Any] = Field(default_factory=dict)
+    prompt_format: str | None = None
+    stop: list[str] = Field(default_factory=list)
+    reasoning: tuple[str, str] | Literal[False] | None = None
+    """Marks of a thought, `["<think>", "</think>"]` where left out; false for none."""
+    template_settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class LangChainSection(Backend):
@@ -145,7 +170,7 @@ class RecordedSection(Backend):
     """Name of the model in the data file; the expert's name where left out."""
 
 
-ExpertSection = HuggingFaceSection | LangChainSection | RecordedSection
+ExpertSection = HuggingFaceSection | VLLMSection | LangChainSection | RecordedSection
 
 
 class SettingsSection(_Section):

@@ -20,12 +20,14 @@ from der_graph.errors import AgentError, DERError, PoolError, UnknownExpertError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import agent_for_pool
 from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.huggingface.vllm import VLLMChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import describe_error
 from der_graph.nodes.rules import RouteRules
 from der_graph.pool.experts import expert_of, template_of
 from der_graph.pool.file import CostUnit, read_pool_file
+from der_graph.pool.memory import check_memory, share_memory
 from der_graph.state import Situation
 
 
@@ -223,6 +225,7 @@ def load_pool(pool: str | Path = "demo") -> Pool:
             )
         except DERError as error:
             raise _placed(error, path, section.name) from error
+    share_memory(experts)
     try:
         settings = content.settings
         return Pool(
@@ -258,8 +261,15 @@ def pool_path(pool: str | Path) -> Path:
     return path / "pool.yaml" if path.is_dir() else path
 
 
-def check_pool(pool: str | Path) -> list[str]:
+def check_pool(
+    pool: str | Path, *, device: str | None = None, memory_gb: float | None = None
+) -> list[str]:
     """Check a pool file; gives one line an expert: name, backend, where the model is, size, cost.
+
+    Args:
+        pool: `demo`, or the path of a pool file.
+        device: Plan the memory of this GPU as well, such as `cuda`.
+        memory_gb: GB of that GPU, where it is not in this machine.
 
     Raises:
         PoolError: If the file, or an expert in it, cannot be used.
@@ -277,6 +287,8 @@ def check_pool(pool: str | Path) -> list[str]:
         lines.append(
             f"{expert.name:<{width}}  {backend:<11}  {where}{size}, cost {charge} {unit} a call"
         )
+    if device is not None:
+        lines += ["", *check_memory(loaded.experts, device, memory_gb)]
     return lines
 
 
@@ -285,7 +297,8 @@ def _described(model: Any) -> tuple[str, str, str]:
         where = f"{model.model} ({model.weights.where})" if model.weights else model.model
         adapter = f" + adapter {model.adapter}" if model.adapter else ""
         size = model.parameters_b
-        return "huggingface", where + adapter, f", {size:.3g} B parameters" if size else ""
+        backend = "vllm" if isinstance(model, VLLMChat) else "huggingface"
+        return backend, where + adapter, f", {size:.3g} B parameters" if size else ""
     if isinstance(model, RecordedChat):
         model.load()
         return "recorded", f"{model.model} in {model.data}", ""

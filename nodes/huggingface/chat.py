@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +31,15 @@ from pydantic import Field, PrivateAttr
 
 from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.batching import BatchedChatModel, slot_for
+from der_graph.nodes.huggingface.continuous import (
+    CONTINUOUS_REQUESTS,
+    Batching,
+    Engine,
+    engine_of,
+    is_continuous,
+)
 from der_graph.nodes.huggingface.generation import (
+    Answered,
     Answerer,
     Request,
     message_of,
@@ -46,19 +55,20 @@ from der_graph.nodes.huggingface.loading import (
     longest_of,
     share_pipeline,
 )
+from der_graph.nodes.huggingface.memory import GB, Footprint, footprint
 from der_graph.nodes.huggingface.prompts import FORMAT_FIELDS, PromptWriter
 from der_graph.nodes.huggingface.settings import GenerationSettings
 from der_graph.nodes.huggingface.weights import (
     Weights,
     find_weights,
+    local_folder,
     parameters_b,
     path_digest,
-    ready_path,
     weights_folder,
 )
 from der_graph.nodes.ktp import check_fields
 from der_graph.nodes.providers.thoughts import THINK_TAGS
-from der_graph.nodes.reliability import alisten, listen
+from der_graph.nodes.reliability import alisten, listen, resolve_futures
 
 # LangChain's own words among the settings of a call.
 _NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
@@ -90,9 +100,9 @@ class HuggingFaceChat(BatchedChatModel):
     device: str = "auto"
     """`auto` (CUDA where available), `cpu`, `cuda`, `cuda:0` ..."""
     dtype: str = "auto"
-    """`auto` (float32 on the CPU, the checkpoint's type elsewhere), `float32`, `bfloat16`, `float16`."""
+    """`auto` (float32 on the CPU, 16 bits elsewhere), `float32`, `bfloat16`, `float16`."""
     quantization: Quantization | None = None
-    """`4bit` or `8bit` (bitsandbytes), or None."""
+    """`4bit` or `8bit` (bitsandbytes), `int8`, `int4` or `float8` (torchao), or None."""
     generation: dict[str, Any] = Field(default_factory=dict)
     """See `GenerationSettings`; greedy by default."""
     prompt_format: str | None = None
@@ -108,13 +118,20 @@ class HuggingFaceChat(BatchedChatModel):
     logprobs: bool = True
     """Report the mean log-probability of the answer's tokens?"""
     max_batch_size: int = Field(default=32, ge=1)
-    """Most prompts in one `generate` call."""
+    """Most prompts in one `generate` call; of continuous batches, most in one step if it is above 32."""
+    batching: Batching = "auto"
+    """`continuous`: a request joins the others at the next token. `static`: it waits for the batch that is
+    running. `auto`: continuous on CUDA, static on the CPU, where that is faster."""
+    kv_cache_gb: float | None = Field(default=None, gt=0)
+    """GB of keys and values for continuous batches; None: the share that the pool's plan gives, or what the
+    device has to spare."""
 
     _weights: Weights | None = PrivateAttr(default=None)
     _loaded: LoadedModel | None = PrivateAttr(default=None)
     _answering: Answerer | None = PrivateAttr(default=None)
     _tokenizer: Any = PrivateAttr(default=None)
     _context: tuple[int | None] | None = PrivateAttr(default=None)
+    _planned: Callable[[str], int | None] | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     def __init__(self, **settings: Any) -> None:
@@ -218,7 +235,7 @@ class HuggingFaceChat(BatchedChatModel):
             return self._loaded.context_length
         with self._lock:
             if self._context is None and self._weights is not None:
-                folder = ready_path(self._weights)
+                folder = local_folder(self._weights)
                 if folder is None or not (folder / "config.json").is_file():
                     return None  # not now: it may be there later
                 self._context = (longest_of(folder),)
@@ -338,20 +355,44 @@ class HuggingFaceChat(BatchedChatModel):
                     self.reasoning,
                     self.logprobs,
                     self.max_batch_size,
+                    self._engine(loaded),
                 )
             return self._answering
 
+    def footprint(self, name: str) -> Footprint | None:
+        """What this model needs of a GPU; None where its files are not on this machine."""
+        if self._weights is None:
+            return None
+        return footprint(
+            name,
+            self._weights,
+            dtype=self.dtype,
+            quantization=self.quantization,
+            adapter=self.adapter,
+            max_requests=max(self.max_batch_size, CONTINUOUS_REQUESTS),
+            cache=self._cache_bytes(),
+        )
+
+    def plan_cache(self, planned: Callable[[str], int | None]) -> None:
+        """Ask this, with the name of a device, for the bytes of keys and values, once there is a GPU."""
+        self._planned = planned
+
+    def _cache_bytes(self) -> int | None:
+        return None if self.kv_cache_gb is None else round(self.kv_cache_gb * GB)
+
+    def _engine(self, loaded: LoadedModel) -> Engine | None:
+        if not is_continuous(loaded, self.batching):
+            return None
+        size = self._cache_bytes()
+        if size is None and self._planned is not None and loaded.model.device.type == "cuda":
+            size = self._planned(str(loaded.model.device))
+        return engine_of(loaded, size, max(self.max_batch_size, CONTINUOUS_REQUESTS))
+
     def answer_all(
         self, requests: Sequence[Request], cancel: threading.Event | None
-    ) -> list[ChatResult | Exception]:
+    ) -> Sequence[ChatResult | Exception | Future[ChatResult]]:
         """Answer several prompts in as few calls of the model as possible; see `BatchedChatModel`."""
-        results = self._answerer().answer_all(requests, cancel)
-        return [
-            result
-            if isinstance(result, Exception)
-            else ChatResult(generations=[ChatGeneration(message=message_of(result))])
-            for result in results
-        ]
+        return [_chat_result(each) for each in self._answerer().begin_all(requests, cancel)]
 
     def _answer_one(
         self, request: Request, show: Callable[[str], None], cancel: threading.Event
@@ -360,6 +401,20 @@ class HuggingFaceChat(BatchedChatModel):
         message = result.generations[0].message
         assert isinstance(message, AIMessage)
         return message
+
+
+def _chat_result(
+    result: Answered | Exception | Future[Answered],
+) -> ChatResult | Exception | Future[ChatResult]:
+    if isinstance(result, Exception):
+        return result
+    if isinstance(result, Answered):
+        return ChatResult(generations=[ChatGeneration(message=message_of(result))])
+    future: Future[ChatResult] = Future()
+    result.add_done_callback(
+        lambda done: resolve_futures([future], lambda: [_chat_result(done.result())])
+    )
+    return future
 
 
 # Settings of a pipeline that say nothing about the answer.

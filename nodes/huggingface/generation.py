@@ -15,6 +15,8 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -23,67 +25,15 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.huggingface.continuous import Engine
 from der_graph.nodes.huggingface.decoding import TokenReader
 from der_graph.nodes.huggingface.loading import LoadedModel
-from der_graph.nodes.huggingface.prompts import DEFAULT_STOP, Prompt, PromptWriter
+from der_graph.nodes.huggingface.prompts import DEFAULT_STOP, PromptWriter
+from der_graph.nodes.huggingface.rows import Row
 from der_graph.nodes.huggingface.sampling import SeededSampler
 from der_graph.nodes.huggingface.settings import GenerationSettings
 from der_graph.nodes.providers.thoughts import AnswerReader
-
-
-@dataclass
-class Row:
-    """One prompt and what came of it.
-
-    Attributes:
-        prompt: The prompt.
-        tokens: Reads the ids.
-        reader: Splits the text.
-        count: Tokens generated, the end token included.
-        logprob: Sum of their log-probabilities, in nats.
-        finish: `stop`, `length` (cut by `max_new_tokens`, the context or `max_time`), or None while open.
-        cancel: Ends this row once set.
-        max_time: Seconds after which it is cut, or None.
-        show: Gets each piece of the answer as soon as it is known.
-        shown: Has it got one?
-    """
-
-    prompt: Prompt
-    tokens: TokenReader
-    reader: AnswerReader
-    count: int = 0
-    logprob: float = 0.0
-    finish: str | None = None
-    cancel: threading.Event | None = None
-    max_time: float | None = None
-    show: Callable[[str], None] | None = None
-    shown: bool = False
-
-    @property
-    def given_up(self) -> bool:
-        """Does nobody wait for it any more?"""
-        return self.cancel is not None and self.cancel.is_set()
-
-    def add(self, text: str) -> None:
-        """Read a piece of text, and show what is known of the answer."""
-        self._show(self.reader.feed(text))
-
-    def close(self) -> None:
-        """Nothing follows; a row that is still open has used up its tokens."""
-        self.finish = self.finish or "length"
-        self.add(self.tokens.close())
-        self._show(self.reader.close())
-
-    def reopened(self) -> Row:
-        """A new row for the same prompt."""
-        row = Row(self.prompt, self.tokens.reopened(), self.reader.reopened())
-        row.cancel, row.max_time, row.show = self.cancel, self.max_time, self.show
-        return row
-
-    def _show(self, text: str) -> None:
-        if self.show is not None and text:
-            self.shown = True
-            self.show(text)
+from der_graph.nodes.reliability import Cancel, in_thread, resolve_futures
 
 
 @dataclass
@@ -119,7 +69,7 @@ class Watch:
         seconds = time.monotonic() - self.start
         for row, token, logprob in zip(self.rows, tokens, added, strict=True):
             if row.finish is None:
-                self._read(row, token, logprob)
+                row.take(token, logprob, self.ends)
                 late = row.max_time is not None and seconds >= row.max_time
                 if row.finish is None and (over or late or row.given_up):
                     row.finish = "length"
@@ -132,16 +82,6 @@ class Watch:
         chosen = self._logits.gather(1, newest[:, None])[:, 0] - self._logits.logsumexp(-1)
         self._logits = None
         return [float(value) for value in chosen.tolist()]
-
-    def _read(self, row: Row, token: int, logprob: float) -> None:
-        row.count += 1
-        row.logprob += logprob
-        if token in self.ends:
-            row.finish = "stop"
-            return
-        row.add(row.tokens.feed(token))
-        if row.reader.stopped:
-            row.finish = "stop"
 
 
 def generate_rows(
@@ -186,7 +126,8 @@ def generate_rows(
                 stopping_criteria=transformers.StoppingCriteriaList([watch]),
             )
 
-    loaded.run(work, cancel)
+    with nullcontext() if loaded.engine is None else loaded.engine.paused():
+        loaded.run(work, cancel)
     for row in rows:
         row.close()
 
@@ -265,6 +206,7 @@ class Answerer:
         tags: The marks of a thought, or None.
         logprobs: Add up log-probabilities?
         max_batch_size: Most prompts in one call.
+        engine: Answers in continuous batches; None: in static ones.
     """
 
     name: str
@@ -273,6 +215,49 @@ class Answerer:
     tags: tuple[str, str] | None
     logprobs: bool
     max_batch_size: int
+    engine: Engine | None = None
+
+    def begin_all(
+        self, requests: Sequence[Request], cancel: threading.Event | None = None
+    ) -> Sequence[Answered | Exception | Future[Answered]]:
+        """Answer several prompts, or begin to: with an engine, answers are futures, each done by itself.
+
+        Args:
+            requests: The prompts, each with its settings.
+            cancel: Stops all within one token once set.
+        """
+        if self.engine is None:
+            return self.answer_all(requests, cancel)
+        results: list[Answered | Exception | Future[Answered]] = []
+        static: list[tuple[Request, Future[Answered]]] = []
+        for request in requests:
+            try:
+                row, room = self.open_row(request)
+            except ExpertError as error:
+                results.append(error)
+                continue
+            answered: Future[Answered] = Future()
+            results.append(answered)
+            if not self.engine.takes(row, request.settings, room):
+                static.append((request, answered))
+                continue
+            events = [each for each in (request.cancel, cancel) if each is not None]
+            row.cancel = Cancel(events) if len(events) > 1 else next(iter(events), None)
+            begun = self.engine.submit(row, request.settings, room)
+            begun.add_done_callback(functools.partial(self._end, row, answered))
+        if static:
+            # Not here: whoever comes next need not wait for them.
+            rest = [request for request, _ in static]
+            work = functools.partial(self.answer_all, rest, cancel)
+            in_thread(lambda: resolve_futures([future for _, future in static], work))
+        return results
+
+    def _end(self, row: Row, answered: Future[Answered], begun: Future[None]) -> None:
+        def work() -> list[Answered]:
+            begun.result()
+            return [Answered(row, self.name, self.logprobs)]
+
+        resolve_futures([answered], work)
 
     def answer_all(
         self, requests: Sequence[Request], cancel: threading.Event | None = None

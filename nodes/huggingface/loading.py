@@ -9,6 +9,7 @@ when a model is loaded.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import json
 import threading
@@ -27,7 +28,7 @@ from der_graph.nodes.huggingface.weights import Weights, weights_folder
 
 Result = TypeVar("Result")
 
-Quantization = Literal["4bit", "8bit"]
+Quantization = Literal["4bit", "8bit", "int8", "int4", "float8"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _NO_LIMIT = 100_000_000  # tokenizers that know no limit report 1e30
@@ -41,8 +42,9 @@ class LoadSpec:
         weights: Where from.
         adapter: Folder of a LoRA adapter, merged into the weights, or None.
         device: `auto` (CUDA where available, else the CPU), `cpu`, `cuda`, `cuda:0` ..., `mps`.
-        dtype: One of `DTYPES`; `auto` is float32 on the CPU and the checkpoint's own type elsewhere.
-        quantization: `4bit` or `8bit` by bitsandbytes, or None.
+        dtype: One of `DTYPES`; `auto` is float32 on the CPU, and 16 bits elsewhere: the checkpoint's own
+            where it has them, else bfloat16.
+        quantization: `4bit` or `8bit` by bitsandbytes, `int8`, `int4` or `float8` by torchao, or None.
     """
 
     weights: Weights
@@ -60,12 +62,14 @@ class LoadedModel:
         pipeline: The transformers text-generation pipeline; its model and tokenizer are used.
         worker: The one thread that runs the model. Models are not safe under two threads, and on the CPU
             every thread that enters one brings a team of its own along, which then fight for the cores.
+        engine: Runs it in continuous batches, where it does; see `continuous.engine_of`.
     """
 
     pipeline: Any
     worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="der-graph-model")
     )
+    engine: Any = None
 
     def __post_init__(self) -> None:
         set_pad_token(self.tokenizer)
@@ -205,8 +209,8 @@ def _load(spec: LoadSpec) -> LoadedModel:
     import transformers
 
     device = pick_device(torch, spec.device)
-    settings = _placement(torch, transformers, spec, device)
     folder = weights_folder(spec.weights)
+    settings = _placement(torch, transformers, spec, device, folder)
     try:
         # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
         tokenizer = load_tokenizer(spec.weights, spec.adapter)
@@ -262,8 +266,10 @@ def _quiet(logging: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> dict[str, Any]:
-    """What `from_pretrained` is told about type and place."""
+def _placement(
+    torch: Any, transformers: Any, spec: LoadSpec, device: Any, folder: Path
+) -> dict[str, Any]:
+    """What `from_pretrained` is told about type, place and attention."""
     if spec.dtype not in DTYPES:
         raise PoolError(f"dtype '{spec.dtype}' is unknown; use one of: {', '.join(DTYPES)}")
     dtype: Any = "auto" if spec.dtype == "auto" else getattr(torch, spec.dtype)
@@ -271,16 +277,58 @@ def _placement(torch: Any, transformers: Any, spec: LoadSpec, device: Any) -> di
         dtype = (
             torch.float32
         )  # half precision is slow on CPUs, and batches then differ from single calls
+    elif spec.dtype == "auto" and device.type == "cuda":
+        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        dtype = half_dtype(torch, getattr(config, "dtype", None))
+    settings: dict[str, Any] = {"dtype": dtype}
+    attention = fast_attention(device)
+    if attention is not None and dtype is not torch.float32:
+        settings["attn_implementation"] = attention
     if spec.quantization is None:
-        return {"dtype": dtype}
-    if importlib.util.find_spec("bitsandbytes") is None:
+        return settings
+    config = quantization_config(transformers, spec.quantization)
+    return {**settings, "quantization_config": config, "device_map": {"": device}}
+
+
+# torchao's classes, for weights alone: activations keep their 16 bits.
+_TORCHAO = {
+    "int8": "Int8WeightOnlyConfig",
+    "int4": "Int4WeightOnlyConfig",
+    "float8": "Float8WeightOnlyConfig",
+}
+
+
+def quantization_config(transformers: Any, quantization: Quantization) -> Any:
+    """What transformers is told to pack weights.
+
+    Raises:
+        MissingDependencyError: If the package that does it is missing; has the command to install it.
+    """
+    package = "torchao" if quantization in _TORCHAO else "bitsandbytes"
+    if importlib.util.find_spec(package) is None:
         raise MissingDependencyError(
-            f"'bitsandbytes' is needed for quantization: {spec.quantization} and is not installed. "
-            "Install it with: pip install bitsandbytes"
+            f"'{package}' is needed for quantization: {quantization} and is not installed. "
+            f"Install it with: pip install {package}"
         )
-    flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[spec.quantization]
-    config = transformers.BitsAndBytesConfig(**{flag: True})
-    return {"dtype": dtype, "quantization_config": config, "device_map": {"": device}}
+    if package == "torchao":
+        torchao = importlib.import_module("torchao.quantization")
+        return transformers.TorchAoConfig(getattr(torchao, _TORCHAO[quantization])())
+    flag = {"4bit": "load_in_4bit", "8bit": "load_in_8bit"}[quantization]
+    return transformers.BitsAndBytesConfig(**{flag: True})
+
+
+def half_dtype(torch: Any, stored: Any) -> Any:
+    """The type of weights on a GPU: that of the checkpoint if it has 16 bits, else the best the card has."""
+    if stored in (torch.float16, torch.bfloat16):
+        return stored
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def fast_attention(device: Any) -> str | None:
+    """Flash attention where its package is installed and there is a GPU; None: what transformers takes."""
+    if device.type != "cuda" or importlib.util.find_spec("flash_attn") is None:
+        return None
+    return "flash_attention_2"
 
 
 def _make_room(model: Any, tokens: int) -> None:

@@ -218,29 +218,33 @@ def encoder_folder(model: str, revision: str | None = None) -> Path:
     return weights_folder(find_weights(model, revision))
 
 
-def ready_path(weights: Weights) -> Path | None:
-    """The folder or file of weights that need no download and no conversion; None for others."""
-    path = weights.path
-    if weights.kind == "hub":
-        path = _downloaded(weights)
-    elif weights.path is None:
-        module = import_module(PACKAGED[weights.name].module)
-        converted = converted_folder(weights.name, f"{weights.name}|{module.EXPECTED_SHA256}")
-        path = converted if is_complete(converted) else None
-    return path
-
-
 def parameters_b(weights: Weights) -> float | None:
     """Billions of parameters, read from file headers; None where that needs a download or a conversion."""
-    path = ready_path(weights)
+    if weights.path is not None and weights.path.is_file():
+        return count_parameters(weights.path) / 1e9
+    path = local_folder(weights)
     if path is None:
         return None
-    if path.is_file():
-        return count_parameters(path) / 1e9
     files = _safetensors_files(path)
     if not files or not all(file.is_file() for file in files):
         return None  # a download that was cut off
     return sum(map(_safetensors_parameters, files)) / 1e9
+
+
+def local_folder(weights: Weights) -> Path | None:
+    """The folder that transformers would load, if it is on this machine; downloads and converts nothing."""
+    path = weights.path
+    if weights.kind == "hub":
+        return _downloaded(weights)
+    if path is not None and path.is_dir():
+        return path
+    if path is None:
+        module = import_module(PACKAGED[weights.name].module)
+        converted = converted_folder(weights.name, f"{weights.name}|{module.EXPECTED_SHA256}")
+    else:
+        name = weights.name if weights.kind == "package" else path.stem
+        converted = converted_folder(name, file_key(path))
+    return converted if is_complete(converted) else None
 
 
 def path_digest(path: Path) -> str:

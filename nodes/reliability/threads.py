@@ -20,6 +20,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
+from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
@@ -54,17 +55,24 @@ def resolve_futures(futures: Sequence[Future[Any]], work: Callable[[], Sequence[
 
     Args:
         futures: Futures that are running.
-        work: Gives a result for each, in order; one that is an exception belongs to its future alone.
+        work: Gives a result for each, in order; one that is an exception belongs to its future alone, and
+            one that is a future itself is waited for by nobody: its result is handed on when it comes.
     """
     try:
         results = list(zip(futures, work(), strict=True))
     except BaseException as error:
         results = [(future, error) for future in futures]
     for future, result in results:
-        if isinstance(result, BaseException):
+        if isinstance(result, Future):
+            result.add_done_callback(partial(_hand_on, future))
+        elif isinstance(result, BaseException):
             future.set_exception(result)
         else:
             future.set_result(result)
+
+
+def _hand_on(future: Future[Any], done: Future[Any]) -> None:
+    resolve_futures([future], lambda: [done.result()])
 
 
 def listen(work: Shown[Result]) -> Generator[str | Result, None, None]:

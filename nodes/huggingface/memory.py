@@ -1,0 +1,222 @@
+"""How much memory models take, before any is loaded: weights, keys and values, head-room.
+
+    config.json + file headers ──footprint──> Footprint ──plan──> what each gets of a device
+
+Bytes are estimated from shapes: within some per cent of what a device shows. Knows nothing of pools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from der_graph.nodes.huggingface.weights import Weights, local_folder, parameters_b
+
+GB = 1_000_000_000
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+QUANTIZED_BYTES = {"8bit": 1.0, "int8": 1.0, "float8": 1.0, "4bit": 0.56, "int4": 0.56}
+"""Bytes a parameter of a linear layer, scales included; embeddings keep their type."""
+
+_USABLE = 0.92  # of a device: the driver and the fragments of the allocator take the rest
+_WORKSPACE = 0.6 * GB  # of a step of a model: activations and scores
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a model needs of a device.
+
+    Attributes:
+        name: Of the expert.
+        weights: Bytes of the weights.
+        per_token: Bytes of keys and values of one token.
+        context: Most tokens of a conversation, answer included.
+        shared: Models with the same one share their weights.
+        max_requests: Most requests at a time.
+        cache: Bytes of keys and values, where that was decided.
+    """
+
+    name: str
+    weights: int
+    per_token: int
+    context: int
+    shared: str
+    max_requests: int = 256
+    cache: int | None = None
+
+    @property
+    def least(self) -> int:
+        """Bytes of keys and values that it needs: those of one conversation."""
+        return self.per_token * self.context if self.cache is None else self.cache
+
+    @property
+    def most(self) -> int:
+        """Bytes of keys and values that it can use."""
+        return self.least * self.max_requests if self.cache is None else self.cache
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a plan gives a model.
+
+    Attributes:
+        footprint: The model.
+        weights: Bytes of weights; 0 where another expert has loaded them.
+        cache: Bytes of keys and values.
+    """
+
+    footprint: Footprint
+    weights: int
+    cache: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens whose keys and values there is room for."""
+        return self.cache // max(1, self.footprint.per_token)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the memory of one device is shared out.
+
+    Attributes:
+        total: Bytes of the device.
+        shares: For each model, in order.
+        spare: Bytes that are left once every model has what it can use; negative: so many are missing.
+    """
+
+    total: int
+    shares: tuple[Share, ...]
+    spare: int
+
+    @property
+    def fits(self) -> bool:
+        """Is there room for all weights, and for one whole conversation with each model?"""
+        return self.spare >= 0
+
+
+def kv_bytes_per_token(config: Any, item_bytes: int) -> int:
+    """Bytes of the keys and values of one token, over all layers.
+
+    Args:
+        config: Of transformers, or the content of a config.json.
+        item_bytes: Bytes of a number.
+    """
+    values = config if isinstance(config, dict) else config.get_text_config().to_dict()
+    values = values.get("text_config") or values
+    layers = _first(values, "num_hidden_layers", "n_layer", "num_layers")
+    heads = _first(values, "num_attention_heads", "n_head")
+    hidden = _first(values, "hidden_size", "n_embd")
+    shared = values.get("num_key_value_heads") or heads
+    width = values.get("head_dim") or hidden // max(1, heads)
+    return int(2 * layers * shared * width * item_bytes)
+
+
+def footprint(
+    name: str,
+    weights: Weights,
+    *,
+    dtype: str = "auto",
+    quantization: str | None = None,
+    adapter: str | None = None,
+    max_requests: int = 256,
+    cache: int | None = None,
+) -> Footprint | None:
+    """Estimate what a model needs; None where its files are not on this machine.
+
+    Args:
+        name: Of the expert.
+        weights: Where its weights are.
+        dtype: As in a pool file; `auto` is 16 bits.
+        quantization: As in a pool file.
+        adapter: Folder of a LoRA adapter that is merged into weights of its own.
+        max_requests: Most requests at a time.
+        cache: Bytes of keys and values, where that was decided.
+    """
+    size, folder = parameters_b(weights), local_folder(weights)
+    if size is None or folder is None:
+        return None
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    item = ITEM_BYTES.get(dtype, 2)
+    parameters = round(size * GB)
+    text = values.get("text_config") or values
+    embedding = min(parameters, _first(text, "vocab_size") * _first(text, "hidden_size", "n_embd"))
+    if not values.get("tie_word_embeddings", False):
+        embedding = min(parameters, 2 * embedding)
+    each = QUANTIZED_BYTES[quantization] if quantization else item
+    context = values.get("max_position_embeddings") or text.get("max_position_embeddings") or 4096
+    return Footprint(
+        name,
+        round(embedding * item + (parameters - embedding) * each),
+        kv_bytes_per_token(values, item),
+        int(context),
+        "|".join([weights.fingerprint, dtype, quantization or "", adapter or ""]),
+        max_requests,
+        cache,
+    )
+
+
+def plan(footprints: Sequence[Footprint], total: int) -> Plan:
+    """Share the memory of a device out: weights first, then keys and values in equal parts.
+
+    Args:
+        footprints: The models that are to be on the device at the same time.
+        total: Its bytes.
+
+    Returns:
+        The plan; where it does not fit, every model gets room for one conversation, and `spare` is negative.
+    """
+    seen: set[str] = set()
+    loaded: list[int] = []
+    for each in footprints:
+        loaded.append(0 if each.shared in seen else each.weights)
+        seen.add(each.shared)
+    room = int(total * _USABLE - sum(loaded) - _WORKSPACE * len(seen))
+    owners = [each for each, bytes_ in zip(footprints, loaded, strict=True) if bytes_]
+    least = {each.shared: each.least for each in owners}
+    given = dict(least)
+    left = room - sum(least.values())
+    # Who can use less than an equal part leaves the rest to the others.
+    for number, each in enumerate(sorted(owners, key=lambda owner: owner.most)):
+        more = min(each.most - each.least, max(0, left) // (len(owners) - number))
+        given[each.shared] += more
+        left -= more
+    shares = tuple(
+        Share(each, bytes_, given[each.shared] if bytes_ else 0)
+        for each, bytes_ in zip(footprints, loaded, strict=True)
+    )
+    return Plan(total, shares, left)
+
+
+def table(made: Plan) -> list[str]:
+    """A plan for people: one line a model, and the sum."""
+    width = max([6, *(len(share.footprint.name) for share in made.shares)])
+    lines = [f"{'expert':{width}}  weights GB  KV GB  KV tokens  B/token"]
+    for share in made.shares:
+        if share.weights:
+            lines.append(
+                f"{share.footprint.name:{width}}  {share.weights / GB:10.2f} {share.cache / GB:6.2f} "
+                f"{share.tokens:10,d} {share.footprint.per_token:8,d}"
+            )
+        else:
+            lines.append(f"{share.footprint.name:{width}}  shares the weights of another expert")
+    free = f"{made.spare / GB:.2f} GB to spare"
+    missing = (
+        f"{-made.spare / GB:.2f} GB are missing: use quantization, a larger device or fewer experts"
+    )
+    lines.append(f"device of {made.total / GB:.1f} GB: {free if made.fits else missing}")
+    return lines
+
+
+def device_bytes(device: str) -> int | None:
+    """Bytes of a CUDA device of this machine; None if there is none. Imports torch."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.get_device_properties(torch.device(device)).total_memory)
+
+
+def _first(values: dict[str, Any], *names: str) -> int:
+    return int(next((values[name] for name in names if values.get(name)), 0))
