@@ -29,10 +29,11 @@ from tool_fakes import ToolModel, tool_expert
 from der_graph.errors import (
     AllExpertsFailedError,
     BudgetError,
+    DataError,
     PoolError,
     ToolsNotSupportedError,
 )
-from der_graph.middleware import DERMiddleware
+from der_graph.middleware import DERMiddleware, outcome_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import Choice
 from der_graph.state import DERContext, Situation
@@ -539,3 +540,17 @@ def test_tool_messages_keep_their_order_for_a_checker() -> None:
     assert [m.type for m in last] == ["human", "ai", "tool", "human"]
     assert isinstance(last[2], ToolMessage)
     assert "41" in last[3].text
+
+
+def test_a_run_becomes_a_row_to_train_from() -> None:
+    experts = [tool_expert("small", call(21), "42"), tool_expert("large", "42", cost=7.0)]
+    row = outcome_of(ask(agent_of(experts, ByCall("small"))), success=1)
+    assert row == {
+        "task": "What is twice 21?",
+        "expert": "small",
+        "success": 1.0,
+        "cost": 2.0,
+        "probability": 1.0,
+    }
+    with pytest.raises(DataError, match="no der_route"):
+        outcome_of({"messages": []}, success=1)
