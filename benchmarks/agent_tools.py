@@ -2,16 +2,16 @@
 
     python benchmarks/agent_tools.py [--seeds 5] [--tasks 60] [--out FILE]
 
-Three kinds of tasks: count (one lookup), refund (find an order, pay it back) and restock (look into every shop,
-move what is missing), at shares of 0.5, 0.3 and 0.2. The tools change a store; a task is done if the store is
-as it should be in the end and the answer names the number asked for.
+Three kinds of tasks: count (one lookup), refund (find an order, pay it back) and restock (look into every
+shop, move what is missing), at shares of 0.5, 0.3 and 0.2. The tools change a store; a task is done if the
+store is as it should be in the end and the answer names the number asked for.
 
 The experts are programs behind LangChain's chat model interface: they read the conversation and call tools as
 a model would. At every step a program does the right thing with the probability of its skill (`SKILLS`);
 otherwise it calls a tool with what is not there, and the tool fails, or goes wrong in silence. Skills, shares
-and prices per call (1, 4 and 20, about as the small, middle and large models of one provider) are assumptions,
-stated here; what is measured is what routing makes of them. Who should open a run is learnt anew for every
-seed, from other tasks that every expert ran (`der train --agent-task`).
+and prices per call (1, 4 and 20, about as the small, middle and large models of one provider) are
+assumptions, stated here; what is measured is what routing makes of them. Who should open a run is learnt anew
+for every seed, from other tasks that every expert ran (`der train --agent-task`).
 
 The last line is the time that the middleware adds to a model call: wall clock, and CPU time, which does not
 depend on what else the machine does.
