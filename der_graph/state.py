@@ -84,7 +84,7 @@ class Decision(TypedDict):
     request's lists), `not_approved` (a person's refusals), `no_expert_left`, `unavailable` (who is left has
     failed again and again); or what chose instead of the agent: `stickiness` (an expert of the last turn, as
     good as the best), `prompt_cache` (the last one, whose cache makes it the cheaper one), `person` (asked
-    for approval), `agent_failed` (a rule, as the agent could not), `parallel` (asked at once with the choice)."""
+    for approval), `agent_failed` (a rule, as the agent could not), `parallel` (asked at once with it)."""
     cost_weight: float | None
     """The price of cost that the agent was given; None for agents without that knob."""
     spent: float

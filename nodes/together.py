@@ -4,10 +4,10 @@
                                  └──> expert                             ─┘
 
 The agent chooses one expert, as always; with it are asked those that it found most probable beside it, as
-many as `parallel` and the request's bounds allow. None of them sees another's answer. The agent's choice is
-the last of the answers, so that a route that ends here gives it. Each is a call as any other for budget and
-longest route; the route's time is that of the slowest. One node runs them all, so a run that is resumed after a crash
-in the middle of this step asks all of them again. Knows nothing of agents.
+many as `parallel` and the request's bounds allow. None of them sees another's answer. The agent's choice
+is the last of the answers, so that a route that ends here gives it. Each is a call as any other for
+budget and longest route; the route's time is that of the slowest. One node runs them all, so a run that
+is resumed after a crash in the middle of this step asks all of them again. Knows nothing of agents.
 """
 
 from __future__ import annotations
