@@ -57,7 +57,7 @@ LOUD = 0.6
 COST_WEIGHT = 0.1
 """A success is worth ten times what a run of every expert costs."""
 SHARES = {"count": 0.5, "refund": 0.3, "restock": 0.2}
-SHOPS = ("Ulm", "Bern", "Graz", "Linz")
+SHOPS = ("Ulm", "Bern", "Graz", "Linz")  # codespell:ignore
 ITEMS = ("apples", "chairs", "lamps", "mugs", "ropes", "tiles")
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn")
 WORDINGS = {

@@ -57,8 +57,9 @@ def asked_together(
     spent = decision["spent"] + prices[choice]
     room = min(parallel, rules.steps(context.max_steps)) - 1
     beside = []
-    for name in sorted(prices, key=chances.__getitem__, reverse=True):
-        allowed = name != choice and decision["mask"][name] and chances[name] > 0.0
+    # Agents that are certain find all others equally improbable: the cheapest then.
+    for name in sorted(prices, key=lambda name: (-chances[name], prices[name])):
+        allowed = name != choice and decision["mask"][name]
         if len(beside) < room and allowed and spent + prices[name] <= budget:
             if most is not None and prices[name] > most:
                 continue

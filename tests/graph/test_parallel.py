@@ -86,6 +86,12 @@ def test_the_bounds_hold(bounds: dict[str, Any], asked: list[str]) -> None:
     assert result["cost"] <= bounds.get("max_cost", 5.0)
 
 
+def test_beside_an_agent_that_is_certain_the_cheapest_is_asked() -> None:
+    experts, _ = pool()
+    der = create_der_graph(experts, agent=ScriptedAgent("c"), parallel=2).compile()
+    assert route_of(der.invoke(a_human("Who?"))) == ["a", "c", END_CHOICE]
+
+
 def test_dear_experts_are_left_to_a_person() -> None:
     experts, models = pool()
     agent = Ranking(0.5, 0.2, 0.3)
