@@ -56,7 +56,7 @@ def asked_together(
     budget = float("inf") if context.max_cost is None else context.max_cost * (1 + COST_TOLERANCE)
     spent = decision["spent"] + prices[choice]
     room = min(parallel, rules.steps(context.max_steps)) - 1
-    beside = []
+    beside: list[str] = []
     # Agents that are certain find all others equally improbable: the cheapest then.
     for name in sorted(prices, key=lambda name: (-chances[name], prices[name])):
         allowed = name != choice and decision["mask"][name]

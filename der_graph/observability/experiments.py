@@ -147,7 +147,7 @@ def upload_experiment(
                 project_name=name,
                 reference_example_id=uuid.UUID(example.id),
                 extra={"metadata": {"usage_metadata": usage, "der_cost": episode.cost}},
-                client=client,
+                ls_client=client,
             )
             run.end(
                 outputs={
