@@ -522,13 +522,11 @@ def test_agents_inside_deepagents() -> None:
     assert choices(ask(agent)) == ["a", "a"]
 
 
-def test_an_agent_that_fails_does_not_lose_what_was_said() -> None:
-    der = DERMiddleware([tool_expert("a", "42")], agent=FailingAgent(0, "a"))
-    agent: Any = create_agent(der.model, [double], middleware=[der], checkpointer=InMemorySaver())
-    thread: Any = {"configurable": {"thread_id": "1"}}
-    with pytest.raises(ConnectionError):
-        ask(agent, config=thread)
-    assert agent.invoke(None, thread)["messages"][-1].text == "42"
+def test_where_the_agent_fails_a_rule_decides() -> None:
+    experts = [tool_expert("dear", "43", cost=2.0), tool_expert("cheap", "42")]
+    result = ask(agent_of(experts, FailingAgent(0, "dear")))
+    assert choices(result) == ["cheap"]
+    assert result["der_route"][0]["reason"] == "agent_failed"
 
 
 def test_tool_messages_keep_their_order_for_a_checker() -> None:
