@@ -38,6 +38,7 @@ from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.reliability.threads import StoppableBuilder
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences
+from der_graph.nodes.together import TOGETHER_NODE, Tasks, together_node
 from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool, as_pool
 from der_graph.state import (
@@ -90,6 +91,7 @@ def create_der_graph(
     approve_above: float | None = None,
     stickiness: float = DEFAULT_STICKINESS,
     stream_tokens: StreamTokens = "final",
+    parallel: int = 1,
     state_schema: type[Any] = DERState,
     context_schema: type[Any] = DERContext,
 ) -> StateGraph[Any, Any, Any, Any]:
@@ -121,6 +123,10 @@ def create_der_graph(
         stream_tokens: Whose tokens the `messages` stream carries: of the `final` answer only, so that what
             a reader has seen is the answer; of the final answer as it comes (`live`); or of `all` experts.
             But for `all`, drafts are events of the `custom` stream. See `der_graph.nodes.streaming`.
+        parallel: How many experts the first step of a route asks at once: the agent's choice, and those
+            that it finds most probable beside it, within the request's bounds. Their answers are there as
+            soon as the slowest has answered, and then it is known whether they agree. The price is that of
+            all of them. Agents are not trained for it: they see a route on which so many have answered.
         state_schema: `DERState` or a subclass of it with fields of your own.
         context_schema: Settings of a request; `DERContext` or something with the same fields.
 
@@ -149,6 +155,8 @@ def create_der_graph(
         raise PoolError(f"approve_above is {approve_above!r}; it must be a price >= 0, or left out")
     if not 0 <= stickiness <= 1:
         raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
+    if parallel < 1:
+        raise PoolError(f"parallel is {parallel}; it must be at least 1")
     _check_state_schema(state_schema)
 
     rules = RouteRules(
@@ -172,10 +180,11 @@ def create_der_graph(
     graph.cached = {
         expert.name: partial(_cached_node, expert, template, on_error) for expert in members
     }
+    nodes = {e.name: expert_node(e, template, on_error=on_error) for e in members}
     for expert in members:
         graph.add_node(
             expert.name,
-            expert_node(expert, template, on_error=on_error),
+            nodes[expert.name],
             input_schema=Task,
             metadata={"der_expert": expert.name, "der_cost": expert.cost},
         )
@@ -191,6 +200,10 @@ def create_der_graph(
         approve = approval_node(dict(zip(rules.names, rules.costs, strict=True)))
         graph.add_node(APPROVAL_NODE, approve, input_schema=Task, destinations=(*targets, HUB_NODE))
         targets.append(APPROVAL_NODE)
+    if parallel > 1:
+        graph.add_node(TOGETHER_NODE, together_node(nodes, template), input_schema=Tasks)
+        graph.add_edge(TOGETHER_NODE, HUB_NODE)
+        targets.append(TOGETHER_NODE)
     audiences = Audiences(
         rules,
         stream_tokens,
@@ -207,6 +220,7 @@ def create_der_graph(
         unavailable=lambda: [m.name for m in members if not m.health.breaker.allows()],
         unable=partial(unable_experts, members, template),
         on_error=on_error,
+        parallel=parallel,
     )
     graph.add_conditional_edges(HUB_NODE, edge.node(), targets)
     return graph

@@ -84,7 +84,7 @@ class Decision(TypedDict):
     request's lists), `not_approved` (a person's refusals), `no_expert_left`, `unavailable` (who is left has
     failed again and again); or what chose instead of the agent: `stickiness` (an expert of the last turn, as
     good as the best), `prompt_cache` (the last one, whose cache makes it the cheaper one), `person` (asked
-    for approval), `agent_failed` (a rule, as the agent could not)."""
+    for approval), `agent_failed` (a rule, as the agent could not), `parallel` (asked at once with it)."""
     cost_weight: float | None
     """The price of cost that the agent was given; None for agents without that knob."""
     spent: float
@@ -318,8 +318,13 @@ def answers_of(route: list[RouteStep]) -> list[Answer]:
 
 def elapsed(route: Sequence[RouteStep]) -> float:
     """Seconds that a route took: its decisions and its answers, without any pause between them."""
-    answers = sum(step["answer"]["seconds"] for step in route if step["answer"] is not None)
-    return answers + sum(step["seconds"] for step in route)
+    total = slowest = 0.0
+    for step in route:
+        total += step["seconds"]
+        slowest = max(slowest, 0.0 if step["answer"] is None else step["answer"]["seconds"])
+        if step["reason"] != "parallel":  # those were asked at once with the one that follows
+            total, slowest = total + slowest, 0.0
+    return total + slowest
 
 
 def good_answers(answers: list[Answer]) -> list[Answer]:

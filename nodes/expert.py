@@ -89,7 +89,7 @@ ChatRunnable = Runnable[Any, Any]
 """Takes a list of messages, gives an `AIMessage`: any chat model, bare or wrapped (`with_retry` ...)."""
 
 RESERVED_NAMES = frozenset(
-    {END_CHOICE, "der_agent", "der_approval", "answer", "__start__", "__end__"}
+    {END_CHOICE, "der_agent", "der_approval", "der_together", "answer", "__start__", "__end__"}
 )
 """Names of the graph's own nodes and choices."""
 

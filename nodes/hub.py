@@ -42,6 +42,7 @@ from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences, DecisionRun, write_event
+from der_graph.nodes.together import TOGETHER_NODE, Tasks, asked_together
 from der_graph.state import (
     END_CHOICE,
     Answer,
@@ -151,6 +152,7 @@ class DecisionEdge:
         unable: Says which experts cannot answer, and why; nobody if left out.
         on_error: `continue`: where the agent fails, the answer that is there counts, or a rule decides;
             `raise`: its error ends the run.
+        parallel: How many experts the first step of a route asks at once, where the bounds allow it.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class DecisionEdge:
         unavailable: Callable[[], Collection[str]] = frozenset,
         unable: Unable | None = None,
         on_error: str = "continue",
+        parallel: int = 1,
     ) -> None:
         self.agent = agent
         self.rules = rules
@@ -174,6 +177,7 @@ class DecisionEdge:
         self.unavailable = unavailable
         self.unable = unable
         self.on_error = on_error
+        self.parallel = parallel
         self.bulkhead = Bulkhead(untried=SIZE)
 
     def node(self) -> Node:
@@ -333,8 +337,16 @@ class DecisionEdge:
         return Asked(situation, task)
 
     def _send(self, decision: Decision, asked: Asked, config: RunnableConfig) -> Send:
-        write_event(config, "der.decision", decision)
-        seen, choice = asked.situation, decision["choice"]
+        seen, together = asked.situation, [decision]
+        if self.parallel > 1 and not asked.task["route"]:
+            bounds: DERContext = seen["context"]
+            together = asked_together(
+                decision, self.rules, bounds, self.parallel, self.approve_above
+            )
+            decision = together[-1]
+        for each in together:
+            write_event(config, "der.decision", each)
+        choice = decision["choice"]
         fallback = _fallback(decision)
         left = seen["time_left"]
         task = Task(
@@ -355,6 +367,18 @@ class DecisionEdge:
             fallback=fallback,
             insist=choice in seen["unavailable"],
         )
+        if len(together) > 1:
+            heard = task["audience"] if task["audience"] == "all" else "draft"
+            tasks: list[Any] = [
+                {
+                    **task,
+                    "decision": d,
+                    "audience": heard,
+                    "insist": d["choice"] in seen["unavailable"],
+                }
+                for d in together
+            ]
+            return Send(TOGETHER_NODE, Tasks(tasks=tasks))
         return Send(_node(choice, self.prices, self.approve_above), task)
 
 

@@ -1,6 +1,7 @@
 """A collector that speaks LangSmith's protocol, on this machine: what a client sends it can be looked at.
 
 GET /info    POST /runs/multipart    POST /feedback    POST /runs/query    GET /feedback
+GET and POST /datasets    GET /examples    POST /examples/bulk    POST /sessions
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import email
 import email.policy
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +39,8 @@ class Collector:
         raw: Bodies, as they came.
         runs: Runs by id, with inputs, outputs, events, extra and error.
         feedback: Feedback by id.
+        datasets: Examples by the name of their dataset.
+        projects: Projects (experiments), as they were made.
     """
 
     def __init__(self) -> None:
@@ -45,12 +49,44 @@ class Collector:
         self.raw: list[bytes] = []
         self.runs: dict[str, dict[str, Any]] = {}
         self.feedback: dict[str, dict[str, Any]] = {}
+        self.datasets: dict[str, list[dict[str, Any]]] = {}
+        self.projects: list[dict[str, Any]] = []
         self.lock = threading.Lock()
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """Runs of a name, in the order in which they began."""
         found = [run for run in self.runs.values() if run.get("name") == name]
         return sorted(found, key=lambda run: str(run["dotted_order"]))
+
+    def dataset_id(self, name: str) -> str:
+        """The id of a dataset is made of its name."""
+        return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """A dataset as the service describes it."""
+        return {"id": self.dataset_id(name), "name": name, "created_at": "2026-01-01T00:00:00"}
+
+    def examples(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """One page of a dataset's examples."""
+        found = [n for n in self.datasets if self.dataset_id(n) in query["dataset"]]
+        start = int(query["offset"][0])
+        page = self.datasets[found[0]][start : start + int(query["limit"][0])]
+        common = {"dataset_id": query["dataset"][0], "created_at": "2026-01-01T00:00:00"}
+        return [{**common, **each} for each in page]
+
+    def made(self, path: str, given: Any) -> Any:
+        """Keep a dataset, examples or a project that a client makes, and answer."""
+        if path == "/datasets":
+            self.datasets[given["name"]] = []
+            return self.dataset(given["name"])
+        if path == "/sessions":
+            self.projects.append(given)
+            return {**PROJECT, **{key: value for key, value in given.items() if value is not None}}
+        name = next(n for n in self.datasets if self.dataset_id(n) == given[0]["dataset_id"])
+        for each in given:
+            each["id"] = str(uuid.uuid4())
+            self.datasets[name].append(each)
+        return given
 
     def children(self, run: dict[str, Any]) -> list[dict[str, Any]]:
         found = [each for each in self.runs.values() if each.get("parent_run_id") == run["id"]]
@@ -99,6 +135,11 @@ def collector() -> Iterator[Collector]:
             elif where.path == "/feedback":
                 wanted = parse_qs(where.query).get("run", [])
                 self.answer([each for each in got.feedback.values() if each["run_id"] in wanted])
+            elif where.path == "/datasets":
+                names = [n for n in parse_qs(where.query)["name"] if n in got.datasets]
+                self.answer([got.dataset(name) for name in names])
+            elif where.path == "/examples":
+                self.answer(got.examples(parse_qs(where.query)))
             elif where.path == "/sessions":
                 self.answer([PROJECT])
             else:
@@ -117,6 +158,8 @@ def collector() -> Iterator[Collector]:
             if self.path == "/runs/query":
                 roots = [run for run in got.runs.values() if not run.get("parent_run_id")]
                 self.answer({"runs": [_as_read(run) for run in roots], "cursors": {"next": None}})
+            elif self.path in ("/datasets", "/sessions", "/examples/bulk"):
+                self.answer(got.made(self.path, json.loads(body)))
             else:
                 self.answer({}, 202)
 

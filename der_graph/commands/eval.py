@@ -37,7 +37,14 @@ def add(commands: Commands) -> None:
         "Answers are kept in the answer cache: an interrupted run goes on where it stopped.",
     )
     add_pool_and_agent(parser)
-    add_data(parser)
+    dataset = "questions of a LangSmith dataset"
+    add_data(parser, instead=("--langsmith-dataset", "NAME", dataset))
+    parser.add_argument(
+        "--langsmith-experiment",
+        metavar="PREFIX",
+        help="upload the results as LangSmith experiments on --langsmith-dataset, one a method, named "
+        "PREFIX-METHOD (default: nothing is uploaded)",
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the report")
     add_trained_metric(parser)
     parser.add_argument(
@@ -105,13 +112,14 @@ def run(args: argparse.Namespace) -> int:
 
     pool = pool_of(args)
     agent = agent_for_pool(find_agent(args.agent, pool), pool.rules)
-    examples = examples_of(args, args.data, args.limit)
+    examples = _questions(args)
+    source = str(args.data or f"langsmith:{args.langsmith_dataset}")
     train = examples_of(args, args.train, args.train_limit) if args.train else []
     metric = metric_of(args, args.metric or trained_metric(agent))
     examples, _, notes = usable(examples, metric, pool.names, "evaluation")
     seen = learnt_from(agent, examples)
     if seen:
-        notes.append(seen_warning(len(seen), len(examples), args.data))
+        notes.append(seen_warning(len(seen), len(examples), source))
     both = shared_questions(examples, train)
     if both:
         notes.append(
@@ -146,15 +154,42 @@ def run(args: argparse.Namespace) -> int:
         run=run_info(args.seed, found),
         pool=pool_info(pool, str(args.pool), live=live),
         agent=agent_info(agent, str(args.agent or pool.settings.agent or "planner")),
-        data=data_info(examples, str(args.data), metric.name, train, args.train, len(seen)),
+        data=data_info(examples, source, metric.name, train, args.train, len(seen)),
         wall_clock=clock,
     )
     files = write_report(report, found, args.out, say=say)
+    if args.langsmith_experiment:
+        from langsmith import Client
+
+        from der_graph.observability.experiments import upload_experiment
+
+        names = upload_experiment(
+            Client(),
+            args.langsmith_dataset,
+            found,
+            prefix=args.langsmith_experiment,
+            dollars=pool.settings.cost_unit == "usd",
+        )
+        say(f"in LangSmith: {', '.join(names)}")
     say(report.headline)
     say(f"written to {args.out}: {', '.join(files)}")
     if args.json:
         print(report.model_dump_json(indent=2))
     return 0
+
+
+def _questions(args: argparse.Namespace) -> list[Example]:
+    from der_graph.errors import DataError
+
+    if args.langsmith_experiment and not args.langsmith_dataset:
+        raise DataError("--langsmith-experiment needs --langsmith-dataset")
+    if not args.langsmith_dataset:
+        return examples_of(args, args.data, args.limit)
+    from langsmith import Client
+
+    from der_graph.observability.experiments import langsmith_examples
+
+    return langsmith_examples(Client(), args.langsmith_dataset, limit=args.limit)
 
 
 def _wall_clock(

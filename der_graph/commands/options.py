@@ -53,20 +53,28 @@ def add_pool(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
 
 
-def add_data(parser: argparse.ArgumentParser, what: str = "questions") -> None:
+def add_data(
+    parser: argparse.ArgumentParser,
+    what: str = "questions",
+    instead: tuple[str, str, str] | None = None,
+) -> None:
     """Add `--data` and `--limit`.
 
     Args:
         parser: The command's.
         what: What the questions are for, in words.
+        instead: Name, metavar and help of an option that may take the place of `--data`.
     """
-    parser.add_argument(
+    one: Any = parser if instead is None else parser.add_mutually_exclusive_group(required=True)
+    one.add_argument(
         "--data",
-        required=True,
+        required=instead is None,
         metavar="FILE",
         help=f"{what}: JSON Lines, JSON, CSV, TSV, Parquet, a folder of datasets, hf:owner/name, or an "
         "export of LangSmith, promptfoo or inspect_ai",
     )
+    if instead is not None:
+        one.add_argument(instead[0], metavar=instead[1], help=instead[2])
     add_columns(parser)
     parser.add_argument("--limit", type=int, metavar="N", help=f"only the first N {what}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from der_graph.commands.options import (
     Commands,
@@ -17,6 +18,9 @@ from der_graph.commands.options import (
     metric_of,
     say,
 )
+
+if TYPE_CHECKING:
+    from der_graph.pool import Pool
 
 METRICS = (
     "match, numeric, exact, choice, token_f1, rouge_l, math, bertscore, bartscore, bleurt, judge:MODEL, "
@@ -35,7 +39,8 @@ def add(commands: Commands) -> None:
         "docs/training.md explains the rest.",
     )
     add_pool(parser)
-    add_data(parser, "training questions")
+    runs = "runs of an agent with tools: who opened them, and what became of them; see docs/middleware.md"
+    add_data(parser, "training questions", ("--agent-task", "FILE", runs))
     parser.add_argument(
         "--dev",
         metavar="FILE",
@@ -149,6 +154,8 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.pool import load_pool
 
     pool = load_pool(args.pool)
+    if args.agent_task:
+        return _train_on_runs(args, pool)
     examples = examples_of(args, args.data, args.limit)
     if args.dev:
         dev = examples_of(args, args.dev)
@@ -207,4 +214,21 @@ def run(args: argparse.Namespace) -> int:
             ),
             say=say,
         )
+    return 0
+
+
+def _train_on_runs(args: argparse.Namespace, pool: Pool) -> int:
+    """Learn who should open a run of an agent with tools."""
+    from der_graph.policies.training.agent_tasks import COST_WEIGHT, load_outcomes, train_bandit
+
+    runs = load_outcomes(args.agent_task, [expert.name for expert in pool])
+    train_bandit(
+        list(pool),
+        runs[: args.limit],
+        args.out,
+        encoder=args.embeddings,
+        cost_weight=COST_WEIGHT if args.cost_weight is None else args.cost_weight,
+        **({} if args.question_dims is None else {"dims": args.question_dims}),
+        say=say,
+    )
     return 0

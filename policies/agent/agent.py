@@ -45,11 +45,12 @@ from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.state import Situation
 
 if TYPE_CHECKING:
+    from der_graph.policies.agent.bandit import BanditAgent
     from der_graph.policies.agent.network import RoutingNetwork
     from der_graph.policies.agent.text_agent import TextAgent
 
 
-TrainedAgent: TypeAlias = "DERAgent | TextAgent"
+TrainedAgent: TypeAlias = "DERAgent | TextAgent | BanditAgent"
 """What training makes and an agent folder holds."""
 
 _ABOUT = 0.05  # of quality: no difference worth paying for
@@ -315,7 +316,8 @@ def load_agent(name: str | os.PathLike[str]) -> TrainedAgent: ...
 def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
     """Load an agent: `demo` for the shipped one, an agent folder, or `hf://owner/name` on the Hub.
 
-    What `kind` in its config says decides: `text` is the paper's agent, a fine-tuned language model.
+    What `kind` in its config says decides: `text` is the paper's agent, a fine-tuned language model; `bandit`
+    is for runs with tools.
 
     Raises:
         AgentError: If there is no such agent, or it cannot be read.
@@ -323,7 +325,12 @@ def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
     if str(name) == "demo":
         return DERAgent.from_pretrained(Path(str(files("der_graph") / "demo" / "agent")))
     folder = find_agent_folder(name)
-    if agent_kind(folder) == "text":
+    kind = agent_kind(folder)
+    if kind == "bandit":
+        from der_graph.policies.agent.bandit import BanditAgent
+
+        return BanditAgent.from_pretrained(folder)
+    if kind == "text":
         from der_graph.policies.agent.text_agent import TextAgent
 
         return TextAgent.from_pretrained(folder)

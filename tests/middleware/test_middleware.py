@@ -29,10 +29,11 @@ from tool_fakes import ToolModel, tool_expert
 from der_graph.errors import (
     AllExpertsFailedError,
     BudgetError,
+    DataError,
     PoolError,
     ToolsNotSupportedError,
 )
-from der_graph.middleware import DERMiddleware
+from der_graph.middleware import DERMiddleware, outcome_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import Choice
 from der_graph.state import DERContext, Situation
@@ -521,13 +522,11 @@ def test_agents_inside_deepagents() -> None:
     assert choices(ask(agent)) == ["a", "a"]
 
 
-def test_an_agent_that_fails_does_not_lose_what_was_said() -> None:
-    der = DERMiddleware([tool_expert("a", "42")], agent=FailingAgent(0, "a"))
-    agent: Any = create_agent(der.model, [double], middleware=[der], checkpointer=InMemorySaver())
-    thread: Any = {"configurable": {"thread_id": "1"}}
-    with pytest.raises(ConnectionError):
-        ask(agent, config=thread)
-    assert agent.invoke(None, thread)["messages"][-1].text == "42"
+def test_where_the_agent_fails_a_rule_decides() -> None:
+    experts = [tool_expert("dear", "43", cost=2.0), tool_expert("cheap", "42")]
+    result = ask(agent_of(experts, FailingAgent(0, "dear")))
+    assert choices(result) == ["cheap"]
+    assert result["der_route"][0]["reason"] == "agent_failed"
 
 
 def test_tool_messages_keep_their_order_for_a_checker() -> None:
@@ -539,3 +538,17 @@ def test_tool_messages_keep_their_order_for_a_checker() -> None:
     assert [m.type for m in last] == ["human", "ai", "tool", "human"]
     assert isinstance(last[2], ToolMessage)
     assert "41" in last[3].text
+
+
+def test_a_run_becomes_a_row_to_train_from() -> None:
+    experts = [tool_expert("small", call(21), "42"), tool_expert("large", "42", cost=7.0)]
+    row = outcome_of(ask(agent_of(experts, ByCall("small"))), success=1)
+    assert row == {
+        "task": "What is twice 21?",
+        "expert": "small",
+        "success": 1.0,
+        "cost": 2.0,
+        "probability": 1.0,
+    }
+    with pytest.raises(DataError, match="no der_route"):
+        outcome_of({"messages": []}, success=1)
