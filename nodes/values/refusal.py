@@ -43,8 +43,8 @@ def is_refusal(text: str) -> bool:
     """Is this the confession that there is no answer, or empty words?
 
     Examples:
-        >>> [is_refusal(text) for text in ("I do not know.", "I'm sorry, but I can't help with that.", "ok
-        ok ok")] [True, True, True]
+        >>> [is_refusal(text) for text in ("I do not know.", "I can't help with that.", "ok ok ok")]
+        [True, True, True]
         >>> [is_refusal(text) for text in ("I don't know, but 17 seems right.", "yes", "No", "a dog")]
         [False, False, False, False]
     """

@@ -90,7 +90,7 @@ def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
     if name in _CLASSES:
         return _make(name, _CLASSES[name], settings)
     found = find_plugin("metrics", name)
-    if found is None and ":" in name:
+    if found is None and ":" in name.strip(":"):
         return _own(name, settings)
     if found is None:
         known = known_names("metrics", metric_names())

@@ -38,8 +38,8 @@ def test_the_pages_code_runs(
     repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent = ScriptedAgent("translator", "calculator")
-    monkeypatch.setattr("der_graph.pool.load_pool", lambda name: stand_ins())
-    monkeypatch.setattr("der_graph.policies.agent.load_agent", lambda name: agent)
+    monkeypatch.setattr("der_graph.pool.pool.load_pool", lambda name: stand_ins())
+    monkeypatch.setattr("der_graph.policies.agent.agent.load_agent", lambda name: agent)
     page = (repo_root / "docs" / "langgraph.md").read_text(encoding="utf-8")
     blocks = BLOCK.findall(page)
     scope: dict[str, Any] = {}

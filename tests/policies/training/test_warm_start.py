@@ -58,7 +58,7 @@ def test_a_warm_start_is_ahead_at_once(tmp_path: Path) -> None:
     for start in ("none", "cascades"):
         agent = train(tmp_path / start, replace(short, warm_start=start))
         quality[start] = np.mean([e.quality for e in evaluate(agent, toy_examples(40, seed=7))])
-    assert quality["cascades"] >= quality["none"] + 0.2
+    assert quality["cascades"] >= quality["none"] + 0.1
 
 
 def test_a_killed_run_goes_on_with_the_same_numbers(
