@@ -221,7 +221,7 @@ class Check:
                     firsts.setdefault(index, time.perf_counter() - asked)
 
                 request = Request([HumanMessage(prompt)], settings, show=show)
-                futures.append(chat._line.join(request, chat.answer_all, chat.max_batch_size))
+                futures.append(chat._queue.join(request, chat.answer_all, chat.max_batch_size))
         results = [future.result() for future in futures]
         seconds = time.perf_counter() - began
         tokens = sum(r.generations[0].message.usage_metadata["output_tokens"] for r in results)
@@ -259,7 +259,7 @@ class Check:
         began = time.perf_counter()
         settings = [(chat, chat._settings(None, {})) for chat in chats]
         futures = [
-            chat._line.join(Request([HumanMessage(p)], how), chat.answer_all, 8)
+            chat._queue.join(Request([HumanMessage(p)], how), chat.answer_all, 8)
             for chat, how in settings
             for p in self.prompts(4)
         ]

@@ -7,6 +7,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}
+# 17 MB in all.
 small=(langgraph langchain-core pydantic PyYAML filelock pytest pytest-timeout pytest-socket hypothesis)
 
 if [ "${1:-}" = --bundle ]; then
