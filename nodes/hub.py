@@ -487,7 +487,7 @@ def opened(rules: RouteRules, situation: dict[str, Any]) -> Opened:
         unable=situation.get("unable"),
     )
     if mask[-1] and any(mask[:-1]) and all(is_refusal(a["text"]) for a in good_answers(answers)):
-        # "I do not know." ends no route while somebody else can be asked: an expert's words must not decide it.
+        # "I do not know." ends no route while somebody else can be asked: else its words would decide it.
         mask = [*mask[:-1], False]
     seen = Situation(
         question=situation["conversation"],
