@@ -33,7 +33,7 @@ FAULT_AT = 5
 class Training:
     """What differs from the standard training."""
 
-    max_steps: int = 5
+    max_steps: int = 4
     experts: int = len(SIZES)
     """Size of the pool; see `part`."""
     questions: int | None = None
