@@ -54,7 +54,6 @@ from der_graph.nodes.providers import (
     finish_reason_of,
     split_thought,
 )
-from der_graph.nodes.redaction import mask_secrets
 from der_graph.nodes.reliability import (
     DEFAULT_TIMEOUT,
     Failure,
@@ -73,6 +72,7 @@ from der_graph.nodes.reliability.calls import acall, acall_task, call, runs_on_l
 from der_graph.nodes.reliability.charge import CallSize, Charge, TokenPrices, token_prices
 from der_graph.nodes.reliability.deadline import Limit, TimeLimitError
 from der_graph.nodes.reliability.node import Node
+from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.nodes.reliability.spending import (
     TooLongError,
     can_be_bounded,
@@ -509,7 +509,7 @@ class Expert:
     def _failed(self, failure: Failure, seconds: float, *, spoken: bool = False) -> Answer:
         # Charged in full where the machine ran, or may have.
         free = is_free(failure.kind, spoken=spoken or self.is_local)
-        return Answer(
+        answer = Answer(
             expert=self.name,
             text="",
             value=None,
@@ -521,6 +521,9 @@ class Expert:
             error=mask_secrets(failure.text),  # providers repeat keys in their errors
             failure=failure.kind,
         )
+        if failure.retry_after is not None:
+            answer["retry_after"] = failure.retry_after
+        return answer
 
 
 def _value_of(text: str) -> str | None:

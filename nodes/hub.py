@@ -43,7 +43,6 @@ from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences, DecisionRun, write_event
 from der_graph.nodes.together import TOGETHER_NODE, Tasks, asked_together
-from der_graph.nodes.values import is_refusal
 from der_graph.state import (
     END_CHOICE,
     Answer,
@@ -486,9 +485,6 @@ def opened(rules: RouteRules, situation: dict[str, Any]) -> Opened:
         unavailable=situation["unavailable"],
         unable=situation.get("unable"),
     )
-    if mask[-1] and any(mask[:-1]) and all(is_refusal(a["text"]) for a in good_answers(answers)):
-        # "I do not know." ends no route while somebody else can be asked: else its words would decide it.
-        mask = [*mask[:-1], False]
     seen = Situation(
         question=situation["conversation"],
         answers=answers,

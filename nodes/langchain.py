@@ -4,8 +4,8 @@
         ──as_chat_runnable──> takes messages, gives an AIMessage ──as_expert──> Expert
 
 Chat models are taken as they are. Pipelines of langchain-huggingface are unwrapped into `HuggingFaceChat`;
-`der_graph.nodes.huggingface.chat` says why. Settings may hold secrets; `redaction.py` keeps them out of
-errors and fingerprints.
+`der_graph.nodes.huggingface.chat` says why. Settings may hold secrets; `nodes/reliability/redaction.py` keeps
+them out of errors and fingerprints.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.providers import THOUGHT_MARKS, ThoughtMarks
-from der_graph.nodes.redaction import Guarded, mask, secrets_in
 from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, describe_error, in_thread
 from der_graph.nodes.reliability.calls import ExpertExitError
 from der_graph.nodes.reliability.charge import TokenPrices
+from der_graph.nodes.reliability.redaction import Guarded, mask, secrets_in
 from der_graph.nodes.tools import bare, rebound
 
 

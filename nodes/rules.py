@@ -1,9 +1,11 @@
 """The rules of a route: which choices are allowed now. The graph and the training environment ask here.
 
-END is not allowed before the first answer; an expert is asked at most once per route unless repeats are
-allowed; an expert that failed is not asked again; nobody is asked whom the request rules out, who was not
-approved, or who does not fit into its budget or its time; and after `max_steps` answers only END is left,
-so no route has more, whatever the agent wants. Calls that failed are not counted. An expert that fails
+END is not allowed before the first answer, and not on answers that are none ("I do not know.") while somebody
+else can be asked; an expert is asked at most once per route unless repeats are allowed; an expert that failed
+is not asked again; nobody is asked whom the request rules out, who was not approved, or who does not fit into
+its budget or its time; and after `max_steps` answers only END is left, so no route has more, whatever the
+agent wants.
+Calls that failed are not counted. An expert that fails
 again and again (`nodes/reliability/breaker.py`) is left out as long as somebody else is there.
 """
 
@@ -23,6 +25,7 @@ from der_graph.errors import (
     UnknownExpertError,
 )
 from der_graph.nodes.reliability.charge import Charge
+from der_graph.nodes.values import is_refusal
 from der_graph.state import Answer, DERContext, good_answers
 
 COST_TOLERANCE = 1e-9
@@ -153,7 +156,12 @@ class RouteRules:
             if there or good:
                 left, reason = there, reason if there else "unavailable"
         free = set(left)
-        return [*(i in free for i in range(len(self.names))), good > 0], reason
+        # "I do not know." ends no route while somebody else can be asked: else its words would decide it.
+        said = any(not is_refusal(answer["text"]) for answer in answered)
+        return [
+            *(i in free for i in range(len(self.names))),
+            good > 0 and (said or not left),
+        ], reason
 
     def _bounds(
         self, context: DERContext, spent: float, elapsed: float, refused: Collection[str]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from der_graph.pool import Pool
 
 METRICS = (
-    "match, numeric, exact, choice, token_f1, rouge_l, math, bertscore, bartscore, bleurt, judge:MODEL, "
-    "MODULE:FUNCTION, recorded:SCORE"
+    "match, numeric, exact, choice, token_f1, agreement, rouge_l, math, bertscore, bartscore, bleurt, "
+    "judge:MODEL, MODULE:FUNCTION, recorded:SCORE"
 ).split(", ")
 """Named here too, so that `--help` needs no import of them; a test compares."""
 

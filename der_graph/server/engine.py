@@ -31,7 +31,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.model_settings import has_setting
 from der_graph.nodes.providers import AnswerReader
-from der_graph.nodes.redaction import mask_secrets
+from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache
 from der_graph.policies.baselines import Single
 from der_graph.policies.planning import Learner

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from der_graph.errors import BudgetError
-from der_graph.nodes.redaction import mask_secrets
+from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.server.access import KEY_NAME, NOBODY, NOTE
 from der_graph.server.engine import Account, Engine
 from der_graph.server.failures import RequestError, failure_of, is_mistake

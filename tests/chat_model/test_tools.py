@@ -19,7 +19,7 @@ from der_graph.errors import DERError, ToolsNotSupportedError
 from der_graph.nodes.conversation import find_question
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import ktp_messages
-from der_graph.nodes.redaction import Guarded
+from der_graph.nodes.reliability.redaction import Guarded
 from der_graph.nodes.tools import reads_tools, tail_of, with_tools, without_tools
 
 

@@ -23,7 +23,7 @@ from der_graph.nodes.langchain import (
     as_expert,
     to_message,
 )
-from der_graph.nodes.redaction import public, secrets_in
+from der_graph.nodes.reliability.redaction import public, secrets_in
 
 QUESTION: list[BaseMessage] = [SystemMessage("be brief"), HumanMessage("What is 2 + 3?")]
 SECRET = "sk-verysecret-123"

@@ -17,7 +17,7 @@ from server_calls import HELLO, KEY, metric, raw, serving, two_experts
 from der_graph.errors import ServerError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.redaction import mask_secrets
+from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.pool import pool_from
 from der_graph.server.access import Sites
 from der_graph.server.failures import RequestError, kind_of

@@ -18,7 +18,7 @@ from langchain_core.messages import (
 from der_graph.errors import ExpertError
 from der_graph.nodes.providers import failure_of, finish_reason_of
 from der_graph.nodes.providers.messages import NO_OUTPUT, OPENING, sendable
-from der_graph.nodes.redaction import Guarded
+from der_graph.nodes.reliability.redaction import Guarded
 
 
 @pytest.mark.parametrize(
