@@ -38,7 +38,7 @@ def test_quality_at_a_cost_lies_between_the_two_nearest_points(load: Load) -> No
     found = tables.tables([unit(DEAR_AND_CHEAP)])
     row = found["studies"]["max_steps"][0]
     # 47 B is seven tenths of the way from 40 B to 50 B: the first question counts 0.7, the second 1.
-    assert row["label"] == "trained for 5"
+    assert row["label"] == "trained for 4"
     assert row["quality"]["estimate"] == pytest.approx(0.85)
     assert row["cost"] == pytest.approx(47.0)
     assert row["calls"] == pytest.approx(1.7)
