@@ -266,9 +266,10 @@ class AnswerCache:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        # The table first: another process may be making the file, and writes all three in one transaction.
+        tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
         identity = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
         if tables and identity != _APPLICATION_ID:
             raise CacheError(
                 f"{self.path} is an SQLite file, but no answer cache of der-graph; choose another "
