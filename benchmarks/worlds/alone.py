@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .topics import WRITING
-from .world import LURE, RIGHT, WRONG, Call, Chances, Kind, World, unit
+from .world import LURE, NOTHING, RIGHT, WRONG, Call, Chances, Kind, World, unit
 
 HOMES = {"coder": "code", "lawyer": "law", "doctor": "medicine", "mathematician": "mathematics"}
 HOMES |= {"guide": "travel", "secretary": "letter", "critic": "summary", "cook": "recipe"}
@@ -61,6 +61,16 @@ def crowd(useless: int) -> World:
     name = f"crowd-{len(costs)}"
     return replace(SPECIALISTS, name=name, costs=costs, alike=dict.fromkeys(extra, "useless"))
 
+
+def modest(call: Call) -> Chances:
+    able = specialists(call)
+    if call.model == "generalist" or HOMES.get(call.model) == call.topic:
+        return able
+    return {NOTHING: 0.7, **{kind: 0.3 * chance for kind, chance in able.items()}}
+
+
+MODEST = replace(SPECIALISTS, name="modest", chances=modest)
+"""The same specialists, who mostly say that they do not know what is outside their field."""
 
 FIVE = {"coder": 1.0, "lawyer": 1.0, "doctor": 1.0, "mathematician": 1.0, "guide": 1.0}
 

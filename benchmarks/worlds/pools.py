@@ -10,7 +10,7 @@ WORLDS: dict[str, World] = {
     for world in (
         alone.SPECIALISTS, alone.FIVE_TOPICS, alone.RARE_TOPICS, alone.EASY_AND_HARD, alone.OPEN_ANSWERS,
         together.VERIFIER, together.PIPELINE, together.ORDER_MATTERS, together.ONLY_GOOD_SECOND,
-        together.EDITOR, alone.NEAR_COPIES, alone.LIARS, alone.CORRELATED_FAILURES, alone.NOISY,
+        together.EDITOR, alone.NEAR_COPIES, alone.LIARS, alone.CORRELATED_FAILURES, alone.NOISY, alone.MODEST,
         alone.crowd(15), alone.crowd(25),
     )
 }  # fmt: skip
