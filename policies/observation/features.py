@@ -16,8 +16,8 @@ from der_graph.plugins import find_plugin
 from der_graph.state import Situation
 
 STATE_FEATURES = (
-    "step",  # calls so far / longest route
-    "steps_left",  # 1 when one call is left
+    "step",  # answers so far / longest route
+    "steps_left",  # 1 when one answer is left
     "spent",  # cost so far / cost of asking everyone once
     "budget_left",  # what is left of max_cost / cost of asking everyone once, at most 1; 1 without a budget
     "log_price",  # log10 of the price of cost

@@ -47,11 +47,10 @@ def state_features(
     n = len(situations)
     state = np.zeros((n, len(STATE_FEATURES)), dtype=np.float32)
     steps = np.array([s.max_steps for s in situations])
-    done = np.array([len(s.answers) for s in situations])
     good, has = seen.good.sum(axis=1), seen.last >= 0
-    state[:, _AT["step"]] = done / steps
-    state[:, _AT["steps_left"]] = steps - done == 1
-    state[:, _AT["calls_left"]] = np.clip((steps - done) / 5.0, 0.0, 1.0)
+    state[:, _AT["step"]] = good / steps
+    state[:, _AT["steps_left"]] = steps - good == 1
+    state[:, _AT["calls_left"]] = np.clip((steps - good) / 5.0, 0.0, 1.0)
     state[:, _AT["spent"]] = np.array([s.spent for s in situations]) / total
     left = [np.inf if s.max_cost is None else s.max_cost - s.spent for s in situations]
     state[:, _AT["budget_left"]] = np.clip(np.array(left) / total, 0.0, 1.0)

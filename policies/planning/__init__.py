@@ -5,7 +5,6 @@ from questions. Its knowledge of a pool is `Knowledge`; `Tree` is the plan. This
 graph, of networks or of training.
 """
 
-from der_graph.policies.planning.choices import PlannedChoice
 from der_graph.policies.planning.finding import find_agent, planner_for
 from der_graph.policies.planning.knowledge import Knowledge
 from der_graph.policies.planning.learning.learner import Learner
@@ -15,7 +14,6 @@ from der_graph.policies.planning.storage import load_knowledge, save_knowledge
 __all__ = [
     "Knowledge",
     "Learner",
-    "PlannedChoice",
     "Planner",
     "find_agent",
     "load_knowledge",

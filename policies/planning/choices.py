@@ -1,26 +1,17 @@
-"""A planned choice, with its reasons."""
+"""A planned choice: its probabilities and its reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from der_graph.nodes.hub import Choice
 from der_graph.policies.planning.knowledge import Knowledge
 from der_graph.policies.planning.tables import Floats, Ints, mean_skill
 from der_graph.policies.planning.tree import Worth
 
 _SHARPNESS = 0.02  # of probabilities: a choice worth this much less has 1/e of the weight
-
-
-@dataclass(frozen=True)
-class PlannedChoice(Choice):
-    """A choice with its reasons; see `Planner`."""
-
-    explanation: dict[str, Any] = field(default_factory=dict)
 
 
 def probabilities(

@@ -25,7 +25,7 @@ from der_graph.policies.planning.forms import (
     never_right,
 )
 from der_graph.policies.planning.kinds import Kinds
-from der_graph.policies.planning.knowledge import Knowledge, no_transfer
+from der_graph.policies.planning.knowledge import REFUSES, Knowledge, no_transfer
 from der_graph.policies.planning.skills import (
     PRICE_CURVE,
     SIZE_CURVE,
@@ -45,17 +45,12 @@ from der_graph.policies.planning.tables import (
     mean_skill,
     widened,
 )
-from der_graph.policies.planning.transfer import (
-    fit_transfer,
-)
+from der_graph.policies.planning.transfer import fit_transfer
 
-FORMAT = 1
 _PER_KIND = 60  # training questions for one kind
 _MANY = 200  # results of an expert from which they count as "learnt", not as "probes"
 _SHRINK = 40.0  # results that the regression counts for, in the mean of a kind
 _PAIRS = 40.0  # pairs of wrong answers that the pool's chance counts for, on one kind
-_REFUSES = 0.05  # of the answers that are not right, where nothing is known
-_HINTED = 0.25  # standard deviation of a hint, in log-odds
 _COMPARABLE = 0.5  # of the claims must have values
 
 
@@ -218,7 +213,7 @@ def _alone(forms: Ints, quality: Floats, label: Ints, never: npt.NDArray[np.bool
     formed = np.stack([(forms == f) for f in range(len(FORMS))], axis=2).astype(np.float64)
     missed = np.where(np.isnan(quality), 0.0, 1.0 - quality)
     default = np.zeros(len(FORMS))
-    default[0] = _REFUSES
+    default[0] = REFUSES
     overall = (missed[..., None] * formed).sum(axis=0) + 5.0 * default
     overall /= missed.sum(axis=0)[:, None] + 5.0
     found = np.zeros((len(never), *overall.shape))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.nodes.values import is_refusal
 from der_graph.policies.observation.evidence import appearance
 from der_graph.policies.planning.model import NOT_COMPARABLE, Told
 from der_graph.policies.planning.tables import Floats, Ints
@@ -44,7 +45,7 @@ class Route(NamedTuple):
 def form_of(text: str, value: str | None) -> int:
     """The form of an answer, by position in `FORMS`."""
     has_value, _, expression, _, hedges = appearance(text, value)
-    if hedges:
+    if hedges or is_refusal(text):
         return 0
     if expression and _calculates(value or ""):
         return 1

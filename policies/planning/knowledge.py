@@ -35,19 +35,11 @@ from der_graph.policies.planning.tables import (
     at_zero,
     widened,
 )
-from der_graph.policies.planning.transfer import (
-    Contexts,
-    Transfer,
-)
+from der_graph.policies.planning.transfer import Contexts, Transfer
 
-FORMAT = 1
-_PER_KIND = 60  # training questions for one kind
-_MANY = 200  # results of an expert from which they count as "learnt", not as "probes"
-_SHRINK = 40.0  # results that the regression counts for, in the mean of a kind
-_PAIRS = 40.0  # pairs of wrong answers that the pool's chance counts for, on one kind
-_REFUSES = 0.05  # of the answers that are not right, where nothing is known
+REFUSES = 0.05
+"""Of the answers that are not right, where nothing is known."""
 _HINTED = 0.25  # standard deviation of a hint, in log-odds
-_COMPARABLE = 0.5  # of the claims must have values
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +104,7 @@ class Knowledge:
         count = len(skill)
         spread = SIZE_CURVE.spread if sizes is not None and all(sizes) else PRICE_CURVE.spread
         alone = np.zeros((count, len(names), len(FORMS)))
-        alone[..., 0] = _REFUSES
+        alone[..., 0] = REFUSES
         return cls(
             names=tuple(names),
             logit=at_zero(skill),

@@ -23,16 +23,14 @@ from der_graph.nodes.hub import Choice
 from der_graph.nodes.rules import COST_TOLERANCE
 from der_graph.policies.observation import TextEncoder
 from der_graph.policies.planning.candidates import candidates
-from der_graph.policies.planning.choices import PlannedChoice, explanation_of, probabilities
+from der_graph.policies.planning.choices import explanation_of, probabilities
 from der_graph.policies.planning.fitting import fit_knowledge
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
-from der_graph.policies.planning.model import (
-    Told,
-)
+from der_graph.policies.planning.model import Told
 from der_graph.policies.planning.tables import Ints
 from der_graph.policies.planning.tree import Bounds, Tree, Worth
-from der_graph.state import Situation
+from der_graph.state import Situation, good_answers
 
 DEPTH = 4
 """Calls planned ahead at the first decision; a later one plans what is left of them, two at least."""
@@ -101,8 +99,19 @@ class Planner:
     def fingerprint(self) -> str:
         """Changes when a decision may change."""
         known = self.knowledge
-        parts = [known.logit, known.transfer.right_shift, known.transfer.wrong_shift, self._cost]
-        digest = hashlib.sha256(repr((self.names, self.price, self.depth)).encode())
+        parts = [known.logit, known.never, known.chance, self._cost, self._seconds]
+        parts += [known.transfer.right_shift, known.transfer.wrong_shift]
+        parts += [] if known.copies is None else [known.copies]
+        parts += [] if known.kinds is None else [*known.kinds.arrays.values()]
+        plain = (
+            self.names,
+            self.price,
+            self.depth,
+            known.comparable,
+            known.kind_names,
+            known.spread,
+        )
+        digest = hashlib.sha256(repr(plain).encode())
         for array in parts:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -183,9 +192,11 @@ class Planner:
 
     def update(self, knowledge: Knowledge) -> None:
         """Know better from now on: the same experts, other skills."""
+        fresh = Planner(knowledge, self.costs, seconds=self._seconds_given, depth=self.depth)
+        fresh.prepare()  # here, and not in the next request
         with self._lock:
             self.knowledge = knowledge
-            self._trees, self._worths = OrderedDict(), OrderedDict()
+            self._trees, self._worths = fresh._trees, fresh._worths
 
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """Choose for each situation; new questions are encoded as one batch."""
@@ -194,7 +205,7 @@ class Planner:
 
     def explain(self, situation: Situation) -> dict[str, Any]:
         """Why the planner would choose what it would choose."""
-        return self._choice(situation, self.kinds_of([situation.question])[0]).explanation
+        return self._choice(situation, self.kinds_of([situation.question])[0]).explanation or {}
 
     def kinds_of(self, questions: Sequence[str]) -> list[int]:
         """The kind of each question, by number."""
@@ -208,11 +219,11 @@ class Planner:
         nearest = (self.encoder.encode(list(questions)) @ self._named.T).argmax(axis=1)
         return [int(kind) for kind in nearest]
 
-    def _choice(self, seen: Situation, kind: int) -> PlannedChoice:
+    def _choice(self, seen: Situation, kind: int) -> Choice:
         price = max(0.0, self.price if seen.cost_weight is None else seen.cost_weight)
         told = read_route(seen.answers, self._position, self.knowledge.never[kind])
         mask = np.array(seen.mask[:-1], dtype=np.bool_)
-        left = seen.max_steps - len(seen.answers)
+        left = seen.max_steps - len(good_answers(seen.answers))
         experts, worth = self._worth(seen, kind, told, mask, price, left)
         end = worth.end if seen.mask[-1] else -np.inf
         best = len(self.names)
@@ -223,7 +234,7 @@ class Planner:
                 best, value = int(experts[k]), float(worth.ask[k])
         if not np.isfinite(value):  # all that may be asked has been asked before
             best, value = int(np.flatnonzero(seen.mask)[0]), worth.end
-        return PlannedChoice(
+        return Choice(
             index=best,
             probabilities=probabilities(seen.mask, experts, worth.ask, end, best),
             value=float(value),
@@ -260,17 +271,18 @@ class Planner:
         allowed = mask[experts]
         key = (kind, told, experts.tobytes(), depth, price, budget, time, allowed.tobytes())
         with self._lock:
-            found = self._worths.get(key)
+            found = _recalled(self._worths, key)
             if found is None:
                 tree = self._tree(kind, told, experts, depth)
                 found = tree.solve(price / self._total, Bounds(allowed, budget, time))
-                _remember(self._worths, key, found, _WORTHS)
+                if np.isinf(time):  # what is left of a deadline is never the same again
+                    _remember(self._worths, key, found, _WORTHS)
         return experts, found
 
     def _tree(self, kind: int, told: tuple[Told, ...], experts: Ints, depth: int) -> Tree:
         key = (kind, told, experts.tobytes(), depth)
         with self._lock:
-            found = self._trees.get(key)
+            found = _recalled(self._trees, key)
             if found is None:
                 found = Tree(
                     self.knowledge.tables(kind),
@@ -282,6 +294,12 @@ class Planner:
                 )
                 _remember(self._trees, key, found, _TREES)
         return found
+
+
+def _recalled(memory: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...]) -> Any:
+    if key in memory:
+        memory.move_to_end(key)
+    return memory.get(key)
 
 
 def _remember(

@@ -132,11 +132,6 @@ class Tree:
             if left > 1:
                 nodes, place = _children(tables, nodes, place, self)
 
-    @property
-    def size(self) -> int:
-        """Nodes."""
-        return sum(len(level.end) for level in self._levels)
-
     def solve(self, price: float, bounds: Bounds) -> Worth:
         """The best plan.
 

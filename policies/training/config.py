@@ -46,9 +46,10 @@ class TrainConfig:
     """Know experts by their profiles and score all by the same weights, so that experts can be added later;
     or learn this pool, with an output for each, as in the paper: what follows whom, chains and copies."""
     warm_start: Literal["none", "routes", "cascades"] = "routes"
-    """What PPO begins with: `routes`, what a tree of routes over the training questions shows (`training/`,
-    for agents of one pool); `cascades`, the best agreement cascades (`cascades.py`), for experts whose
-    answers can be compared and do not depend on earlier ones; or random weights."""
+    """What PPO begins with: `routes`, what a tree of routes over the training questions shows
+    (`training/routes/`, for agents of one pool); `cascades`, the best agreement cascades
+    (`policies/baselines/cascades.py`), for experts whose answers can be compared and do not depend on earlier
+    ones; or random weights."""
     route_calls: int = 12
     """New answers of chat models that a question may take beyond every expert's first one, on average, while
     routes are tried before PPO. More find better chains of experts and cost more. Plain functions and

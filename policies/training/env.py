@@ -23,7 +23,7 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.training.mdp import Lockstep, Route
 from der_graph.policies.training.reward import RewardConfig, step_reward
-from der_graph.state import DERContext, Situation
+from der_graph.state import DERContext, Situation, good_answers
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[Any]
@@ -97,6 +97,8 @@ class RoutingVecEnv(VecEnv):
                 known = mask[:-1] & self.tried(route.choices)
                 if known.any() or mask[-1]:
                     mask[:-1] = known
+                elif mask.any():
+                    self._least(mask)
         return masks
 
     def step_async(self, actions: npt.NDArray[np.int64]) -> None:
@@ -151,9 +153,18 @@ class RoutingVecEnv(VecEnv):
             self._returns[position] = 0.0
         return rewards, step.ended, infos
 
+    def _least(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Where the rules demand a call that was never tried: one that costs no new answer, or least."""
+        left = np.flatnonzero(mask)
+        free = [i for i in left if not self.lockstep.source.reads_answers(int(i))]
+        mask[:] = False
+        mask[free or [min(left, key=lambda i: self.lockstep.rules.costs[i])]] = True
+
     def _at_the_limit(self, route: Route) -> bool:
         # Not merely ended: a budget may end a route before the longest is reached.
-        return len(route.answers) >= self.lockstep.rules.steps(route.context.max_steps)
+        return len(good_answers(route.answers)) >= self.lockstep.rules.steps(
+            route.context.max_steps
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on from here, as plain data; answers are asked for again."""

@@ -35,7 +35,7 @@ from der_graph.policies.observation.profiles import (
 from der_graph.policies.quality import QualityMetric, get_metric
 
 PROBES = 30
-"""Questions that a new expert is asked; see `item_response` for how well its skill is then known."""
+"""Questions that a new expert is asked; `policies/observation/profiles.py` says how well it is then known."""
 CANDIDATES = 2000
 """Questions that the probes are chosen among, at most: each is encoded."""
 

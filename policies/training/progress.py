@@ -169,7 +169,7 @@ class TrainingProgress(BaseCallback):
             better = self.best is None or figures["dev/utility"] > self.best["dev/utility"]
         if better and self._to_beat is not None:
             self._to_beat = measured.utility
-        if better or (self._config.keep == "last" and self._to_beat is None):
+        if better or self._config.keep == "last":
             self._unimproved = 0 if better else self._unimproved
             self.best = {**figures, "step": self._learner.model.num_timesteps}
             agent.metadata["results"] = {"dev": self.best}

@@ -33,7 +33,8 @@ class Worth(NamedTuple):
     Attributes:
         prices: (prices,) prices of cost.
         choices: (questions, inner routes, experts + 1, prices): predicted utility from here on, END last;
-            -inf where the tree does not have the choice. Fitted without the question.
+            -inf where the tree does not have the choice, or the rules do not allow it. Fitted without the
+            question.
         utility: (questions, prices): what the best predicted choices brought.
     """
 
@@ -80,6 +81,8 @@ def backward_induction(
                 mean = flat[rest].mean(axis=0)
                 predicted[held] = mean + design[held] @ _solve(design[rest], flat[rest] - mean)
         shaped = predicted.reshape(brings.shape)
+        if route:
+            shaped[~tree.may_end[:, route], -1] = -np.inf
         at = [*asked.tolist(), tree.experts] if route else asked.tolist()
         choices[:, row[route], at] = shaped
         value[:, route] = np.take_along_axis(brings, shaped.argmax(axis=1)[:, None], axis=1)[:, 0]

@@ -111,7 +111,7 @@ class TreeLearner:
             for some in torch.split(among, 200):
                 prices = torch.full((len(some),), price)
                 requests = Requests.plain(prices, self.seen.steps, self.seen.share)
-                masks = self.seen.masks(requests)
+                masks = self.seen.masks(some, requests)
                 observed = self.seen.observe(some, requests, masks)
                 scores = self.network.actor(observed).masked_fill(~masks, -torch.inf)
                 best = torch.nn.functional.one_hot(scores.argmax(dim=2), scores.shape[2]).float()
@@ -150,7 +150,7 @@ class TreeLearner:
         """Begin as if the observations were centred and of unit deviation: large pools saturate tanh."""
         some = torch.randperm(self.questions, generator=self._random)[: self.settings.batch]
         requests = self._draw(len(some))
-        observed = self.seen.observe(some, requests, self.seen.masks(requests)).flatten(0, 1)
+        observed = self.seen.observe(some, requests, self.seen.masks(some, requests)).flatten(0, 1)
         mean, deviation = observed.mean(dim=0), observed.std(dim=0).clamp(min=0.2)
         with torch.no_grad():
             for layers in (self.network.actor, self.network.critic):
@@ -172,7 +172,7 @@ class TreeLearner:
         at = torch.randint(len(worth.prices), (len(some),), generator=self._random)
         price = torch.from_numpy(worth.prices)[at]
         requests = Requests.plain(price, self.seen.steps, self.seen.share)
-        masks = self.seen.masks(requests)
+        masks = self.seen.masks(some, requests)
         # Half of the routes, of both halves in turn: they say nearly the same.
         routes = torch.randperm(len(self.seen.depth), generator=self._random)
         routes = routes[: max(1, (len(routes) + 1) // 2)]
@@ -191,7 +191,7 @@ class TreeLearner:
 
     def _follow(self, some: torch.Tensor) -> torch.Tensor:
         requests = self._draw(len(some))
-        masks = self.seen.masks(requests)
+        masks = self.seen.masks(some, requests)
         observed = self._blurred(self.seen.observe(some, requests, masks))
         scores = (self.network.actor(observed) * _SHARP).masked_fill(~masks, -1e9)
         values = self.seen.values(some, requests, masks, torch.softmax(scores, dim=2))
@@ -221,7 +221,9 @@ class TreeLearner:
 
         factor = torch.exp(0.5 * torch.randn(share.shape, generator=random))
         moved = share * factor
-        moved = moved / moved.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        # The tree's experts may be some of the pool: together they cost what they did.
+        whole = share.sum(dim=1, keepdim=True) / moved.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        moved = moved * whole
         share = torch.where(chosen(settings.repriced_share)[:, None], moved, share)
         stays = torch.rand(share.shape, generator=random) < 0.6
         stays |= ~stays.any(dim=1, keepdim=True)

@@ -88,6 +88,8 @@ class TreeObservations:
         self.inner = torch.from_numpy(inner)
         self.depth = torch.from_numpy(tree.depth[inner])
         self.children = torch.from_numpy(tree.children[inner])
+        self.answered = torch.from_numpy(tree.answered[:, inner])
+        self.may_end = torch.from_numpy(tree.may_end[:, inner])
         self.quality = torch.from_numpy(tree.quality)
         self.paid = torch.from_numpy(
             tree.cost / total
@@ -102,27 +104,32 @@ class TreeObservations:
             for i, name in enumerate(features.expert)
         }
 
-    def masks(self, requests: Requests) -> torch.Tensor:
-        """Which choices are allowed: bool, (n, inner routes, experts + 1)."""
+    def masks(self, questions: torch.Tensor, requests: Requests) -> torch.Tensor:
+        """Which choices the rules allow: bool, (n, inner routes, experts + 1).
+
+        Args:
+            questions: (n,).
+            requests: Theirs.
+        """
         spent = requests.share @ self.asked.T  # (n, inner)
         fits = spent[:, :, None] + requests.share[:, None] <= requests.budget[:, None, None] + 1e-6
-        early = self.depth[None] < requests.steps[:, None]
+        early = self.answered[questions] < requests.steps[:, None]
         allowed = fits & early[:, :, None] & requests.present[:, None] & (self.asked == 0)[None]
-        end = (self.depth > 0).expand(len(requests.price), -1)[:, :, None]
-        return torch.cat([allowed, end], dim=2)
+        end = (self.depth > 0) & (self.may_end[questions] | ~allowed.any(dim=2))
+        return torch.cat([allowed, end[:, :, None]], dim=2)
 
     def observe(
         self, questions: torch.Tensor, requests: Requests, masks: torch.Tensor
     ) -> torch.Tensor:
         """(n, inner routes, size): what the network sees of some questions with their requests."""
         seen = self.base[questions].clone()
-        state, steps, depth = self._state, requests.steps[:, None], self.depth[None]
+        state, steps, done = self._state, requests.steps[:, None], self.answered[questions]
         spent = requests.share @ self.asked.T
         left = torch.clamp(requests.budget[:, None] - spent, 0.0, 1.0)
         values = {
-            "step": depth / steps,
-            "steps_left": (steps - depth == 1).float(),
-            "calls_left": torch.clamp((steps - depth) / 5.0, 0.0, 1.0),
+            "step": done / steps,
+            "steps_left": (steps - done == 1).float(),
+            "calls_left": torch.clamp((steps - done) / 5.0, 0.0, 1.0),
             "log_price": torch.log10(requests.price.clamp(min=1e-4))[:, None].expand_as(spent),
             "spent": spent,
             "budget_left": left,

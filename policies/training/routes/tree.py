@@ -9,13 +9,14 @@ every question. A small pool has all its routes in the tree; of a large one the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.nodes.values import is_refusal
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.state import Answer
 
@@ -108,6 +109,25 @@ class RouteTree:
         table = np.zeros((n, len(self.routes)), dtype=np.float32)
         for i in range(1, len(self.routes)):
             table[:, i] = [o.answer["cost"] for o in self.outcomes[i]]
+        return table
+
+    @cached_property
+    def answered(self) -> npt.NDArray[np.int64]:
+        """(questions, routes): answers along each route; failed calls are none."""
+        return self._along(lambda answer: answer["error"] is None)
+
+    @cached_property
+    def may_end(self) -> npt.NDArray[np.bool_]:
+        """(questions, routes): is there an answer that is no refusal? Else END waits; see `RouteRules`."""
+        told = self._along(lambda a: a["error"] is None and not is_refusal(a["text"]))
+        return np.asarray(told > 0)
+
+    def _along(self, counts: Callable[[Answer], bool]) -> npt.NDArray[np.int64]:
+        """(questions, routes): how many answers along each route count."""
+        table = np.zeros((len(self.outcomes[1]), len(self.routes)), dtype=np.int64)
+        for i, route in enumerate(self.routes[1:], start=1):
+            here = [counts(outcome.answer) for outcome in self.outcomes[i]]
+            table[:, i] = table[:, self.position[route[:-1]]] + here
         return table
 
     def answers(self, route: int, question: int) -> list[Answer]:
