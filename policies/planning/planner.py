@@ -13,7 +13,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,8 @@ _SHALLOW = 3  # calls ahead in a larger pool
 _TIE = 1e-9  # worths that differ less are equal: END, then the cheapest
 _TREES = 2_000  # remembered
 _WORTHS = 100_000
+
+Kept = TypeVar("Kept")
 
 
 class Planner:
@@ -296,7 +298,7 @@ class Planner:
         return found
 
 
-def _recalled(memory: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...]) -> Any:
+def _recalled(memory: OrderedDict[tuple[Any, ...], Kept], key: tuple[Any, ...]) -> Kept | None:
     if key in memory:
         memory.move_to_end(key)
     return memory.get(key)

@@ -40,7 +40,8 @@ def at(*answers: Answer, mask: list[bool] | None = None, **settings: Any) -> Sit
     return Situation("Why?", list(answers), mask or free, **settings)
 
 
-def decide(planner: Planner, *answers: Answer, **settings: Any) -> Choice:
+def decide(planner: Planner, *answers: Answer, **settings: Any) -> Any:
+    """The `Choice`, which has an explanation."""
     choice = planner.decide([at(*answers, **settings)])[0]
     assert choice.explanation
     return choice
