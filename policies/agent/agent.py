@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.errors import AgentError, AgentPoolMismatchError
+from der_graph.errors import AgentPoolMismatchError
 from der_graph.nodes.hub import Choice
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.agent.folder import (
@@ -37,9 +37,10 @@ from der_graph.policies.agent.folder import (
     read_features,
     read_weights,
     reading,
+    same_encoder,
     write_agent,
 )
-from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder, make_encoder
+from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder
 from der_graph.policies.observation.call_costs import CostScale
 from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.state import Situation
@@ -284,7 +285,7 @@ class DERAgent:
                 ObservationConfig(**settings),
                 [expert["name"] for expert in config["experts"]],
                 [expert["cost"] for expert in config["experts"]],
-                _same_encoder(encoder, encoder_name, path),
+                same_encoder(encoder, encoder_name, path),
                 {name: tensor.numpy() for name, tensor in part_of(tensors, _ARRAYS).items()},
                 features,
                 _identity(config, len(features.expert)),
@@ -339,18 +340,6 @@ def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
-
-
-def _same_encoder(given: TextEncoder | None, name: str, folder: Path) -> TextEncoder:
-    """The encoder that an agent was trained with."""
-    if given is None:
-        return make_encoder(name)
-    if given.name != name:
-        raise AgentError(
-            f"{folder}: the agent was trained with the encoder '{name}', not with '{given.name}'; its "
-            "numbers mean nothing with another one. Leave `encoder` out, or train an agent with yours"
-        )
-    return given
 
 
 def _identity(config: dict[str, Any], features: int) -> npt.NDArray[np.float32]:

@@ -19,14 +19,16 @@ import numpy.typing as npt
 from der_graph.errors import AgentPoolMismatchError
 from der_graph.nodes.hub import Choice
 from der_graph.policies.agent.folder import (
+    check_experts,
     find_agent_folder,
     kept_metadata,
     read_config,
     read_weights,
     reading,
+    same_encoder,
     write_agent,
 )
-from der_graph.policies.observation import SentenceEncoder, TextEncoder
+from der_graph.policies.observation import TextEncoder
 from der_graph.state import Situation, good_answers
 
 KIND = "bandit"
@@ -158,15 +160,16 @@ class BanditAgent:
             encoder: Replaces the encoder named in the config; it must be the same model.
 
         Raises:
-            AgentError: If it is not the folder of such an agent.
+            AgentError: If it is not the folder of such an agent, or the encoder is another.
         """
         path = find_agent_folder(folder)
         config = read_config(path, KIND)
+        check_experts(path, config)
         tensors = read_weights(path)
         with reading(path):
             return cls(
                 [(expert["name"], expert["cost"]) for expert in config["experts"]],
-                encoder or SentenceEncoder(config["encoder"]),
+                same_encoder(encoder, config["encoder"], path),
                 {name: tensors[name].numpy() for name in ARRAYS},
                 cost_scale=float(config["cost_scale"]),
                 cost_weight=float(config["cost_weight"]),

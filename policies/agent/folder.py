@@ -26,6 +26,7 @@ from der_graph.data.reading import check_regular, parse_json, read_text
 from der_graph.errors import AgentError, DERError, PoolError
 from der_graph.nodes.expert import check_name
 from der_graph.plugins import plugins
+from der_graph.policies.observation import TextEncoder, make_encoder
 from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
 
 if TYPE_CHECKING:
@@ -161,6 +162,27 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if tensor.is_floating_point() and not bool(known.all()):
             raise AgentError(_damaged(path, f"{WEIGHTS_FILE}: '{name}' holds NaN or infinity"))
     return tensors
+
+
+def same_encoder(given: TextEncoder | None, name: str, folder: Path) -> TextEncoder:
+    """The encoder that an agent was trained with, which no other can replace.
+
+    Args:
+        given: A caller's; None makes it by its name.
+        name: In the agent's config.
+        folder: For messages.
+
+    Raises:
+        AgentError: If the given one is another.
+    """
+    if given is None:
+        return make_encoder(name)
+    if given.name != name:
+        raise AgentError(
+            f"{folder}: the agent was trained with the encoder '{name}', not with '{given.name}'; its "
+            "numbers mean nothing with another one. Leave `encoder` out, or train an agent with yours"
+        )
+    return given
 
 
 def check_experts(path: Path, config: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from der_graph.errors import AgentPoolMismatchError
 from der_graph.nodes.hub import Choice
 from der_graph.policies.agent.folder import (
     check_experts,
@@ -154,8 +155,6 @@ class TextAgent:
         Raises:
             AgentPoolMismatchError: If it is not.
         """
-        from der_graph.errors import AgentPoolMismatchError
-
         if list(names) != self.names:
             raise AgentPoolMismatchError(
                 f"this agent was trained for the experts {', '.join(self.names)}, in this order, and its "

@@ -193,12 +193,17 @@ class Learner:
             if expert == choice.index or self._explored + cost > self.explore * self._spent:
                 return choice
             self._explored += cost
-        why = f"exploring: little is known of {self.names[expert]} on such questions"
-        return replace(
-            choice,
-            index=expert,
-            explanation={**(choice.explanation or {}), "explored": True, "why": why},
-        )
+        known, name = self.planner.knowledge, self.names[expert]
+        told = {
+            **(choice.explanation or {}),
+            "explored": True,
+            "why": f"exploring: little is known of {name} on such questions",
+            "source": known.source[kind][expert],
+            "skill": round(float(mean_skill(known.logit[kind][[expert]], known.spread)[0]), 3),
+        }
+        told.pop("expected_gain", None)  # that of the choice that was not taken
+        sure = [float(i == expert) for i in range(len(choice.probabilities))]
+        return replace(choice, index=expert, probabilities=sure, value=None, explanation=told)
 
     def _compare(self, acting: Choice, planned: Choice) -> Choice:
         names = [*self.names, "END"]

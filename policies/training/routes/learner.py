@@ -82,22 +82,19 @@ class TreeLearner:
         self._random = torch.Generator().manual_seed(settings.seed)
         self.questions = len(observations.base)
 
-    def learn(self, worth: Worth, advance: Callable[[float], None] = lambda share: None) -> None:
+    def learn(self, worth: Worth) -> None:
         """Imitate the teacher, then follow the gradient.
 
         Args:
             worth: What the teacher thinks that choices are worth.
-            advance: Receives the share that is done.
         """
         settings = self.settings
         self._centre()
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             self._update(settings.imitation, 2e-3, 1e-4, lambda some: self._imitate(some, worth))
-            advance((attempt + 1) / (2 * _ATTEMPTS))
             if self._behind(worth) <= _NEAR:
                 break
         self._update(settings.following, settings.rate, 0.0, self._follow)
-        advance(1.0)
         with torch.no_grad():  # from here on the scores are logits
             last: torch.nn.Linear = self.network.actor[-1]  # type: ignore[assignment]
             last.weight.mul_(_SHARP)

@@ -6,7 +6,7 @@ first answers ──experts that promise something──> tree ──> question 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +94,6 @@ def learn_routes(
     source: AnswerSource,
     rules: RouteRules,
     config: TrainConfig,
-    advance: Callable[[float], None] = lambda share: None,
 ) -> tuple[Worth, TreeLearner]:
     """Teach a network what the routes show: some times from the beginning, and the best one is kept.
 
@@ -104,7 +103,6 @@ def learn_routes(
         source: The training questions.
         rules: What is allowed on a route.
         config: The run's settings.
-        advance: Receives the share that is done.
 
     Returns:
         What the teacher found, and who taught.
@@ -140,7 +138,7 @@ def learn_routes(
         )
         fresh = FixedHead(network.shape._replace(experts=len(chosen)))
         learner = TreeLearner(fresh, seen, settings)
-        learner.learn(part, lambda share, a=attempt: advance((a + share) / config.restarts))  # type: ignore[misc]
+        learner.learn(part)
         if best is None or _mean(learner, prices) > _mean(best, prices):
             best = learner
     assert best is not None

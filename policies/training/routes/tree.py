@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,8 @@ class RouteTree:
     @cached_property
     def may_end(self) -> npt.NDArray[np.bool_]:
         """(questions, routes): is there an answer that is no refusal? Else END waits; see `RouteRules`."""
-        told = self._along(lambda a: a["error"] is None and not is_refusal(a["text"]))
+        refusal = cache(is_refusal)  # many routes bring the same texts
+        told = self._along(lambda a: a["error"] is None and not refusal(a["text"]))
         return np.asarray(told > 0)
 
     def _along(self, counts: Callable[[Answer], bool]) -> npt.NDArray[np.int64]:

@@ -158,7 +158,11 @@ def test_exploring_keeps_to_its_budget() -> None:
     for i in range(300):
         seen = Situation("What?", [], [True, True, True, False])
         (choice,) = learner.decide([seen])
-        explored += bool((choice.explanation or {}).get("explored"))
+        told = choice.explanation or {}
+        if told.get("explored"):
+            explored += 1
+            assert choice.probabilities[choice.index] == 1.0
+            assert "expected_gain" not in told  # it would be the planned choice's
         learner.ended(f"r{i}", "What?", [said(NAMES[choice.index], "7")])
     assert 20 <= explored <= 30
     learner.flush()

@@ -13,7 +13,7 @@ from fakes import an_answer
 from tool_fakes import tool_expert
 from toy import WordEncoder
 
-from der_graph.errors import AgentPoolMismatchError, DataError
+from der_graph.errors import AgentError, AgentPoolMismatchError, DataError
 from der_graph.policies.agent import load_agent
 from der_graph.policies.agent.bandit import BanditAgent
 from der_graph.policies.training.agent_tasks import (
@@ -84,7 +84,12 @@ def test_saved_and_loaded_it_is_the_same(bandit: BanditAgent, tmp_path: Path) ->
     bandit.save_pretrained(tmp_path)
     loaded = BanditAgent.from_pretrained(tmp_path, encoder=WordEncoder())
     assert loaded.decide([wants(COUNT), wants(MOVE)]) == bandit.decide([wants(COUNT), wants(MOVE)])
-    assert json.loads((tmp_path / "config.json").read_text())["kind"] == "bandit"
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["kind"] == "bandit"
+    config["encoder"] = "another"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(AgentError, match="trained with the encoder 'another'"):
+        BanditAgent.from_pretrained(tmp_path, encoder=WordEncoder())
 
 
 def test_other_pools(bandit: BanditAgent) -> None:
