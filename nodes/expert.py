@@ -361,12 +361,11 @@ class Expert:
         config = no_longer_than(self.max_answer_chars, config)
         model = self.called_with(settings)
         attempt = _Attempt(self, time_left, fallback, insist, spoken, settings)
-        work = partial(model.invoke, prompts[0], config, **attempt.told)
-        inline = (
-            self.is_local and self.timeout is None
-        )  # it has a thread of its own, and ends in time
+        # It has a thread of its own, and ends in time.
+        inline = self.is_local and self.timeout is None
         while True:
             with attempt:
+                work = partial(model.invoke, prompts[0], config, **attempt.told)
                 if inline:
                     result = attempt.made(work)
                 else:
@@ -577,6 +576,8 @@ _LONGEST_RETRY_WAIT = 5.0
 class _Attempt:
     """One question to one expert: at most two calls, their limit, and what its health is told of them.
 
+    Entered once for every call, which then has what is left of the time.
+
     Args:
         expert: Who is asked.
         time_left: As in `Expert.ask`.
@@ -597,16 +598,24 @@ class _Attempt:
         self._settings = settings
         self._expert, self._health = expert, expert.health
         self._insist, self._spoken = insist, spoken
-        self._start = time.perf_counter()
+        self._time_left, self._fallback = time_left, fallback
+        self._start = self._began = time.perf_counter()
         self._may_retry = fallback == "none"
         self._told_health = False
-        limit = expert._limit(time_left, fallback)
-        self.told = call_limit(expert.model, limit.seconds if limit.deadline else None)
-        # A model that was told the time left ends in time by itself.
-        self.limit = Limit(None) if self.told and expert.timeout is None else limit
+        self.told: dict[str, Any] = {}
+        self.limit = Limit(None)
 
     def __enter__(self) -> None:
         self._told_health = False
+        self._began = time.perf_counter()
+        left = self._time_left
+        if left is not None:
+            left -= self._began - self._start
+        expert = self._expert
+        limit = expert._limit(left, self._fallback)
+        self.told = call_limit(expert.model, limit.seconds if limit.deadline else None)
+        # A model that was told the time left ends in time by itself.
+        self.limit = Limit(None) if self.told and expert.timeout is None else limit
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None:  # not the expert's: the caller has left, or the graph is interrupted
@@ -660,8 +669,9 @@ class _Attempt:
         """The answer, and the seconds after which the call should be made once more; None for not at all."""
         if isinstance(result, GraphBubbleUp):
             raise result
-        seconds = time.perf_counter() - self._start
-        result = unless_late(result, seconds, self.told)
+        now = time.perf_counter()
+        seconds = now - self._start
+        result = unless_late(result, now - self._began, self.told)
         try:
             answer = self._expert.answer_from(
                 result, seconds, spoken=self._spoken(), settings=self._settings

@@ -1,0 +1,69 @@
+"""One expert that is asked: its time, its second try, and what is remembered of a call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
+
+from der_graph.nodes.expert import Expert
+from der_graph.state import Answer
+
+PROMPT: Any = [HumanMessage("2 + 3?")]
+
+
+def asked(expert: Expert, asynchronous: bool, **terms: Any) -> Answer:
+    """The answer, whichever way the expert is asked."""
+    if asynchronous:
+        return asyncio.run(expert.aask(PROMPT, **terms))
+    return expert.ask([PROMPT], **terms)[0]
+
+
+# The second try -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_second_try_has_what_is_left_of_the_deadline(asynchronous: bool) -> None:
+    calls: list[float] = []
+
+    def flaky(messages: Any) -> AIMessage:
+        calls.append(time.perf_counter())
+        if len(calls) == 1:
+            raise ConnectionError("reset")
+        time.sleep(3.0)
+        return AIMessage("5")
+
+    start = time.perf_counter()
+    answer = asked(Expert("a", RunnableLambda(flaky), cost=1.0), asynchronous, time_left=1.2)
+    assert len(calls) == 2
+    assert answer.get("failure") == "deadline"
+    assert time.perf_counter() - start < 1.5
+
+
+class Local(FakeListChatModel):
+    """Says that it ends in time by itself, and fails at first."""
+
+    keeps_max_time: bool = True
+    generation: dict[str, Any] = {}
+    told: list[float] = []
+
+    def _call(self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any) -> str:
+        self.told.append(more["max_time"])
+        if len(self.told) == 1:
+            raise ConnectionError("reset")
+        return "5"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_local_model_is_told_the_rest_at_its_second_try(asynchronous: bool) -> None:
+    model = Local(responses=["5"], told=[])
+    answer = asked(Expert("a", model, cost=1.0), asynchronous, time_left=10.0)
+    assert answer["text"] == "5"
+    first, second = model.told
+    assert first == pytest.approx(10.0, abs=0.3)
+    assert second < 9.6
