@@ -294,14 +294,16 @@ class Expert:
     def called_with(self, settings: Mapping[str, Any] | None) -> ChatRunnable:
         """Its model as a request wants it called, read with care; see `nodes/providers/chat.py`."""
         key = json.dumps(settings or {}, sort_keys=True, default=repr)
-        if key not in self._called:
+        known = self._called.get(key)
+        if known is None:
             if len(self._called) > 16:  # tools that are made anew for every call
                 self._called.clear()
             model = equipped(self.model, settings or {})
             with contextlib.suppress(NotImplementedError):  # a function or a graph
                 model = rebound(model, self._carefully)
-            self._called[key] = model
-        return self._called[key]
+            # The settings stay alive: the key may name objects of theirs by their address.
+            known = self._called[key] = (settings, model)
+        return known[1]
 
     def _carefully(self, chat: BaseChatModel) -> BaseChatModel:
         if getattr(chat, "reads_itself", False) or isinstance(chat, ProviderChat):
@@ -309,7 +311,7 @@ class Expert:
         return ProviderChat(chat=chat, marks=self.thought_marks)
 
     @cached_property
-    def _called(self) -> dict[str, ChatRunnable]:
+    def _called(self) -> dict[str, tuple[Mapping[str, Any] | None, ChatRunnable]]:
         return {}
 
     @cached_property

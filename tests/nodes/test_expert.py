@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -67,3 +69,36 @@ def test_a_local_model_is_told_the_rest_at_its_second_try(asynchronous: bool) ->
     first, second = model.told
     assert first == pytest.approx(10.0, abs=0.3)
     assert second < 9.6
+
+
+# Settings -----------------------------------------------------------------------------------------
+
+
+class Tool:
+    """Known to settings by its address alone."""
+
+
+class Cleared(dict[str, Any]):
+    """As if another thread threw away what was put in at once."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.clear()
+
+
+def test_another_thread_may_forget_how_a_model_was_called() -> None:
+    expert = Expert("a", FakeListChatModel(responses=["5"]), cost=1.0)
+    expert.__dict__["_called"] = Cleared()
+    assert expert.called_with({"temperature": 0.5}).invoke(PROMPT).text == "5"
+
+
+def test_tools_live_as_long_as_what_is_known_of_them() -> None:
+    """Else another tool at the same address would be taken for them."""
+    expert = Expert("a", FakeListChatModel(responses=["5"]), cost=1.0)
+    tool = Tool()
+    alive = weakref.ref(tool)
+    first = expert.called_with({"tools": [tool]})
+    del tool
+    gc.collect()
+    assert (found := alive()) is not None
+    assert expert.called_with({"tools": [found]}) is first
