@@ -733,7 +733,8 @@ class NodeCache:
     """LangGraph's node cache, for experts: what is kept is the answer, and not what the node wrote.
 
     A node that LangGraph itself skips writes what it wrote then: an old route with an old decision. Here
-    the route goes on, with today's decision and the price that the answer had. Failed answers are not kept.
+    the route goes on, with today's decision and the price that the answer had. Failed answers are not kept,
+    nor are those that a deadline may have cut short.
 
     Attributes:
         cache: The graph's cache.
@@ -761,15 +762,25 @@ class NodeCache:
         """As `get`."""
         return _again((await self.cache.aget([key])).get(key))
 
-    def put(self, key: FullKey, answer: Answer) -> None:
-        """Keep an answer."""
-        if answer["error"] is None:
+    def put(self, key: FullKey, answer: Answer, time_left: float | None = None) -> None:
+        """Keep an answer, if it is worth it; see `worth_keeping`."""
+        if worth_keeping(answer, time_left):
             self.cache.set({key: (dict(answer), self.policy.ttl)})
 
-    async def aput(self, key: FullKey, answer: Answer) -> None:
+    async def aput(self, key: FullKey, answer: Answer, time_left: float | None = None) -> None:
         """As `put`."""
-        if answer["error"] is None:
+        if worth_keeping(answer, time_left):
             await self.cache.aset({key: (dict(answer), self.policy.ttl)})
+
+
+def worth_keeping(answer: Answer, time_left: float | None) -> bool:
+    """Is an answer worth keeping in a cache? Not if it failed, or may have been cut short by a deadline.
+
+    Args:
+        answer: The answer.
+        time_left: Seconds that there were until the request's deadline, or None.
+    """
+    return answer["error"] is None and (time_left is None or answer["seconds"] < 0.9 * time_left)
 
 
 def _again(found: Any) -> Answer | None:
@@ -860,7 +871,7 @@ def expert_node(
             if answer is None:
                 (answer,) = expert.ask([prompt], listener.config, **terms(task, listener))
                 if kept is not None and key is not None:
-                    kept.put(key, answer)
+                    kept.put(key, answer, task.get("time_left"))
         finally:
             listener.close()
         return after(task, answer, listener, config)
@@ -879,7 +890,7 @@ def expert_node(
             if answer is None:
                 answer = await expert.aask(prompt, listener.config, **terms(task, listener))
                 if kept is not None and key is not None:
-                    await kept.aput(key, answer)
+                    await kept.aput(key, answer, task.get("time_left"))
         finally:
             listener.close()
         return after(task, answer, listener, config)

@@ -9,11 +9,16 @@ import weakref
 from typing import Any
 
 import pytest
+from fakes import ScriptedAgent, a_human, an_answer
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
+from langgraph.cache.memory import InMemoryCache
+from langgraph.types import CachePolicy
+from pydantic import Field
 
-from der_graph.nodes.expert import Expert
+from der_graph import create_der_graph
+from der_graph.nodes.expert import Expert, worth_keeping
 from der_graph.state import Answer
 
 PROMPT: Any = [HumanMessage("2 + 3?")]
@@ -51,8 +56,8 @@ class Local(FakeListChatModel):
     """Says that it ends in time by itself, and fails at first."""
 
     keeps_max_time: bool = True
-    generation: dict[str, Any] = {}
-    told: list[float] = []
+    generation: dict[str, Any] = Field(default_factory=dict)
+    told: list[float] = Field(default_factory=list)
 
     def _call(self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any) -> str:
         self.told.append(more["max_time"])
@@ -102,3 +107,44 @@ def test_tools_live_as_long_as_what_is_known_of_them() -> None:
     gc.collect()
     assert (found := alive()) is not None
     assert expert.called_with({"tools": [found]}) is first
+
+
+# What is kept -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "time_left", "kept"),
+    [(None, None, True), (None, 10.0, True), (None, 1.0, False), ("no", None, False)],
+)
+def test_what_is_worth_keeping(error: str | None, time_left: float | None, kept: bool) -> None:
+    answer: Answer = {**an_answer(error=error), "seconds": 0.95}
+    assert worth_keeping(answer, time_left) is kept
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_node_cache_does_not_keep_what_a_deadline_cut_short(asynchronous: bool) -> None:
+    calls: list[float] = []
+
+    class Cut(FakeListChatModel):
+        keeps_max_time: bool = True
+        generation: dict[str, Any] = Field(default_factory=dict)
+
+        def _call(
+            self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any
+        ) -> str:
+            calls.append(more["max_time"])
+            time.sleep(min(more["max_time"], 0.5))
+            return "half of it" if more["max_time"] < 0.5 else "all of it"
+
+    expert = Expert("a", Cut(responses=[""]), cost=1.0)
+    builder = create_der_graph([expert], agent=ScriptedAgent("a"))
+    builder.nodes["a"].cache_policy = CachePolicy(key_func=lambda task: task["question"])
+    graph = builder.compile(cache=InMemoryCache())
+    for deadline, text in ((0.4, "half of it"), (30.0, "all of it"), (30.0, "all of it")):
+        context: Any = {"deadline": deadline}
+        if asynchronous:
+            state = asyncio.run(graph.ainvoke(a_human("2 + 3?"), context=context))
+        else:
+            state = graph.invoke(a_human("2 + 3?"), context=context)
+        assert state["answer"] == text
+    assert len(calls) == 2
