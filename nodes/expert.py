@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import re
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -578,7 +579,8 @@ _LONGEST_RETRY_WAIT = 5.0
 class _Attempt:
     """One question to one expert: at most two calls, their limit, and what its health is told of them.
 
-    Entered once for every call, which then has what is left of the time.
+    Entered once for every call, which then has what is left of the time. Calls are numbered, and health is
+    told once of each: a call that was given up may still fail later.
 
     Args:
         expert: Who is asked.
@@ -603,12 +605,14 @@ class _Attempt:
         self._time_left, self._fallback = time_left, fallback
         self._start = self._began = time.perf_counter()
         self._may_retry = fallback == "none"
-        self._told_health = False
+        self._lock = threading.Lock()
+        # Numbers: of this call, and of the last that health was told of.
+        self._call = self._told_call = 0
         self.told: dict[str, Any] = {}
         self.limit = Limit(None)
 
     def __enter__(self) -> None:
-        self._told_health = False
+        self._call += 1
         self._began = time.perf_counter()
         left = self._time_left
         if left is not None:
@@ -620,22 +624,25 @@ class _Attempt:
         self.limit = Limit(None) if self.told and expert.timeout is None else limit
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None:  # not the expert's: the caller has left, or the graph is interrupted
+        # Not the expert's: the caller has left, or the graph is interrupted.
+        if error is not None and self._first_told(self._call):
             self._health.breaker.leave()
 
     def made(self, work: Callable[[], Any]) -> Any:
         """Make the call where the breaker lets it through; gives what the model gave or raised."""
+        number = self._call
         if not self._health.breaker.enter(insist=self._insist):
-            return self._shut()
+            return self._shut(number)
         try:
             return work()
         except Exception as error:
-            return self._raised(error)
+            return self._raised(error, number)
 
     async def amade(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """As `made`."""
+        number = self._call
         if not self._health.breaker.enter(insist=self._insist):
-            return self._shut()
+            return self._shut(number)
         try:
             try:
                 return await work()
@@ -644,22 +651,27 @@ class _Attempt:
                     raise
                 return await work()
         except Exception as error:
-            return self._raised(error)
+            return self._raised(error, number)
 
-    def _raised(self, error: Exception) -> Any:
+    def _first_told(self, number: int) -> bool:
+        """Is this the first that health is told of a call?"""
+        with self._lock:
+            first, self._told_call = number > self._told_call, max(number, self._told_call)
+            return first
+
+    def _raised(self, error: Exception, number: int) -> Any:
         if isinstance(error, TooLongError):  # not a failure: what it said until then is the answer
             return AIMessage(error.text)
-        if not isinstance(error, GraphBubbleUp):
-            # At once, and not when the caller's turn comes: others may be about to make the same call.
-            self._told_health = True
+        # At once, and not when the caller's turn comes: others may be about to make the same call.
+        if not isinstance(error, GraphBubbleUp) and self._first_told(number):
             failure = failure_of(error)
             self._health.failed(
                 failure.kind, limit=self.limit.seconds, retry_after=failure.retry_after
             )
         return error
 
-    def _shut(self) -> ExpertError:
-        self._told_health = True
+    def _shut(self, number: int) -> ExpertError:
+        self._first_told(number)
         seen = self._health.breaker.view()
         error: Any = ExpertError(
             f"not asked: it failed {seen.failures} times in a row ({seen.kind})"
@@ -680,11 +692,12 @@ class _Attempt:
             )
         except Exception as error:  # a message with odd metadata
             answer = self._expert.answer_from(error, seconds)
+        first = self._first_told(self._call)
         if "failure" not in answer:
             self._health.answered(seconds)
             return answer, None
         kind: Any = answer["failure"]
-        if not self._told_health:
+        if first:
             self._health.failed(kind, limit=self.limit.seconds)
         wait = self._pause(kind, result, seconds)
         self._may_retry = False

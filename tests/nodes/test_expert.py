@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import weakref
 from typing import Any
@@ -74,6 +75,27 @@ def test_a_local_model_is_told_the_rest_at_its_second_try(asynchronous: bool) ->
     first, second = model.told
     assert first == pytest.approx(10.0, abs=0.3)
     assert second < 9.6
+
+
+# What its health is told --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_that_was_given_up_is_counted_once(asynchronous: bool) -> None:
+    ended = threading.Event()
+
+    def late(messages: Any) -> AIMessage:
+        time.sleep(0.6)
+        ended.set()
+        raise ConnectionError("reset")
+
+    expert = Expert("a", RunnableLambda(late), cost=1.0, timeout=0.3)
+    assert asked(expert, asynchronous).get("failure") == "timeout"
+    assert expert.health.breaker.view().failures == 1
+    assert ended.wait(5.0)
+    while expert.health.bulkhead.hung:
+        time.sleep(0.01)
+    assert expert.health.breaker.view().failures == 1
 
 
 # Settings -----------------------------------------------------------------------------------------
