@@ -219,6 +219,7 @@ def create_der_graph(
         audiences=audiences,
         unavailable=lambda: [m.name for m in members if not m.health.breaker.allows()],
         unable=partial(unable_experts, members, template),
+        counts_tokens=any(expert.counts_tokens for expert in members),
         on_error=on_error,
         parallel=parallel,
     )

@@ -198,6 +198,11 @@ class Expert:
         return bool(getattr(bare(self.model), "keeps_max_time", False))
 
     @cached_property
+    def counts_tokens(self) -> bool:
+        """Does its model count tokens itself, by a tokenizer that takes its time?"""
+        return hasattr(bare(self.model), "count_tokens")
+
+    @cached_property
     def _runs_on_loop(self) -> bool:
         return runs_on_loop(self.model)
 
@@ -238,7 +243,7 @@ class Expert:
             question,
             answers,
             self.ktp or ktp,
-            count_tokens=getattr(self.model, "count_tokens", None),
+            count_tokens=getattr(bare(self.model), "count_tokens", None),
             tail=tail,
         )
         if inputs_known(self.model):
@@ -892,7 +897,7 @@ def expert_node(
     async def aask(task: Task, config: RunnableConfig) -> dict[str, Any]:
         listener = Listener(task, expert, config)
         try:
-            if hasattr(expert.model, "count_tokens"):  # by a tokenizer: not on the event loop
+            if expert.counts_tokens:  # not on the event loop
                 prompt = await asyncio.wrap_future(
                     expert.health.bulkhead.run(partial(before, task))
                 )

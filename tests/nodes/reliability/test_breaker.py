@@ -182,9 +182,12 @@ def test_headers_of_another_form_say_nothing(headers: Any) -> None:
 
 def test_an_error_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[BaseException] = []
-    monkeypatch.setattr(
-        failures.providers, "failure_of", lambda error: read.append(error) or Meaning("request")
-    )
+
+    def meaning(error: BaseException) -> Meaning:
+        read.append(error)
+        return Meaning("request")
+
+    monkeypatch.setattr(failures.providers, "failure_of", meaning)
     assert failure_of(ValueError("odd")).kind == "request"
     assert len(read) == 1
 
