@@ -74,7 +74,6 @@ class DERGraphBuilder(StoppableBuilder):
             self.nodes.update(given)
 
 
-DEFAULT_MAX_STEPS = 4
 DEFAULT_STICKINESS = 0.05
 
 

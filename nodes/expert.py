@@ -842,9 +842,6 @@ def expert_node(
             settings=task.get("settings"),
         )
 
-    def how(task: Task) -> dict[str, Any]:
-        return {"time_left": task.get("time_left"), "settings": task.get("settings")}
-
     def after(
         task: Task, answer: Answer, listener: Listener, config: RunnableConfig
     ) -> dict[str, Any]:

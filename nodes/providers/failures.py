@@ -27,9 +27,6 @@ FailureKind = Literal[
     "auth", "content_filter", "context_length", "error", "rate_limit", "request", "timeout", "unavailable",
 ]  # fmt: skip
 
-REFUSED = frozenset({"auth", "content_filter", "context_length", "rate_limit", "request"})
-"""Kinds of calls that the provider did not begin to answer, and does not charge."""
-
 
 class Failure(NamedTuple):
     """What a failed call means.
