@@ -74,7 +74,6 @@ class DERGraphBuilder(StoppableBuilder):
             self.nodes.update(given)
 
 
-DEFAULT_MAX_STEPS = 4
 DEFAULT_STICKINESS = 0.05
 
 
@@ -219,6 +218,7 @@ def create_der_graph(
         audiences=audiences,
         unavailable=lambda: [m.name for m in members if not m.health.breaker.allows()],
         unable=partial(unable_experts, members, template),
+        counts_tokens=any(expert.counts_tokens for expert in members),
         on_error=on_error,
         parallel=parallel,
     )

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import re
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -197,6 +198,11 @@ class Expert:
         return bool(getattr(bare(self.model), "keeps_max_time", False))
 
     @cached_property
+    def counts_tokens(self) -> bool:
+        """Does its model count tokens itself, by a tokenizer that takes its time?"""
+        return hasattr(bare(self.model), "count_tokens")
+
+    @cached_property
     def _runs_on_loop(self) -> bool:
         return runs_on_loop(self.model)
 
@@ -237,7 +243,7 @@ class Expert:
             question,
             answers,
             self.ktp or ktp,
-            count_tokens=getattr(self.model, "count_tokens", None),
+            count_tokens=getattr(bare(self.model), "count_tokens", None),
             tail=tail,
         )
         if inputs_known(self.model):
@@ -294,14 +300,16 @@ class Expert:
     def called_with(self, settings: Mapping[str, Any] | None) -> ChatRunnable:
         """Its model as a request wants it called, read with care; see `nodes/providers/chat.py`."""
         key = json.dumps(settings or {}, sort_keys=True, default=repr)
-        if key not in self._called:
+        known = self._called.get(key)
+        if known is None:
             if len(self._called) > 16:  # tools that are made anew for every call
                 self._called.clear()
             model = equipped(self.model, settings or {})
             with contextlib.suppress(NotImplementedError):  # a function or a graph
                 model = rebound(model, self._carefully)
-            self._called[key] = model
-        return self._called[key]
+            # The settings stay alive: the key may name objects of theirs by their address.
+            known = self._called[key] = (settings, model)
+        return known[1]
 
     def _carefully(self, chat: BaseChatModel) -> BaseChatModel:
         if getattr(chat, "reads_itself", False) or isinstance(chat, ProviderChat):
@@ -309,7 +317,7 @@ class Expert:
         return ProviderChat(chat=chat, marks=self.thought_marks)
 
     @cached_property
-    def _called(self) -> dict[str, ChatRunnable]:
+    def _called(self) -> dict[str, tuple[Mapping[str, Any] | None, ChatRunnable]]:
         return {}
 
     @cached_property
@@ -361,12 +369,11 @@ class Expert:
         config = no_longer_than(self.max_answer_chars, config)
         model = self.called_with(settings)
         attempt = _Attempt(self, time_left, fallback, insist, spoken, settings)
-        work = partial(model.invoke, prompts[0], config, **attempt.told)
-        inline = (
-            self.is_local and self.timeout is None
-        )  # it has a thread of its own, and ends in time
+        # It has a thread of its own, and ends in time.
+        inline = self.is_local and self.timeout is None
         while True:
             with attempt:
+                work = partial(model.invoke, prompts[0], config, **attempt.told)
                 if inline:
                     result = attempt.made(work)
                 else:
@@ -577,6 +584,9 @@ _LONGEST_RETRY_WAIT = 5.0
 class _Attempt:
     """One question to one expert: at most two calls, their limit, and what its health is told of them.
 
+    Entered once for every call, which then has what is left of the time. Calls are numbered, and health is
+    told once of each: a call that was given up may still fail later.
+
     Args:
         expert: Who is asked.
         time_left: As in `Expert.ask`.
@@ -597,34 +607,47 @@ class _Attempt:
         self._settings = settings
         self._expert, self._health = expert, expert.health
         self._insist, self._spoken = insist, spoken
-        self._start = time.perf_counter()
+        self._time_left, self._fallback = time_left, fallback
+        self._start = self._began = time.perf_counter()
         self._may_retry = fallback == "none"
-        self._told_health = False
-        limit = expert._limit(time_left, fallback)
+        self._lock = threading.Lock()
+        # Numbers: of this call, and of the last that health was told of.
+        self._call = self._told_call = 0
+        self.told: dict[str, Any] = {}
+        self.limit = Limit(None)
+
+    def __enter__(self) -> None:
+        self._call += 1
+        self._began = time.perf_counter()
+        left = self._time_left
+        if left is not None:
+            left -= self._began - self._start
+        expert = self._expert
+        limit = expert._limit(left, self._fallback)
         self.told = call_limit(expert.model, limit.seconds if limit.deadline else None)
         # A model that was told the time left ends in time by itself.
         self.limit = Limit(None) if self.told and expert.timeout is None else limit
 
-    def __enter__(self) -> None:
-        self._told_health = False
-
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None:  # not the expert's: the caller has left, or the graph is interrupted
+        # Not the expert's: the caller has left, or the graph is interrupted.
+        if error is not None and self._first_told(self._call):
             self._health.breaker.leave()
 
     def made(self, work: Callable[[], Any]) -> Any:
         """Make the call where the breaker lets it through; gives what the model gave or raised."""
+        number = self._call
         if not self._health.breaker.enter(insist=self._insist):
-            return self._shut()
+            return self._shut(number)
         try:
             return work()
         except Exception as error:
-            return self._raised(error)
+            return self._raised(error, number)
 
     async def amade(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """As `made`."""
+        number = self._call
         if not self._health.breaker.enter(insist=self._insist):
-            return self._shut()
+            return self._shut(number)
         try:
             try:
                 return await work()
@@ -633,22 +656,27 @@ class _Attempt:
                     raise
                 return await work()
         except Exception as error:
-            return self._raised(error)
+            return self._raised(error, number)
 
-    def _raised(self, error: Exception) -> Any:
+    def _first_told(self, number: int) -> bool:
+        """Is this the first that health is told of a call?"""
+        with self._lock:
+            first, self._told_call = number > self._told_call, max(number, self._told_call)
+            return first
+
+    def _raised(self, error: Exception, number: int) -> Any:
         if isinstance(error, TooLongError):  # not a failure: what it said until then is the answer
             return AIMessage(error.text)
-        if not isinstance(error, GraphBubbleUp):
-            # At once, and not when the caller's turn comes: others may be about to make the same call.
-            self._told_health = True
+        # At once, and not when the caller's turn comes: others may be about to make the same call.
+        if not isinstance(error, GraphBubbleUp) and self._first_told(number):
             failure = failure_of(error)
             self._health.failed(
                 failure.kind, limit=self.limit.seconds, retry_after=failure.retry_after
             )
         return error
 
-    def _shut(self) -> ExpertError:
-        self._told_health = True
+    def _shut(self, number: int) -> ExpertError:
+        self._first_told(number)
         seen = self._health.breaker.view()
         error: Any = ExpertError(
             f"not asked: it failed {seen.failures} times in a row ({seen.kind})"
@@ -660,19 +688,21 @@ class _Attempt:
         """The answer, and the seconds after which the call should be made once more; None for not at all."""
         if isinstance(result, GraphBubbleUp):
             raise result
-        seconds = time.perf_counter() - self._start
-        result = unless_late(result, seconds, self.told)
+        now = time.perf_counter()
+        seconds = now - self._start
+        result = unless_late(result, now - self._began, self.told)
         try:
             answer = self._expert.answer_from(
                 result, seconds, spoken=self._spoken(), settings=self._settings
             )
         except Exception as error:  # a message with odd metadata
             answer = self._expert.answer_from(error, seconds)
+        first = self._first_told(self._call)
         if "failure" not in answer:
             self._health.answered(seconds)
             return answer, None
         kind: Any = answer["failure"]
-        if not self._told_health:
+        if first:
             self._health.failed(kind, limit=self.limit.seconds)
         wait = self._pause(kind, result, seconds)
         self._may_retry = False
@@ -721,7 +751,8 @@ class NodeCache:
     """LangGraph's node cache, for experts: what is kept is the answer, and not what the node wrote.
 
     A node that LangGraph itself skips writes what it wrote then: an old route with an old decision. Here
-    the route goes on, with today's decision and the price that the answer had. Failed answers are not kept.
+    the route goes on, with today's decision and the price that the answer had. Failed answers are not kept,
+    nor are those that a deadline may have cut short.
 
     Attributes:
         cache: The graph's cache.
@@ -749,15 +780,25 @@ class NodeCache:
         """As `get`."""
         return _again((await self.cache.aget([key])).get(key))
 
-    def put(self, key: FullKey, answer: Answer) -> None:
-        """Keep an answer."""
-        if answer["error"] is None:
+    def put(self, key: FullKey, answer: Answer, time_left: float | None = None) -> None:
+        """Keep an answer, if it is worth it; see `worth_keeping`."""
+        if worth_keeping(answer, time_left):
             self.cache.set({key: (dict(answer), self.policy.ttl)})
 
-    async def aput(self, key: FullKey, answer: Answer) -> None:
+    async def aput(self, key: FullKey, answer: Answer, time_left: float | None = None) -> None:
         """As `put`."""
-        if answer["error"] is None:
+        if worth_keeping(answer, time_left):
             await self.cache.aset({key: (dict(answer), self.policy.ttl)})
+
+
+def worth_keeping(answer: Answer, time_left: float | None) -> bool:
+    """Is an answer worth keeping in a cache? Not if it failed, or may have been cut short by a deadline.
+
+    Args:
+        answer: The answer.
+        time_left: Seconds that there were until the request's deadline, or None.
+    """
+    return answer["error"] is None and (time_left is None or answer["seconds"] < 0.9 * time_left)
 
 
 def _again(found: Any) -> Answer | None:
@@ -800,9 +841,6 @@ def expert_node(
             attachments=task.get("attachments", ()),
             settings=task.get("settings"),
         )
-
-    def how(task: Task) -> dict[str, Any]:
-        return {"time_left": task.get("time_left"), "settings": task.get("settings")}
 
     def after(
         task: Task, answer: Answer, listener: Listener, config: RunnableConfig
@@ -848,7 +886,7 @@ def expert_node(
             if answer is None:
                 (answer,) = expert.ask([prompt], listener.config, **terms(task, listener))
                 if kept is not None and key is not None:
-                    kept.put(key, answer)
+                    kept.put(key, answer, task.get("time_left"))
         finally:
             listener.close()
         return after(task, answer, listener, config)
@@ -856,7 +894,7 @@ def expert_node(
     async def aask(task: Task, config: RunnableConfig) -> dict[str, Any]:
         listener = Listener(task, expert, config)
         try:
-            if hasattr(expert.model, "count_tokens"):  # by a tokenizer: not on the event loop
+            if expert.counts_tokens:  # not on the event loop
                 prompt = await asyncio.wrap_future(
                     expert.health.bulkhead.run(partial(before, task))
                 )
@@ -867,7 +905,7 @@ def expert_node(
             if answer is None:
                 answer = await expert.aask(prompt, listener.config, **terms(task, listener))
                 if kept is not None and key is not None:
-                    await kept.aput(key, answer)
+                    await kept.aput(key, answer, task.get("time_left"))
         finally:
             listener.close()
         return after(task, answer, listener, config)

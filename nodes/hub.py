@@ -9,6 +9,7 @@ task to the chosen node, which records them together with the answer.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import math
@@ -150,6 +151,7 @@ class DecisionEdge:
         audiences: Decides who hears an expert; everybody if left out.
         unavailable: Gives the experts that fail again and again.
         unable: Says which experts cannot answer, and why; nobody if left out.
+        counts_tokens: Does `unable` count tokens, and so takes too long for an event loop?
         on_error: `continue`: where the agent fails, the answer that is there counts, or a rule decides;
             `raise`: its error ends the run.
         parallel: How many experts the first step of a route asks at once, where the bounds allow it.
@@ -165,6 +167,7 @@ class DecisionEdge:
         audiences: Audiences | None = None,
         unavailable: Callable[[], Collection[str]] = frozenset,
         unable: Unable | None = None,
+        counts_tokens: bool = False,
         on_error: str = "continue",
         parallel: int = 1,
     ) -> None:
@@ -176,9 +179,11 @@ class DecisionEdge:
         self.audiences = audiences or Audiences(rules)
         self.unavailable = unavailable
         self.unable = unable
+        self.counts_tokens = counts_tokens
         self.on_error = on_error
         self.parallel = parallel
         self.bulkhead = Bulkhead(untried=SIZE)
+        self._readers = Bulkhead(untried=SIZE)  # apart: an agent that hangs takes none of these
 
     def node(self) -> Node:
         """The edge in the form in which LangGraph calls it."""
@@ -207,7 +212,8 @@ class DecisionEdge:
 
     async def acall(self, state: DERState, config: RunnableConfig) -> Send:
         """Decide without blocking the event loop; see `call`."""
-        asked = self._read(state, config)
+        read = partial(self._read, state, config)
+        asked = await asyncio.wrap_future(self._readers.run(read)) if self.counts_tokens else read()
         run = DecisionRun(config, asked.situation, len(asked.task["route"]))
         await run.astart()
         try:

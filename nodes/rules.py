@@ -4,9 +4,8 @@ END is not allowed before the first answer, and not on answers that are none ("I
 else can be asked; an expert is asked at most once per route unless repeats are allowed; an expert that failed
 is not asked again; nobody is asked whom the request rules out, who was not approved, or who does not fit into
 its budget or its time; and after `max_steps` answers only END is left, so no route has more, whatever the
-agent wants.
-Calls that failed are not counted. An expert that fails
-again and again (`nodes/reliability/breaker.py`) is left out as long as somebody else is there.
+agent wants. Calls that failed are not counted. An expert that fails again and again
+(`nodes/reliability/breaker.py`) is left out as long as somebody else is there.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from der_graph.chat_model.settings import cut_at_stop
 from der_graph.errors import CacheError, PoolError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.answer import ROUTE_ID
-from der_graph.nodes.expert import Expert
+from der_graph.nodes.expert import Expert, worth_keeping
 from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.model_settings import has_setting
 from der_graph.nodes.providers import AnswerReader
@@ -293,10 +293,7 @@ class CachedExpert(Expert):
         if found is not None:
             return {**found, "seconds": time.perf_counter() - start}
         answer = await super().aask(prompt, config, **more)
-        left = more.get("time_left")
-        if (
-            left is None or answer["seconds"] < 0.9 * left
-        ):  # else it may have been cut by the deadline
+        if worth_keeping(answer, more.get("time_left")):
             await asyncio.to_thread(self._keep, self.answers, key, answer)
         return answer
 

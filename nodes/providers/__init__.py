@@ -5,7 +5,7 @@ routes.
 """
 
 from der_graph.nodes.providers.chat import ProviderChat
-from der_graph.nodes.providers.failures import REFUSED, Failure, FailureKind, failure_of
+from der_graph.nodes.providers.failures import Failure, FailureKind, failure_of
 from der_graph.nodes.providers.finish import finish_reason_of
 from der_graph.nodes.providers.thoughts import (
     THINK_TAGS,
@@ -16,7 +16,6 @@ from der_graph.nodes.providers.thoughts import (
 )
 
 __all__ = [
-    "REFUSED",
     "THINK_TAGS",
     "THOUGHT_MARKS",
     "AnswerReader",

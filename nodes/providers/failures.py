@@ -27,9 +27,6 @@ FailureKind = Literal[
     "auth", "content_filter", "context_length", "error", "rate_limit", "request", "timeout", "unavailable",
 ]  # fmt: skip
 
-REFUSED = frozenset({"auth", "content_filter", "context_length", "rate_limit", "request"})
-"""Kinds of calls that the provider did not begin to answer, and does not charge."""
-
 
 class Failure(NamedTuple):
     """What a failed call means.
@@ -147,15 +144,22 @@ def _retry_after(error: BaseException) -> float | None:
     if isinstance(own, (int, float)):
         return float(own)
     headers = getattr(getattr(error, "response", None), "headers", None)
-    if headers is not None:
-        for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-            seconds = _seconds(str(headers.get(name) or ""))
-            if seconds is not None:
-                return seconds * unit
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        seconds = _seconds(_header(headers, name))
+        if seconds is not None:
+            return seconds * unit
     said = _WAIT.search(str(error))
     if said is None:
         return None
     return float(said.group(1)) * _UNIT.get((said.group(2) or "s").lower(), 1.0)
+
+
+def _header(headers: Any, name: str) -> str:
+    """A header's text; empty where there is none, or where a client keeps them in another form."""
+    try:
+        return str(headers.get(name) or "")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ""
 
 
 def _seconds(given: str) -> float | None:
@@ -166,5 +170,5 @@ def _seconds(given: str) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None

@@ -52,7 +52,10 @@ class Failure(NamedTuple):
 
 def failure_of(error: BaseException) -> Failure:
     """Read an exception."""
-    return Failure(_kind_of(error), describe_error(error), _retry_after(error))
+    meaning = providers.failure_of(error)
+    return Failure(
+        _kind_of(error, meaning.kind), describe_error(error), _believed(meaning.retry_after)
+    )
 
 
 def is_free(kind: FailureKind, *, spoken: bool) -> bool:
@@ -89,7 +92,7 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
-def _kind_of(error: BaseException) -> FailureKind:
+def _kind_of(error: BaseException, meaning: providers.FailureKind) -> FailureKind:
     own: FailureKind | None = getattr(error, "failure_kind", None)
     if own is not None:
         return own
@@ -97,9 +100,8 @@ def _kind_of(error: BaseException) -> FailureKind:
         return "cancelled"
     if not isinstance(error, Exception):
         return "exit"
-    meaning = providers.failure_of(error)
-    if meaning.kind != "error":
-        return meaning.kind
+    if meaning != "error":
+        return meaning
     name = type(error).__name__.lower()
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)) or "timeout" in name:
         return "timeout"
@@ -111,11 +113,8 @@ def _kind_of(error: BaseException) -> FailureKind:
     return "request" if isinstance(error, DERError) else "error"
 
 
-def _retry_after(error: BaseException) -> float | None:
-    try:
-        seconds = providers.failure_of(error).retry_after
-    except (TypeError, ValueError, KeyError, AttributeError):
-        return None  # a header of another form says nothing
+def _believed(seconds: float | None) -> float | None:
+    """A wait that a provider asked for, where it is a number, and not longer than is believed."""
     if seconds is None or seconds != seconds:
         return None
     return min(max(0.0, seconds), LONGEST_WAIT)

@@ -34,11 +34,6 @@ def public(settings: Any) -> Any:
     return settings
 
 
-def is_secret(name: object) -> bool:
-    """Does the name of a setting say that it holds a secret?"""
-    return bool(_SECRET.search(str(name)))
-
-
 def secrets_in(settings: Any, *, secret: bool = False) -> list[str]:
     """The texts in settings that look like secrets, longest first."""
     found: list[str] = []

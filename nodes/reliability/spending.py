@@ -1,7 +1,7 @@
 """Calls that stay within their price and their length, whatever the model says.
 
-    priced(model, prices, cost)      a chat model is given the `max_tokens` that `cost` pays for, call by
-    call no_longer_than(chars, config)    a stream that goes on is cut off
+    priced(model, prices, cost)      a chat model is given the `max_tokens` that `cost` pays for, call by call
+    no_longer_than(chars, config)    a stream that goes on is cut off
 
 A token has one byte at least, so the bytes of a prompt bound its tokens. Functions, graphs and other
 runnables cannot be told how many tokens they may write.

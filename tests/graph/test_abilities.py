@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import ScriptedAgent, a_human, scripted_expert
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
 from langgraph.cache.memory import InMemoryCache
 from langgraph.graph import START, StateGraph
 from langgraph.types import CachePolicy
 from provider_stub import provider, remote_model
+from pydantic import Field
 from tiny_models import save_tiny
 from tool_fakes import tool_expert
 
-from der_graph import ChatDER, DERState, create_der_graph
+from der_graph import ChatDER, DERState, Expert, create_der_graph
 from der_graph.errors import ContextLengthError, ToolsNotSupportedError
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.langchain import as_expert
@@ -104,6 +108,33 @@ def test_an_answer_of_the_wrong_form_is_repaired_by_the_next_expert() -> None:
     assert '"required": ["value"]' in prompt
     errors = [step.get("error") for step in answer.response_metadata["der_route"]]
     assert "not of the form" in errors[0]
+
+
+class Counting(FakeListChatModel):
+    """Has a tokenizer, and says which threads it worked in."""
+
+    threads: list[int] = Field(default_factory=list)
+
+    def count_tokens(self, text: str) -> int:
+        self.threads.append(threading.get_ident())
+        return len(text)
+
+    def count_prompt(self, messages: Any) -> int:
+        self.threads.append(threading.get_ident())
+        return 1
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("length", [8, None])
+def test_tokens_are_not_counted_on_the_event_loop(wrapped: bool, length: int | None) -> None:
+    model = Counting(responses=["Surely 4."])
+    b = Expert("b", model.with_retry() if wrapped else model, cost=2.0, context_length=length)
+    a, _ = scripted_expert("a", "Perhaps 5.")
+    graph = create_der_graph([a, b], agent=ScriptedAgent("a", "b")).compile()
+    state = asyncio.run(graph.ainvoke(a_human("2 + 2?")))
+    assert route_of(state) == ["a", "b", "END"]
+    assert model.threads
+    assert threading.get_ident() not in model.threads
 
 
 def test_a_node_cache_keeps_the_answer_and_not_the_route() -> None:

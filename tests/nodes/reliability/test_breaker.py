@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from der_graph import Expert, create_der_graph
 from der_graph.errors import ExpertError
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.reliability import Breaker, Health, failure_of, is_free
+from der_graph.nodes.providers import Failure as Meaning
+from der_graph.nodes.reliability import Breaker, Health, failure_of, failures, is_free
 from der_graph.nodes.reliability.failures import LONGEST_WAIT
 
 
@@ -168,6 +170,26 @@ def http_error(status: int, **headers: str) -> httpx.HTTPStatusError:
 def test_kinds_of_failures(error: BaseException, kind: str, retry_after: float | None) -> None:
     failure = failure_of(error)
     assert (failure.kind, failure.retry_after) == (kind, retry_after)
+
+
+@pytest.mark.parametrize("headers", [[("retry-after", "7")], None, 5, {"retry-after": object()}])
+def test_headers_of_another_form_say_nothing(headers: Any) -> None:
+    error: Any = http_error(429)
+    error.response = SimpleNamespace(status_code=429, headers=headers)
+    failure = failure_of(error)
+    assert (failure.kind, failure.retry_after) == ("rate_limit", None)
+
+
+def test_an_error_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[BaseException] = []
+
+    def meaning(error: BaseException) -> Meaning:
+        read.append(error)
+        return Meaning("request")
+
+    monkeypatch.setattr(failures.providers, "failure_of", meaning)
+    assert failure_of(ValueError("odd")).kind == "request"
+    assert len(read) == 1
 
 
 def test_what_costs_nothing() -> None:

@@ -1,0 +1,172 @@
+"""One expert that is asked: its time, its second try, and what is remembered of a call."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from typing import Any
+
+import pytest
+from fakes import ScriptedAgent, a_human, an_answer
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
+from langgraph.cache.memory import InMemoryCache
+from langgraph.types import CachePolicy
+from pydantic import Field
+
+from der_graph import create_der_graph
+from der_graph.nodes.expert import Expert, worth_keeping
+from der_graph.state import Answer
+
+PROMPT: Any = [HumanMessage("2 + 3?")]
+
+
+def asked(expert: Expert, asynchronous: bool, **terms: Any) -> Answer:
+    """The answer, whichever way the expert is asked."""
+    if asynchronous:
+        return asyncio.run(expert.aask(PROMPT, **terms))
+    return expert.ask([PROMPT], **terms)[0]
+
+
+# The second try -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_second_try_has_what_is_left_of_the_deadline(asynchronous: bool) -> None:
+    calls: list[float] = []
+
+    def flaky(messages: Any) -> AIMessage:
+        calls.append(time.perf_counter())
+        if len(calls) == 1:
+            raise ConnectionError("reset")
+        time.sleep(3.0)
+        return AIMessage("5")
+
+    start = time.perf_counter()
+    answer = asked(Expert("a", RunnableLambda(flaky), cost=1.0), asynchronous, time_left=1.2)
+    assert len(calls) == 2
+    assert answer.get("failure") == "deadline"
+    assert time.perf_counter() - start < 1.5
+
+
+class Local(FakeListChatModel):
+    """Says that it ends in time by itself, and fails at first."""
+
+    keeps_max_time: bool = True
+    generation: dict[str, Any] = Field(default_factory=dict)
+    told: list[float] = Field(default_factory=list)
+
+    def _call(self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any) -> str:
+        self.told.append(more["max_time"])
+        if len(self.told) == 1:
+            raise ConnectionError("reset")
+        return "5"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_local_model_is_told_the_rest_at_its_second_try(asynchronous: bool) -> None:
+    model = Local(responses=["5"], told=[])
+    answer = asked(Expert("a", model, cost=1.0), asynchronous, time_left=10.0)
+    assert answer["text"] == "5"
+    first, second = model.told
+    assert first == pytest.approx(10.0, abs=0.3)
+    assert second < 9.6
+
+
+# What its health is told --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_that_was_given_up_is_counted_once(asynchronous: bool) -> None:
+    ended = threading.Event()
+
+    def late(messages: Any) -> AIMessage:
+        time.sleep(0.6)
+        ended.set()
+        raise ConnectionError("reset")
+
+    expert = Expert("a", RunnableLambda(late), cost=1.0, timeout=0.3)
+    assert asked(expert, asynchronous).get("failure") == "timeout"
+    assert expert.health.breaker.view().failures == 1
+    assert ended.wait(5.0)
+    while expert.health.bulkhead.hung:
+        time.sleep(0.01)
+    assert expert.health.breaker.view().failures == 1
+
+
+# Settings -----------------------------------------------------------------------------------------
+
+
+class Tool:
+    """Known to settings by its address alone."""
+
+
+class Cleared(dict[str, Any]):
+    """As if another thread threw away what was put in at once."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.clear()
+
+
+def test_another_thread_may_forget_how_a_model_was_called() -> None:
+    expert = Expert("a", FakeListChatModel(responses=["5"]), cost=1.0)
+    expert.__dict__["_called"] = Cleared()
+    assert expert.called_with({"temperature": 0.5}).invoke(PROMPT).text == "5"
+
+
+def test_tools_live_as_long_as_what_is_known_of_them() -> None:
+    """Else another tool at the same address would be taken for them."""
+    expert = Expert("a", FakeListChatModel(responses=["5"]), cost=1.0)
+    tool = Tool()
+    alive = weakref.ref(tool)
+    first = expert.called_with({"tools": [tool]})
+    del tool
+    gc.collect()
+    assert (found := alive()) is not None
+    assert expert.called_with({"tools": [found]}) is first
+
+
+# What is kept -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "time_left", "kept"),
+    [(None, None, True), (None, 10.0, True), (None, 1.0, False), ("no", None, False)],
+)
+def test_what_is_worth_keeping(error: str | None, time_left: float | None, kept: bool) -> None:
+    answer: Answer = {**an_answer(error=error), "seconds": 0.95}
+    assert worth_keeping(answer, time_left) is kept
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_node_cache_does_not_keep_what_a_deadline_cut_short(asynchronous: bool) -> None:
+    calls: list[float] = []
+
+    class Cut(FakeListChatModel):
+        keeps_max_time: bool = True
+        generation: dict[str, Any] = Field(default_factory=dict)
+
+        def _call(
+            self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any
+        ) -> str:
+            calls.append(more["max_time"])
+            time.sleep(min(more["max_time"], 0.5))
+            return "half of it" if more["max_time"] < 0.5 else "all of it"
+
+    expert = Expert("a", Cut(responses=[""]), cost=1.0)
+    builder = create_der_graph([expert], agent=ScriptedAgent("a"))
+    builder.nodes["a"].cache_policy = CachePolicy(key_func=lambda task: task["question"])
+    graph = builder.compile(cache=InMemoryCache())
+    for deadline, text in ((0.4, "half of it"), (30.0, "all of it"), (30.0, "all of it")):
+        context: Any = {"deadline": deadline}
+        if asynchronous:
+            state = asyncio.run(graph.ainvoke(a_human("2 + 3?"), context=context))
+        else:
+            state = graph.invoke(a_human("2 + 3?"), context=context)
+        assert state["answer"] == text
+    assert len(calls) == 2
