@@ -168,11 +168,10 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if not 0 <= stickiness <= 1:
             raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
         self._experts = dict(zip(names, members, strict=True))
-        self._rules = RouteRules(
-            names=names,
-            costs=tuple(expert.cost for expert in members),
+        self._rules = RouteRules.of(
+            members,
             max_steps=max_steps or getattr(settings, "max_steps", None) or _DEFAULT_STEPS,
-            seconds=tuple(expert.seconds for expert in members),
+            cost_unit=getattr(settings, "cost_unit", ""),
         )
         self._agent = agent_for_pool(agent, self._rules)
         self._bounds = bounds or DERContext()

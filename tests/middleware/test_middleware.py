@@ -36,6 +36,8 @@ from der_graph.errors import (
 from der_graph.middleware import DERMiddleware, outcome_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import Choice
+from der_graph.nodes.reliability.charge import Charge, TokenPrices
+from der_graph.pool import Pool, PoolSettings
 from der_graph.state import DERContext, Situation
 
 
@@ -282,6 +284,28 @@ def test_a_budget_that_pays_for_nothing_is_an_error_at_once() -> None:
     agent = agent_of([tool_expert("small", "42")], ByCall("small"), bounds=DERContext(max_cost=0.5))
     with pytest.raises(BudgetError, match="the cheapest expert is 'small' at 1"):
         ask(agent)
+
+
+def test_a_budget_is_not_given_to_what_nothing_bounds() -> None:
+    function = RunnableLambda(lambda _: AIMessage("42"))
+    endless = Expert("endless", function, cost=0.1, token_prices=(1.0, 1.0))
+    agent = agent_of([endless], ByCall("endless"), tools=(), bounds=DERContext(max_cost=1.0))
+    with pytest.raises(BudgetError, match="nothing bounds its tokens"):
+        ask(agent)
+
+
+def test_the_agent_is_told_how_calls_are_charged() -> None:
+    class Told(ByCall):
+        def for_pool(
+            self, names: Sequence[str], costs: Any, *, charges: Sequence[Charge] = (), unit: str = ""
+        ) -> Told:
+            self.told = charges, unit
+            return self
+
+    chooser, expert = Told("priced"), priced("priced", 4.0, AIMessage("42"))
+    settings = PoolSettings(cost_unit="usd")
+    DERMiddleware(Pool((expert,), settings), agent=chooser)
+    assert chooser.told == ((Charge(1.0, TokenPrices(4.0, 4.0), 0.0),), "usd")
 
 
 def test_a_request_bounds_its_own_run() -> None:
