@@ -44,8 +44,11 @@ from der_graph.middleware.attempts import (
     advance,
     config_of,
     configured,
+    ended,
     marked_with,
     message_of,
+    not_asked,
+    tell_health,
 )
 from der_graph.middleware.loop import (
     ToolFailed,
@@ -222,19 +225,20 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if self._is_fallback(request):
             return handler(request)
         route = self._route(request)
-        step = advance(route, None)
-        while isinstance(step, Attempt):
-            start = time.perf_counter()
-            given: ModelResponse[Any] | Exception
-            try:
-                with configured(step.config):
-                    given = handler(step.request)
-            except GraphBubbleUp:
-                raise
-            except Exception as error:
-                given = error
-            step = advance(route, Given(given, time.perf_counter() - start))
-        return step.result
+        with ended(route):
+            step = advance(route, None)
+            while isinstance(step, Attempt):
+                start = time.perf_counter()
+                given: ModelResponse[Any] | Exception
+                try:
+                    with configured(step.config):
+                        given = handler(step.request)
+                except GraphBubbleUp:
+                    raise
+                except Exception as error:
+                    given = error
+                step = advance(route, Given(given, time.perf_counter() - start))
+            return step.result
 
     async def awrap_model_call(
         self,
@@ -245,21 +249,22 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if self._is_fallback(request):
             return await handler(request)
         route = self._route(request)
-        step = await run_in_executor(None, advance, route, None)
-        while isinstance(step, Attempt):
-            start = time.perf_counter()
-            given: ModelResponse[Any] | Exception
-            try:
-                with configured(step.config):
-                    work = partial(handler, step.request)
-                    given = await acall_task(work, None, Limit(step.time_left, True))
-            except GraphBubbleUp:
-                raise
-            except Exception as error:
-                given = error
-            done = Given(given, time.perf_counter() - start)
-            step = await run_in_executor(None, advance, route, done)
-        return step.result
+        with ended(route):
+            step = await run_in_executor(None, advance, route, None)
+            while isinstance(step, Attempt):
+                start = time.perf_counter()
+                given: ModelResponse[Any] | Exception
+                try:
+                    with configured(step.config):
+                        work = partial(handler, step.request)
+                        given = await acall_task(work, None, Limit(step.time_left, True))
+                except GraphBubbleUp:
+                    raise
+                except Exception as error:
+                    given = error
+                done = Given(given, time.perf_counter() - start)
+                step = await run_in_executor(None, advance, route, done)
+            return step.result
 
     def _route(self, request: ModelRequest[Any]) -> Route:
         """One model call as a route: asks for attempts, and returns what the call gives."""
@@ -276,7 +281,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         response: ModelResponse[Any] | None = None
         while True:
             taken = elapsed + time.monotonic() - start
-            situation = {
+            situation: dict[str, Any] = {
                 "question": state.get("der_question") or "",
                 "conversation": state.get("der_question") or text_for_agent(request.messages),
                 "answers": [*refused, *asked],
@@ -312,14 +317,21 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 break
             expert = self._experts[decision["choice"]]
             draft = self._second_opinion and len(asked) + 1 < self._rules.steps(context.max_steps)
-            given = yield Attempt(
+            attempt = Attempt(
                 self._request_to(expert, request, asked, context),
                 config_of(config, expert, len(steps), draft=draft),
-                None if context.deadline is None else context.deadline - taken,
+                situation["time_left"],
             )
-            message = message_of(given.result)
-            price = self._cache.prices.get(expert.name)
-            answer = answer_of(expert, message, given.seconds, price)
+            breaker = expert.health.breaker
+            try:
+                may = breaker.enter(insist=expert.name in situation["unavailable"])
+                given = (yield attempt) if may else not_asked(expert)
+                price = self._cache.prices.get(expert.name)
+                answer = answer_of(expert, message_of(given.result), given.seconds, price)
+                tell_health(expert, answer, attempt.time_left)
+            except BaseException:
+                breaker.leave()  # not the expert's: the caller has left, or the run is interrupted
+                raise
             spent += answer["cost"]
             asked.append(answer)
             steps.append(agent_step(decision, answer, loop))

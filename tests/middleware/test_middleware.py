@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
 from pydantic import BaseModel
 from tool_fakes import ToolModel, tool_expert
 
@@ -36,7 +38,9 @@ from der_graph.errors import (
 from der_graph.middleware import DERMiddleware, outcome_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import Choice
+from der_graph.nodes.reliability.breaker import Breaker
 from der_graph.nodes.reliability.charge import Charge, TokenPrices
+from der_graph.nodes.reliability.health import Health
 from der_graph.pool import Pool, PoolSettings
 from der_graph.state import DERContext, Situation
 
@@ -119,6 +123,62 @@ def test_an_expert_that_fails_is_replaced_and_paid_for() -> None:
     assert result["der_route"][0]["answer"]["error"] == "ValueError: out of order"
     assert result["der_cost"] == 8.0
     assert result["messages"][-1].response_metadata["der_experts"] == ["small", "large"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_expert_that_fails_again_and_again_is_not_asked_any_more(asynchronous: bool) -> None:
+    broken, whole = tool_expert("broken", OSError("out of order")), tool_expert("whole", "42")
+    agent = agent_of([broken, whole], ByCall("broken"))
+
+    def run() -> Any:
+        question = {"messages": [("user", "What is twice 21?")]}
+        return asyncio.run(agent.ainvoke(question)) if asynchronous else agent.invoke(question)
+
+    assert [choices(run()) for _ in range(4)] == [["broken", "whole"]] * 3 + [["whole"]]
+    model: Any = broken.model
+    assert len(model.prompts) == 3
+    assert whole.health.usual is not None
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_one_probe_at_a_time_finds_out_whether_it_answers_again() -> None:
+    clock = Clock()
+    health = Health(breaker=Breaker(failures=1, cooldown=5.0, clock=clock))
+    small = replace(tool_expert("small", GraphInterrupt(), "42"), health=health)
+    agent = agent_of([small, tool_expert("large", "43")], ByCall("small"))
+    health.failed("unavailable")
+    assert choices(ask(agent)) == ["large"]
+    clock.now = 6.0
+    assert health.breaker.enter()  # somebody else's probe
+    assert choices(ask(agent)) == ["large"]
+    health.breaker.leave()
+    ask(agent)  # its probe is interrupted, which says nothing
+    assert choices(ask(agent)) == ["small"]
+    assert health.view()["state"] == "closed"
+
+
+def test_a_probe_that_another_call_took_meanwhile_is_a_failed_answer() -> None:
+    clock = Clock()
+    health = Health(breaker=Breaker(failures=1, cooldown=5.0, clock=clock))
+    small = replace(tool_expert("small", "42"), health=health)
+
+    class Slow(ByCall):
+        def _choose(self, situation: Situation) -> Choice:
+            health.breaker.enter()
+            return super()._choose(situation)
+
+    health.failed("unavailable")
+    clock.now = 6.0
+    result = ask(agent_of([small, tool_expert("large", "43")], Slow("small")))
+    assert choices(result) == ["small", "large"]
+    assert "not asked: it failed 1 times in a row" in result["der_route"][0]["answer"]["error"]
+    assert result["der_cost"] == 1.0
 
 
 def test_all_experts_failing_says_why() -> None:
@@ -297,7 +357,12 @@ def test_a_budget_is_not_given_to_what_nothing_bounds() -> None:
 def test_the_agent_is_told_how_calls_are_charged() -> None:
     class Told(ByCall):
         def for_pool(
-            self, names: Sequence[str], costs: Any, *, charges: Sequence[Charge] = (), unit: str = ""
+            self,
+            names: Sequence[str],
+            costs: Any,
+            *,
+            charges: Sequence[Charge] = (),
+            unit: str = "",
         ) -> Told:
             self.told = charges, unit
             return self
