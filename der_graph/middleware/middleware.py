@@ -64,6 +64,7 @@ from der_graph.middleware.models import (
     calls_tools,
     failed_before,
     messages_to_check,
+    with_cached_prices,
     with_system,
 )
 from der_graph.middleware.run import (
@@ -115,8 +116,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         stickiness: The expert of the last model call acts again if its probability is at most this much
             below the best.
         cached_prices: By expert, the price per million input tokens that its provider has cached, in the
-            pool's unit. The last expert then goes on where that makes it the cheaper one; see
-            `PromptCache.keeps`.
+            pool's unit, in place of the one in its `token_prices`. The last expert then goes on where that
+            makes it the cheaper one; see `PromptCache.keeps`.
         tool_failed: Says whether a tool's result is a failure; its `status` where left out.
         on_error: `continue`: where an expert fails, another is asked; `raise`: its error goes to the
             middleware around this one, such as LangChain's retries and fallbacks.
@@ -170,6 +171,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             raise PoolError(f"exit_behavior is {exit_behavior!r}; allowed: 'end', 'error'")
         if not 0 <= stickiness <= 1:
             raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
+        members = with_cached_prices(members, cached_prices or {})
         self._experts = dict(zip(names, members, strict=True))
         self._rules = RouteRules.of(
             members,
@@ -181,7 +183,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self._second_opinion = second_opinion
         self._ktp = ktp_template(ktp or getattr(settings, "ktp", None))
         self._stickiness = stickiness
-        self._cache = PromptCache(members, cached_prices or {})
+        self._cache = PromptCache(members, cached_prices or ())
         self._tool_failed = tool_failed
         self._on_error = on_error
         self._exit_behavior = exit_behavior
@@ -326,8 +328,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             try:
                 may = breaker.enter(insist=expert.name in situation["unavailable"])
                 given = (yield attempt) if may else not_asked(expert)
-                price = self._cache.prices.get(expert.name)
-                answer = answer_of(expert, message_of(given.result), given.seconds, price)
+                answer = answer_of(expert, message_of(given.result), given.seconds)
                 tell_health(expert, answer, attempt.time_left)
             except BaseException:
                 breaker.leave()  # not the expert's: the caller has left, or the run is interrupted

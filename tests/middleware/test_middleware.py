@@ -504,6 +504,30 @@ def test_cached_tokens_are_charged_at_their_price() -> None:
 
 
 @pytest.mark.parametrize(
+    ("own", "cached_prices", "cost"),
+    [
+        (TokenPrices(10.0, 30.0, 2.0), {}, 0.1 * 10 + 0.9 * 2),
+        (TokenPrices(10.0, 30.0, 2.0), {"dear": 1.0}, 0.1 * 10 + 0.9 * 1),
+        (TokenPrices(10.0, 30.0, 2.0), {"dear": 10.0}, 10.0),
+        (TokenPrices(10.0, 30.0, 2.0, minimum=3.0), {"dear": 1.0}, 3.0),
+    ],
+)
+def test_cached_tokens_are_discounted_once(
+    own: TokenPrices, cached_prices: dict[str, float], cost: float
+) -> None:
+    usage: Any = {
+        "input_tokens": 1_000_000,
+        "output_tokens": 0,
+        "total_tokens": 1_000_000,
+        "input_token_details": {"cache_read": 900_000},
+    }
+    model = ToolModel(answers=[AIMessage("42", usage_metadata=usage)])
+    expert = Expert("dear", model, cost=20.0, token_prices=own)
+    agent = agent_of([expert], ByCall("dear"), cached_prices=cached_prices)
+    assert ask(agent)["der_cost"] == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
     ("prices", "said"),
     [
         ({"nobody": 1.0}, "'nobody' is not in the pool"),
