@@ -61,7 +61,6 @@ from der_graph.middleware.models import (
     PromptCache,
     acting_model,
     answer_of,
-    calls_tools,
     failed_before,
     messages_to_check,
     with_cached_prices,
@@ -79,6 +78,7 @@ from der_graph.nodes.conversation import last_experts
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import DecisionEdge, RoutingAgent, agent_for_pool
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.model_settings import can_call_tools
 from der_graph.nodes.reliability.calls import acall_task
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.rules import RouteRules
@@ -187,7 +187,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self._tool_failed = tool_failed
         self._on_error = on_error
         self._exit_behavior = exit_behavior
-        self._callers = frozenset(e.name for e in members if calls_tools(e.model))
+        self._callers = frozenset(e.name for e in members if can_call_tools(e.model))
         self._clock = Clock()
         # States of model calls that no expert could answer, with the model that they came with.
         self._given_up: deque[tuple[Any, BaseChatModel]] = deque(maxlen=32)

@@ -16,27 +16,8 @@ from der_graph.nodes.conversation import block_beside_text
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
 from der_graph.nodes.reliability.charge import CallSize, token_prices
-from der_graph.nodes.tools import bare, rebound, with_tools
+from der_graph.nodes.tools import bare, with_tools
 from der_graph.state import Answer
-
-
-def calls_tools(model: Any) -> bool:
-    """Can a model be given tools, whatever it is wrapped in?"""
-
-    def probe(chat: BaseChatModel) -> BaseChatModel:
-        profile = getattr(chat, "profile", None) or {}
-        if (
-            type(chat).bind_tools is BaseChatModel.bind_tools
-            or profile.get("tool_calling") is False
-        ):
-            raise NotImplementedError
-        return chat
-
-    try:
-        rebound(model, probe)
-    except NotImplementedError:
-        return False
-    return True
 
 
 def acting_model(expert: Expert) -> BaseChatModel:
