@@ -158,14 +158,10 @@ def create_der_graph(
         raise PoolError(f"parallel is {parallel}; it must be at least 1")
     _check_state_schema(state_schema)
 
-    rules = RouteRules(
-        names=names,
-        costs=tuple(expert.cost for expert in members),
+    rules = RouteRules.of(
+        members,
         max_steps=_first(max_steps, settings.max_steps),
         repeat_experts=_first(repeat_experts, settings.repeat_experts),
-        seconds=tuple(expert.seconds for expert in members),
-        unbounded=frozenset(expert.name for expert in members if expert.unbounded),
-        charges=tuple(expert.charge for expert in members),
         cost_unit=settings.cost_unit if isinstance(experts, Pool) else "",  # a list does not say
     )
     template = ktp_template(_first(ktp, settings.ktp))

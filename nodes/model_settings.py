@@ -132,7 +132,7 @@ def _with_tools(chat: BaseChatModel, settings: Mapping[str, Any]) -> Runnable[An
 
 
 def can_call_tools(model: Any) -> bool:
-    """Can a model be given tools?"""
+    """Can a model be given tools, whatever it is wrapped in? Its class and its profile say."""
     try:
         rebound(model, _with_its_own_tools)
     except NotImplementedError:
@@ -141,7 +141,9 @@ def can_call_tools(model: Any) -> bool:
 
 
 def _with_its_own_tools(chat: BaseChatModel) -> BaseChatModel:
-    if type(chat).bind_tools is BaseChatModel.bind_tools:
+    profile = getattr(chat, "profile", None) or {}
+    without = type(chat).bind_tools is BaseChatModel.bind_tools
+    if without or profile.get("tool_calling") is False:
         raise NotImplementedError
     return chat
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from der_graph.errors import (
     AllExpertsFailedError,
@@ -26,6 +26,9 @@ from der_graph.errors import (
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.nodes.values import is_refusal
 from der_graph.state import Answer, DERContext, good_answers
+
+if TYPE_CHECKING:
+    from der_graph.nodes.expert import Expert
 
 COST_TOLERANCE = 1e-9
 """Sums of costs are compared with the budget up to this relative rounding error."""
@@ -58,6 +61,27 @@ class RouteRules:
     def __post_init__(self) -> None:
         if self.max_steps < 1:
             raise PoolError(f"max_steps is {self.max_steps}; a route needs at least 1 call")
+
+    @classmethod
+    def of(
+        cls,
+        experts: Sequence[Expert],
+        *,
+        max_steps: int,
+        repeat_experts: bool = False,
+        cost_unit: str = "",
+    ) -> RouteRules:
+        """The rules of a route over these experts; the other arguments are those of the class."""
+        return cls(
+            names=tuple(expert.name for expert in experts),
+            costs=tuple(expert.cost for expert in experts),
+            max_steps=max_steps,
+            repeat_experts=repeat_experts,
+            seconds=tuple(expert.seconds for expert in experts),
+            unbounded=frozenset(expert.name for expert in experts if expert.unbounded),
+            charges=tuple(expert.charge for expert in experts),
+            cost_unit=cost_unit,
+        )
 
     def steps(self, wanted: int | None) -> int:
         """The longest route of one request: what it asks for, never more than the rules allow.

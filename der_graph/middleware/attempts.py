@@ -8,7 +8,7 @@ Knows nothing of how experts are chosen.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from der_graph.nodes.conversation import EXPERTS
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import Choice, RoutingAgent
 from der_graph.nodes.streaming import TAG
-from der_graph.state import LoopState, Situation
+from der_graph.state import Answer, LoopState, Situation
 
 
 class Attempt(NamedTuple):
@@ -59,6 +59,39 @@ def advance(route: Route, given: Given | None) -> Attempt | Done:
         return next(route) if given is None else route.send(given)
     except StopIteration as end:
         return Done(end.value)
+
+
+@contextmanager
+def ended(route: Route) -> Iterator[None]:
+    """End a route with the block, also one that is given up on the way: its expert then is not held by it."""
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # a thread is still at it, and ends it by letting go of it
+            route.close()
+
+
+def not_asked(expert: Expert) -> Given:
+    """What comes of an attempt that the expert's breaker does not let through."""
+    seen = expert.health.breaker.view()
+    error: Any = ExpertError(f"not asked: it failed {seen.failures} times in a row ({seen.kind})")
+    error.failure_kind = "open"
+    return Given(error, 0.0)
+
+
+def tell_health(expert: Expert, answer: Answer, limit: float | None) -> None:
+    """Tell an expert's health what came of a call.
+
+    Args:
+        expert: Who was asked.
+        answer: What came of it.
+        limit: Seconds that the call had, or None for any number.
+    """
+    if "failure" not in answer:
+        expert.health.answered(answer["seconds"])
+        return
+    kind: Any = answer["failure"]
+    expert.health.failed(kind, limit=limit, retry_after=answer.get("retry_after"))
 
 
 @contextmanager

@@ -44,8 +44,11 @@ from der_graph.middleware.attempts import (
     advance,
     config_of,
     configured,
+    ended,
     marked_with,
     message_of,
+    not_asked,
+    tell_health,
 )
 from der_graph.middleware.loop import (
     ToolFailed,
@@ -58,9 +61,9 @@ from der_graph.middleware.models import (
     PromptCache,
     acting_model,
     answer_of,
-    calls_tools,
     failed_before,
     messages_to_check,
+    with_cached_prices,
     with_system,
 )
 from der_graph.middleware.run import (
@@ -75,6 +78,7 @@ from der_graph.nodes.conversation import last_experts
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import DecisionEdge, RoutingAgent, agent_for_pool
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.model_settings import can_call_tools
 from der_graph.nodes.reliability.calls import acall_task
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.rules import RouteRules
@@ -112,8 +116,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         stickiness: The expert of the last model call acts again if its probability is at most this much
             below the best.
         cached_prices: By expert, the price per million input tokens that its provider has cached, in the
-            pool's unit. The last expert then goes on where that makes it the cheaper one; see
-            `PromptCache.keeps`.
+            pool's unit, in place of the one in its `token_prices`. The last expert then goes on where that
+            makes it the cheaper one; see `PromptCache.keeps`.
         tool_failed: Says whether a tool's result is a failure; its `status` where left out.
         on_error: `continue`: where an expert fails, another is asked; `raise`: its error goes to the
             middleware around this one, such as LangChain's retries and fallbacks.
@@ -167,23 +171,23 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             raise PoolError(f"exit_behavior is {exit_behavior!r}; allowed: 'end', 'error'")
         if not 0 <= stickiness <= 1:
             raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
+        members = with_cached_prices(members, cached_prices or {})
         self._experts = dict(zip(names, members, strict=True))
-        self._rules = RouteRules(
-            names=names,
-            costs=tuple(expert.cost for expert in members),
+        self._rules = RouteRules.of(
+            members,
             max_steps=max_steps or getattr(settings, "max_steps", None) or _DEFAULT_STEPS,
-            seconds=tuple(expert.seconds for expert in members),
+            cost_unit=getattr(settings, "cost_unit", ""),
         )
         self._agent = agent_for_pool(agent, self._rules)
         self._bounds = bounds or DERContext()
         self._second_opinion = second_opinion
         self._ktp = ktp_template(ktp or getattr(settings, "ktp", None))
         self._stickiness = stickiness
-        self._cache = PromptCache(members, cached_prices or {})
+        self._cache = PromptCache(members, cached_prices or ())
         self._tool_failed = tool_failed
         self._on_error = on_error
         self._exit_behavior = exit_behavior
-        self._callers = frozenset(e.name for e in members if calls_tools(e.model))
+        self._callers = frozenset(e.name for e in members if can_call_tools(e.model))
         self._clock = Clock()
         # States of model calls that no expert could answer, with the model that they came with.
         self._given_up: deque[tuple[Any, BaseChatModel]] = deque(maxlen=32)
@@ -223,19 +227,20 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if self._is_fallback(request):
             return handler(request)
         route = self._route(request)
-        step = advance(route, None)
-        while isinstance(step, Attempt):
-            start = time.perf_counter()
-            given: ModelResponse[Any] | Exception
-            try:
-                with configured(step.config):
-                    given = handler(step.request)
-            except GraphBubbleUp:
-                raise
-            except Exception as error:
-                given = error
-            step = advance(route, Given(given, time.perf_counter() - start))
-        return step.result
+        with ended(route):
+            step = advance(route, None)
+            while isinstance(step, Attempt):
+                start = time.perf_counter()
+                given: ModelResponse[Any] | Exception
+                try:
+                    with configured(step.config):
+                        given = handler(step.request)
+                except GraphBubbleUp:
+                    raise
+                except Exception as error:
+                    given = error
+                step = advance(route, Given(given, time.perf_counter() - start))
+            return step.result
 
     async def awrap_model_call(
         self,
@@ -246,21 +251,22 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if self._is_fallback(request):
             return await handler(request)
         route = self._route(request)
-        step = await run_in_executor(None, advance, route, None)
-        while isinstance(step, Attempt):
-            start = time.perf_counter()
-            given: ModelResponse[Any] | Exception
-            try:
-                with configured(step.config):
-                    work = partial(handler, step.request)
-                    given = await acall_task(work, None, Limit(step.time_left, True))
-            except GraphBubbleUp:
-                raise
-            except Exception as error:
-                given = error
-            done = Given(given, time.perf_counter() - start)
-            step = await run_in_executor(None, advance, route, done)
-        return step.result
+        with ended(route):
+            step = await run_in_executor(None, advance, route, None)
+            while isinstance(step, Attempt):
+                start = time.perf_counter()
+                given: ModelResponse[Any] | Exception
+                try:
+                    with configured(step.config):
+                        work = partial(handler, step.request)
+                        given = await acall_task(work, None, Limit(step.time_left, True))
+                except GraphBubbleUp:
+                    raise
+                except Exception as error:
+                    given = error
+                done = Given(given, time.perf_counter() - start)
+                step = await run_in_executor(None, advance, route, done)
+            return step.result
 
     def _route(self, request: ModelRequest[Any]) -> Route:
         """One model call as a route: asks for attempts, and returns what the call gives."""
@@ -277,7 +283,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         response: ModelResponse[Any] | None = None
         while True:
             taken = elapsed + time.monotonic() - start
-            situation = {
+            situation: dict[str, Any] = {
                 "question": state.get("der_question") or "",
                 "conversation": state.get("der_question") or text_for_agent(request.messages),
                 "answers": [*refused, *asked],
@@ -313,14 +319,20 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 break
             expert = self._experts[decision["choice"]]
             draft = self._second_opinion and len(asked) + 1 < self._rules.steps(context.max_steps)
-            given = yield Attempt(
+            attempt = Attempt(
                 self._request_to(expert, request, asked, context),
                 config_of(config, expert, len(steps), draft=draft),
-                None if context.deadline is None else context.deadline - taken,
+                situation["time_left"],
             )
-            message = message_of(given.result)
-            price = self._cache.prices.get(expert.name)
-            answer = answer_of(expert, message, given.seconds, price)
+            breaker = expert.health.breaker
+            try:
+                may = breaker.enter(insist=expert.name in situation["unavailable"])
+                given = (yield attempt) if may else not_asked(expert)
+                answer = answer_of(expert, message_of(given.result), given.seconds)
+                tell_health(expert, answer, attempt.time_left)
+            except BaseException:
+                breaker.leave()  # not the expert's: the caller has left, or the run is interrupted
+                raise
             spent += answer["cost"]
             asked.append(answer)
             steps.append(agent_step(decision, answer, loop))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -14,28 +15,9 @@ from der_graph.errors import PoolError
 from der_graph.nodes.conversation import block_beside_text
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
-from der_graph.nodes.reliability.charge import CallSize
-from der_graph.nodes.tools import bare, rebound, with_tools
+from der_graph.nodes.reliability.charge import CallSize, token_prices
+from der_graph.nodes.tools import bare, with_tools
 from der_graph.state import Answer
-
-
-def calls_tools(model: Any) -> bool:
-    """Can a model be given tools, whatever it is wrapped in?"""
-
-    def probe(chat: BaseChatModel) -> BaseChatModel:
-        profile = getattr(chat, "profile", None) or {}
-        if (
-            type(chat).bind_tools is BaseChatModel.bind_tools
-            or profile.get("tool_calling") is False
-        ):
-            raise NotImplementedError
-        return chat
-
-    try:
-        rebound(model, probe)
-    except NotImplementedError:
-        return False
-    return True
 
 
 def acting_model(expert: Expert) -> BaseChatModel:
@@ -109,31 +91,19 @@ def replace_text(answer: Answer) -> Answer:
     return told
 
 
-def answer_of(
-    expert: Expert,
-    result: AIMessage | Exception,
-    seconds: float,
-    cached_price: float | None,
-) -> Answer:
-    """What came of one call. Calls of tools count by what is called, and cached tokens at their price.
+def answer_of(expert: Expert, result: AIMessage | Exception, seconds: float) -> Answer:
+    """What came of one call. Calls of tools count by what is called.
 
     Args:
         expert: Who was asked.
         result: Its message, or what it raised.
         seconds: How long it took.
-        cached_price: Price per million input tokens that came from the provider's cache; None for the
-            price of any other input token.
     """
     answer = expert.answer_from(result, seconds)
     calls = answer.get("tool_calls")
     if calls:
         named = sorted(json.dumps([c["name"], c["args"]], sort_keys=True) for c in calls)
         answer["value"] = "; ".join(named)
-    if cached_price is not None and isinstance(result, AIMessage) and expert.token_prices:
-        usage: Mapping[str, Any] = result.usage_metadata or {}
-        details = usage.get("input_token_details") or {}
-        cached = min(int(details.get("cache_read") or 0), answer["input_tokens"])
-        answer["cost"] -= cached * (expert.token_prices[0] - cached_price) / 1e6
     return answer
 
 
@@ -152,8 +122,10 @@ def failed_before(expert: str, error: str) -> Answer:
     )
 
 
-class PromptCache:
-    """Prices of the next call, where a provider keeps the prompt of the last one.
+def with_cached_prices(
+    experts: Sequence[Expert], cached_prices: Mapping[str, float]
+) -> list[Expert]:
+    """The experts, whose cached input tokens have these prices in place of their own.
 
     Args:
         experts: The pool.
@@ -162,20 +134,32 @@ class PromptCache:
     Raises:
         PoolError: If a price is of an unknown expert, of one without token prices, or above its input price.
     """
+    found = {expert.name: expert for expert in experts}
+    for name, price in cached_prices.items():
+        expert = found.get(name)
+        prices = None if expert is None else token_prices(expert.token_prices)
+        if expert is None or prices is None:
+            what = "is not in the pool" if expert is None else "has no token_prices"
+            raise PoolError(f"cached_prices: expert '{name}' {what}")
+        if not 0 <= price <= prices.input:
+            raise PoolError(
+                f"cached_prices: '{name}' has {price}; it must be from 0 to its input price, {prices.input:g}"
+            )
+        found[name] = replace(expert, token_prices=prices._replace(cached_input=price))
+    return list(found.values())
 
-    def __init__(self, experts: Sequence[Expert], cached_prices: Mapping[str, float]) -> None:
+
+class PromptCache:
+    """Prices of the next call, where a provider keeps the prompt of the last one.
+
+    Args:
+        experts: The pool.
+        names: The experts that go on where their cache makes them the cheaper ones.
+    """
+
+    def __init__(self, experts: Sequence[Expert], names: Collection[str]) -> None:
         self._experts = {expert.name: expert for expert in experts}
-        self.prices = dict(cached_prices)
-        for name, price in self.prices.items():
-            expert = self._experts.get(name)
-            if expert is None or expert.token_prices is None:
-                what = "is not in the pool" if expert is None else "has no token_prices"
-                raise PoolError(f"cached_prices: expert '{name}' {what}")
-            if not 0 <= price <= expert.token_prices[0]:
-                raise PoolError(
-                    f"cached_prices: '{name}' has {price}; it must be from 0 to its input price, "
-                    f"{expert.token_prices[0]:g}"
-                )
+        self._names = frozenset(names)
 
     def keeps(
         self, last: str, choice: str, messages: Sequence[AnyMessage], answers: Sequence[Answer]
@@ -192,7 +176,7 @@ class PromptCache:
             messages: The next prompt.
             answers: The answers of the run so far, in order.
         """
-        if last == choice or last not in self.prices:
+        if last == choice or last not in self._names:
             return False
         seen = {answer["expert"]: answer for answer in answers if answer["error"] is None}
         if last not in seen or self._experts[choice].token_prices is None:
@@ -202,12 +186,11 @@ class PromptCache:
         written = seen[last]["output_tokens"]
 
         def price(name: str, *, by_list: bool) -> float:
-            expert, known = self._experts[name], seen.get(name)
-            listed = expert.charge.of(CallSize(prompt, 0, written, 0.0))
-            if by_list or known is None or name not in self.prices or expert.token_prices is None:
-                return listed
-            kept = min(prompt, known["input_tokens"] + known["output_tokens"])
-            return listed - kept * (expert.token_prices[0] - self.prices[name]) / 1e6
+            known = None if by_list else seen.get(name)
+            kept = (
+                0 if known is None else min(prompt, known["input_tokens"] + known["output_tokens"])
+            )
+            return self._experts[name].charge.of(CallSize(prompt, kept, written, 0.0))
 
         if price(choice, by_list=True) >= price(last, by_list=True):
             return False

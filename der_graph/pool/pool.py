@@ -106,15 +106,11 @@ class Pool:
     @property
     def rules(self) -> RouteRules:
         """What is allowed on a route over this pool."""
-        return RouteRules(
-            self.names,
-            tuple(expert.cost for expert in self.experts),
-            self.settings.max_steps,
-            self.settings.repeat_experts,
-            tuple(expert.seconds for expert in self.experts),
-            frozenset(expert.name for expert in self.experts if expert.unbounded),
-            tuple(expert.charge for expert in self.experts),
-            self.settings.cost_unit,
+        return RouteRules.of(
+            self.experts,
+            max_steps=self.settings.max_steps,
+            repeat_experts=self.settings.repeat_experts,
+            cost_unit=self.settings.cost_unit,
         )
 
     @property

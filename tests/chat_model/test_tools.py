@@ -19,6 +19,7 @@ from der_graph.errors import DERError, ToolsNotSupportedError
 from der_graph.nodes.conversation import find_question
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import ktp_messages
+from der_graph.nodes.model_settings import can_call_tools
 from der_graph.nodes.reliability.redaction import Guarded
 from der_graph.nodes.tools import reads_tools, tail_of, with_tools, without_tools
 
@@ -191,6 +192,19 @@ def test_experts_that_cannot_are_named() -> None:
             ask()
         assert isinstance(caught.value, NotImplementedError)
         assert isinstance(caught.value, DERError)
+
+
+def test_models_whose_profile_says_that_they_call_no_tools_are_not_asked() -> None:
+    model = ToolModel(answers=["words"], profile={"tool_calling": False})
+    assert not can_call_tools(model)
+    assert not can_call_tools(model.with_retry())
+    assert can_call_tools(ToolModel(answers=["words"], profile={"image_inputs": True}))
+    pool = [Expert("writer", model, cost=1.0), tool_expert("caller", call(a=2, b=3), cost=2.0)]
+    said = (
+        ChatDER(pool=pool, agent=ScriptedAgent("writer")).bind_tools([add]).invoke("What is 2 + 3?")
+    )
+    assert said.response_metadata["der_experts"] == ["caller"]
+    assert model.prompts == []
 
 
 def test_wrappers_keep_their_duties() -> None:

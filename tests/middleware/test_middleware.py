@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
 from pydantic import BaseModel
 from tool_fakes import ToolModel, tool_expert
 
@@ -36,6 +38,10 @@ from der_graph.errors import (
 from der_graph.middleware import DERMiddleware, outcome_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.hub import Choice
+from der_graph.nodes.reliability.breaker import Breaker
+from der_graph.nodes.reliability.charge import Charge, TokenPrices
+from der_graph.nodes.reliability.health import Health
+from der_graph.pool import Pool, PoolSettings
 from der_graph.state import DERContext, Situation
 
 
@@ -117,6 +123,62 @@ def test_an_expert_that_fails_is_replaced_and_paid_for() -> None:
     assert result["der_route"][0]["answer"]["error"] == "ValueError: out of order"
     assert result["der_cost"] == 8.0
     assert result["messages"][-1].response_metadata["der_experts"] == ["small", "large"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_expert_that_fails_again_and_again_is_not_asked_any_more(asynchronous: bool) -> None:
+    broken, whole = tool_expert("broken", OSError("out of order")), tool_expert("whole", "42")
+    agent = agent_of([broken, whole], ByCall("broken"))
+
+    def run() -> Any:
+        question = {"messages": [("user", "What is twice 21?")]}
+        return asyncio.run(agent.ainvoke(question)) if asynchronous else agent.invoke(question)
+
+    assert [choices(run()) for _ in range(4)] == [["broken", "whole"]] * 3 + [["whole"]]
+    model: Any = broken.model
+    assert len(model.prompts) == 3
+    assert whole.health.usual is not None
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_one_probe_at_a_time_finds_out_whether_it_answers_again() -> None:
+    clock = Clock()
+    health = Health(breaker=Breaker(failures=1, cooldown=5.0, clock=clock))
+    small = replace(tool_expert("small", GraphInterrupt(), "42"), health=health)
+    agent = agent_of([small, tool_expert("large", "43")], ByCall("small"))
+    health.failed("unavailable")
+    assert choices(ask(agent)) == ["large"]
+    clock.now = 6.0
+    assert health.breaker.enter()  # somebody else's probe
+    assert choices(ask(agent)) == ["large"]
+    health.breaker.leave()
+    ask(agent)  # its probe is interrupted, which says nothing
+    assert choices(ask(agent)) == ["small"]
+    assert health.view()["state"] == "closed"
+
+
+def test_a_probe_that_another_call_took_meanwhile_is_a_failed_answer() -> None:
+    clock = Clock()
+    health = Health(breaker=Breaker(failures=1, cooldown=5.0, clock=clock))
+    small = replace(tool_expert("small", "42"), health=health)
+
+    class Slow(ByCall):
+        def _choose(self, situation: Situation) -> Choice:
+            health.breaker.enter()
+            return super()._choose(situation)
+
+    health.failed("unavailable")
+    clock.now = 6.0
+    result = ask(agent_of([small, tool_expert("large", "43")], Slow("small")))
+    assert choices(result) == ["small", "large"]
+    assert "not asked: it failed 1 times in a row" in result["der_route"][0]["answer"]["error"]
+    assert result["der_cost"] == 1.0
 
 
 def test_all_experts_failing_says_why() -> None:
@@ -284,6 +346,33 @@ def test_a_budget_that_pays_for_nothing_is_an_error_at_once() -> None:
         ask(agent)
 
 
+def test_a_budget_is_not_given_to_what_nothing_bounds() -> None:
+    function = RunnableLambda(lambda _: AIMessage("42"))
+    endless = Expert("endless", function, cost=0.1, token_prices=(1.0, 1.0))
+    agent = agent_of([endless], ByCall("endless"), tools=(), bounds=DERContext(max_cost=1.0))
+    with pytest.raises(BudgetError, match="nothing bounds its tokens"):
+        ask(agent)
+
+
+def test_the_agent_is_told_how_calls_are_charged() -> None:
+    class Told(ByCall):
+        def for_pool(
+            self,
+            names: Sequence[str],
+            costs: Any,
+            *,
+            charges: Sequence[Charge] = (),
+            unit: str = "",
+        ) -> Told:
+            self.told = charges, unit
+            return self
+
+    chooser, expert = Told("priced"), priced("priced", 4.0, AIMessage("42"))
+    settings = PoolSettings(cost_unit="usd")
+    DERMiddleware(Pool((expert,), settings), agent=chooser)
+    assert chooser.told == ((Charge(1.0, TokenPrices(4.0, 4.0), 0.0),), "usd")
+
+
 def test_a_request_bounds_its_own_run() -> None:
     experts = [tool_expert("small", "42"), tool_expert("large", "42", cost=7.0)]
     der = DERMiddleware(experts, agent=ByCall("small"), bounds=DERContext(max_cost=7.0))
@@ -412,6 +501,30 @@ def test_cached_tokens_are_charged_at_their_price() -> None:
     expert = Expert("dear", model, cost=20.0, token_prices=(10.0, 30.0))
     agent = agent_of([expert], ByCall("dear"), cached_prices={"dear": 1.0})
     assert ask(agent)["der_cost"] == pytest.approx(0.6 * 10 + 0.4 * 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "cached_prices", "cost"),
+    [
+        (TokenPrices(10.0, 30.0, 2.0), {}, 0.1 * 10 + 0.9 * 2),
+        (TokenPrices(10.0, 30.0, 2.0), {"dear": 1.0}, 0.1 * 10 + 0.9 * 1),
+        (TokenPrices(10.0, 30.0, 2.0), {"dear": 10.0}, 10.0),
+        (TokenPrices(10.0, 30.0, 2.0, minimum=3.0), {"dear": 1.0}, 3.0),
+    ],
+)
+def test_cached_tokens_are_discounted_once(
+    own: TokenPrices, cached_prices: dict[str, float], cost: float
+) -> None:
+    usage: Any = {
+        "input_tokens": 1_000_000,
+        "output_tokens": 0,
+        "total_tokens": 1_000_000,
+        "input_token_details": {"cache_read": 900_000},
+    }
+    model = ToolModel(answers=[AIMessage("42", usage_metadata=usage)])
+    expert = Expert("dear", model, cost=20.0, token_prices=own)
+    agent = agent_of([expert], ByCall("dear"), cached_prices=cached_prices)
+    assert ask(agent)["der_cost"] == pytest.approx(cost)
 
 
 @pytest.mark.parametrize(
