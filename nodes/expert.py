@@ -80,7 +80,7 @@ from der_graph.nodes.reliability.spending import (
     no_longer_than,
     priced,
 )
-from der_graph.nodes.streaming import Listener, write_event
+from der_graph.nodes.streaming import Listener, is_streamed, write_event
 from der_graph.nodes.tools import bare, calls_of, reads_tools, rebound, without_tools
 from der_graph.nodes.values import extract_value, is_refusal, one_spelling
 from der_graph.nodes.values.quoting import writable
@@ -205,6 +205,10 @@ class Expert:
     @cached_property
     def _runs_on_loop(self) -> bool:
         return runs_on_loop(self.model)
+
+    @cached_property
+    def _streams_on_loop(self) -> bool:
+        return runs_on_loop(self.model, streamed=True)
 
     def _limit(self, time_left: float | None, fallback: Fallback) -> Limit:
         timeout = self.timeout
@@ -422,9 +426,10 @@ class Expert:
         model = self.called_with(settings)
         attempt = _Attempt(self, time_left, fallback, insist, spoken, settings)
         bulkhead = self.health.bulkhead
+        on_loop = self._streams_on_loop if is_streamed(config) else self._runs_on_loop
         while True:
             with attempt:
-                if self._runs_on_loop:
+                if on_loop:
                     later = partial(model.ainvoke, prompt, config, **attempt.told)
                     # Local ones have a line of their own.
                     place = None if self.is_local else bulkhead

@@ -41,6 +41,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import set_config_context
 from langchain_core.runnables.retry import RunnableRetry
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
@@ -265,6 +266,13 @@ def _tokens_only_class(kind: Any) -> type[Any]:
 def streams_messages(handler: BaseCallbackHandler) -> bool:
     """Is this the handler by which a graph streams messages?"""
     return type(handler).__module__.startswith("langgraph.pregel.")
+
+
+def is_streamed(config: RunnableConfig) -> bool:
+    """Does somebody around a call read its tokens as they come?"""
+    callbacks = config.get("callbacks")
+    handlers = callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", None)
+    return any(isinstance(each, _StreamingCallbackHandler) for each in handlers or ())
 
 
 def _first(response: LLMResult) -> Any:

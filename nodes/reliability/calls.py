@@ -152,26 +152,33 @@ def _passed_on(result: Any) -> Any:
     return result
 
 
-def runs_on_loop(model: Any) -> bool:
+def runs_on_loop(model: Any, *, streamed: bool = False) -> bool:
     """Is a model asynchronous all through, so that it can be awaited without any thread?
 
     What is not, goes to a thread as a whole: left to itself it would do its blocking parts in the event
     loop's executor, which everybody shares.
+
+    Args:
+        model: A chat model or any other runnable.
+        streamed: Are its tokens streamed? A model that is asynchronous only there is awaited only then.
     """
     if isinstance(model, (RunnableBindingBase, Bounded)):
-        return runs_on_loop(model.bound)
+        return runs_on_loop(model.bound, streamed=streamed)
     if isinstance(model, BaseChatModel):
         own = type(model)
         streams = own._astream is not BaseChatModel._astream
+        if streams and streamed:
+            return True
         blocks = own._stream is not BaseChatModel._stream and not streams
         lent = (BaseChatModel._agenerate, SimpleChatModel._agenerate)  # in the loop's executor
         return own._agenerate not in lent and not blocks
     if isinstance(model, RunnableLambda):
         return hasattr(model, "afunc")
     if isinstance(model, RunnableSequence):
-        return all(map(runs_on_loop, model.steps))
+        return all(runs_on_loop(step, streamed=streamed) for step in model.steps)
     if isinstance(model, RunnableWithFallbacks):
-        return all(map(runs_on_loop, (model.runnable, *model.fallbacks)))
+        several = (model.runnable, *model.fallbacks)
+        return all(runs_on_loop(one, streamed=streamed) for one in several)
     if isinstance(model, Pregel):
         return _nodes_run_on_loop(model)
     return isinstance(model, Runnable) and type(model).ainvoke is not Runnable.ainvoke

@@ -347,7 +347,7 @@ def test_a_budget_that_pays_for_nothing_is_an_error_at_once() -> None:
 
 
 def test_a_budget_is_not_given_to_what_nothing_bounds() -> None:
-    function = RunnableLambda(lambda _: AIMessage("42"))
+    function: Any = RunnableLambda(lambda _: AIMessage("42"))
     endless = Expert("endless", function, cost=0.1, token_prices=(1.0, 1.0))
     agent = agent_of([endless], ByCall("endless"), tools=(), bounds=DERContext(max_cost=1.0))
     with pytest.raises(BudgetError, match="nothing bounds its tokens"):

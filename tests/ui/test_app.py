@@ -151,11 +151,11 @@ def test_failures_are_shown_in_words(browser: Any) -> None:
 def test_a_question_waits_for_the_models(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = threading.Event()
 
-    def load(folder: Any) -> Any:
+    def load(folder: Any, pool: Any) -> Any:
         assert loaded.wait(100)
         return KnobAgent("small", "large")
 
-    monkeypatch.setattr("der_graph.ui.app.load_agent", load)
+    monkeypatch.setattr("der_graph.ui.app.find_agent", load)
     pool, _, _ = two()
     with opened(browser, pool, "some/folder", note="loading the agent") as look:
         title = look.page.locator(".der-title span")

@@ -81,11 +81,11 @@ def test_limits_that_are_set_while_the_models_load_hold(
 ) -> None:
     loaded, agent = threading.Event(), KnobAgent("small", "large")
 
-    def load(folder: Any) -> Any:
+    def load(folder: Any, pool: Any) -> Any:
         assert loaded.wait(100)
         return agent
 
-    monkeypatch.setattr("der_graph.ui.app.load_agent", load)
+    monkeypatch.setattr("der_graph.ui.app.find_agent", load)
     pool, _, _ = two()
     with opened(browser, pool, "some/folder", note="loading the agent") as look:
         look.set_number("#der-max-cost", "1.5")

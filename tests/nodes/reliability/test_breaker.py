@@ -17,7 +17,7 @@ from der_graph import Expert, create_der_graph
 from der_graph.errors import ExpertError
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.providers import Failure as Meaning
-from der_graph.nodes.reliability import Breaker, Health, failure_of, failures, is_free
+from der_graph.nodes.reliability import Breaker, Health, failure_of, is_free
 from der_graph.nodes.reliability.failures import LONGEST_WAIT
 
 
@@ -187,7 +187,7 @@ def test_an_error_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         read.append(error)
         return Meaning("request")
 
-    monkeypatch.setattr(failures.providers, "failure_of", meaning)
+    monkeypatch.setattr("der_graph.nodes.reliability.failures.providers.failure_of", meaning)
     assert failure_of(ValueError("odd")).kind == "request"
     assert len(read) == 1
 

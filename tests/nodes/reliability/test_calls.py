@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from fakes import ScriptedAgent, a_human, scripted_expert
 from langchain_core.language_models.fake_chat_models import FakeListChatModel, GenericFakeChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 
 from der_graph import ChatDER, DERContext, create_der_graph
 from der_graph.errors import AllExpertsFailedError, PoolError
+from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert, without_retries
 from der_graph.nodes.reliability import Bulkhead, limit_of
 from der_graph.nodes.reliability.bulkhead import BusyError
@@ -320,6 +322,12 @@ class HalfNative(GenericFakeChatModel):
         return self._generate(*args, **more)
 
 
+class StreamsOnLoop(GenericFakeChatModel):
+    async def _astream(self, *args: Any, **more: Any) -> Any:
+        for word in ("six", " seven"):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+
+
 class Native(HalfNative):
     async def _astream(self, *args: Any, **more: Any) -> Any:
         for chunk in self._stream(*args, **more):
@@ -345,6 +353,7 @@ def graph_of(node: Any) -> Any:
         (GenericFakeChatModel(messages=iter([])), False),
         (FakeListChatModel(responses=["5"]), False),
         (HalfNative(messages=iter([])), False),  # its stream would run in the loop's executor
+        (StreamsOnLoop(messages=iter([])), False),  # unless it is streamed
         (Native(messages=iter([])), True),
         (graph_of(later), True),
         (graph_of(lambda state: {}), False),
@@ -352,6 +361,21 @@ def graph_of(node: Any) -> Any:
 )
 def test_what_runs_on_the_event_loop(model: Any, on_loop: bool) -> None:
     assert runs_on_loop(model) is on_loop
+
+
+def test_a_model_that_only_streams_on_the_loop_streams_there() -> None:
+    model = StreamsOnLoop(messages=iter([AIMessage("5")]))
+    assert runs_on_loop(model.with_retry(), streamed=True)
+    expert = Expert("half", model, cost=1.0)
+    graph: Any = create_der_graph([expert], agent=ScriptedAgent("half")).compile()
+
+    async def streamed() -> list[str]:
+        asked = graph.astream({"messages": [("user", "?")]}, stream_mode="messages")
+        return [chunk.text async for chunk, _ in asked if isinstance(chunk, AIMessageChunk)]
+
+    assert "".join(asyncio.run(streamed())) == "six seven"
+    said = asyncio.run(graph.ainvoke({"messages": [("user", "?")]}))
+    assert said["messages"][-1].text == "5"
 
 
 def test_all_hung_is_said_as_such(forever: threading.Event) -> None:
