@@ -32,7 +32,7 @@ SMALL = TrainConfig(
     cost_weight=0.1,
     cost_weight_range=(0.05, 5.0),
     observation=ObservationConfig(question_dims=4, answer_dims=3),
-    restarts=1,
+    ensemble=1,
 )
 
 

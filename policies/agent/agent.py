@@ -40,6 +40,7 @@ from der_graph.policies.agent.folder import (
     same_encoder,
     write_agent,
 )
+from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder
 from der_graph.policies.observation.call_costs import CostScale
 from der_graph.policies.observation.features import ROUTE_FEATURES
@@ -70,6 +71,7 @@ class DERAgent:
         cost_weight_range: Prices that the agent was trained with; requests are clipped to it.
         prices: Prices taken in turn where a request names none, each with its share of the questions; the one
             `cost_weight` where left out.
+        takeovers: Simple policies that decide at some prices in the network's place.
         metadata: Anything else to keep in the config file: training settings, versions, results.
     """
 
@@ -81,6 +83,7 @@ class DERAgent:
         cost_weight: float,
         cost_weight_range: tuple[float, float],
         prices: Sequence[tuple[float, float]] = (),
+        takeovers: Sequence[Takeover] = (),
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self.observer = observer
@@ -88,7 +91,19 @@ class DERAgent:
         self.cost_weight = cost_weight
         self.cost_weight_range = cost_weight_range
         self.prices = tuple(prices)
+        self.takeovers = tuple(takeovers)
         self.metadata = metadata or {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but observer and network, as the class takes it."""
+        return {
+            "cost_weight": self.cost_weight,
+            "cost_weight_range": self.cost_weight_range,
+            "prices": self.prices,
+            "takeovers": self.takeovers,
+            "metadata": self.metadata,
+        }
 
     def set_prices(self, prices: Sequence[tuple[float, float]]) -> None:
         """Take these prices where a request names none, each for its share of the questions."""
@@ -188,14 +203,7 @@ class DERAgent:
             from der_graph.policies.agent.newcomers import WithNewcomers
 
             return WithNewcomers(self, observer)
-        return DERAgent(
-            observer,
-            self.network,
-            cost_weight=self.cost_weight,
-            cost_weight_range=self.cost_weight_range,
-            prices=self.prices,
-            metadata=self.metadata,
-        )
+        return DERAgent(observer, self.network, **self.settings)
 
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """Choose for each situation, all in one batch.
@@ -223,9 +231,25 @@ class DERAgent:
             scores, values = self.network(observation)
             probabilities = masked_probabilities(scores, mask).tolist()
         # Python's max, not argmax: the first of equals on every machine.
-        return [
+        choices = [
             Choice(max(range(len(row)), key=row.__getitem__), row, value, weight)
             for row, value, weight in zip(probabilities, values.tolist(), weights, strict=True)
+        ]
+        return self._taken_over(situations, weights, choices) if self.takeovers else choices
+
+    def _taken_over(
+        self, situations: Sequence[Situation], weights: Sequence[float], choices: list[Choice]
+    ) -> list[Choice]:
+        """The choices, with those of simple policies at their prices."""
+        right_now, expected = self.observer.believe(situations, weights)
+        worth = np.column_stack([expected, right_now])
+        names = self.observer.names
+        return [
+            next(
+                (each.choose(seen, names, row, w) for each in self.takeovers if each.decides(w)),
+                choice,
+            )
+            for seen, row, w, choice in zip(situations, worth, weights, choices, strict=True)
         ]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -252,6 +276,7 @@ class DERAgent:
             "cost_weight": self.cost_weight,
             "cost_weight_range": list(self.cost_weight_range),
             "prices": [list(pair) for pair in self.prices],
+            "takeovers": [each.plain() for each in self.takeovers],
             **self.metadata,
         }
         write_agent(folder, {**network, **arrays}, config)
@@ -305,6 +330,7 @@ class DERAgent:
                 prices=[
                     (float(price), float(share)) for price, share in config.get("prices") or ()
                 ],
+                takeovers=list(map(Takeover.read, config.get("takeovers") or ())),
                 metadata=kept_metadata(config),
             )
             return agent if known is observer else agent.over(observer)
@@ -390,14 +416,7 @@ class PartOfPool(DERAgent):
     """
 
     def __init__(self, agent: DERAgent, names: Sequence[str], costs: Sequence[float]) -> None:
-        super().__init__(
-            _at_prices(agent.observer, names, costs),
-            agent.network,
-            cost_weight=agent.cost_weight,
-            cost_weight_range=agent.cost_weight_range,
-            prices=agent.prices,
-            metadata=agent.metadata,
-        )
+        super().__init__(_at_prices(agent.observer, names, costs), agent.network, **agent.settings)
         self._whole = agent.over(self.observer)
         known = agent.observer.names
         self._names = list(names)
@@ -417,11 +436,10 @@ class PartOfPool(DERAgent):
                 mask[position] = allowed
             whole.append(replace(situation, mask=mask))
         return [
-            Choice(
-                self._at.index(choice.index),
-                [choice.probabilities[position] for position in self._at],
-                choice.value,
-                choice.cost_weight,
+            replace(
+                choice,
+                index=self._at.index(choice.index),
+                probabilities=[choice.probabilities[position] for position in self._at],
             )
             for choice in self._whole.decide(whole)
         ]

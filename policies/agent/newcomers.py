@@ -32,14 +32,7 @@ class WithNewcomers(DERAgent):
     """
 
     def __init__(self, agent: DERAgent, observer: Observer) -> None:
-        super().__init__(
-            observer,
-            agent.network,
-            cost_weight=agent.cost_weight,
-            cost_weight_range=agent.cost_weight_range,
-            prices=agent.prices,
-            metadata=agent.metadata,
-        )
+        super().__init__(observer, agent.network, **agent.settings)
         known = agent.network.shape.experts
         self._own = agent.over(
             observer.for_pool(observer.names[:known], observer.costs[:known].tolist())
@@ -114,7 +107,7 @@ class WithNewcomers(DERAgent):
         index = len(expected) if own.index == known else own.index
         spread = [0.0] * (len(expected) + 1)
         spread[:known], spread[-1] = own.probabilities[:known], own.probabilities[-1]
-        return Choice(index, spread, own.value, price)
+        return replace(own, index=index, probabilities=spread, cost_weight=price)
 
     def _certain(self, index: int, value: float, price: float) -> Choice:
         chances = [float(i == index) for i in range(len(self.observer.names) + 1)]

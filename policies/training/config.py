@@ -41,7 +41,7 @@ class TrainConfig:
     entropy: float = 0.002
     """Weight of the entropy bonus at first; falls linearly to a tenth. Larger values explore longer."""
     hidden: int = 96
-    """Width of the hidden layers."""
+    """Width of the hidden layers; of each network of an ensemble."""
     any_pool: bool = False
     """Know experts by their profiles and score all by the same weights, so that experts can be added later;
     or learn this pool, with an output for each, as in the paper: what follows whom, chains and copies."""
@@ -54,8 +54,8 @@ class TrainConfig:
     """New answers of chat models that a question may take beyond every expert's first one, on average, while
     routes are tried before PPO. More find better chains of experts and cost more. Plain functions and
     recorded answers are free, and all their routes are tried."""
-    restarts: int = 3
-    """How often learning from routes begins anew; the best network on the training questions is kept."""
+    ensemble: int = 3
+    """Networks that learn from routes, each from a beginning of its own; the agent is their mean."""
     cost_weight: float = 0.2
     """The price of cost where a request names none: quality given up for the cost of asking everyone."""
     cost_weight_range: tuple[float, float] = (0.02, 2.0)
@@ -88,7 +88,7 @@ class TrainConfig:
     """What it is paid for."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "envs", "rollout", "epochs", "hidden", "restarts"):
+        for name in ("steps", "envs", "rollout", "epochs", "hidden", "ensemble"):
             if getattr(self, name) < 1:
                 raise AgentError(
                     f"training: {name} is {getattr(self, name)}; it must be at least 1"

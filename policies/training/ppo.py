@@ -126,7 +126,7 @@ def features_learner(
         len(observer.names),
         observer.context_size,
         observer.expert_size,
-        config.hidden,
+        config.hidden * (1 if lesson is None else config.ensemble),
         "profile" if config.any_pool else "fixed",
     )
     size = config.envs * config.rollout

@@ -181,7 +181,10 @@ def train_agent(
     if remaining > 0 and not watcher.enough:
         with watcher:
             model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
-    return watcher.finish()
+    agent = watcher.finish()
+    if learner.lesson is not None:
+        _compare(agent, learner.lesson, dev_source, rules, folder, say)
+    return agent
 
 
 def _read_questions(
@@ -230,6 +233,27 @@ def _learn_routes(
         f"{float(worth.utility[:, len(worth.prices) // 2].mean()):.3f} on questions it did not see"
     )
     watcher.start_from(learner.agent_now())
+
+
+def _compare(
+    agent: Any,
+    lesson: RouteLesson,
+    dev: AnswerSource,
+    rules: RouteRules,
+    folder: Path,
+    say: Say,
+) -> None:
+    """Let simple policies take over where they were better on the dev questions."""
+    from der_graph.policies.training.checkpoint import saving
+    from der_graph.policies.training.takeovers import compare_with_simple
+
+    compared = compare_with_simple(agent, lesson.tree, dev, rules)
+    for line in compared.lines:
+        say(line)
+    if compared.takeovers:
+        agent.takeovers = tuple(compared.takeovers)
+        with saving(folder):
+            agent.save_pretrained(folder)
 
 
 def _imitate_cascades(

@@ -96,24 +96,18 @@ class Looks:
         tree: Routes and outcomes.
 
     Attributes:
-        along: [route]: positions of the routes that lead to it, itself last.
-        value: (questions, routes) values by number, equal ones the same within a row; all different where
-            there is none.
+        along: As the tree's.
+        value: As the tree's.
         kind: (questions, routes) what the last answer looks like, by number.
     """
 
     def __init__(self, tree: RouteTree) -> None:
-        self.along = [[tree.position[r[: k + 1]] for k in range(len(r))] for r in tree.routes]
-        n = len(tree.outcomes[1])
-        self.value = np.zeros((n, len(tree.routes)), dtype=np.int64)
-        self.kind = np.zeros((n, len(tree.routes)), dtype=np.int64)
+        self.along, self.value = tree.along, tree.value
+        self.kind = np.zeros_like(self.value)
         kinds: dict[tuple[object, ...], int] = {}
-        codes: list[dict[object, int]] = [{} for _ in range(n)]
         for i in range(1, len(tree.routes)):
             for q, outcome in enumerate(tree.outcomes[i]):
                 answer = outcome.answer
-                said: object = answer["value"] if answer["value"] is not None else (i,)
-                self.value[q, i] = codes[q].setdefault(said, len(codes[q]))
                 look = appearance(answer["text"], answer["value"])
                 kind = (*look[:3], look[4], look[3] > 0.6, answer["error"] is not None)
                 self.kind[q, i] = kinds.setdefault(kind, len(kinds))

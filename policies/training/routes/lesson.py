@@ -128,61 +128,70 @@ def learn_routes(
         total,
     )
     part = worth._replace(choices=worth.choices[:, :, [*chosen, tree.experts]])
-    best: TreeLearner | None = None
-    for attempt in range(config.restarts):
+    learners = []
+    for attempt in range(config.ensemble):
         settings = TreeSettings(
             price_range=(low, high),
             budget_share=config.budget_share,
             short_share=config.short_share,
             seed=config.seed + attempt,
         )
-        fresh = FixedHead(network.shape._replace(experts=len(chosen)))
-        learner = TreeLearner(fresh, seen, settings)
-        learner.learn(part)
-        if best is None or _mean(learner, prices) > _mean(best, prices):
-            best = learner
-    assert best is not None
-    widen(best.network, network, chosen, columns)
-    return worth, best
+        member = FixedHead(network.shape._replace(experts=len(chosen), hidden=config.hidden))
+        learners.append(TreeLearner(member, seen, settings))
+        learners[-1].learn(part)
+    utility = [
+        float(np.mean([float(each.utility(float(p)).mean()) for p in prices])) for each in learners
+    ]
+    good = [
+        each.network
+        for each, u in zip(learners, utility, strict=True)
+        if u >= max(utility) - _BEHIND
+    ]
+    combine(good, network, chosen, columns)
+    return worth, learners[int(np.argmax(utility))]
 
 
-def widen(part: FixedHead, whole: FixedHead, chosen: Sequence[int], columns: Sequence[int]) -> None:
-    """Give a network the weights of one that knows some of its experts; the others it never asks.
+def combine(
+    members: Sequence[FixedHead], whole: FixedHead, chosen: Sequence[int], columns: Sequence[int]
+) -> None:
+    """Make one network that scores as the mean of several over some of its experts does.
+
+    Its hidden layers are those of the members side by side. Experts that the members do not know are never
+    asked.
 
     Args:
-        part: Over the chosen experts.
-        whole: Over all; changed in place.
+        members: Over the chosen experts.
+        whole: Over all; changed in place. Its hidden layers are as wide as all members' or wider.
         chosen: Positions of the experts in the pool.
-        columns: Where each number of the part's observation is in the whole one.
+        columns: Where each number of a member's observation is in the whole one.
     """
+    outputs = [*chosen, whole.shape.experts]
     with torch.no_grad():
-        for small, large in ((part.actor, whole.actor), (part.critic, whole.critic)):
-            layers: list[tuple[torch.nn.Linear, torch.nn.Linear]] = [
-                (small[i], large[i])  # type: ignore[misc]
-                for i in (0, 2, 4)
-            ]
-            first, second, last = layers
-            first[1].weight.zero_()
-            first[1].weight[:, list(columns)] = first[0].weight
-            first[1].bias.copy_(first[0].bias)
-            second[1].load_state_dict(second[0].state_dict())
-            if large is whole.critic:
-                last[1].load_state_dict(last[0].state_dict())
-                continue
-            outputs = [*chosen, whole.shape.experts]
-            last[1].weight.zero_()
-            last[1].bias.fill_(_NEVER)
-            last[1].weight[outputs] = last[0].weight
-            last[1].bias[outputs] = last[0].bias
+        for head in ("actor", "critic"):
+            first, _, second, _, last = getattr(whole, head)
+            for layer in (first, second, last):
+                layer.weight.zero_()
+                layer.bias.zero_()
+            rows: list[int] | slice = outputs if head == "actor" else slice(None)
+            for number, member in enumerate(members):
+                one, _, two, _, three = getattr(member, head)
+                width = member.shape.hidden
+                place = slice(number * width, (number + 1) * width)
+                first.weight[place, list(columns)] = one.weight
+                first.bias[place] = one.bias
+                second.weight[place, place] = two.weight
+                second.bias[place] = two.bias
+                last.weight[rows, place] = three.weight / len(members)
+                last.bias[rows] += three.bias / len(members)
+            if head == "actor":
+                unknown = [i for i in range(whole.shape.experts) if i not in chosen]
+                last.bias[unknown] = _NEVER
 
 
+_BEHIND = 0.02
+"""A member that is worse than the best one by more, in utility on the training questions, is left out."""
 _NEVER = -8.0
 """Score of an expert that is on no route; where nobody else may be asked, it is."""
-
-
-def _mean(learner: TreeLearner, prices: npt.NDArray[np.floating]) -> float:
-    """Mean utility over questions and prices."""
-    return float(np.mean([float(learner.utility(float(p)).mean()) for p in prices]))
 
 
 def observe_tree(

@@ -112,6 +112,26 @@ class RouteTree:
         return table
 
     @cached_property
+    def along(self) -> list[list[int]]:
+        """[route]: positions of the routes that lead to it, itself last."""
+        return [[self.position[r[: k + 1]] for k in range(len(r))] for r in self.routes]
+
+    @cached_property
+    def value(self) -> npt.NDArray[np.int64]:
+        """(questions, routes): value of the last answer by number; equal ones are equal within a question.
+
+        An answer without a value has a number of its own; the empty route has 0.
+        """
+        table = np.zeros((len(self.outcomes[1]), len(self.routes)), dtype=np.int64)
+        codes: list[dict[object, int]] = [{} for _ in table]
+        for i in range(1, len(self.routes)):
+            for q, outcome in enumerate(self.outcomes[i]):
+                value = outcome.answer["value"]
+                said: object = (i,) if value is None else value
+                table[q, i] = codes[q].setdefault(said, len(codes[q]))
+        return table
+
+    @cached_property
     def answered(self) -> npt.NDArray[np.int64]:
         """(questions, routes): answers along each route; failed calls are none."""
         return self._along(lambda answer: answer["error"] is None)
@@ -133,9 +153,7 @@ class RouteTree:
 
     def answers(self, route: int, question: int) -> list[Answer]:
         """The answers along a route."""
-        experts = self.routes[route]
-        along = [self.position[experts[: k + 1]] for k in range(len(experts))]
-        return [self.outcomes[i][question].answer for i in along]
+        return [self.outcomes[i][question].answer for i in self.along[route]]
 
 
 def collect_tree(

@@ -22,6 +22,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
+from der_graph.policies.agent.network import FixedHead, Shape
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.policies.quality import get_metric
@@ -30,7 +31,7 @@ from der_graph.policies.training.new_expert import probe_expert
 from der_graph.policies.training.ppo import features_learner
 from der_graph.policies.training.routes.axes import fit_ridge, folds_of, question_axes
 from der_graph.policies.training.routes.induction import backward_induction
-from der_graph.policies.training.routes.lesson import observe_tree
+from der_graph.policies.training.routes.lesson import combine, observe_tree
 from der_graph.policies.training.routes.observations import Requests, TreeObservations
 from der_graph.policies.training.routes.tree import choose_experts, collect_tree
 from der_graph.policies.training.selection import clearly_better
@@ -224,6 +225,23 @@ def test_induction_finds_the_best_routes_of_the_toy_pool() -> None:
     assert lesson is not None
     worth = backward_induction(lesson.tree, lesson.features, lesson.fold, [0.36], 3.6)
     assert worth.utility.mean() == pytest.approx((0.89 + 0.80) / 2, abs=0.01)
+
+
+def test_an_ensemble_scores_as_the_mean_of_its_members() -> None:
+    torch.manual_seed(0)
+    small = Shape(experts=2, context=3, expert=2, hidden=5, head="fixed")
+    members = [FixedHead(small), FixedHead(small)]
+    whole = FixedHead(Shape(experts=4, context=3, expert=2, hidden=15, head="fixed"))
+    # Of four experts the members know the second and the fourth.
+    columns = [0, 1, 2, 5, 6, 9, 10]
+    combine(members, whole, [1, 3], columns)
+    observation = torch.randn(6, 11)
+    scores, value = whole(observation)
+    each = [member(observation[:, columns]) for member in members]
+    mean = (each[0][0] + each[1][0]) / 2
+    assert torch.allclose(scores[:, [1, 3, 4]], mean, atol=1e-6)
+    assert torch.allclose(value, (each[0][1] + each[1][1]) / 2, atol=1e-6)
+    assert (scores[:, [0, 2]] < mean.min() - 5).all()
 
 
 def test_a_good_agent_is_only_replaced_by_one_that_beats_it_beyond_chance() -> None:

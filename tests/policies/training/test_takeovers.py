@@ -1,0 +1,72 @@
+"""Simple policies take over where they are clearly better on the dev questions, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
+from toy import toy_agent, toy_rules, toy_source
+
+pytest.importorskip("stable_baselines3")
+
+from der_graph.data import Example
+from der_graph.nodes.expert import Expert
+from der_graph.nodes.langchain import as_expert
+from der_graph.policies.agent.takeover import Takeover
+from der_graph.policies.answers import AnswerSource
+from der_graph.policies.quality import get_metric
+from der_graph.policies.training import run_routes
+from der_graph.policies.training.routes.tree import collect_tree
+from der_graph.policies.training.takeovers import best_order, compare_with_simple
+from der_graph.state import DERContext
+
+WRITER, COUNTER, FACTS, PARROT = range(4)
+
+
+def wrong_every_third(name: str, at: int, cost: float) -> Expert:
+    def reply(prompt: list[AIMessage]) -> AIMessage:
+        found = re.search(r"\d+", prompt[-1].text)
+        assert found
+        return AIMessage(f"wrong {name}" if int(found[0]) % 3 == at else "right")
+
+    return as_expert(RunnableLambda(reply), name=name, cost=cost, fingerprint=name)
+
+
+def test_the_best_order_by_hand() -> None:
+    """Half of the questions are sums, which writer and counter solve at 1.1; facts solves the others at 2."""
+    tree = collect_tree(toy_source(8), [WRITER, COUNTER, FACTS], 2)
+    assert best_order(tree, 0.5, 3.6) == ((WRITER, COUNTER), False)
+    # Nothing is worth its price.
+    assert best_order(tree, 20.0, 3.6) == ((COUNTER,), False)
+
+
+def test_an_order_until_two_agree_by_hand() -> None:
+    """The first two agree, and are right, on a third of the questions; the last is right always, at 10: 8.7 a
+    question instead of 10."""
+    experts = [wrong_every_third("a", 0, 1.0), wrong_every_third("b", 1, 1.0)]
+    experts.append(wrong_every_third("c", -1, 10.0))
+    examples = [Example(f"q{i}", f"question {i}?", "right") for i in range(30)]
+    source = AnswerSource(experts, examples, get_metric("match"))
+    tree = collect_tree(source, [0, 1, 2], 3)
+    order, until_agreed = best_order(tree, 0.1, 12.0)
+    assert (sorted(order[:2]), order[2], until_agreed) == ([0, 1], 2, True)
+
+
+def test_a_better_order_takes_over_and_the_run_says_so() -> None:
+    source, dev = toy_source(40), toy_source(40, seed=1)
+    rules = toy_rules(source.experts)
+    tree = collect_tree(source, [WRITER, COUNTER, FACTS], 3)
+    agent = toy_agent(source)  # its weights are random
+    agent.takeovers = (Takeover(0.0, 9.0, ("parrot",)),)
+    compared = compare_with_simple(agent, tree, dev, rules)
+    assert "takes over" in compared.lines[0]
+    agent.takeovers = tuple(compared.takeovers)
+    episodes = run_routes(agent, dev, rules, context=DERContext(cost_weight=0.02))
+    assert np.mean([episode.quality for episode in episodes]) == 0.5  # the parrot's is 0
+    # Nothing is better than what is as simple.
+    again = compare_with_simple(agent, tree, dev, rules)
+    assert again.takeovers == []
+    assert "clearly better at any price" in again.lines[0]
