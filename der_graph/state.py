@@ -301,6 +301,32 @@ class Situation:
     loop: LoopState | None = None
 
 
+def blank_answer(
+    expert: str,
+    *,
+    text: str = "",
+    value: str | None = None,
+    cost: float = 0.0,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    seconds: float = 0.0,
+    logprob: float | None = None,
+    error: str | None = None,
+) -> Answer:
+    """An answer that says nothing and cost nothing, but for what is given; see `Answer` for the fields."""
+    return Answer(
+        expert=expert,
+        text=text,
+        value=value,
+        cost=cost,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        seconds=seconds,
+        logprob=logprob,
+        error=error,
+    )
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

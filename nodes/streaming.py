@@ -50,7 +50,15 @@ from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.values.quoting import writable
-from der_graph.state import END_CHOICE, Answer, Audience, DERContext, StreamTokens, Task
+from der_graph.state import (
+    END_CHOICE,
+    Answer,
+    Audience,
+    DERContext,
+    StreamTokens,
+    Task,
+    blank_answer,
+)
 
 if TYPE_CHECKING:
     from der_graph.nodes.expert import Expert
@@ -111,7 +119,7 @@ class Audiences:
             return "draft"
         price = dict(zip(self.rules.names, self.rules.costs, strict=True))[choice]
         least = spent + (0.0 if choice in self.token_priced else price)
-        answered = [*answers, _answered(choice)]
+        answered = [*answers, blank_answer(choice)]
         mask, _ = self.rules.mask(
             answered,
             context,
@@ -122,21 +130,6 @@ class Audiences:
             unable=unable,
         )
         return "draft" if any(mask[:-1]) else "final"
-
-
-def _answered(expert: str) -> Answer:
-    """An answer of which only the giver is known."""
-    return Answer(
-        expert=expert,
-        text="",
-        value=None,
-        cost=0.0,
-        input_tokens=0,
-        output_tokens=0,
-        seconds=0.0,
-        logprob=None,
-        error=None,
-    )
 
 
 class Listener(BaseCallbackHandler):

@@ -114,7 +114,7 @@ def _joined(
         spent = step["spent"] + sum(answer["cost"] for answer in before)
         route.append(RouteStep(**{**step, "spent": spent}))
     answers = answers_of(route)
-    template = ktp_template(task["ktp"]) if task.get("ktp") else ktp
+    template = ktp_template(task.get("ktp") or ktp)
     return {
         **updates[-1],
         "route": route,

@@ -71,14 +71,6 @@ def ended(route: Route) -> Iterator[None]:
             route.close()
 
 
-def not_asked(expert: Expert) -> Given:
-    """What comes of an attempt that the expert's breaker does not let through."""
-    seen = expert.health.breaker.view()
-    error: Any = ExpertError(f"not asked: it failed {seen.failures} times in a row ({seen.kind})")
-    error.failure_kind = "open"
-    return Given(error, 0.0)
-
-
 def tell_health(expert: Expert, answer: Answer, limit: float | None) -> None:
     """Tell an expert's health what came of a call.
 

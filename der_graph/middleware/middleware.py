@@ -47,7 +47,6 @@ from der_graph.middleware.attempts import (
     ended,
     marked_with,
     message_of,
-    not_asked,
     tell_health,
 )
 from der_graph.middleware.loop import (
@@ -61,7 +60,6 @@ from der_graph.middleware.models import (
     PromptCache,
     acting_model,
     answer_of,
-    failed_before,
     messages_to_check,
     with_cached_prices,
     with_system,
@@ -90,6 +88,7 @@ from der_graph.state import (
     DERContext,
     LoopState,
     as_context,
+    blank_answer,
 )
 
 if TYPE_CHECKING:
@@ -327,7 +326,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             breaker = expert.health.breaker
             try:
                 may = breaker.enter(insist=expert.name in situation["unavailable"])
-                given = (yield attempt) if may else not_asked(expert)
+                given = (yield attempt) if may else Given(expert.health.breaker.refused(), 0.0)
                 answer = answer_of(expert, message_of(given.result), given.seconds)
                 tell_health(expert, answer, attempt.time_left)
             except BaseException:
@@ -408,7 +407,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             for round_ in reversed(failed_rounds(request.messages, self._tool_failed))
             if round_.expert in self._experts
         }
-        refused = [failed_before(name, error) for name, error in errors.items() if name is not None]
+        # Their cost and time are counted already.
+        refused = [blank_answer(e, error=why) for e, why in errors.items() if e is not None]
         prices = dict(zip(self._rules.names, self._rules.costs, strict=True))
         dearest = max((prices[answer["expert"]] for answer in refused), default=0.0)
         state: Any = request.state

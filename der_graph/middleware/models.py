@@ -107,21 +107,6 @@ def answer_of(expert: Expert, result: AIMessage | Exception, seconds: float) -> 
     return answer
 
 
-def failed_before(expert: str, error: str) -> Answer:
-    """A failed answer whose cost and time the run has counted already."""
-    return Answer(
-        expert=expert,
-        text="",
-        value=None,
-        cost=0.0,
-        input_tokens=0,
-        output_tokens=0,
-        seconds=0.0,
-        logprob=None,
-        error=error,
-    )
-
-
 def with_cached_prices(
     experts: Sequence[Expert], cached_prices: Mapping[str, float]
 ) -> list[Expert]:
