@@ -49,7 +49,7 @@ def asked_together(
     Returns:
         One decision for each expert, the agent's own last; that one alone if nobody may be asked beside it.
     """
-    prices = dict(zip(rules.names, rules.costs, strict=True))
+    prices = rules.prices
     choice, chances = decision["choice"], decision["probabilities"]
     if choice == END_CHOICE or (most is not None and prices[choice] > most):
         return [decision]

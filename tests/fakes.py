@@ -11,8 +11,8 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import Choice
 from der_graph.state import END_CHOICE, Answer, Situation, blank_answer
 
 

@@ -8,12 +8,11 @@ A setting that is not known is an error: a budget with a misspelt name would be 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from der_graph.errors import ChatModelError
+from der_graph.errors import ChatModelError, did_you_mean
 from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.model_settings import SAMPLING, SETTINGS
 from der_graph.state import DERContext
@@ -90,10 +89,10 @@ def check_names(names: Sequence[str], known: set[str]) -> None:
     """
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), 1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
+            allowed = sorted(known)
             raise ChatModelError(
-                f"ChatDER has no setting '{name}'; {hint}allowed: {', '.join(sorted(known))}"
+                f"ChatDER has no setting '{name}'; {did_you_mean(name, allowed)}"
+                f"allowed: {', '.join(allowed)}"
             )
 
 

@@ -15,8 +15,9 @@ from der_graph.errors import PoolError
 from der_graph.nodes.conversation import block_beside_text
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
+from der_graph.nodes.reliability import bare
 from der_graph.nodes.reliability.charge import CallSize, token_prices
-from der_graph.nodes.tools import bare, with_tools
+from der_graph.nodes.tools import with_tools
 from der_graph.state import Answer
 
 

@@ -45,6 +45,7 @@ from der_graph.nodes.reliability import (
     DEFAULT_TIMEOUT,
     Fallback,
     Health,
+    bare,
     call_limit,
     limit_of,
     unless_late,
@@ -54,7 +55,7 @@ from der_graph.nodes.reliability.charge import Charge, TokenPrices, token_prices
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.reliability.spending import can_be_bounded, no_longer_than, priced
 from der_graph.nodes.streaming import is_streamed
-from der_graph.nodes.tools import bare, calls_of, reads_tools, rebound, without_tools
+from der_graph.nodes.tools import calls_of, reads_tools, rebound, without_tools
 from der_graph.state import END_CHOICE, Answer, Task, answers_of
 
 ChatRunnable = Runnable[Any, Any]

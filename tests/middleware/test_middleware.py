@@ -36,8 +36,8 @@ from der_graph.errors import (
     ToolsNotSupportedError,
 )
 from der_graph.middleware import DERMiddleware, outcome_of
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import Choice
 from der_graph.nodes.reliability.breaker import Breaker
 from der_graph.nodes.reliability.charge import Charge, TokenPrices
 from der_graph.nodes.reliability.health import Health
