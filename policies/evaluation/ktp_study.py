@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from der_graph.data import Example
+from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import Choice, RoutingAgent
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerCache, AnswerSource, Request

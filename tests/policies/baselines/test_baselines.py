@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from der_graph.errors import AgentPoolMismatchError, DataError, UnknownExpertError
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.policies.baselines import (
     PREDICTORS,
     Baseline,
