@@ -49,6 +49,9 @@ TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "strict", "tool_settings
 SETTINGS = (*SAMPLING, *TOOLS, "response_format")
 """All that can be asked."""
 
+LANGCHAINS_OWN = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
+"""LangChain's own words among the settings of a call, which are for no model."""
+
 # Other names for a setting, among the fields of providers' classes and in their calls.
 _ALSO = {
     "max_tokens": ("max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens"),

@@ -107,18 +107,15 @@ def _joined(
 ) -> dict[str, Any]:
     """One update of the state from those of all experts."""
     task = tasks[-1]
-    route: list[RouteStep] = [*task["route"]]
+    route, spent = list(task["route"]), task["decision"]["spent"]
     for update in updates:
         step: RouteStep = update["route"][-1]
-        before = answers_of(route[len(task["route"]) :])
-        spent = step["spent"] + sum(answer["cost"] for answer in before)
         route.append(RouteStep(**{**step, "spent": spent}))
-    answers = answers_of(route)
+        spent += sum(answer["cost"] for answer in answers_of([step]))
     template = ktp_template(task.get("ktp") or ktp)
     return {
         **updates[-1],
         "route": route,
-        "knowledge": knowledge_text(task["question"], answers, template),
-        "cost": route[len(task["route"])]["spent"]
-        + sum(answer["cost"] for answer in answers_of(route[len(task["route"]) :])),
+        "knowledge": knowledge_text(task["question"], answers_of(route), template),
+        "cost": spent,
     }

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from der_graph.errors import ChatModelError, did_you_mean
 from der_graph.nodes.fingerprint import fingerprint_of
-from der_graph.nodes.model_settings import SAMPLING, SETTINGS
+from der_graph.nodes.model_settings import LANGCHAINS_OWN, SAMPLING, SETTINGS
 from der_graph.state import DERContext
 
 CONTEXT_FIELDS = tuple(name for name in DERContext.__dataclass_fields__ if name != "model_settings")
@@ -24,8 +24,6 @@ MODEL_FIELDS = tuple(name for name in SAMPLING if name not in ("logprobs", "top_
 """Settings of the experts' models that a `ChatDER` can be made with."""
 
 _OTHERS = frozenset({"stop", "timeout", "max_completion_tokens"})
-# LangChain's own words among the settings of a call.
-_NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
 
 
 class Request(NamedTuple):
@@ -55,7 +53,7 @@ def request_of(
         BudgetError: If a setting of the route has a value that it cannot have.
     """
     known = {*CONTEXT_FIELDS, *SETTINGS, *_OTHERS}
-    check_names([name for name in given if name not in _NOT_FOR_US], known)
+    check_names([name for name in given if name not in LANGCHAINS_OWN], known)
     merged = {name: value for name, value in defaults.items() if value is not None}
     merged.update({name: value for name, value in given.items() if name in known})
     if stop is not None:

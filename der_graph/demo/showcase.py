@@ -36,15 +36,14 @@ _CHUNK = (
 )
 
 
-def run_demo(*, full: bool = False, seconds: float = 40.0, display: Display | None = None) -> None:
+def run_demo(*, full: bool = False, seconds: float = 40.0) -> None:
     """Run the demo.
 
     Args:
         full: Evaluate all held-out questions, whatever the time.
         seconds: Time budget of the closing table otherwise.
-        display: Where to print.
     """
-    show = display or Display()
+    show = Display()
     started = time.perf_counter()
     show.line(
         "Loading the encoder and four experts (the first time, their weights are converted) ..."

@@ -1,7 +1,7 @@
 """Calls that may hang, fail or come in numbers: threads, limits, deadlines, memory of failures.
 
 A call of an expert goes through here on its way to the model. This room knows what a call is and how long
-it may take, and how LangGraph runs a node; it does not know what is asked, nor of routes.
+it may take, and how LangGraph runs nodes and closes streams; it does not know what is asked, nor of routes.
 """
 
 from der_graph.nodes.reliability.breaker import Breaker
