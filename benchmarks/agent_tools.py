@@ -40,8 +40,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import tool
 
 from der_graph.middleware import DERMiddleware, outcome_of
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import RoutingAgent
 from der_graph.policies.baselines import Random, Single
 from der_graph.policies.observation import SentenceEncoder, TextEncoder
 from der_graph.policies.training.agent_tasks import AgentOutcome, train_bandit

@@ -91,8 +91,7 @@ class Recorded(NamedTuple):
 
     def rules(self, max_steps: int) -> RouteRules:
         """What is allowed on a route."""
-        names = tuple(expert.name for expert in self.experts)
-        return RouteRules(names, tuple(expert.cost for expert in self.experts), max_steps)
+        return RouteRules.of(self.experts, max_steps=max_steps)
 
     def source(self, examples: Sequence[Example]) -> AnswerSource:
         """Answers and their recorded qualities."""

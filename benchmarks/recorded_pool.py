@@ -30,7 +30,7 @@ from knob_curve import curve_of, differences
 from recorded_data import METRIC, Recorded, at_cost, load, split
 
 from der_graph.data import Example
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.baselines import PREDICTORS, BestCascades, Cascade, OneShotRouter, Single

@@ -49,7 +49,7 @@ from langgraph.types import Send
 from der_graph import ChatDER, DERContext, Expert, create_der_graph, load_agent, load_pool
 from der_graph.data import load_examples
 from der_graph.demo.showcase import demo_file, interleaved
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.ktp import TEMPLATES
 from der_graph.policies.agent import DERAgent

@@ -27,7 +27,7 @@ _HOME = {
     "DERError": "der_graph.errors",
     "DERMiddleware": "der_graph.middleware.middleware",
     "DERState": "der_graph.state",
-    "Expert": "der_graph.nodes.expert",
+    "Expert": "der_graph.nodes.expert.expert",
     "KTPTemplate": "der_graph.nodes.ktp",
     "Pool": "der_graph.pool.pool",
     "create_der_graph": "der_graph.graph",

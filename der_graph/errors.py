@@ -25,8 +25,9 @@ without a traceback.
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -115,6 +116,22 @@ class PluginError(DERError, ImportError):
 
 class MissingDependencyError(DERError, ImportError):
     """An optional package is not installed."""
+
+
+def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
+    """A hint for a misspelt name, with a space at its end; empty if no name is near.
+
+    Examples:
+        >>> did_you_mean("max_step", ["max_cost", "max_steps"])
+        "did you mean 'max_steps'? "
+    """
+    near = difflib.get_close_matches(str(given), list(allowed), 1)
+    return f"did you mean '{near[0]}'? " if near else ""
+
+
+def cut(text: str, most: int = 80) -> str:
+    """A text for a message, cut off where it is longer than this."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def require(module: str, *, extra: str, why: str) -> ModuleType:

@@ -23,14 +23,13 @@ from langgraph.store.base import BaseStore
 from der_graph.errors import PoolError
 from der_graph.nodes.answer import answer_node
 from der_graph.nodes.approval import approval_node
+from der_graph.nodes.decision import RoutingAgent, agent_for_pool
 from der_graph.nodes.expert import Expert, NodeCache, expert_node, unable_experts
 from der_graph.nodes.hub import (
     ANSWER_NODE,
     APPROVAL_NODE,
     HUB_NODE,
     DecisionEdge,
-    RoutingAgent,
-    agent_for_pool,
     der_agent,
 )
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
@@ -192,7 +191,7 @@ def create_der_graph(
     graph.add_edge(ANSWER_NODE, END)
     targets = [*names, ANSWER_NODE]
     if approve_above is not None:
-        approve = approval_node(dict(zip(rules.names, rules.costs, strict=True)))
+        approve = approval_node(rules.prices)
         graph.add_node(APPROVAL_NODE, approve, input_schema=Task, destinations=(*targets, HUB_NODE))
         targets.append(APPROVAL_NODE)
     if parallel > 1:

@@ -20,10 +20,13 @@ from langchain_core.messages import AnyMessage
 from langgraph.graph import MessagesState
 from typing_extensions import NotRequired
 
-from der_graph.errors import BudgetError
+from der_graph.errors import BudgetError, cut
 
 END_CHOICE = "END"
 """The choice that ends a route. Not a node: the graph's own END is `"__end__"`."""
+
+MAX_STEPS = 4
+"""Longest route where nothing else is said."""
 
 
 class Answer(TypedDict):
@@ -226,7 +229,7 @@ class DERContext:
         for name in ("max_cost", "max_steps", "cost_weight", "deadline", "stickiness"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-                raise BudgetError(f"{name} is {_shown(value)}; it must be a number, or left out")
+                raise BudgetError(f"{name} is {cut(repr(value))}; it must be a number, or left out")
             if isinstance(value, int) and abs(value) > sys.float_info.max:
                 raise BudgetError(f"{name} is larger than any number that can be counted with")
         if self.deadline is not None and not 0 < self.deadline < float("inf"):
@@ -239,9 +242,11 @@ class DERContext:
                 isinstance(each, str) for each in value
             )
             if value is not None and not names:
-                raise BudgetError(f"{name} is {_shown(value)}; it must be a list of experts' names")
+                raise BudgetError(
+                    f"{name} is {cut(repr(value))}; it must be a list of experts' names"
+                )
         if self.ktp is not None and not isinstance(self.ktp, str):
-            raise BudgetError(f"ktp is {_shown(self.ktp)}; it must be a template's name")
+            raise BudgetError(f"ktp is {cut(repr(self.ktp))}; it must be a template's name")
         if self.stream_tokens not in (None, *get_args(StreamTokens)):
             allowed = ", ".join(map(repr, get_args(StreamTokens)))
             raise BudgetError(f"stream_tokens is {self.stream_tokens!r}; allowed: {allowed}")
@@ -294,16 +299,37 @@ class Situation:
     answers: list[Answer] = field(default_factory=list)
     mask: list[bool] = field(default_factory=list)
     spent: float = 0.0
-    max_steps: int = 4
+    max_steps: int = MAX_STEPS
     max_cost: float | None = None
     cost_weight: float | None = None
     deadline_left: float | None = None
     loop: LoopState | None = None
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def blank_answer(
+    expert: str,
+    *,
+    text: str = "",
+    value: str | None = None,
+    cost: float = 0.0,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    seconds: float = 0.0,
+    logprob: float | None = None,
+    error: str | None = None,
+) -> Answer:
+    """An answer that says nothing and cost nothing, but for what is given; see `Answer` for the fields."""
+    return Answer(
+        expert=expert,
+        text=text,
+        value=value,
+        cost=cost,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        seconds=seconds,
+        logprob=logprob,
+        error=error,
+    )
 
 
 def answer_only(context: DERContext) -> DERContext:

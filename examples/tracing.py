@@ -20,7 +20,7 @@ from typing import Any
 from langsmith import tracing_context
 
 from der_graph import DERContext, create_der_graph
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.langchain import as_expert
 from der_graph.observability import RouteLog, tracing_client, write_training_data
 from der_graph.state import END_CHOICE, Situation, answers_of

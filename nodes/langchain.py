@@ -29,11 +29,11 @@ from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.providers import THOUGHT_MARKS, ThoughtMarks
-from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, describe_error, in_thread
+from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, bare, describe_error, in_thread
 from der_graph.nodes.reliability.calls import ExpertExitError
 from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.nodes.reliability.redaction import Guarded, mask, secrets_in
-from der_graph.nodes.tools import bare, rebound
+from der_graph.nodes.tools import rebound
 
 
 def as_expert(

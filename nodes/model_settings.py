@@ -11,7 +11,6 @@ has no setting for is left out, as an ensemble has several. Knows nothing of rou
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import re
@@ -22,10 +21,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 
-from der_graph.errors import ChatModelError
+from der_graph.errors import ChatModelError, did_you_mean
 from der_graph.nodes.ktp import quote
 from der_graph.nodes.providers.chat import is_a
-from der_graph.nodes.tools import bare, rebound
+from der_graph.nodes.reliability import bare
+from der_graph.nodes.tools import rebound
 from der_graph.nodes.values.quoting import neutralize
 from der_graph.state import Answer
 
@@ -48,6 +48,9 @@ TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "strict", "tool_settings
 
 SETTINGS = (*SAMPLING, *TOOLS, "response_format")
 """All that can be asked."""
+
+LANGCHAINS_OWN = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
+"""LangChain's own words among the settings of a call, which are for no model."""
 
 # Other names for a setting, among the fields of providers' classes and in their calls.
 _ALSO = {
@@ -74,10 +77,9 @@ def check_settings(given: Any) -> dict[str, Any]:
         settings.setdefault("max_tokens", settings.pop("max_completion_tokens"))
     for name in settings:
         if name not in SETTINGS:
-            near = difflib.get_close_matches(str(name), SETTINGS, 1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
             raise ChatModelError(
-                f"model_settings has no setting '{name}'; {hint}allowed: {', '.join(SETTINGS)}"
+                f"model_settings has no setting '{name}'; {did_you_mean(name, SETTINGS)}"
+                f"allowed: {', '.join(SETTINGS)}"
             )
     return settings
 

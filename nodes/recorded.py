@@ -21,7 +21,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
-from der_graph.errors import ExpertError
+from der_graph.errors import ExpertError, cut
 from der_graph.nodes.huggingface.weights import path_digest
 from der_graph.nodes.ktp import estimate_tokens
 from der_graph.nodes.values.quoting import neutralize
@@ -101,10 +101,9 @@ class RecordedChat(BaseChatModel):
         question = neutralize(asked[-1].text.strip()) if asked else ""
         found = self._recorded().get(question)
         if found is None:
-            start = question if len(question) <= 80 else question[:77] + "..."
             raise ExpertError(
-                f"no recorded answer of '{self.model}' to {start!r}; recorded experts answer only the "
-                f"questions of {self.data}, and need the KTP template 'none'"
+                f"no recorded answer of '{self.model}' to {cut(question)!r}; recorded experts answer only "
+                f"the questions of {self.data}, and need the KTP template 'none'"
             )
         tokens_in = estimate_tokens(question)
         tokens_out = estimate_tokens(found.text) if found.tokens is None else found.tokens

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 from der_graph.errors import (
@@ -25,7 +26,7 @@ from der_graph.errors import (
 )
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.nodes.values import is_refusal
-from der_graph.state import Answer, DERContext, good_answers
+from der_graph.state import MAX_STEPS, Answer, DERContext, good_answers
 
 if TYPE_CHECKING:
     from der_graph.nodes.expert import Expert
@@ -51,7 +52,7 @@ class RouteRules:
 
     names: tuple[str, ...]
     costs: tuple[float, ...]
-    max_steps: int = 4
+    max_steps: int = MAX_STEPS
     repeat_experts: bool = False
     seconds: tuple[float | None, ...] = ()
     unbounded: frozenset[str] = frozenset()
@@ -67,7 +68,7 @@ class RouteRules:
         cls,
         experts: Sequence[Expert],
         *,
-        max_steps: int,
+        max_steps: int = MAX_STEPS,
         repeat_experts: bool = False,
         cost_unit: str = "",
     ) -> RouteRules:
@@ -82,6 +83,26 @@ class RouteRules:
             charges=tuple(expert.charge for expert in experts),
             cost_unit=cost_unit,
         )
+
+    @cached_property
+    def prices(self) -> dict[str, float]:
+        """What one call of each costs at most, by name."""
+        return dict(zip(self.names, self.costs, strict=True))
+
+    def dearest(self, wanted: int | None = None) -> float:
+        """The most that a route may cost, if no call of it fails.
+
+        Args:
+            wanted: The longest route that a request asks for; see `steps`.
+
+        Examples:
+            >>> RouteRules(("a", "b", "c"), (1.0, 3.0, 2.0), 2).dearest()
+            5.0
+        """
+        steps = self.steps(wanted)
+        if self.repeat_experts:
+            return max(self.costs) * steps
+        return sum(sorted(self.costs, reverse=True)[:steps])
 
     def steps(self, wanted: int | None) -> int:
         """The longest route of one request: what it asks for, never more than the rules allow.

@@ -50,7 +50,15 @@ from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.values.quoting import writable
-from der_graph.state import END_CHOICE, Answer, Audience, DERContext, StreamTokens, Task
+from der_graph.state import (
+    END_CHOICE,
+    Answer,
+    Audience,
+    DERContext,
+    StreamTokens,
+    Task,
+    blank_answer,
+)
 
 if TYPE_CHECKING:
     from der_graph.nodes.expert import Expert
@@ -109,9 +117,8 @@ class Audiences:
         certain = mode == "live" or fallback == "none" or choice in self.steady
         if self.votes or not certain:
             return "draft"
-        price = dict(zip(self.rules.names, self.rules.costs, strict=True))[choice]
-        least = spent + (0.0 if choice in self.token_priced else price)
-        answered = [*answers, _answered(choice)]
+        least = spent + (0.0 if choice in self.token_priced else self.rules.prices[choice])
+        answered = [*answers, blank_answer(choice)]
         mask, _ = self.rules.mask(
             answered,
             context,
@@ -124,19 +131,24 @@ class Audiences:
         return "draft" if any(mask[:-1]) else "final"
 
 
-def _answered(expert: str) -> Answer:
-    """An answer of which only the giver is known."""
-    return Answer(
-        expert=expert,
-        text="",
-        value=None,
-        cost=0.0,
-        input_tokens=0,
-        output_tokens=0,
-        seconds=0.0,
-        logprob=None,
-        error=None,
-    )
+class Trimmed:
+    """A growing text without the white space at its ends, as an answer has none.
+
+    Attributes:
+        text: What there is of it.
+    """
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._held = ""
+
+    def add(self, text: str) -> str:
+        """Add to it; gives what may be shown now."""
+        self._held += text if self.text else text.lstrip()
+        new = self._held.rstrip()
+        self._held = self._held[len(new) :]
+        self.text += new
+        return new
 
 
 class Listener(BaseCallbackHandler):
@@ -160,8 +172,7 @@ class Listener(BaseCallbackHandler):
             self.audience = "draft"
         self.closed = False
         self.spoken = False
-        self.shown = ""
-        self._held = ""
+        self._shown = Trimmed()
         self._node_config = config
         self._stops = STOPS.get()
         self._said: dict[str, str] = {}
@@ -211,15 +222,14 @@ class Listener(BaseCallbackHandler):
         """Nobody waits any more: what is said from now on is not heard."""
         self.closed = True
 
+    @property
+    def shown(self) -> str:
+        """What a reader has seen of a final answer."""
+        return self._shown.text
+
     def visible(self, text: str) -> str:
-        """What may be shown of a token: an answer has no white space at its ends."""
-        self._held += writable(text)
-        if not self.shown:
-            self._held = self._held.lstrip()
-        new = self._held.rstrip()
-        self._held = self._held[len(new) :]
-        self.shown += new
-        return new
+        """What may be shown of a token."""
+        return self._shown.add(writable(text))
 
 
 class _TokensOnly:

@@ -49,7 +49,7 @@ def asked_together(
     Returns:
         One decision for each expert, the agent's own last; that one alone if nobody may be asked beside it.
     """
-    prices = dict(zip(rules.names, rules.costs, strict=True))
+    prices = rules.prices
     choice, chances = decision["choice"], decision["probabilities"]
     if choice == END_CHOICE or (most is not None and prices[choice] > most):
         return [decision]
@@ -107,18 +107,15 @@ def _joined(
 ) -> dict[str, Any]:
     """One update of the state from those of all experts."""
     task = tasks[-1]
-    route: list[RouteStep] = [*task["route"]]
+    route, spent = list(task["route"]), task["decision"]["spent"]
     for update in updates:
         step: RouteStep = update["route"][-1]
-        before = answers_of(route[len(task["route"]) :])
-        spent = step["spent"] + sum(answer["cost"] for answer in before)
         route.append(RouteStep(**{**step, "spent": spent}))
-    answers = answers_of(route)
-    template = ktp_template(task["ktp"]) if task.get("ktp") else ktp
+        spent += sum(answer["cost"] for answer in answers_of([step]))
+    template = ktp_template(task.get("ktp") or ktp)
     return {
         **updates[-1],
         "route": route,
-        "knowledge": knowledge_text(task["question"], answers, template),
-        "cost": route[len(task["route"])]["spent"]
-        + sum(answer["cost"] for answer in answers_of(route[len(task["route"]) :])),
+        "knowledge": knowledge_text(task["question"], answers_of(route), template),
+        "cost": spent,
     }

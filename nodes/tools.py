@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
-from der_graph.nodes.reliability import Bounded
+from der_graph.nodes.reliability import Bounded, bare
 
 
 def tail_of(after: Sequence[AnyMessage]) -> list[AnyMessage]:
@@ -56,13 +56,6 @@ def reads_tools(model: Any) -> bool:
     from der_graph.nodes.batching import BatchedChatModel
 
     return not isinstance(bare(model), BatchedChatModel)
-
-
-def bare(model: Any) -> Any:
-    """A model without the bindings, retries and bounds around it."""
-    while isinstance(model, (RunnableBindingBase, Bounded)):
-        model = model.bound
-    return model
 
 
 def with_tools(

@@ -7,21 +7,11 @@ from typing import Any
 from der_graph.data import Example
 from der_graph.nodes.values import extract_value
 from der_graph.policies.quality import QualityMetric
-from der_graph.state import Answer
+from der_graph.state import Answer, blank_answer
 
 
 def answer(text: str, *, expert: str = "a", error: str | None = None) -> Answer:
-    return Answer(
-        expert=expert,
-        text=text,
-        value=extract_value(text),
-        cost=1.0,
-        input_tokens=0,
-        output_tokens=0,
-        seconds=0.0,
-        logprob=None,
-        error=error,
-    )
+    return blank_answer(expert, text=text, value=extract_value(text), cost=1.0, error=error)
 
 
 def example(reference: str, **more: Any) -> Example:

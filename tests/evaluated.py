@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from toy import WordEncoder, toy_examples, toy_experts, toy_rules
 
 from der_graph.graph import create_der_graph
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.policies.answers import AnswerCache
 from der_graph.policies.baselines import Baseline, certain
 from der_graph.policies.evaluation import Report

@@ -11,9 +11,9 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import Choice
-from der_graph.state import END_CHOICE, Answer, Situation
+from der_graph.state import END_CHOICE, Answer, Situation, blank_answer
 
 
 class ScriptedModel:
@@ -121,17 +121,7 @@ def an_answer(
     expert: str = "a", text: str = "42", *, error: str | None = None, cost: float = 1.0
 ) -> Answer:
     """An answer with everything filled in."""
-    return Answer(
-        expert=expert,
-        text="" if error else text,
-        value=None,
-        cost=cost,
-        input_tokens=0,
-        output_tokens=0,
-        seconds=0.0,
-        logprob=None,
-        error=error,
-    )
+    return blank_answer(expert, text="" if error else text, cost=cost, error=error)
 
 
 def a_human(text: str) -> dict[str, Any]:

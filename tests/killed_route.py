@@ -19,7 +19,7 @@ from fakes import ScriptedAgent
 from langchain_core.runnables import RunnableConfig
 
 from der_graph import create_der_graph
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.langchain import as_expert
 from der_graph.state import Situation
 

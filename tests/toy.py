@@ -105,7 +105,7 @@ def toy_examples(count: int, *, seed: int = 0) -> list[Example]:
 
 def toy_rules(experts: Sequence[Expert], max_steps: int = 3) -> RouteRules:
     """Rules of the toy pool."""
-    return RouteRules(tuple(e.name for e in experts), tuple(e.cost for e in experts), max_steps)
+    return RouteRules.of(experts, max_steps=max_steps)
 
 
 def toy_source(count: int = 40, *, seed: int = 0) -> AnswerSource:

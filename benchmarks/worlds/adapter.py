@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from der_graph.data import Example
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource

@@ -22,6 +22,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from der_graph.chat_model.settings import cut_at_stop
 from der_graph.errors import ExpertError
 from der_graph.nodes.conversation import EXPERTS
+from der_graph.nodes.streaming import Trimmed
 from der_graph.state import Answer, RouteStep, answers_of
 
 STREAM_MODES = ["messages", "custom", "values"]
@@ -124,8 +125,7 @@ class AnswerStream:
     def __init__(self, *, live: bool = True) -> None:
         self.state: dict[str, Any] = {}
         self._live = live
-        self._shown = ""
-        self._held = ""
+        self._shown = Trimmed()
 
     def read(self, mode: str, part: Any) -> tuple[list[dict[str, Any]], list[AIMessageChunk]]:
         """Read one part of the stream; gives events and chunks."""
@@ -134,19 +134,9 @@ class AnswerStream:
         elif mode == "custom":
             return ([part] if str(part.get("type", "")).startswith("der.") else []), []
         elif self._live and isinstance(part[0], AIMessageChunk):
-            text = self._more(part[0].text)
+            text = self._shown.add(part[0].text)
             return [], [AIMessageChunk(content=text)] if text else []
         return [], []
-
-    def _more(self, text: str) -> str:
-        """What may be shown of a token: an answer has no white space at its ends."""
-        self._held += text
-        if not self._shown:
-            self._held = self._held.lstrip()
-        shown = self._held.rstrip()
-        self._held = self._held[len(shown) :]
-        self._shown += shown
-        return shown
 
     def close(self, answer: AIMessage) -> Iterator[AIMessageChunk]:
         """The chunks that are still missing of the whole answer; the last has the metadata.
@@ -154,13 +144,13 @@ class AnswerStream:
         Raises:
             ExpertError: If the expert failed after its first words had been shown.
         """
-        text = answer.text
-        if not text.startswith(self._shown):
+        text, shown = answer.text, self._shown.text
+        if not text.startswith(shown):
             raise ExpertError(
                 "the last expert failed in mid-answer, when its first words had been streamed; "
                 "invoke the model instead of streaming it to get the answer before that one"
             )
-        for piece in re.findall(r"\s*\S+|\s+$", text[len(self._shown) :]):
+        for piece in re.findall(r"\s*\S+|\s+$", text[len(shown) :]):
             yield AIMessageChunk(content=piece)
         yield AIMessageChunk(
             content="",

@@ -61,7 +61,7 @@ from der_graph.chat_model.settings import (
 from der_graph.errors import ChatModelError, ToolsNotSupportedError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.batching import expected_calls
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.ktp import estimate_tokens
 from der_graph.nodes.model_settings import can_call_tools
 from der_graph.policies.agent.batched import BatchedAgent

@@ -17,7 +17,6 @@ from typing import Any
 from langchain_core.callbacks import (
     AsyncCallbackManager,
     AsyncRunManager,
-    BaseCallbackHandler,
     BaseCallbackManager,
     CallbackManager,
     adispatch_custom_event,
@@ -30,6 +29,8 @@ from langchain_core.runnables.config import (
     get_config_list,
     var_child_runnable_config,
 )
+
+from der_graph.nodes.streaming import streams_messages
 
 RUNS = "der_callbacks"
 """Argument that hands a stream's callbacks from `stream` to `_stream`, which LangChain does not."""
@@ -61,17 +62,10 @@ def nested(run_manager: Any, callbacks: BaseCallbackManager | None) -> RunnableC
     # What is said of this model is not true of the experts.
     manager.remove_metadata([name for name in manager.metadata if name.startswith("ls_")])
     for handler in [*manager.handlers, *manager.inheritable_handlers]:
-        if _streams_messages(handler):
+        # It would show drafts, and make every expert generate token by token instead of in batches.
+        if streams_messages(handler):
             manager.remove_handler(handler)
     return {"callbacks": manager}
-
-
-def _streams_messages(handler: BaseCallbackHandler) -> bool:
-    """Is this the handler by which a graph around us streams messages?
-
-    It would show drafts, and make every expert generate token by token instead of in batches.
-    """
-    return type(handler).__module__.startswith("langgraph.pregel.")
 
 
 def stream_config(

@@ -8,14 +8,13 @@ A setting that is not known is an error: a budget with a misspelt name would be 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from der_graph.errors import ChatModelError
+from der_graph.errors import ChatModelError, did_you_mean
 from der_graph.nodes.fingerprint import fingerprint_of
-from der_graph.nodes.model_settings import SAMPLING, SETTINGS
+from der_graph.nodes.model_settings import LANGCHAINS_OWN, SAMPLING, SETTINGS
 from der_graph.state import DERContext
 
 CONTEXT_FIELDS = tuple(name for name in DERContext.__dataclass_fields__ if name != "model_settings")
@@ -25,8 +24,6 @@ MODEL_FIELDS = tuple(name for name in SAMPLING if name not in ("logprobs", "top_
 """Settings of the experts' models that a `ChatDER` can be made with."""
 
 _OTHERS = frozenset({"stop", "timeout", "max_completion_tokens"})
-# LangChain's own words among the settings of a call.
-_NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
 
 
 class Request(NamedTuple):
@@ -56,7 +53,7 @@ def request_of(
         BudgetError: If a setting of the route has a value that it cannot have.
     """
     known = {*CONTEXT_FIELDS, *SETTINGS, *_OTHERS}
-    check_names([name for name in given if name not in _NOT_FOR_US], known)
+    check_names([name for name in given if name not in LANGCHAINS_OWN], known)
     merged = {name: value for name, value in defaults.items() if value is not None}
     merged.update({name: value for name, value in given.items() if name in known})
     if stop is not None:
@@ -90,10 +87,10 @@ def check_names(names: Sequence[str], known: set[str]) -> None:
     """
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), 1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
+            allowed = sorted(known)
             raise ChatModelError(
-                f"ChatDER has no setting '{name}'; {hint}allowed: {', '.join(sorted(known))}"
+                f"ChatDER has no setting '{name}'; {did_you_mean(name, allowed)}"
+                f"allowed: {', '.join(allowed)}"
             )
 
 

@@ -100,7 +100,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data.leaks import shared_questions
-    from der_graph.nodes.hub import agent_for_pool
+    from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import learnt_from, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.baselines import RewardRanker

@@ -126,7 +126,7 @@ def run_add(args: argparse.Namespace) -> int:
 def run_refresh(args: argparse.Namespace) -> int:
     """Know an expert by what it says now."""
     from der_graph.errors import AgentError, PoolError
-    from der_graph.nodes.hub import agent_for_pool
+    from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.training.new_expert import refresh_expert

@@ -219,7 +219,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _train_on_runs(args: argparse.Namespace, pool: Pool) -> int:
     """Learn who should open a run of an agent with tools."""
-    from der_graph.policies.training.agent_tasks import COST_WEIGHT, load_outcomes, train_bandit
+    from der_graph.policies.agent.prices import PRICE
+    from der_graph.policies.training.agent_tasks import load_outcomes, train_bandit
 
     runs = load_outcomes(args.agent_task, [expert.name for expert in pool])
     train_bandit(
@@ -227,7 +228,7 @@ def _train_on_runs(args: argparse.Namespace, pool: Pool) -> int:
         runs[: args.limit],
         args.out,
         encoder=args.embeddings,
-        cost_weight=COST_WEIGHT if args.cost_weight is None else args.cost_weight,
+        cost_weight=PRICE if args.cost_weight is None else args.cost_weight,
         **({} if args.question_dims is None else {"dims": args.question_dims}),
         say=say,
     )

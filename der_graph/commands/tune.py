@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data.leaks import seen_before
     from der_graph.errors import AgentError, BudgetError
-    from der_graph.nodes.hub import agent_for_pool
+    from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import AnswerSource, open_cache
     from der_graph.policies.evaluation.tuning import (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from der_graph.data import Example, load_examples
 from der_graph.display import Display, shortened, table
 from der_graph.graph import create_der_graph
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent, load_agent
 from der_graph.policies.answers import AnswerSource
@@ -35,15 +36,14 @@ _CHUNK = (
 )
 
 
-def run_demo(*, full: bool = False, seconds: float = 40.0, display: Display | None = None) -> None:
+def run_demo(*, full: bool = False, seconds: float = 40.0) -> None:
     """Run the demo.
 
     Args:
         full: Evaluate all held-out questions, whatever the time.
         seconds: Time budget of the closing table otherwise.
-        display: Where to print.
     """
-    show = display or Display()
+    show = Display()
     started = time.perf_counter()
     show.line(
         "Loading the encoder and four experts (the first time, their weights are converted) ..."
@@ -108,7 +108,7 @@ def closing_table(pool: Pool, agent: DERAgent, show: Display, *, budget: float |
     examples = interleaved(load_examples(demo_file("heldout.jsonl")))
     experts = list(pool)
     rules = pool.rules
-    everyone = RouteRules(rules.names, rules.costs, len(experts))
+    everyone = replace(rules, max_steps=len(experts))
     methods: dict[str, tuple[RoutingAgent, RouteRules]] = {"DER": (agent, rules)}
     for expert in experts:
         methods[expert.name] = (Single(rules.names, rules.costs, expert.name), rules)

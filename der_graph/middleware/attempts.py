@@ -20,9 +20,10 @@ from langchain_core.runnables.config import merge_configs, var_child_runnable_co
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import ExpertError
+from der_graph.middleware.models import answer_of
 from der_graph.nodes.conversation import EXPERTS
+from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import Choice, RoutingAgent
 from der_graph.nodes.streaming import TAG
 from der_graph.state import Answer, LoopState, Situation
 
@@ -71,12 +72,26 @@ def ended(route: Route) -> Iterator[None]:
             route.close()
 
 
-def not_asked(expert: Expert) -> Given:
-    """What comes of an attempt that the expert's breaker does not let through."""
-    seen = expert.health.breaker.view()
-    error: Any = ExpertError(f"not asked: it failed {seen.failures} times in a row ({seen.kind})")
-    error.failure_kind = "open"
-    return Given(error, 0.0)
+def carried_out(
+    attempt: Attempt, expert: Expert, *, insist: bool
+) -> Generator[Attempt, Given, tuple[Given, Answer]]:
+    """Have an attempt made where the expert's breaker lets it through; its health is told what came of it.
+
+    Args:
+        attempt: The attempt.
+        expert: Who is to act.
+        insist: Make it whatever the breaker says?
+    """
+    breaker = expert.health.breaker
+    try:
+        may = breaker.enter(insist=insist)
+        given = (yield attempt) if may else Given(breaker.refused(), 0.0)
+        answer = answer_of(expert, message_of(given.result), given.seconds)
+        tell_health(expert, answer, attempt.time_left)
+    except BaseException:
+        breaker.leave()  # not the expert's: the caller has left, or the run is interrupted
+        raise
+    return given, answer
 
 
 def tell_health(expert: Expert, answer: Answer, limit: float | None) -> None:

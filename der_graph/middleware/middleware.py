@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from langchain.agents.middleware import (
     AgentMiddleware,
@@ -42,13 +42,11 @@ from der_graph.middleware.attempts import (
     InLoop,
     Route,
     advance,
+    carried_out,
     config_of,
     configured,
     ended,
     marked_with,
-    message_of,
-    not_asked,
-    tell_health,
 )
 from der_graph.middleware.loop import (
     ToolFailed,
@@ -60,8 +58,6 @@ from der_graph.middleware.loop import (
 from der_graph.middleware.models import (
     PromptCache,
     acting_model,
-    answer_of,
-    failed_before,
     messages_to_check,
     with_cached_prices,
     with_system,
@@ -75,14 +71,15 @@ from der_graph.middleware.run import (
     experts_of_last_call,
 )
 from der_graph.nodes.conversation import last_experts
+from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import DecisionEdge, RoutingAgent, agent_for_pool
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.model_settings import can_call_tools
 from der_graph.nodes.reliability.calls import acall_task
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.tools import reads_tools, without_tools
+from der_graph.pool import Pool, as_pool
 from der_graph.state import (
     END_CHOICE,
     Answer,
@@ -90,12 +87,9 @@ from der_graph.state import (
     DERContext,
     LoopState,
     as_context,
+    blank_answer,
 )
 
-if TYPE_CHECKING:
-    from der_graph.pool import Pool
-
-_DEFAULT_STEPS = 4
 _DEFAULT_STICKINESS = 0.05
 
 
@@ -103,8 +97,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Chooses, for each model call of a LangChain agent, which expert of a pool acts.
 
     Args:
-        experts: A pool, or experts in the order that the agent knows. Where tools are bound, only those that
-            can call tools are asked.
+        experts: A pool, or a list of chat models, model strings, functions and experts, in the order that the
+            agent knows. Where tools are bound, only those that can call tools are asked.
         agent: Chooses: `load_agent(...)`, or any other routing agent.
         bounds: Budget, deadline and whom to ask where the run's own context says nothing; `max_cost` and
             `deadline` hold for the whole run, tools included.
@@ -144,7 +138,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(
         self,
-        experts: Pool | Sequence[Expert],
+        experts: Pool | Sequence[Any],
         *,
         agent: RoutingAgent,
         bounds: DERContext | None = None,
@@ -158,30 +152,27 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         exit_behavior: Literal["end", "error"] = "end",
     ) -> None:
         super().__init__()
-        settings = getattr(experts, "settings", None)
-        members: list[Expert] = list(getattr(experts, "experts", experts))
-        names = tuple(expert.name for expert in members)
-        if not members:
-            raise PoolError("the pool has no experts; add at least one")
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise PoolError(f"two experts are named '{doubled[0]}'; names must be unique")
+        pool = as_pool(experts)
+        settings = pool.settings
         if on_error not in ("continue", "raise"):
             raise PoolError(f"on_error is {on_error!r}; allowed: 'continue', 'raise'")
         if exit_behavior not in ("end", "error"):
             raise PoolError(f"exit_behavior is {exit_behavior!r}; allowed: 'end', 'error'")
         if not 0 <= stickiness <= 1:
             raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
-        members = with_cached_prices(members, cached_prices or {})
-        self._experts = dict(zip(names, members, strict=True))
+        members = with_cached_prices(list(pool), cached_prices or {})
+        self._experts = {expert.name: expert for expert in members}
         self._rules = RouteRules.of(
             members,
-            max_steps=max_steps or getattr(settings, "max_steps", None) or _DEFAULT_STEPS,
-            cost_unit=getattr(settings, "cost_unit", ""),
+            max_steps=max_steps or settings.max_steps,
+            cost_unit=settings.cost_unit
+            if isinstance(experts, Pool)
+            else "",  # a list does not say
         )
         self._agent = agent_for_pool(agent, self._rules)
         self._bounds = bounds or DERContext()
         self._second_opinion = second_opinion
-        self._ktp = ktp_template(ktp or getattr(settings, "ktp", None))
+        self._ktp = ktp_template(ktp or settings.ktp)
         self._stickiness = stickiness
         self._cache = PromptCache(members, cached_prices or ())
         self._tool_failed = tool_failed
@@ -282,25 +273,10 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         steps: list[AgentStep] = []
         response: ModelResponse[Any] | None = None
         while True:
-            taken = elapsed + time.monotonic() - start
-            situation: dict[str, Any] = {
-                "question": state.get("der_question") or "",
-                "conversation": state.get("der_question") or text_for_agent(request.messages),
-                "answers": [*refused, *asked],
-                "spent": spent,
-                "elapsed": taken,
-                "refused": [],
-                "unavailable": self._unavailable(),
-                "last_experts": experts_of_last_call(run) or last_experts(request.messages),
-                "stickiness": self._stickiness
-                if context.stickiness is None
-                else context.stickiness,
-                "context": context,
-                "loop": vars(loop),
-                "prices": dict(zip(self._rules.names, self._rules.costs, strict=True)),
-                "budget_left": None if context.max_cost is None else context.max_cost - spent,
-                "time_left": None if context.deadline is None else context.deadline - taken,
-            }
+            situation = self._situation(
+                request, context, run, loop, [*refused, *asked],
+                spent=spent, elapsed=elapsed + time.monotonic() - start,
+            )  # fmt: skip
             try:
                 decision = self._decide(situation, loop, request, run, len(refused), config)
             except BudgetError as error:
@@ -324,15 +300,9 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 config_of(config, expert, len(steps), draft=draft),
                 situation["time_left"],
             )
-            breaker = expert.health.breaker
-            try:
-                may = breaker.enter(insist=expert.name in situation["unavailable"])
-                given = (yield attempt) if may else not_asked(expert)
-                answer = answer_of(expert, message_of(given.result), given.seconds)
-                tell_health(expert, answer, attempt.time_left)
-            except BaseException:
-                breaker.leave()  # not the expert's: the caller has left, or the run is interrupted
-                raise
+            given, answer = yield from carried_out(
+                attempt, expert, insist=expert.name in situation["unavailable"]
+            )
             spent += answer["cost"]
             asked.append(answer)
             steps.append(agent_step(decision, answer, loop))
@@ -353,6 +323,38 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             marked_with(response, names, spent - before), Command(update=update)
         )
 
+    def _situation(
+        self,
+        request: ModelRequest[Any],
+        context: DERContext,
+        run: Sequence[AgentStep],
+        loop: LoopState,
+        answers: list[Answer],
+        *,
+        spent: float,
+        elapsed: float,
+    ) -> dict[str, Any]:
+        """What there is to decide."""
+        state: Any = request.state
+        question = state.get("der_question") or ""
+        own = context.stickiness
+        return {
+            "question": question,
+            "conversation": question or text_for_agent(request.messages),
+            "answers": answers,
+            "spent": spent,
+            "elapsed": elapsed,
+            "refused": [],
+            "unavailable": self._unavailable(),
+            "last_experts": experts_of_last_call(run) or last_experts(request.messages),
+            "stickiness": self._stickiness if own is None else own,
+            "context": context,
+            "loop": vars(loop),
+            "prices": self._rules.prices,
+            "budget_left": None if context.max_cost is None else context.max_cost - spent,
+            "time_left": None if context.deadline is None else context.deadline - elapsed,
+        }
+
     def _decide(
         self,
         situation: dict[str, Any],
@@ -369,7 +371,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             steps = min(steps, len(answers) - refused + 1)
         rules = replace(self._rules, max_steps=refused + steps)
         own = {**situation, "context": replace(context, max_steps=None)}
-        decision = DecisionEdge(InLoop(self._agent, loop), rules).decide(own, config)
+        decision = Decider(InLoop(self._agent, loop), rules).decide(own, config)
         last = loop.last_expert
         if last is None or answers or not decision["mask"].get(last):
             return decision
@@ -408,8 +410,9 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             for round_ in reversed(failed_rounds(request.messages, self._tool_failed))
             if round_.expert in self._experts
         }
-        refused = [failed_before(name, error) for name, error in errors.items() if name is not None]
-        prices = dict(zip(self._rules.names, self._rules.costs, strict=True))
+        # Their cost and time are counted already.
+        refused = [blank_answer(e, error=why) for e, why in errors.items() if e is not None]
+        prices = self._rules.prices
         dearest = max((prices[answer["expert"]] for answer in refused), default=0.0)
         state: Any = request.state
         try:

@@ -15,8 +15,9 @@ from der_graph.errors import PoolError
 from der_graph.nodes.conversation import block_beside_text
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
+from der_graph.nodes.reliability import bare
 from der_graph.nodes.reliability.charge import CallSize, token_prices
-from der_graph.nodes.tools import bare, with_tools
+from der_graph.nodes.tools import with_tools
 from der_graph.state import Answer
 
 
@@ -105,21 +106,6 @@ def answer_of(expert: Expert, result: AIMessage | Exception, seconds: float) -> 
         named = sorted(json.dumps([c["name"], c["args"]], sort_keys=True) for c in calls)
         answer["value"] = "; ".join(named)
     return answer
-
-
-def failed_before(expert: str, error: str) -> Answer:
-    """A failed answer whose cost and time the run has counted already."""
-    return Answer(
-        expert=expert,
-        text="",
-        value=None,
-        cost=0.0,
-        input_tokens=0,
-        output_tokens=0,
-        seconds=0.0,
-        logprob=None,
-        error=error,
-    )
 
 
 def with_cached_prices(

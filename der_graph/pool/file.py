@@ -7,7 +7,6 @@ Checks what can be seen in the file alone; `pool.py` makes experts of it.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from der_graph.data.reading import read_text
-from der_graph.errors import PluginError, PoolError
+from der_graph.errors import PluginError, PoolError, cut, did_you_mean
 from der_graph.plugins import find_plugin, known_names
 
 CostUnit = Literal["parameters_b", "usd", "seconds", "calls"]
@@ -315,9 +314,8 @@ def _explain(error: ValidationError, content: dict[str, Any]) -> str:
     kind = fault["type"]
     if kind == "extra_forbidden":
         allowed = sorted(section.model_fields) if section is not None else []
-        near = difflib.get_close_matches(str(location[-1]), allowed, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"{where}unknown field '{field}'{hint} (allowed: {', '.join(allowed)})"
+        hint = did_you_mean(location[-1], allowed)
+        return f"{where}unknown field '{field}'; {hint}allowed: {', '.join(allowed)}"
     if kind == "missing":
         return f"{where}field '{field}' is missing"
     if kind in ("model_attributes_type", "model_type", "dict_type") and not field:
@@ -326,8 +324,7 @@ def _explain(error: ValidationError, content: dict[str, Any]) -> str:
         return f"{where}field 'backend' is missing; allowed: {known_names('backends', BACKENDS)}"
     if kind == "union_tag_invalid":
         tag = str(fault["input"].get("backend"))
-        near = difflib.get_close_matches(tag, BACKENDS, 1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(tag, BACKENDS)
         return f"{where}unknown backend '{tag}'; {hint}allowed: {known_names('backends', BACKENDS)}"
     if kind == "literal_error":
         return f"{where}{field} is {given}; allowed: {fault.get('ctx', {}).get('expected', '')}"
@@ -365,4 +362,4 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # thousands of digits
         return "a very large number"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return cut(text, 60)

@@ -16,7 +16,7 @@ from typing import Any
 from der_graph.errors import PoolError
 from der_graph.nodes.expert import RESERVED_NAMES, Expert
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.tools import bare
+from der_graph.nodes.reliability import bare
 from der_graph.policies.planning.probing.sizes import sizes_of
 from der_graph.pool.pool import Pool, pool_from
 

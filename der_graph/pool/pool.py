@@ -12,23 +12,24 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from der_graph.errors import AgentError, DERError, PoolError, UnknownExpertError
+from der_graph.nodes.decision import agent_for_pool
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import agent_for_pool
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.vllm import VLLMChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
-from der_graph.nodes.reliability import describe_error
+from der_graph.nodes.reliability import bare, describe_error
 from der_graph.nodes.rules import RouteRules
 from der_graph.pool.experts import expert_of, template_of
 from der_graph.pool.file import CostUnit, read_pool_file
 from der_graph.pool.memory import check_memory, share_memory
-from der_graph.state import Situation
+from der_graph.state import MAX_STEPS, Situation
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class PoolSettings:
         profile: File of `der probe`, for the planner; None for none.
     """
 
-    max_steps: int = 4
+    max_steps: int = MAX_STEPS
     cost_unit: CostUnit = "parameters_b"
     ktp: KTPTemplate | None = None
     repeat_experts: bool = False
@@ -103,7 +104,7 @@ class Pool:
         """Names of the experts, in order."""
         return tuple(expert.name for expert in self.experts)
 
-    @property
+    @cached_property
     def rules(self) -> RouteRules:
         """What is allowed on a route over this pool."""
         return RouteRules.of(
@@ -298,9 +299,7 @@ def _described(model: Any) -> tuple[str, str, str]:
     if isinstance(model, RecordedChat):
         model.load()
         return "recorded", f"{model.model} in {model.data}", ""
-    while hasattr(model, "bound"):  # bounded, guarded
-        model = model.bound
-    return "langchain", type(model).__name__, ""
+    return "langchain", type(bare(model)).__name__, ""
 
 
 def _placed(error: DERError, path: Path, name: str) -> DERError:

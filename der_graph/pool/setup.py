@@ -23,7 +23,7 @@ from langchain_core.messages import HumanMessage
 from der_graph.errors import DERError, PoolError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.tools import bare
+from der_graph.nodes.reliability import bare
 from der_graph.policies.planning.probing.sizes import size_in_name
 
 QUESTION = "What is 2 + 3? Answer with the number alone."

@@ -27,8 +27,8 @@ from der_graph.chat_model.settings import cut_at_stop
 from der_graph.errors import CacheError, PoolError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.answer import ROUTE_ID
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.expert import Expert, worth_keeping
-from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.model_settings import has_setting
 from der_graph.nodes.providers import AnswerReader
 from der_graph.nodes.reliability.redaction import mask_secrets
@@ -122,15 +122,13 @@ class Engine:
     @property
     def prices(self) -> dict[str, float]:
         """What one call of each expert costs at most."""
-        return {expert.name: expert.cost for expert in self.pool}
+        return self.pool.rules.prices
 
     def dearest(self, model: str, context: DERContext) -> float:
         """The most that a request to a model can cost."""
         if model != ENSEMBLE:
             return self.prices[model]
-        steps = self.pool.rules.steps(context.max_steps or None)
-        costs = sorted(self.prices.values(), reverse=True)
-        most = steps * costs[0] if self.pool.settings.repeat_experts else sum(costs[:steps])
+        most = self.pool.rules.dearest(context.max_steps or None)
         return most if context.max_cost is None else min(most, context.max_cost)
 
     @property

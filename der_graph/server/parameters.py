@@ -8,12 +8,12 @@ HTTP.
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from der_graph.errors import cut, did_you_mean
 from der_graph.server.failures import RequestError
 
 # Smallest and largest value.
@@ -89,11 +89,10 @@ def check_names(given: Mapping[str, Any], name: str, allowed: Sequence[str]) -> 
     """
     for each in given:
         if each not in allowed:
-            near = difflib.get_close_matches(str(each), allowed, 1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
             raise RequestError(
                 400,
-                f"'{name}' has no field {str(each)[:80]!r}; {hint}allowed: {', '.join(allowed)}",
+                f"'{name}' has no field {str(each)[:80]!r}; {did_you_mean(each, allowed)}"
+                f"allowed: {', '.join(allowed)}",
                 param=f"{name}.{str(each)[:80]}",
                 code="unknown_parameter",
             )
@@ -116,7 +115,7 @@ def wrong(where: str, value: Any, allowed: str) -> RequestError:
     if not isinstance(value, (str, list, dict)):
         huge = isinstance(value, int) and abs(value) > sys.float_info.max
         shown = "a very large number" if huge else json.dumps(value)
-        kind = shown if len(shown) <= 40 else f"{shown[:37]}..."
+        kind = cut(shown, 40)
     message = f"'{where}' is {kind}; it must be {allowed}"
     return RequestError(400, message, param=where, code="invalid_value")
 

@@ -136,7 +136,6 @@ def _patient_no_longer(seconds: float) -> Any:
 def in_background(
     app: Any,
     *,
-    host: str = "127.0.0.1",
     port: int = 0,
     wait: bool = True,
     head_timeout: float = 10.0,
@@ -145,7 +144,6 @@ def in_background(
 
     Args:
         app: The application.
-        host: Address.
         port: Port; 0 for a free one.
         wait: Wait until the models are loaded?
         head_timeout: As for `make_server`.
@@ -158,6 +156,7 @@ def in_background(
         DERError: If the models cannot be loaded.
     """
     listening = threading.Event()
+    host = "127.0.0.1"
     listener = open_socket(host, port)
     server = make_server(app, grace=5, head_timeout=head_timeout, started=listening.set)
     failed: list[BaseException] = []

@@ -9,19 +9,17 @@ Beyond the protocol, responses have a field `der`: the route and its cost; in a 
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from der_graph.nodes.values.quoting import writable
 from der_graph.server.failures import expert_error, kind_of
 from der_graph.state import RouteStep, answers_of
 
 DONE = b"data: [DONE]\n\n"
-
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -247,11 +245,7 @@ def to_json(content: Any) -> str:
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
         text = json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = _HALF.sub("\ufffd", text)
-    return text
+    return writable(text)
 
 
 def _finite(content: Any) -> Any:

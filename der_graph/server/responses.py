@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from der_graph.server.failures import RequestError
@@ -70,16 +70,7 @@ def read_response_request(body: bytes) -> ChatRequest:
     request = chat_request({name: value for name, value in chat.items() if value is not None})
     echo = {name: given[name] for name in _ECHO.split() if name in given}
     ignored = tuple(sorted({*request.ignored, *(str(name)[:80] for name in unknown)}))
-    return ChatRequest(
-        request.model,
-        request.messages,
-        request.context,
-        request.stream,
-        True,
-        request.events,
-        ignored,
-        echo,
-    )
+    return replace(request, include_usage=True, ignored=ignored, echo=echo)
 
 
 def _list(given: Mapping[str, Any], name: str) -> list[Any]:
@@ -123,9 +114,7 @@ def _messages(given: Mapping[str, Any]) -> list[dict[str, Any]]:
         of_type(item, where, dict, "an object")
         kind = item.get("type", "message")
         if kind == "message":
-            messages.append(
-                {"role": item.get("role"), "content": _content(item.get("content"), where)}
-            )
+            messages.append({"role": item.get("role"), "content": _content(item.get("content"))})
         elif kind == "function_call":
             call = {
                 "id": item.get("call_id"),
@@ -136,7 +125,7 @@ def _messages(given: Mapping[str, Any]) -> list[dict[str, Any]]:
             else:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         elif kind == "function_call_output":
-            output = _content(item.get("output"), where)
+            output = _content(item.get("output"))
             messages.append(
                 {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
             )
@@ -150,7 +139,7 @@ def _messages(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     return messages
 
 
-def _content(content: Any, where: str) -> Any:
+def _content(content: Any) -> Any:
     """Parts of a message in the form of chat completions."""
     if not isinstance(content, list):
         return content

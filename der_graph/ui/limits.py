@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from der_graph.errors import BudgetError
 from der_graph.pool import Pool
 from der_graph.state import DERContext
-from der_graph.ui.route import RouteView, dearest_route
+from der_graph.ui.route import RouteView
 
 UNITS = {
     "parameters_b": "B parameters",
@@ -65,10 +65,8 @@ def request_of(
 
 def fresh_view(pool: Pool, state: str = IDLE) -> RouteView:
     """A route that has not begun."""
-    settings = pool.settings
-    prices = {expert.name: expert.cost for expert in pool}
-    dearest = dearest_route(list(prices.values()), settings.max_steps, settings.repeat_experts)
-    return RouteView(prices, settings.cost_unit, dearest, settings.max_steps, state=state)
+    rules = pool.rules
+    return RouteView(rules.prices, rules.cost_unit, rules.dearest(), rules.max_steps, state=state)
 
 
 def priced(pool: Pool, name: str) -> str:

@@ -17,20 +17,20 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from der_graph.pool import Pool
 from der_graph.ui.chat import frames, messages_of
 from der_graph.ui.limits import UNITS, UNSEEN, fresh_view, nice, priced, scale_of
 from der_graph.ui.route import escaped, visible
 from der_graph.ui.run import Ensemble, Watched
 
+TITLE = "der-graph"
 
-def build_page(
-    ensemble: Ensemble, *, title: str = "der-graph", examples: Sequence[str] = ()
-) -> Any:
+
+def build_page(ensemble: Ensemble, *, examples: Sequence[str] = ()) -> Any:
     """Build the page; see `der_graph.ui.app.create_page`.
 
     Args:
         ensemble: Who answers.
-        title: What is shown above the page.
         examples: Questions that are offered before the first one.
 
     Returns:
@@ -40,96 +40,22 @@ def build_page(
 
     pool = ensemble.pool
     watched: dict[str, Watched] = {}
-    end, step = scale_of(pool)
 
     def heading(note: str) -> str:
-        return f'<p class="der-title"><b>{escaped(title)}</b><span role="status">{escaped(note)}</span></p>'
+        return f'<p class="der-title"><b>{TITLE}</b><span role="status">{escaped(note)}</span></p>'
 
-    with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         status = gr.HTML(heading("loading"), js_on_load=None)
         turns = gr.State([])
         with gr.Row():
             with gr.Column(scale=5, min_width=360):
-                chat = gr.Chatbot(
-                    label="Conversation",
-                    height="calc(100vh - 290px)",
-                    min_height=360,
-                    render_markdown=False,  # a model's images would be fetched
-                    sanitize_html=True,
-                    allow_tags=False,
-                    latex_delimiters=[],
-                    buttons=[],  # what they copied would be the escaped text
-                    feedback_options=None,
-                    elem_id="der-chat",
-                    examples=[{"text": each} for each in examples] or None,
-                    layout="bubble",
-                )
-                box = gr.Textbox(
-                    placeholder="Your question",
-                    label="Question",
-                    show_label=False,
-                    lines=2,
-                    max_lines=6,
-                    autofocus=True,
-                    max_length=20_000,
-                    elem_id="der-question",
-                )
-                with gr.Row():
-                    send = gr.Button("Ask", variant="primary", min_width=80, elem_id="der-ask")
-                    stop = gr.Button("Stop", interactive=False, min_width=80, elem_id="der-stop")
-                    fresh = gr.Button("New conversation", min_width=80, elem_id="der-new")
+                chat, box, send, stop, fresh = _conversation(gr, examples)
             with gr.Column(scale=6, min_width=420):
                 panel = gr.HTML(
                     fresh_view(pool).html(), elem_id="der-panel", js_on_load=None, autoscroll=True
                 )
-                with gr.Column(elem_id="der-limits"):
-                    with gr.Row():
-                        budget = gr.Slider(
-                            0,
-                            end or 1.0,
-                            value=end,
-                            step=step,
-                            visible=end > 0,
-                            min_width=180,
-                            elem_id="der-max-cost",
-                            label="Budget",
-                            info=f"max_cost, {UNITS[pool.settings.cost_unit]}; right end: none",
-                        )
-                        weight = gr.Slider(
-                            UNSEEN,
-                            1,
-                            value=UNSEEN,
-                            visible=False,
-                            min_width=180,
-                            elem_id="der-cost-weight",
-                            label="Price of cost",
-                            info="cost_weight, higher is thriftier",
-                        )
-                        longest = gr.Slider(
-                            1,
-                            max(2, pool.settings.max_steps),
-                            value=pool.settings.max_steps,
-                            step=1,
-                            interactive=pool.settings.max_steps > 1,
-                            min_width=180,
-                            elem_id="der-max-steps",
-                            label="Longest route",
-                            info="max_steps, in calls",
-                        )
-                    with gr.Row():
-                        deadline = gr.Number(
-                            0,
-                            label="Deadline, s (0: none)",
-                            min_width=180,
-                            elem_id="der-deadline",
-                        )
-                        experts = gr.CheckboxGroup(
-                            [(priced(pool, name), name) for name in pool.names],
-                            value=list(pool.names),
-                            label="Experts that may be asked (price of a call)",
-                            scale=3,
-                            elem_id="der-experts",
-                        )
+                controls = _limit_controls(gr, pool)
+        weight = controls[1]
 
         def buttons(running: bool) -> dict[Any, Any]:
             return {
@@ -217,7 +143,7 @@ def build_page(
         gr.on(
             [box.submit, send.click],
             answer,
-            [box, turns, budget, weight, longest, deadline, experts],
+            [box, turns, *controls],
             [box, chat, panel, turns, send, stop, fresh],
             trigger_mode="once",
             concurrency_limit=None,
@@ -231,6 +157,93 @@ def build_page(
         page.unload(halt)
     page.queue(api_open=False)
     return page
+
+
+def _conversation(gr: Any, examples: Sequence[str]) -> tuple[Any, Any, Any, Any, Any]:
+    """The conversation, the question's box and its buttons: ask, stop, begin anew."""
+    chat = gr.Chatbot(
+        label="Conversation",
+        height="calc(100vh - 290px)",
+        min_height=360,
+        render_markdown=False,  # a model's images would be fetched
+        sanitize_html=True,
+        allow_tags=False,
+        latex_delimiters=[],
+        buttons=[],  # what they copied would be the escaped text
+        feedback_options=None,
+        elem_id="der-chat",
+        examples=[{"text": each} for each in examples] or None,
+        layout="bubble",
+    )
+    box = gr.Textbox(
+        placeholder="Your question",
+        label="Question",
+        show_label=False,
+        lines=2,
+        max_lines=6,
+        autofocus=True,
+        max_length=20_000,
+        elem_id="der-question",
+    )
+    with gr.Row():
+        send = gr.Button("Ask", variant="primary", min_width=80, elem_id="der-ask")
+        stop = gr.Button("Stop", interactive=False, min_width=80, elem_id="der-stop")
+        fresh = gr.Button("New conversation", min_width=80, elem_id="der-new")
+    return chat, box, send, stop, fresh
+
+
+def _limit_controls(gr: Any, pool: Pool) -> tuple[Any, Any, Any, Any, Any]:
+    """The limits of a route, in the order in which an answer is asked for with them."""
+    end, step = scale_of(pool)
+    with gr.Column(elem_id="der-limits"):
+        with gr.Row():
+            budget = gr.Slider(
+                0,
+                end or 1.0,
+                value=end,
+                step=step,
+                visible=end > 0,
+                min_width=180,
+                elem_id="der-max-cost",
+                label="Budget",
+                info=f"max_cost, {UNITS[pool.settings.cost_unit]}; right end: none",
+            )
+            weight = gr.Slider(
+                UNSEEN,
+                1,
+                value=UNSEEN,
+                visible=False,
+                min_width=180,
+                elem_id="der-cost-weight",
+                label="Price of cost",
+                info="cost_weight, higher is thriftier",
+            )
+            longest = gr.Slider(
+                1,
+                max(2, pool.settings.max_steps),
+                value=pool.settings.max_steps,
+                step=1,
+                interactive=pool.settings.max_steps > 1,
+                min_width=180,
+                elem_id="der-max-steps",
+                label="Longest route",
+                info="max_steps, in calls",
+            )
+        with gr.Row():
+            deadline = gr.Number(
+                0,
+                label="Deadline, s (0: none)",
+                min_width=180,
+                elem_id="der-deadline",
+            )
+            experts = gr.CheckboxGroup(
+                [(priced(pool, name), name) for name in pool.names],
+                value=list(pool.names),
+                label="Experts that may be asked (price of a call)",
+                scale=3,
+                elem_id="der-experts",
+            )
+    return budget, weight, longest, deadline, experts
 
 
 CSS = """

@@ -9,7 +9,7 @@ data, and the page must not obey it.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -272,14 +272,3 @@ def shortened(text: str, longest: int = LONGEST) -> str:
     if len(text) <= longest:
         return text
     return f"{text[:longest]} ... ({len(text) - longest} more characters)"
-
-
-def dearest_route(prices: Sequence[float], max_steps: int, repeat_experts: bool) -> float:
-    """What a route costs at most.
-
-    >>> dearest_route([1.0, 3.0, 2.0], 2, False), dearest_route([1.0, 3.0, 2.0], 2, True)
-    (5.0, 6.0)
-    """
-    if repeat_experts:
-        return max(prices) * max_steps
-    return sum(sorted(prices, reverse=True)[:max_steps])

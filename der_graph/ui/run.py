@@ -19,7 +19,7 @@ from typing import Any
 
 from der_graph.errors import DERError
 from der_graph.graph import create_der_graph
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.reliability import in_thread
 from der_graph.pool.pool import Pool, preload
 from der_graph.state import DERContext

@@ -67,11 +67,9 @@ from der_graph.nodes.huggingface.weights import (
     weights_folder,
 )
 from der_graph.nodes.ktp import check_fields
+from der_graph.nodes.model_settings import LANGCHAINS_OWN
 from der_graph.nodes.providers.thoughts import THINK_TAGS
 from der_graph.nodes.reliability import alisten, listen, resolve_futures
-
-# LangChain's own words among the settings of a call.
-_NOT_FOR_US = frozenset({"stream", "stream_usage", "ls_structured_output_format"})
 
 
 class HuggingFaceChat(BatchedChatModel):
@@ -338,7 +336,7 @@ class HuggingFaceChat(BatchedChatModel):
         own = GenerationSettings().updated(self.generation, f"{where}: generation")
         if self.stop:
             own = own.updated({"stop": self.stop}, where)
-        changes = {name: value for name, value in given.items() if name not in _NOT_FOR_US}
+        changes = {name: value for name, value in given.items() if name not in LANGCHAINS_OWN}
         return own.updated({**changes, "stop": stop}, where)
 
     def _answerer(self) -> Answerer:

@@ -178,7 +178,6 @@ class ContinuousEngine:
         loaded: The model.
         cache_bytes: Bytes of keys and values; None for what the device has to spare.
         max_requests: Most requests in one step; the others wait.
-        idle: Seconds without a request after which the cache is given back.
     """
 
     def __init__(
@@ -187,11 +186,10 @@ class ContinuousEngine:
         *,
         cache_bytes: int | None = None,
         max_requests: int = CONTINUOUS_REQUESTS,
-        idle: float = IDLE_S,
     ) -> None:
         self._loaded = loaded
         self._cache_bytes = cache_bytes
-        self._idle = idle
+        self._idle = IDLE_S
         self.max_requests = max_requests
         """Halved whenever the device runs out of memory."""
         self._opened: dict[str, _Open] = {}

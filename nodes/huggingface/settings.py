@@ -6,12 +6,11 @@ Greedy unless told otherwise.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from der_graph.errors import PoolError
+from der_graph.errors import PoolError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,9 @@ _BOUNDS: dict[str, tuple[type, float | None, float | None]] = {
 def _check(name: str, value: Any, where: str) -> Any:
     names = [each.name for each in dataclasses.fields(GenerationSettings)]
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
         raise PoolError(
-            f"{where}: unknown generation setting '{name}'; {hint}allowed: {', '.join(names)}"
+            f"{where}: unknown generation setting '{name}'; {did_you_mean(name, names)}"
+            f"allowed: {', '.join(names)}"
         )
     if name == "stop":
         texts = (value,) if isinstance(value, str) else tuple(value)

@@ -208,14 +208,14 @@ def tested(name: str, path: Path) -> Path:
     return path
 
 
-def encoder_folder(model: str, revision: str | None = None) -> Path:
+def encoder_folder(model: str) -> Path:
     """The folder of a sentence encoder: from its package, a local folder, or the hub.
 
     Raises:
         PoolError: If a local folder does not exist.
         ExpertError: If it has to be downloaded and that fails.
     """
-    return weights_folder(find_weights(model, revision))
+    return weights_folder(find_weights(model))
 
 
 def parameters_b(weights: Weights) -> float | None:

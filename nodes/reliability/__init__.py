@@ -1,12 +1,12 @@
 """Calls that may hang, fail or come in numbers: threads, limits, deadlines, memory of failures.
 
 A call of an expert goes through here on its way to the model. This room knows what a call is and how long
-it may take; it does not know what is asked, nor of graphs.
+it may take, and how LangGraph runs nodes and closes streams; it does not know what is asked, nor of routes.
 """
 
 from der_graph.nodes.reliability.breaker import Breaker
 from der_graph.nodes.reliability.bulkhead import Bulkhead
-from der_graph.nodes.reliability.concurrency import Bounded, Slots, is_remote
+from der_graph.nodes.reliability.concurrency import Bounded, Slots, bare, is_remote
 from der_graph.nodes.reliability.deadline import (
     DEFAULT_TIMEOUT,
     DeadlineError,
@@ -49,6 +49,7 @@ __all__ = [
     "Slots",
     "StreamClosedError",
     "alisten",
+    "bare",
     "call_limit",
     "describe_error",
     "failure_of",

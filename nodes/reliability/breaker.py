@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from der_graph.errors import ExpertError
+
 log = logging.getLogger("der_graph.reliability")
 
 BreakerState = Literal["closed", "half_open", "open"]
@@ -25,6 +27,12 @@ FAILURES = 3
 COOLDOWN = 10.0
 LONGEST_COOLDOWN = 300.0
 _LONGEST_PROBE = 120.0  # a probe that has not come back by then does not keep others from trying
+
+
+class OpenError(ExpertError):
+    """A call that the breaker did not let through."""
+
+    failure_kind = "open"
 
 
 class BreakerView(NamedTuple):
@@ -142,6 +150,10 @@ class Breaker:
             left = max(0.0, self._until - self._clock()) if self._open else 0.0
             state: BreakerState = "closed" if not self._open else "open" if left else "half_open"
             return BreakerView(state, self._kind, left, self._failures)
+
+    def refused(self) -> OpenError:
+        """What a call comes to that it does not let through."""
+        return OpenError(f"not asked: it failed {self._failures} times in a row ({self._kind})")
 
     def _may_probe(self) -> bool:
         now = self._clock()

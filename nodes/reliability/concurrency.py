@@ -171,3 +171,10 @@ def is_remote(model: Any) -> bool:
     while isinstance(model, RunnableBindingBase):
         model = model.bound
     return isinstance(model, Bounded)
+
+
+def bare(model: Any) -> Any:
+    """A model without the bindings, retries and bounds around it."""
+    while isinstance(model, (RunnableBindingBase, Bounded)):
+        model = model.bound
+    return model

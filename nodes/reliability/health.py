@@ -24,12 +24,11 @@ class Health:
     """Breaker, threads and usual time of one expert.
 
     Args:
-        bulkhead: Its threads and places.
         breaker: Remembers failures.
     """
 
-    def __init__(self, bulkhead: Bulkhead | None = None, breaker: Breaker | None = None) -> None:
-        self.bulkhead = bulkhead or Bulkhead()
+    def __init__(self, breaker: Breaker | None = None) -> None:
+        self.bulkhead = Bulkhead()
         self.breaker = breaker or Breaker()
         self.usual: float | None = None
 

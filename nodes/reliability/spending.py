@@ -20,6 +20,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.reliability.concurrency import bare
 
 MOST_TOKENS = 16_384
 """No more is asked for, however much the price pays for: providers refuse what their models cannot write."""
@@ -31,18 +32,9 @@ class PriceError(ExpertError):
     """A prompt that costs more than a call may."""
 
 
-def bare_chat(model: Any) -> BaseChatModel | None:
-    """The chat model inside bindings, retries and bounds; None if there is none."""
-    while not isinstance(model, BaseChatModel):
-        model = getattr(model, "bound", None)
-        if model is None:
-            return None
-    return model
-
-
 def can_be_bounded(model: Any) -> bool:
-    """Can a model be told how many tokens it may write?"""
-    return bare_chat(model) is not None
+    """Can a model be told how many tokens it may write? Chat models can, whatever they are wrapped in."""
+    return isinstance(bare(model), BaseChatModel)
 
 
 def priced(
@@ -58,7 +50,7 @@ def priced(
     if isinstance(model, Priced):
         model = model.bound
     # A local model has bounds of its own, and is charged for what it did.
-    if bare_chat(model) is None or hasattr(bare_chat(model), "count_tokens") or prices[1] <= 0:
+    if not can_be_bounded(model) or hasattr(bare(model), "count_tokens") or prices[1] <= 0:
         return model
     return Priced(bound=model, prices=prices, cost=cost)
 
@@ -99,7 +91,7 @@ class Priced(RunnableBinding[Any, Any]):
                 f"a prompt of {size} bytes may cost more than a call may ({self.cost:g}); raise `cost`, or "
                 "shorten what is asked"
             )
-        chat = bare_chat(self.bound)
+        chat = bare(self.bound)
         own = getattr(getattr(chat, "chat", chat), "max_tokens", None)
         bounds = [each for each in (own, given) if isinstance(each, int) and each > 0]
         return {"max_tokens": min(tokens, MOST_TOKENS, *bounds)}

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.errors import AgentPoolMismatchError
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.agent.folder import (
     agent_kind,
@@ -119,6 +119,16 @@ class DERAgent:
                 return price
             place -= share
         return self.prices[-1][0] if self.prices else self.cost_weight
+
+    def _prices(self, situations: Sequence[Situation]) -> list[float]:
+        """The price of each situation: its request's, within the range of training, or the usual one."""
+        low, high = self.cost_weight_range
+        return [
+            self.usual_price(s.question)
+            if s.cost_weight is None
+            else min(high, max(low, s.cost_weight))
+            for s in situations
+        ]
 
     @property
     def names(self) -> list[str]:
@@ -218,13 +228,7 @@ class DERAgent:
 
         from der_graph.policies.agent.network import masked_probabilities
 
-        low, high = self.cost_weight_range
-        weights = [
-            self.usual_price(s.question)
-            if s.cost_weight is None
-            else min(high, max(low, s.cost_weight))
-            for s in situations
-        ]
+        weights = self._prices(situations)
         observation = torch.from_numpy(self.observer.observe(situations, weights))
         mask = torch.tensor([s.mask for s in situations], dtype=torch.bool)
         with torch.inference_mode():

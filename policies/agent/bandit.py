@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.errors import AgentPoolMismatchError
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.policies.agent.folder import (
     check_experts,
     find_agent_folder,

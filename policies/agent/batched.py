@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from der_graph.nodes.batching import RequestQueue
-from der_graph.nodes.hub import Choice, RoutingAgent
+from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.state import Situation
 
 _AT_MOST = 64  # situations in one batch

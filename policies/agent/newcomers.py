@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.observation import Observer
@@ -65,13 +65,7 @@ class WithNewcomers(DERAgent):
 
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """See `DERAgent.decide`."""
-        low, high = self.cost_weight_range
-        prices = [
-            self.usual_price(s.question)
-            if s.cost_weight is None
-            else min(high, max(low, s.cost_weight))
-            for s in situations
-        ]
+        prices = self._prices(situations)
         right_now, worth = self.observer.believe(situations, prices)
         choices = []
         for row, situation in enumerate(situations):

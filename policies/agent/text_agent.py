@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from der_graph.errors import AgentPoolMismatchError
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.policies.agent.folder import (
     check_experts,
     kept_metadata,

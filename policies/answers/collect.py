@@ -27,11 +27,8 @@ from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.reliability import is_remote
 from der_graph.policies.answers.cache import AnswerCache
 from der_graph.policies.answers.progress_bar import AnswerBar
-from der_graph.policies.answers.source import check_recorded
+from der_graph.policies.answers.source import MAX_BATCH, check_recorded
 from der_graph.state import Answer
-
-MAX_BATCH = 32
-"""Most prompts that an expert gets at once."""
 
 
 class Job(NamedTuple):

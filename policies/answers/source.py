@@ -30,6 +30,9 @@ from der_graph.policies.answers.cache import AnswerCache
 from der_graph.policies.quality import QualityMetric
 from der_graph.state import Answer, good_answers
 
+MAX_BATCH = 32
+"""Most prompts that an expert gets at once."""
+
 
 class Request(NamedTuple):
     """One question to one expert.
@@ -141,7 +144,6 @@ class AnswerSource:
         metric: Scores answers, a batch at a time.
         ktp: The graph's template; experts with their own use that.
         cache: Durable store of answers, or None.
-        max_batch: Most questions in one batch to an expert.
         on_asked: Called with the number of answers generated since the last call, for progress.
 
     Attributes:
@@ -157,7 +159,6 @@ class AnswerSource:
         *,
         ktp: str | KTPTemplate | None = None,
         cache: AnswerCache | None = None,
-        max_batch: int = 32,
         on_asked: Callable[[int], object] | None = None,
     ) -> None:
         self.experts = list(experts)
@@ -174,7 +175,6 @@ class AnswerSource:
         self.generated = 0
         self._ktp = ktp_template(ktp)
         self._cache = cache
-        self._max_batch = max_batch
         self._on_asked = on_asked
         self._memory: dict[_Key, Outcome] = {}
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
@@ -228,44 +228,32 @@ class AnswerSource:
             One entry an expert that was asked.
         """
         draw = random.Random(seed)
-        found = []
-        for position, expert in enumerate(self.experts):
-            if not is_remote(expert.model):
-                continue
-            cached = sorted(e for e, i in self._from_cache if i == position)
-            sample = sorted(draw.sample(cached, min(count, len(cached))))
-            if not sample:
-                continue
-            old = self.ask([Request(e, position, []) for e in sample])
-            prompts = [
-                expert.prompt(self.histories[e], self.examples[e].question, [], self._ktp)
-                for e in sample
-            ]
-            answers = expert.ask(prompts)
-            # A failed call says nothing of the model behind the name.
-            kept = [i for i, answer in enumerate(answers) if answer["error"] is None]
-            sample, old = [sample[i] for i in kept], [old[i] for i in kept]
-            answers = [answers[i] for i in kept]
-            if not sample:
-                continue
-            good: dict[_Key, Answer] = {
-                (e, position, None): a
-                for e, a in zip(sample, answers, strict=True)
-                if not a["error"]
-            }
-            scores = self._score(good)
-            new = [
-                Outcome(a, scores.get((e, position, None), 0.0))
-                for e, a in zip(sample, answers, strict=True)
-            ]
-            made = (
-                self._cache.made([self._from_cache[e, position] for e in sample])
-                if self._cache
-                else {}
-            )
-            dates = [date for date in made.values() if date is not None]
-            found.append(Repeated(expert.name, old, new, min(dates, default=None)))
-        return found
+        remote = [i for i, expert in enumerate(self.experts) if is_remote(expert.model)]
+        found = [self._again(position, count, draw) for position in remote]
+        return [repeated for repeated in found if repeated is not None]
+
+    def _again(self, position: int, count: int, draw: random.Random) -> Repeated | None:
+        expert = self.experts[position]
+        cached = sorted(e for e, i in self._from_cache if i == position)
+        sample = sorted(draw.sample(cached, min(count, len(cached))))
+        if not sample:
+            return None
+        prompts = [
+            expert.prompt(self.histories[e], self.examples[e].question, [], self._ktp)
+            for e in sample
+        ]
+        answers = dict(zip(sample, expert.ask(prompts), strict=True))
+        # A failed call says nothing of the model behind the name.
+        good = {e: answer for e, answer in answers.items() if answer["error"] is None}
+        if not good:
+            return None
+        old = self.ask([Request(e, position, []) for e in good])
+        scores = self._score({(e, position, None): answer for e, answer in good.items()})
+        new = [Outcome(answer, scores[e, position, None]) for e, answer in good.items()]
+        keys = [self._from_cache[e, position] for e in good]
+        made = self._cache.made(keys) if self._cache else {}
+        dates = [date for date in made.values() if date is not None]
+        return Repeated(expert.name, old, new, min(dates, default=None))
 
     def _key(self, request: Request) -> _Key:
         used = self._knowledge[request.expert]
@@ -333,8 +321,8 @@ class AnswerSource:
         new = [key for key in prompts if key not in answers]
         # Similar lengths share a batch, so less is padded.
         new.sort(key=lambda key: len(prompts[key][-1].text))
-        for start in range(0, len(new), self._max_batch):
-            chunk = new[start : start + self._max_batch]
+        for start in range(0, len(new), MAX_BATCH):
+            chunk = new[start : start + MAX_BATCH]
             replies = expert.ask([prompts[key] for key in chunk])
             answers.update(zip(chunk, replies, strict=True))
             if cache:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from der_graph.errors import DataError
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
+from der_graph.policies.agent.prices import PRICE
 from der_graph.policies.baselines.routers import scikit_learn
 from der_graph.policies.baselines.simple import Baseline, certain
 from der_graph.policies.observation import TextEncoder
@@ -53,7 +54,7 @@ class BestCascades(Baseline):
         clusters: int = 2,
         longest: int = 4,
         experts: int = 12,
-        price: float = 0.2,
+        price: float = PRICE,
     ) -> None:
         super().__init__(names, costs)
         self.encoder = encoder

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from der_graph.errors import DataError, require
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.policies.baselines.simple import Baseline, certain
 from der_graph.policies.observation import TextEncoder
 from der_graph.state import Situation, good_answers

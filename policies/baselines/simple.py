@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from der_graph.errors import AgentPoolMismatchError, DataError, UnknownExpertError
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.state import Situation, good_answers
 
 

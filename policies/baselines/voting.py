@@ -31,18 +31,11 @@ class Cascade(FixedOrder):
         names: The pool's experts.
         costs: Their costs.
         agree: How many answers must be the same to stop; 1 asks the cheapest expert only.
-        order: Whom to ask, in order; cheapest first if left out.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        costs: Sequence[float],
-        agree: int = 2,
-        order: Sequence[str] | None = None,
-    ) -> None:
+    def __init__(self, names: Sequence[str], costs: Sequence[float], agree: int = 2) -> None:
         cheapest_first = [names[index] for index in Baseline(names, costs).by_cost]
-        super().__init__(names, costs, cheapest_first if order is None else order)
+        super().__init__(names, costs, cheapest_first)
         self.agree = agree
 
     def choose(self, situation: Situation) -> int:

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from der_graph.data import Example
 from der_graph.errors import DataError
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.nodes.rules import RouteRules
+from der_graph.policies.agent.prices import PRICE_RANGE
 from der_graph.policies.answers import AnswerSource, check_recorded
 from der_graph.policies.answers.cache import MEMORY, AnswerCache
 from der_graph.policies.answers.progress_bar import AnswerBar
@@ -40,8 +41,6 @@ from der_graph.policies.quality import QualityMetric
 from der_graph.policies.training.mdp import Episode, run_routes
 
 KNOB_POINTS = 9
-DEFAULT_RANGE = (0.02, 2.0)
-"""Prices of cost that are swept for agents that name no range of their own."""
 
 Say = Callable[[str], None]
 
@@ -121,7 +120,7 @@ def evaluate(
         raise DataError("there are no questions to evaluate on; give a file with at least one row")
     check_wanted(baselines)
     members = list(experts)
-    rules = rules or RouteRules(tuple(e.name for e in members), tuple(e.cost for e in members))
+    rules = rules or RouteRules.of(members)
     agent.check_pool(rules.names)
     check_recorded(members, [*examples, *(train or [])])
     cache = cache if cache is not None else AnswerCache(MEMORY)
@@ -196,7 +195,7 @@ def evaluate(
 
 def knob_points(agent: RoutingAgent, count: int = KNOB_POINTS) -> list[float]:
     """Prices of cost to sweep: even steps on a log scale over the range that the agent was trained with."""
-    low, high = getattr(agent, "cost_weight_range", DEFAULT_RANGE)
+    low, high = getattr(agent, "cost_weight_range", PRICE_RANGE)
     if not 0 < low < high:
         return [float(high)]
     points: NDArray[np.float64] = np.geomspace(low, high, count)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from der_graph.data import Example
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import Choice, RoutingAgent
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerCache, AnswerSource, Request
-from der_graph.policies.baselines import Baseline, certain
+from der_graph.policies.baselines import Baseline
 from der_graph.policies.baselines.mixture import transfers, with_template, without_transfer
 from der_graph.policies.evaluation.report import Estimate
 from der_graph.policies.evaluation.statistics import mcnemar_p, paired_difference, permutation_p
@@ -111,12 +111,8 @@ class Replay(Baseline):
         super().__init__(names, costs)
         self._routes = routes
 
-    def decide(self, situations: Sequence[Situation]) -> list[Choice]:
-        """The next expert of the question's route, then END."""
-        return [certain(self.allowed(self.choose(seen), seen), seen) for seen in situations]
-
     def choose(self, situation: Situation) -> int:
-        """The next expert of the question's route."""
+        """The next expert of the question's route, then END."""
         route, step = self._routes[situation.question], len(situation.answers)
         return route[step] if step < len(route) else len(self.names)
 

@@ -9,7 +9,7 @@ where nobody reads another's answer, and a mixture's aggregator reads everyone's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from der_graph.errors import DataError, DERError, PluginError
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import RoutingAgent
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
@@ -330,9 +330,7 @@ def _mixture(setting: Setting) -> Made:
     else:
         best = int(np.argmax(setting.costs))
     aggregator = setting.names[best]
-    rules = RouteRules(
-        setting.names, setting.rules.costs, len(setting.names) + 1, repeat_experts=True
-    )
+    rules = replace(setting.rules, max_steps=len(setting.names) + 1, repeat_experts=True)
     return [
         Method(
             f"mixture:{aggregator}", "mixture", f"mixture of agents, {aggregator} aggregates",
@@ -413,7 +411,7 @@ def _over_prices(
 
 def _everyone(setting: Setting) -> RouteRules:
     """Routes as long as the pool."""
-    return RouteRules(setting.names, setting.rules.costs, len(setting.names))
+    return replace(setting.rules, max_steps=len(setting.names), repeat_experts=False)
 
 
 _GROUPS = {

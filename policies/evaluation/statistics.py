@@ -107,40 +107,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a proportion (1927): right also near 0 and 1, and for few trials.
+def wilson_interval(successes: int, trials: int) -> Interval:
+    """Wilson's 95 % score interval of a proportion (1927): right also near 0 and 1, and for few trials.
 
     Raises:
         ValueError: If there are no trials, or more successes than trials.
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials")
-    ends = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    ends = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return Interval(successes / trials, float(ends.low), float(ends.high))
 
 
-def paired_difference(
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap interval of the mean of `first - second`, question by question.
+def paired_difference(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> Interval:
+    """Bootstrap 95 % interval of the mean of `first - second`, question by question.
 
     Args:
         first: (n,) numbers of one method.
         second: (n,) numbers of the other on the same questions.
-        confidence: Share of draws that the interval covers.
-        resamples: Number of draws.
         seed: Of the draws.
 
     Raises:
         ValueError: If the shapes differ, there are no values, or one is not finite.
     """
-    difference = _difference(first, second)
-    return bootstrap_interval(difference, confidence=confidence, resamples=resamples, seed=seed)
+    return bootstrap_interval(_difference(first, second), seed=seed)
 
 
 def permutation_p(

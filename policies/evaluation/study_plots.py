@@ -153,14 +153,11 @@ class Point(NamedTuple):
     cost: float
 
 
-def sensitivity(
-    studies: Mapping[str, Sequence[Point]], *, cost_label: str = "cost of a question"
-) -> Any:
+def sensitivity(studies: Mapping[str, Sequence[Point]]) -> Any:
     """Draw how quality and cost depend on settings, such as those of the reward: a column each.
 
     Args:
         studies: Points by name of the parameter.
-        cost_label: Of the lower axes.
     """
     figure, grid = new_figure(2.9 * len(studies), 4.2, 2, len(studies))
     above, below = np.asarray(grid).reshape(2, len(studies))
@@ -189,7 +186,7 @@ def sensitivity(
         upper.set_ylim(ends[0] - room, ends[1] + room)
         lower.set_ylim(0, 1.1 * max(p.cost for p in every) or 1.0)
     above[0].set_ylabel("quality (bars: 95 %)")
-    below[0].set_ylabel(cost_label)
+    below[0].set_ylabel("cost of a question")
     return figure
 
 

@@ -251,6 +251,7 @@ def _by_task(
 
 START = "START"
 _SHOWN = 12  # most common routes in a report
+_EXAMPLES = 12  # single routes in it
 _LONGEST = 600  # characters of a text in a report
 
 
@@ -258,15 +259,13 @@ def describe_routes(
     episodes: Sequence[Episode],
     examples: Sequence[Example],
     names: Sequence[str],
-    method: str = "der",
 ) -> Routes:
-    """Describe finished routes.
+    """Describe the agent's finished routes.
 
     Args:
         episodes: The routes.
         examples: The questions that `Episode.example` points to.
         names: The experts, in the pool's order.
-        method: Whose routes they are.
     """
     asked = Counter(i for episode in episodes for i in episode.experts)
     calls = max(1, sum(asked.values()))
@@ -277,7 +276,7 @@ def describe_routes(
         by_task.setdefault(examples[episode.example].task or "other", []).append(episode)
     common = sorted(by_route.items(), key=lambda item: (-len(item[1]), item[0]))[:_SHOWN]
     return Routes(
-        method=method,
+        method="der",
         shares={name: asked[i] / calls for i, name in enumerate(names)},
         lengths=dict(sorted(Counter(episode.calls for episode in episodes).items())),
         most_common=[
@@ -310,7 +309,7 @@ def flow(episodes: Sequence[Episode], names: Sequence[str]) -> Flow:
 
 
 def example_routes(
-    episodes: Sequence[Episode], examples: Sequence[Example], *, most: int = 12, seed: int = 0
+    episodes: Sequence[Episode], examples: Sequence[Example], *, seed: int = 0
 ) -> list[ExampleRoute]:
     """A few routes to look at, drawn evenly from all tasks, right and wrong ones alike."""
     order = np.random.default_rng(seed).permutation(len(episodes)).tolist()
@@ -320,7 +319,7 @@ def example_routes(
         task = examples[episodes[i].example].task
         ranked.append((seen[task], task, i))
         seen[task] += 1
-    chosen = [i for _, _, i in sorted(ranked)[:most]]
+    chosen = [i for _, _, i in sorted(ranked)[:_EXAMPLES]]
     return [_example(episodes[i], examples[episodes[i].example]) for i in chosen]
 
 

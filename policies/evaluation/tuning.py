@@ -23,6 +23,7 @@ from der_graph.policies.training.mdp import run_routes
 from der_graph.state import DERContext
 
 _ALIKE = 1.02  # prices nearer to each other than by this factor are one
+_REFINEMENTS = 5  # prices; each halves what is between
 
 
 @dataclass(frozen=True)
@@ -107,21 +108,19 @@ def refine(
     curve: Sequence[KnobPoint],
     measure: Callable[[float], KnobPoint],
     target_cost: float,
-    steps: int = 5,
 ) -> list[KnobPoint]:
-    """Measure more prices between the two points that a target cost lies between.
+    """Measure up to five more prices between the two points that a target cost lies between.
 
     Args:
         curve: Points of `knob_curve`.
         measure: Measures a price.
         target_cost: Mean cost that is wanted.
-        steps: How many prices to measure; each halves what is between.
 
     Returns:
         All points, by price.
     """
     points = sorted(curve, key=lambda point: point.cost_weight)
-    for _ in range(steps):
+    for _ in range(_REFINEMENTS):
         at = next(
             (
                 i

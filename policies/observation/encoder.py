@@ -181,14 +181,13 @@ class EmbeddingsEncoder:
 _REMEMBERED = 20_000
 
 
-def make_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto") -> TextEncoder:
+def make_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
     """The encoder of a name.
 
     Args:
         name: A hub id or local folder of a sentence encoder; `provider:model` for LangChain's
             `init_embeddings`, such as `openai:text-embedding-3-small`; or an encoder of another package
             (`words`, or `words:setting`; see `der_graph.plugins`).
-        device: For local models: `auto`, `cpu`, `cuda:0` ...
 
     Raises:
         AgentError: If there is no such provider, or it cannot be set up.
@@ -218,11 +217,8 @@ def make_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto") -> TextEn
         require("sentence_transformers", extra="embeddings", why=f"the sentence encoder {name}")
         from langchain_huggingface import HuggingFaceEmbeddings
 
-        settings = {} if device == "auto" else {"device": device}
-        return EmbeddingsEncoder(
-            HuggingFaceEmbeddings(model_name=str(folder), model_kwargs=settings), name
-        )
-    return SentenceEncoder(name, device=device)
+        return EmbeddingsEncoder(HuggingFaceEmbeddings(model_name=str(folder)), name)
+    return SentenceEncoder(name)
 
 
 def as_encoder(encoder: TextEncoder | Embeddings | str | None) -> TextEncoder:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph.store.base import BaseStore
 
 from der_graph.errors import AgentError
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.policies.agent import load_agent
 from der_graph.policies.observation import SentenceEncoder, TextEncoder
 from der_graph.policies.planning.learning.learner import Learner
@@ -76,7 +76,8 @@ def planner_for(pool: Pool, *, encoder: TextEncoder | None = None, **settings: A
 
     Args:
         pool: The experts.
-        encoder: Tells the kind of a question, where skills are known by kind; MiniLM where left out.
+        encoder: Tells the kind of a question. Where left out, MiniLM does if a skill is given by kind;
+            otherwise all questions are of one kind.
         settings: `price` and `depth` as for `Planner`; where no price is given, a call of the pool's mean
             price is worth two points of quality, and asking everyone 20 at most.
 

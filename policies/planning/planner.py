@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.errors import AgentPoolMismatchError
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.rules import COST_TOLERANCE
+from der_graph.policies.agent.prices import PRICE, PRICE_RANGE
 from der_graph.policies.observation import TextEncoder
 from der_graph.policies.planning.candidates import candidates
 from der_graph.policies.planning.choices import explanation_of, probabilities
@@ -61,7 +62,7 @@ class Planner:
         depth: Calls planned ahead.
     """
 
-    cost_weight_range = (0.02, 2.0)
+    cost_weight_range = PRICE_RANGE
     """Prices that are swept and offered; any other can be asked for."""
 
     def __init__(
@@ -71,7 +72,7 @@ class Planner:
         *,
         seconds: Sequence[float | None] = (),
         encoder: TextEncoder | None = None,
-        price: float = 0.2,
+        price: float = PRICE,
         depth: int = DEPTH,
     ) -> None:
         if len(costs) != len(knowledge.names):

@@ -60,27 +60,21 @@ PRICE_CURVE = Curve(0.3, 0.6, 0.7)
 _WIDEST = 2.0  # decades of price that still make a difference, to each side
 
 
-def prior_skill(
-    costs: Sequence[float],
-    *,
-    sizes: Sequence[float | None] | None = None,
-    curve: Curve | None = None,
-) -> Floats:
+def prior_skill(costs: Sequence[float], *, sizes: Sequence[float | None] | None = None) -> Floats:
     """What to expect of experts of whom only size or price is known.
 
     Args:
         costs: (N,) price of one call of each, in any unit.
         sizes: (N,) billions of parameters; None where unknown.
-        curve: Replaces `SIZE_CURVE`, or `PRICE_CURVE` where a size is unknown.
 
     Returns:
         (N,) probability of being right.
     """
     known = [None] * len(costs) if sizes is None else list(sizes)
     if all(size is not None and size > 0 for size in known) and known:
-        line, at = curve or SIZE_CURVE, np.log10(np.array(known, dtype=np.float64))
+        line, at = SIZE_CURVE, np.log10(np.array(known, dtype=np.float64))
     else:
-        line = curve or PRICE_CURVE
+        line = PRICE_CURVE
         price = np.asarray(costs, dtype=np.float64)
         paid = price > 0
         middle = float(np.log10(price[paid]).mean()) if paid.any() else 0.0
@@ -135,16 +129,13 @@ class Estimate(NamedTuple):
     precision: Floats
 
 
-def estimate(
-    quality: Floats, prior: Floats, deviation: float, *, spread: float = SPREAD
-) -> Estimate:
+def estimate(quality: Floats, prior: Floats, deviation: float) -> Estimate:
     """Skills by item response theory: the most probable ones, with the hardness of each question unknown.
 
     Args:
         quality: (Q, N) in [0, 1]; NaN unknown. A quality in between counts as that much of a success.
         prior: (N,) log-odds at d = 0, before.
         deviation: Standard deviation of the prior, above 0.
-        spread: That of the hardness of questions.
     """
     logit, trust = prior.copy(), np.full(len(prior), deviation**-2.0)
     known = ~np.isnan(quality)
@@ -152,8 +143,8 @@ def estimate(
     quality, known = np.where(known, quality, 0.0)[used], known[used]
     precision = trust
     for _ in range(_STEPS):
-        hard = hardness_of(quality, known, logit, spread)[0]
-        right = sigmoid(logit[:, None] + hardness(spread))
+        hard = hardness_of(quality, known, logit)[0]
+        right = sigmoid(logit[:, None] + hardness(SPREAD))
         expected = hard @ right.T
         bend = hard @ (right * (1.0 - right)).T
         slope = np.where(known, quality - expected, 0.0).sum(axis=0) - trust * (logit - prior)

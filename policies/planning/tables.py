@@ -21,8 +21,6 @@ HARDNESS_WEIGHT: Floats = _WEIGHT / _WEIGHT.sum()
 SPREAD = 2.0
 """Standard deviation of d, in log-odds, where it is not fitted: the most likely one on the recorded pool."""
 
-ALONE = 0
-"""The context of an expert that reads no earlier answer, or one that says nothing of it."""
 _LEAST_SKILL = 0.003  # nobody is always right, or never
 _MOST_LOGIT = 40.0
 _HALVINGS = 40
@@ -98,37 +96,3 @@ class Tables:
     def hardness(self) -> Floats:
         """(D,) points of d."""
         return hardness(self.spread)
-
-    @classmethod
-    def independent(
-        cls,
-        logit: Floats,
-        chance: float,
-        steps: Floats | None = None,
-        *,
-        comparable: bool = True,
-        spread: float = SPREAD,
-    ) -> Tables:
-        """Experts of whom none reads or copies another.
-
-        Args:
-            logit: (N,) log-odds at d = 0.
-            chance: How often two wrong answers have one value.
-            steps: (N, F) probability of each form of step, given that the answer is not right.
-            comparable: Do claims have values?
-            spread: Standard deviation of d.
-        """
-        n = len(logit)
-        shares = np.zeros((n, 1)) if steps is None else steps
-        return cls(
-            logit=logit,
-            chance=chance,
-            steps=shares[None],
-            right_shift=np.zeros((1, n)),
-            wrong_shift=np.zeros((1, n)),
-            repeats=np.full((1, n), np.nan),
-            claim_context=np.zeros(n, dtype=np.int64),
-            step_context=np.zeros((1, n, shares.shape[1]), dtype=np.int64),
-            comparable=comparable,
-            spread=spread,
-        )

@@ -53,7 +53,7 @@ class Contexts:
 
     @property
     def count(self) -> int:
-        """Number of contexts, `ALONE` among them."""
+        """Number of contexts; the first, 0, is that of an expert that reads nothing."""
         return len(self.step)
 
     @classmethod

@@ -26,7 +26,7 @@ from der_graph.nodes.ktp import quote
 from der_graph.nodes.langchain import as_chat_runnable, bounded
 from der_graph.nodes.values.quoting import neutralize
 from der_graph.policies.quality.metric import is_answered
-from der_graph.state import Answer
+from der_graph.state import Answer, blank_answer
 
 BEST_MARK = 10
 
@@ -141,7 +141,7 @@ class Judge:
     def _keep(self, replies: Mapping[str, str]) -> None:
         if self._cache is not None and replies:
             self._cache.put_many(
-                {key: _as_answer(self.name, text) for key, text in replies.items()}
+                {key: blank_answer(self.name, text=text) for key, text in replies.items()}
             )
 
     def messages(self, answer: Answer, example: Example) -> list[BaseMessage]:
@@ -202,13 +202,6 @@ class ReplyCache(Protocol):
 
     def put_many(self, items: Mapping[str, Answer]) -> None:
         """Keep."""
-
-
-def _as_answer(name: str, text: str) -> Answer:
-    return Answer(
-        expert=name, text=text, value=None, cost=0.0, input_tokens=0, output_tokens=0, seconds=0.0,
-        logprob=None, error=None,
-    )  # fmt: skip
 
 
 def _rubric(given: str | os.PathLike[str]) -> str:

@@ -25,13 +25,12 @@ from langchain_core.embeddings import Embeddings
 from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
 from der_graph.policies.agent.bandit import Array, BanditAgent, project
+from der_graph.policies.agent.prices import PRICE
 from der_graph.policies.observation import TextEncoder, as_encoder
 from der_graph.policies.observation.projection import principal_axes
 
 HEAVIEST = 20.0
 """A run that was opened against all odds counts no more than this."""
-COST_WEIGHT = 0.2
-"""The price of cost where none is given; that of `TrainConfig`."""
 _STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 _PRIOR = 2.0  # runs of the whole pool's kind that every expert has had beforehand
 
@@ -119,7 +118,7 @@ def train_bandit(
     *,
     encoder: TextEncoder | Embeddings | str | None = None,
     dims: int = 8,
-    cost_weight: float = COST_WEIGHT,
+    cost_weight: float = PRICE,
     say: Callable[[str], None] | None = None,
 ) -> BanditAgent:
     """Learn who should open a run.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from der_graph.errors import AgentError
+from der_graph.policies.agent.prices import PRICE, PRICE_RANGE
 from der_graph.policies.observation import ObservationConfig
 from der_graph.policies.training.reward import PRESETS, RewardConfig
 
@@ -56,9 +57,9 @@ class TrainConfig:
     recorded answers are free, and all their routes are tried."""
     ensemble: int = 3
     """Networks that learn from routes, each from a beginning of its own; the agent is their mean."""
-    cost_weight: float = 0.2
+    cost_weight: float = PRICE
     """The price of cost where a request names none: quality given up for the cost of asking everyone."""
-    cost_weight_range: tuple[float, float] = (0.02, 2.0)
+    cost_weight_range: tuple[float, float] = PRICE_RANGE
     """Prices drawn in training, log-uniformly; one agent serves all of them."""
     budget_share: float = 0.1
     """Share of the training routes with a hard budget."""

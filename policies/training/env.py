@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from der_graph.errors import DataError
 from der_graph.nodes.rules import RouteRules
+from der_graph.policies.agent.prices import PRICE, PRICE_RANGE
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.training.mdp import Lockstep, Route
 from der_graph.policies.training.reward import RewardConfig, step_reward
@@ -305,8 +306,8 @@ class RequestConfig:
             longest route.
     """
 
-    cost_weight: float = 0.2
-    cost_weight_range: tuple[float, float] = (0.01, 2.0)
+    cost_weight: float = PRICE
+    cost_weight_range: tuple[float, float] = PRICE_RANGE
     budget_share: float = 0.1
     short_share: float = 0.2
 

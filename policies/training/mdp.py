@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.errors import AllExpertsFailedError, PoolError
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource, Request
 from der_graph.state import Answer, DERContext, Situation, good_answers

@@ -25,9 +25,9 @@ from torch import nn
 
 from der_graph.nodes.expert import Expert, size_of
 from der_graph.nodes.recorded import RecordedChat
+from der_graph.nodes.reliability import bare
 from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.tools import bare
 from der_graph.policies.agent import DERAgent, TrainedAgent
 from der_graph.policies.agent.network import RoutingNetwork, Shape, make_network
 from der_graph.policies.answers import AnswerSource, Outcome
@@ -48,7 +48,7 @@ from der_graph.state import Answer
 
 
 @dataclass(frozen=True)
-class Learner:
+class PPOLearner:
     """What is trained.
 
     Attributes:
@@ -74,7 +74,7 @@ def features_learner(
     encoder: TextEncoder,
     metadata: dict[str, Any],
     verdicts: Sequence[Verdict] = (),
-) -> Learner:
+) -> PPOLearner:
     """The default: a small network over features of the situation.
 
     Args:
@@ -145,7 +145,7 @@ def features_learner(
         **ppo_settings(config),
     )
     policy: Any = model.policy
-    return Learner(
+    return PPOLearner(
         env,
         model,
         lambda: DERAgent(

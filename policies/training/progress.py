@@ -36,7 +36,7 @@ from der_graph.policies.training.checkpoint import (
     write_checkpoint,
 )
 from der_graph.policies.training.config import TrainConfig
-from der_graph.policies.training.ppo import Learner
+from der_graph.policies.training.ppo import PPOLearner
 from der_graph.policies.training.selection import clearly_better, evaluate_utility
 
 _WINDOW = 1000  # finished routes that the rollout figures look back on
@@ -65,7 +65,7 @@ class TrainingProgress(BaseCallback):
         self,
         folder: Path,
         config: TrainConfig,
-        learner: Learner,
+        learner: PPOLearner,
         *,
         dev_source: AnswerSource,
         rules: RouteRules,

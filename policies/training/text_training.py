@@ -24,7 +24,7 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent.text_agent import TextAgent, TextObserver, last_token
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.training.config import TrainConfig
-from der_graph.policies.training.ppo import Learner, batch_size, make_env, ppo_settings
+from der_graph.policies.training.ppo import PPOLearner, batch_size, make_env, ppo_settings
 
 _NOISE = ("dropout", "attention_dropout", "activation_dropout", "layerdrop")
 
@@ -83,7 +83,7 @@ class _TwoRatesPPO(MaskablePPO):
 
 def text_learner(
     config: TrainConfig, source: AnswerSource, rules: RouteRules, metadata: dict[str, Any]
-) -> Learner:
+) -> PPOLearner:
     """The paper's agent.
 
     Args:
@@ -135,7 +135,7 @@ def text_learner(
             metadata=dict(metadata),
         )
 
-    return Learner(env, model, agent_now, TextAgent.from_pretrained)
+    return PPOLearner(env, model, agent_now, TextAgent.from_pretrained)
 
 
 def _parameters(*modules: nn.Module) -> list[nn.Parameter]:

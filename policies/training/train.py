@@ -44,7 +44,7 @@ from der_graph.policies.training.checks import (
 from der_graph.policies.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from der_graph.policies.training.ppo import Learner
+    from der_graph.policies.training.ppo import PPOLearner
     from der_graph.policies.training.progress import TrainingProgress
     from der_graph.policies.training.routes.lesson import RouteLesson
 
@@ -112,11 +112,7 @@ def train_agent(
         if not given:
             raise DataError(f"there are no {name} questions; give a file with at least one row")
     members = list(experts)
-    rules = rules or RouteRules(
-        tuple(e.name for e in members),
-        tuple(e.cost for e in members),
-        charges=tuple(e.charge for e in members),
-    )
+    rules = rules or RouteRules.of(members)
     scorer = get_metric(metric) if isinstance(metric, str) else metric
     examples, verdicts, notes = usable(examples, scorer, rules.names, "training")
     dev, _, more = usable(dev, scorer, rules.names, "dev")
@@ -209,7 +205,7 @@ def _read_questions(
 
 
 def _learn_routes(
-    learner: Learner,
+    learner: PPOLearner,
     lesson: RouteLesson,
     config: TrainConfig,
     source: AnswerSource,

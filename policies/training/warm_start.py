@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.policies.training.env import RoutingVecEnv
 from der_graph.state import Situation
 

@@ -19,7 +19,7 @@ from der_graph.errors import (
     AgentError,
     BudgetError,
 )
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.state import Situation
 
 

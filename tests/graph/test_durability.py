@@ -20,7 +20,7 @@ from postgres import NoServerError, postgres_server
 
 from der_graph import DERContext, create_der_graph
 from der_graph.errors import AgentError
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.state import END_CHOICE, Situation
 
 

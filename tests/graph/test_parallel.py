@@ -13,8 +13,8 @@ from langchain_core.runnables import RunnableLambda
 
 from der_graph import DERContext, create_der_graph
 from der_graph.errors import ExpertError, PoolError
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import Choice
 from der_graph.state import END_CHOICE, Situation, elapsed
 
 

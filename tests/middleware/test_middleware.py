@@ -36,8 +36,8 @@ from der_graph.errors import (
     ToolsNotSupportedError,
 )
 from der_graph.middleware import DERMiddleware, outcome_of
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.hub import Choice
 from der_graph.nodes.reliability.breaker import Breaker
 from der_graph.nodes.reliability.charge import Charge, TokenPrices
 from der_graph.nodes.reliability.health import Health
@@ -75,7 +75,7 @@ class ByCall(ScriptedAgent):
 
 
 def agent_of(
-    experts: Sequence[Expert], chooser: Any, *around: Any, tools: Any = (double,), **settings: Any
+    experts: Sequence[Any], chooser: Any, *around: Any, tools: Any = (double,), **settings: Any
 ) -> Any:
     der = DERMiddleware(experts, agent=chooser, **settings)
     return create_agent(der.model, list(tools), middleware=[*around, der])
@@ -103,6 +103,13 @@ def test_each_call_is_made_by_the_expert_that_was_chosen_for_it() -> None:
     large_model: Any = large.model
     assert [m.type for m in large_model.prompts[0]] == ["human", "ai", "tool"]
     assert large_model.settings[0]["tools"]
+
+
+def test_experts_are_made_of_chat_models() -> None:
+    models = [ToolModel(answers=[call(21)], name="small"), ToolModel(answers=["42"], name="large")]
+    result = ask(agent_of(models, ByCall("small", "large")))
+    assert choices(result) == ["small", "large"]
+    assert result["der_cost"] == 2.0  # a call of each, at a price of 1
 
 
 def test_asynchronous_runs_are_the_same() -> None:

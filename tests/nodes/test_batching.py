@@ -15,7 +15,7 @@ from toy import toy_agent, toy_examples, toy_experts, toy_source
 
 from der_graph import ChatDER, Expert
 from der_graph.nodes.batching import BatchedChatModel, RequestQueue, expected_calls
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.nodes.huggingface.generation import Request
 from der_graph.nodes.huggingface.settings import GenerationSettings
 from der_graph.policies.agent import DERAgent

@@ -17,7 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from der_graph import create_der_graph
 from der_graph.errors import PoolError
 from der_graph.nodes.conversation import conversation_text, history_for_experts, last_experts
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.state import Situation
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}

@@ -24,7 +24,7 @@ import numpy as np
 from langgraph.store.base import BaseStore
 
 from der_graph.errors import BudgetError
-from der_graph.nodes.hub import Choice, RoutingAgent
+from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
 from der_graph.policies.planning.learning.memory import Kept, Memory, open_store

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.huggingface import HuggingFaceChat
-from der_graph.nodes.tools import bare
+from der_graph.nodes.reliability import bare
 
 _SIZE = re.compile(r"(?<![a-z0-9.])(?:(\d{1,2})x)?(\d{1,4}(?:\.\d{1,3})?)(b|m)(?![a-z0-9])", re.I)
 _LARGEST = 5_000.0  # billions; larger numbers are not sizes

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from der_graph.policies.agent.network import FixedHead
+from der_graph.policies.agent.prices import PRICE_RANGE
 from der_graph.policies.training.routes.induction import Worth
 from der_graph.policies.training.routes.observations import Requests, TreeObservations
 
@@ -56,7 +57,7 @@ class TreeSettings:
     rate: float = 1e-3
     decay: float = 0.02
     noise: float = 0.5
-    price_range: tuple[float, float] = (0.02, 2.0)
+    price_range: tuple[float, float] = PRICE_RANGE
     budget_share: float = 0.1
     short_share: float = 0.2
     part_share: float = 0.15

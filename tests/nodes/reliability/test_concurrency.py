@@ -23,8 +23,8 @@ from der_graph.data import Example
 from der_graph.errors import PoolError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.langchain import as_expert, bounded
-from der_graph.nodes.reliability import Bounded, Slots
-from der_graph.nodes.tools import bare, with_tools
+from der_graph.nodes.reliability import Bounded, Slots, bare
+from der_graph.nodes.tools import with_tools
 from der_graph.policies.answers import AnswerSource, Request
 from der_graph.policies.quality import get_metric
 from der_graph.pool import check_pool, load_pool

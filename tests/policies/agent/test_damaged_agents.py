@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from der_graph import DERContext, create_der_graph, load_agent
 from der_graph.errors import AgentError
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.pool import pool_from
 from der_graph.pool.pool import try_agent
 from der_graph.state import Situation

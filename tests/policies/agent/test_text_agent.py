@@ -39,7 +39,7 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.baselines import Random
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, preset, run_routes, train_agent
-from der_graph.policies.training.ppo import Learner
+from der_graph.policies.training.ppo import PPOLearner
 from der_graph.policies.training.reward import PRESETS
 from der_graph.policies.training.text_training import text_learner
 from der_graph.state import Situation
@@ -122,7 +122,7 @@ def trained(tiny_opt: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[T
     return train(folder, settings(tiny_opt)), folder
 
 
-def make_learner(encoder: Path, **changes: Any) -> Learner:
+def make_learner(encoder: Path, **changes: Any) -> PPOLearner:
     torch.manual_seed(0)
     source = AnswerSource(make_experts(), make_examples(0, 8), get_metric("match"))
     return text_learner(settings(encoder, **changes), source, RULES, {})

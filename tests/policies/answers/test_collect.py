@@ -19,13 +19,13 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.policies.answers import AnswerCache, AnswerSource, open_cache
 from der_graph.policies.answers.collect import (
-    MAX_BATCH,
     Done,
     Job,
     LocalEngine,
     chunks_of,
     collect_answers,
 )
+from der_graph.policies.answers.source import MAX_BATCH
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training.mdp import Lockstep
 from der_graph.pool import load_pool

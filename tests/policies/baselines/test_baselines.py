@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from der_graph.errors import AgentPoolMismatchError, DataError, UnknownExpertError
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.policies.baselines import (
     PREDICTORS,
     Baseline,
@@ -29,7 +29,7 @@ from der_graph.policies.baselines.routers import (
     Network,
 )
 from der_graph.policies.baselines.voting import Cascade, RunAll, majority, nearest_to_all
-from der_graph.state import Answer, Situation, good_answers
+from der_graph.state import Answer, Situation, blank_answer, good_answers
 
 NAMES = ("mid", "big", "small")
 COSTS = (8.0, 70.0, 2.0)
@@ -37,17 +37,8 @@ END = 3
 
 
 def answer(expert: str, value: str | None = "1", *, error: str | None = None) -> Answer:
-    return Answer(
-        expert=expert,
-        text="" if error else f"{value}",
-        value=None if error else value,
-        cost=1.0,
-        input_tokens=0,
-        output_tokens=0,
-        seconds=0.0,
-        logprob=None,
-        error=error,
-    )
+    text, value = ("", None) if error else (f"{value}", value)
+    return blank_answer(expert, text=text, value=value, cost=1.0, error=error)
 
 
 def situation(*answers: Answer, masked: Sequence[int] = (), **more: Any) -> Situation:

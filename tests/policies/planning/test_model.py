@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,10 +33,27 @@ from der_graph.policies.planning.tree import Bounds, Tree
 SKILLS = np.array([0.3, 0.5, 0.6, 0.8])
 
 
+def nobody_reads(logit: Floats, chance: float, steps: Floats | None = None, **more: Any) -> Tables:
+    """Experts of whom none reads or copies another."""
+    n = len(logit)
+    shares = np.zeros((n, 1)) if steps is None else steps
+    return Tables(
+        logit=logit,
+        chance=chance,
+        steps=shares[None],
+        right_shift=np.zeros((1, n)),
+        wrong_shift=np.zeros((1, n)),
+        repeats=np.full((1, n), np.nan),
+        claim_context=np.zeros(n, dtype=np.int64),
+        step_context=np.zeros((1, n, shares.shape[1]), dtype=np.int64),
+        **more,
+    )
+
+
 def independent(skills: Floats = SKILLS, chance: float = 0.15) -> Tables:
     steps = np.zeros((len(skills), len(FORMS)))
     steps[:, 0] = 0.2
-    return Tables.independent(at_zero(skills), chance, steps)
+    return nobody_reads(at_zero(skills), chance, steps)
 
 
 def with_transfer() -> Tables:
@@ -163,7 +181,7 @@ def test_the_plan_is_the_best_by_enumeration(name: str, price: float) -> None:
 def test_worths_by_hand() -> None:
     """Two experts, 0.6 and 0.8, no hardness to speak of: END after one, or ask the other for its price."""
     skills = np.array([0.6, 0.8])
-    tables = Tables.independent(at_zero(skills, 1e-6), 0.1, spread=1e-6)
+    tables = nobody_reads(at_zero(skills, 1e-6), 0.1, spread=1e-6)
     tree = Tree(tables, (), np.arange(2), np.array([1.0, 2.0]), np.zeros(2), 1)
     worth = tree.solve(0.1, Bounds(np.ones(2, dtype=np.bool_)))
     assert worth.ask.tolist() == pytest.approx([0.5, 0.6])
@@ -200,7 +218,7 @@ def test_a_refusal_speaks_for_a_hard_question() -> None:
 
 
 def test_claims_that_cannot_be_compared() -> None:
-    tables = Tables.independent(at_zero(SKILLS), 0.1, comparable=False)
+    tables = nobody_reads(at_zero(SKILLS), 0.1, comparable=False)
     told = [Told(0, -1, -1), Told(3, -1, -1)]
     assert believe(tables, told).right[0] == pytest.approx(0.8, abs=1e-6)
     tree = Tree(tables, (), np.arange(4), np.ones(4), np.zeros(4), 3)
@@ -217,7 +235,7 @@ def test_claims_that_cannot_be_compared() -> None:
 def test_all_are_probabilities(
     skills: list[float], order: list[int], values: list[int], chance: float
 ) -> None:
-    tables = Tables.independent(at_zero(np.array(skills)), chance)
+    tables = nobody_reads(at_zero(np.array(skills)), chance)
     told = [Told(i, value, -1) for i, value in zip(order, values, strict=False)]
     nodes = believe(tables, told)
     assert nodes.joint.min() >= 0.0

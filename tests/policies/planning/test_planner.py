@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from hypothesis import strategies as st
 from toy import WordEncoder
 
 from der_graph.errors import AgentError, AgentPoolMismatchError, AllExpertsFailedError, DataError
-from der_graph.nodes.hub import Choice, RoutingAgent
+from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.nodes.rules import RouteRules
+from der_graph.policies.planning.candidates import MOST
 from der_graph.policies.planning.fitting import fit_knowledge
 from der_graph.policies.planning.forms import (
     Route,
@@ -253,19 +253,19 @@ def test_a_thousand_experts() -> None:
     costs = (10 ** rng.uniform(0, 2, 1000)).tolist()
     planner = Planner.from_prior(names, costs, sizes=costs)
     planner.check_pool(names)
-    taken = []
     answers: list[Answer] = []
     for step in range(3):
         mask = [True] * 1000 + [bool(answers)]
         for answer in answers:
             mask[names.index(answer["expert"])] = False
-        start = time.perf_counter()
-        choice = planner.decide([Situation("Why?", answers, mask, cost_weight=20.0)])[0]
-        taken.append(time.perf_counter() - start)
+        choice = planner.decide([Situation("Why?", answers, mask, cost_weight=0.2)])[0]
+        assert mask[choice.index]
+        assert choice.explanation is not None
+        assert len(choice.explanation["worth"]) <= MOST + 1  # a plan for all would take minutes
         if choice.index == 1000:
             break
         answers = [*answers, said(names[choice.index], str(step))]
-    assert min(taken) < 0.05  # 3 ms here; benchmarks measure, tests notice a mistake
+    assert answers
 
 
 def test_saved_and_loaded_it_decides_alike(tmp_path: Path) -> None:

@@ -1,0 +1,166 @@
+"""One question to one expert: at most two calls, held to their time and reported to the expert's health.
+
+    with attempt:  ──made(call)──> result ──answer──> Answer, and when to call once more
+
+Knows nothing of prompts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage
+from langgraph.errors import GraphBubbleUp
+
+from der_graph.nodes.reliability import (
+    FailureKind,
+    Fallback,
+    call_limit,
+    failure_of,
+    is_passing,
+    is_stale,
+    unless_late,
+)
+from der_graph.nodes.reliability.deadline import Limit
+from der_graph.nodes.reliability.spending import TooLongError
+from der_graph.state import Answer
+
+if TYPE_CHECKING:
+    from der_graph.nodes.expert.expert import Expert
+
+_RETRY_WAIT = 0.5
+_LONGEST_RETRY_WAIT = 5.0
+
+
+class Attempt:
+    """One question to one expert: at most two calls, their limit, and what its health is told of them.
+
+    Entered once for every call, which then has what is left of the time. Calls are numbered, and health is
+    told once of each: a call that was given up may still fail later.
+
+    Args:
+        expert: Who is asked.
+        time_left: As in `Expert.ask`.
+        fallback: As in `Expert.ask`.
+        insist: As in `Expert.ask`.
+        spoken: As in `Expert.ask`.
+    """
+
+    def __init__(
+        self,
+        expert: Expert,
+        time_left: float | None,
+        fallback: Fallback,
+        insist: bool,
+        spoken: Callable[[], bool],
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._expert, self._health = expert, expert.health
+        self._insist, self._spoken = insist, spoken
+        self._time_left, self._fallback = time_left, fallback
+        self._start = self._began = time.perf_counter()
+        self._may_retry = fallback == "none"
+        self._lock = threading.Lock()
+        # Numbers: of this call, and of the last that health was told of.
+        self._call = self._told_call = 0
+        self.told: dict[str, Any] = {}
+        self.limit = Limit(None)
+
+    def __enter__(self) -> None:
+        self._call += 1
+        self._began = time.perf_counter()
+        left = self._time_left
+        if left is not None:
+            left -= self._began - self._start
+        expert = self._expert
+        limit = expert.time_limit(left, self._fallback)
+        self.told = call_limit(expert.model, limit.seconds if limit.deadline else None)
+        # A model that was told the time left ends in time by itself.
+        self.limit = Limit(None) if self.told and expert.timeout is None else limit
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # Not the expert's: the caller has left, or the graph is interrupted.
+        if error is not None and self._first_told(self._call):
+            self._health.breaker.leave()
+
+    def made(self, work: Callable[[], Any]) -> Any:
+        """Make the call where the breaker lets it through; gives what the model gave or raised."""
+        number = self._call
+        if not self._health.breaker.enter(insist=self._insist):
+            return self._shut(number)
+        try:
+            return work()
+        except Exception as error:
+            return self._raised(error, number)
+
+    async def amade(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """As `made`."""
+        number = self._call
+        if not self._health.breaker.enter(insist=self._insist):
+            return self._shut(number)
+        try:
+            try:
+                return await work()
+            except RuntimeError as error:
+                if self._spoken() or not is_stale(error):
+                    raise
+                return await work()
+        except Exception as error:
+            return self._raised(error, number)
+
+    def _first_told(self, number: int) -> bool:
+        """Is this the first that health is told of a call?"""
+        with self._lock:
+            first, self._told_call = number > self._told_call, max(number, self._told_call)
+            return first
+
+    def _raised(self, error: Exception, number: int) -> Any:
+        if isinstance(error, TooLongError):  # not a failure: what it said until then is the answer
+            return AIMessage(error.text)
+        # At once, and not when the caller's turn comes: others may be about to make the same call.
+        if not isinstance(error, GraphBubbleUp) and self._first_told(number):
+            failure = failure_of(error)
+            self._health.failed(
+                failure.kind, limit=self.limit.seconds, retry_after=failure.retry_after
+            )
+        return error
+
+    def _shut(self, number: int) -> Exception:
+        self._first_told(number)
+        return self._health.breaker.refused()
+
+    def answer(self, result: Any) -> tuple[Answer, float | None]:
+        """The answer, and the seconds after which the call should be made once more; None for not at all."""
+        if isinstance(result, GraphBubbleUp):
+            raise result
+        now = time.perf_counter()
+        seconds = now - self._start
+        result = unless_late(result, now - self._began, self.told)
+        try:
+            answer = self._expert.answer_from(
+                result, seconds, spoken=self._spoken(), settings=self._settings
+            )
+        except Exception as error:  # a message with odd metadata
+            answer = self._expert.answer_from(error, seconds)
+        first = self._first_told(self._call)
+        if "failure" not in answer:
+            self._health.answered(seconds)
+            return answer, None
+        kind: Any = answer["failure"]
+        if first:
+            self._health.failed(kind, limit=self.limit.seconds)
+        wait = self._pause(kind, result, seconds)
+        self._may_retry = False
+        return answer, wait
+
+    def _pause(self, kind: FailureKind, result: Any, spent: float) -> float | None:
+        if not self._may_retry or not is_passing(kind) or self._spoken():
+            return None
+        asked = failure_of(result).retry_after if isinstance(result, BaseException) else None
+        wait = _RETRY_WAIT if asked is None else max(asked, 0.1)
+        late = self.limit.seconds is not None and spent + wait >= self.limit.seconds
+        return None if late or wait > _LONGEST_RETRY_WAIT else wait

@@ -1,0 +1,184 @@
+"""What a model gave, or raised, as an `Answer`.
+
+    message ──> text without its thought, the value that counts, tool calls, tokens, price
+    exception ──> kind of failure, a line without secrets, price
+
+Knows nothing of prompts and calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from der_graph.nodes.model_settings import FORMAT_ERROR, json_fault, schema_of
+from der_graph.nodes.providers import ThoughtMarks, finish_reason_of, split_thought
+from der_graph.nodes.reliability import Failure, failure_of, is_free
+from der_graph.nodes.reliability.charge import CallSize, Charge
+from der_graph.nodes.reliability.deadline import TimeLimitError
+from der_graph.nodes.reliability.redaction import mask_secrets
+from der_graph.nodes.reliability.spending import TooLongError
+from der_graph.nodes.tools import calls_of
+from der_graph.nodes.values import extract_value, is_refusal, one_spelling
+from der_graph.nodes.values.quoting import writable
+from der_graph.state import Answer, blank_answer
+
+_UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads what comes of one expert's calls.
+
+    Attributes:
+        expert: Its name.
+        charge: How its calls are charged.
+        thought_marks: What opens and closes a thought in its text; empty where there is none.
+        max_chars: Longest answer; what goes on is cut off there.
+        is_local: Does it run in this process? Then a call that failed is charged.
+    """
+
+    expert: str
+    charge: Charge
+    thought_marks: tuple[ThoughtMarks, ...]
+    max_chars: int
+    is_local: bool
+
+    def answer(
+        self,
+        result: Any,
+        seconds: float,
+        *,
+        spoken: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """Turn a model's result, or the exception that it raised, into an `Answer`.
+
+        Args:
+            result: What the model gave or raised.
+            seconds: How long it took.
+            spoken: Had a first token come?
+            settings: What was asked of the model.
+        """
+        if isinstance(result, TooLongError):
+            result = AIMessage(result.text)
+        if isinstance(result, BaseException):
+            failure = failure_of(result)
+            if isinstance(result, TimeLimitError):
+                failure = failure._replace(text=str(result))
+            return self._failed(failure, seconds, spoken=spoken)
+        if result is None:  # a user's own function that forgot to return
+            return self._failed(Failure("empty", "returned nothing"), seconds)
+        message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
+        return self._read(message, seconds, settings or {})
+
+    def _read(self, message: BaseMessage, seconds: float, settings: Mapping[str, Any]) -> Answer:
+        text, fault = self._text_of(message)
+        calls, finish = calls_of(message), finish_reason_of(message)
+        error = None if text or calls else fault or "returned an empty answer"
+        schema = schema_of(settings)
+        if error is None and schema is not None and not calls and finish != "length":
+            text, wrong = json_fault(text, schema)
+            error = None if wrong is None else f"{FORMAT_ERROR} ({wrong})"
+        usage = getattr(message, "usage_metadata", None) or {}
+        answer = blank_answer(
+            self.expert,
+            text=text,
+            value=_value_of(message, text),
+            input_tokens=int(usage.get("input_tokens") or 0),
+            output_tokens=int(usage.get("output_tokens") or 0),
+            seconds=seconds,
+            logprob=mean_logprob(message),
+            error=error,
+        )
+        if calls:
+            answer["tool_calls"] = calls
+        if finish is not None:
+            answer["finish_reason"] = finish
+        if error is not None:
+            refused = not text and finish == "content_filter"
+            answer["failure"] = "content_filter" if refused else "error" if text else "empty"
+        if settings.get("logprobs") and message.response_metadata.get("logprobs"):
+            answer["logprobs"] = message.response_metadata["logprobs"]
+        cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
+        if cached:
+            answer["cached_tokens"] = cached
+        version = model_version(message)
+        if version:
+            answer["version"] = version
+        answer["cost"] = price_of(answer, self.charge)
+        return answer
+
+    def _text_of(self, message: BaseMessage) -> tuple[str, str | None]:
+        """What a message says without its thought; and why it says nothing, where the thought took all."""
+        text, thought = message.text.strip(), ""
+        if self.thought_marks:
+            thought, text, _ = split_thought(text, self.thought_marks)
+        thought = thought or str(message.additional_kwargs.get("reasoning_content") or "")
+        text = writable(text)[: self.max_chars].strip()
+        return text, _UNCLOSED if thought and not text else None
+
+    def _failed(self, failure: Failure, seconds: float, *, spoken: bool = False) -> Answer:
+        # Charged in full where the machine ran, or may have.
+        free = is_free(failure.kind, spoken=spoken or self.is_local)
+        answer = blank_answer(
+            self.expert,
+            cost=0.0 if free else self.charge.most,
+            seconds=seconds,
+            error=mask_secrets(failure.text),  # providers repeat keys in their errors
+        )
+        answer["failure"] = failure.kind
+        if failure.retry_after is not None:
+            answer["retry_after"] = failure.retry_after
+        return answer
+
+
+def size_of(answer: Answer) -> CallSize:
+    """What the call of an answer used."""
+    return CallSize(
+        answer["input_tokens"],
+        answer.get("cached_tokens", 0),
+        answer["output_tokens"],
+        answer["seconds"],
+    )
+
+
+def price_of(answer: Answer, charge: Charge) -> float:
+    """What the call of an answer costs; without a count of tokens the most that it may cost."""
+    size = size_of(answer)
+    counted = size.input or size.output
+    return (charge if counted else charge._replace(tokens=None)).of(size)
+
+
+def model_version(message: BaseMessage) -> str:
+    """What a provider says of the model that answered: its dated name and its system's fingerprint."""
+    said = (
+        message.response_metadata.get(key) for key in ("model_name", "model", "system_fingerprint")
+    )
+    return " ".join(dict.fromkeys(str(part) for part in said if part))
+
+
+def mean_logprob(message: BaseMessage) -> float | None:
+    """Mean log-probability of the generated tokens, where the backend reports it.
+
+    Reads this package's own `mean_logprob`, or the token list of OpenAI-compatible servers (`logprobs=True`).
+    """
+    metadata = message.response_metadata
+    own = metadata.get("mean_logprob")
+    if own is not None:
+        return float(own)
+    given = metadata.get("logprobs")
+    tokens = (given.get("content") or []) if isinstance(given, Mapping) else []
+    values = [float(token["logprob"]) for token in tokens if token.get("logprob") is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _value_of(message: BaseMessage, text: str) -> str | None:
+    """The part that counts; "I do not know" agrees with nobody."""
+    known = message.response_metadata.get("der_value")  # recorded experts know what counts
+    if known is not None:
+        return one_spelling(str(known)) or None
+    return None if is_refusal(text) else extract_value(text)
