@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.hub import Choice
+from der_graph.nodes.decision import Choice
 from der_graph.state import Situation, good_answers
 
 

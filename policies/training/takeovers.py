@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.hub import RoutingAgent
+from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.takeover import Takeover

@@ -27,6 +27,7 @@ _UNIT = 0.2  # utility that counts as one score
 _ATTEMPTS = 4  # at imitating the teacher
 _NEAR = 0.005  # utility by which a good imitation may be behind
 _COMPARED = 200  # questions on which that is told
+_GUESSED = 4  # the critic learns from every so many-th route of a batch
 _WORST = -0.5  # a choice that is worse than the best one by more need not be told from others
 
 
@@ -37,7 +38,9 @@ class TreeSettings:
     Attributes:
         imitation: Updates that imitate the teacher; as many again, up to three times, while it does worse
             than the teacher.
-        following: Updates that follow the gradient.
+        following: Updates that follow the gradient, at least.
+        passes: Times that every question is seen while following the gradient, at least.
+        most: Updates that follow the gradient, at most.
         batch: Questions in a batch.
         rate: Learning rate of Adam while following the gradient; falls linearly.
         decay: Weight decay.
@@ -53,6 +56,8 @@ class TreeSettings:
 
     imitation: int = 330
     following: int = 330
+    passes: int = 35
+    most: int = 1_500
     batch: int = 50
     rate: float = 1e-3
     decay: float = 0.02
@@ -95,7 +100,9 @@ class TreeLearner:
             self._update(settings.imitation, 2e-3, 1e-4, lambda some: self._imitate(some, worth))
             if self._behind(worth) <= _NEAR:
                 break
-        self._update(settings.following, settings.rate, 0.0, self._follow)
+        passes = settings.passes * self.questions // settings.batch
+        updates = min(max(settings.following, passes), max(settings.following, settings.most))
+        self._update(updates, settings.rate, 0.0, self._follow)
         with torch.no_grad():  # from here on the scores are logits
             last: torch.nn.Linear = self.network.actor[-1]  # type: ignore[assignment]
             last.weight.mul_(_SHARP)
@@ -183,9 +190,7 @@ class TreeLearner:
         scores = self.network.actor(observed)
         allowed = masks[:, routes]
         error = ((scores - wanted) ** 2)[allowed].mean()
-        values = self.network.critic(observed).squeeze(2)
-        loss: torch.Tensor = error + (values - best.squeeze(2)).square().mean()
-        return loss
+        return error + self._guessing(observed, best.squeeze(2))
 
     def _follow(self, some: torch.Tensor) -> torch.Tensor:
         requests = self._draw(len(some))
@@ -193,9 +198,14 @@ class TreeLearner:
         observed = self._blurred(self.seen.observe(some, requests, masks))
         scores = (self.network.actor(observed) * _SHARP).masked_fill(~masks, -1e9)
         values = self.seen.values(some, requests, masks, torch.softmax(scores, dim=2))
-        guessed = self.network.critic(observed).squeeze(2)
-        loss: torch.Tensor = (guessed - values.detach()).square().mean() - values[:, 0].mean()
-        return loss
+        return self._guessing(observed, values.detach()) - values[:, 0].mean()
+
+    def _guessing(self, observed: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Error of the critic, on some of the routes: it has enough of them."""
+        routes = torch.randperm(observed.shape[1], generator=self._random)
+        routes = routes[: max(1, len(routes) // _GUESSED)]
+        guessed = self.network.critic(observed[:, routes]).squeeze(2)
+        return (guessed - values[:, routes]).square().mean()
 
     def _blurred(self, observed: torch.Tensor) -> torch.Tensor:
         first, dims = self.seen.dims
