@@ -190,7 +190,8 @@ class TreeLearner:
         scores = self.network.actor(observed)
         allowed = masks[:, routes]
         error = ((scores - wanted) ** 2)[allowed].mean()
-        return error + self._guessing(observed, best.squeeze(2))
+        loss: torch.Tensor = error + self._guessing(observed, best.squeeze(2))
+        return loss
 
     def _follow(self, some: torch.Tensor) -> torch.Tensor:
         requests = self._draw(len(some))
@@ -205,7 +206,8 @@ class TreeLearner:
         routes = torch.randperm(observed.shape[1], generator=self._random)
         routes = routes[: max(1, len(routes) // _GUESSED)]
         guessed = self.network.critic(observed[:, routes]).squeeze(2)
-        return (guessed - values[:, routes]).square().mean()
+        loss: torch.Tensor = (guessed - values[:, routes]).square().mean()
+        return loss
 
     def _blurred(self, observed: torch.Tensor) -> torch.Tensor:
         first, dims = self.seen.dims
