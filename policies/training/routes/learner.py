@@ -57,7 +57,7 @@ class TreeSettings:
     imitation: int = 330
     following: int = 330
     passes: int = 35
-    most: int = 1_500
+    most: int = 700
     batch: int = 50
     rate: float = 1e-3
     decay: float = 0.02
