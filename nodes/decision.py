@@ -113,7 +113,7 @@ class Decider:
         """Decide.
 
         Args:
-            situation: What there is to decide, as the edge of the hub reads it.
+            situation: As `situation_of` makes it.
             config: What the run in the trace belongs to.
             through: Asks the agent, and gives what it gave or raised; in this thread where left out.
         """
