@@ -113,7 +113,7 @@ class Decider:
         """Decide.
 
         Args:
-            situation: What there is to decide, as the edge of the hub reads it.
+            situation: As `situation_of` makes it.
             config: What the run in the trace belongs to.
             through: Asks the agent, and gives what it gave or raised; in this thread where left out.
         """
@@ -183,6 +183,40 @@ class Decider:
         log.warning("the agent failed (%s); a rule decided instead", type(error).__name__)
         log.debug("the agent failed: %s", describe_error(error))
         return open_.decision(_by_rule(self.agent, open_, self.rules), "agent_failed")
+
+
+def situation_of(
+    rules: RouteRules,
+    context: DERContext,
+    *,
+    spent: float,
+    elapsed: float,
+    stickiness: float,
+    **more: Any,
+) -> dict[str, Any]:
+    """What there is to decide, for `Decider.decide` and for whoever reads the trace.
+
+    Args:
+        rules: What is allowed.
+        context: The bounds of the request.
+        spent: Cost of the route so far.
+        elapsed: Seconds that it took so far.
+        stickiness: How much less probable than the best an expert of the last turn may be and still open
+            this one, where the request says nothing else.
+        more: `question`, and as the agent reads it (`conversation`); the route's `answers`; experts that are
+            `refused`, `unavailable` or `unable`; those of the last turn (`last_experts`).
+    """
+    own = context.stickiness
+    return {
+        **more,
+        "spent": spent,
+        "elapsed": elapsed,
+        "stickiness": stickiness if own is None else own,
+        "context": context,
+        "prices": rules.prices,
+        "budget_left": None if context.max_cost is None else context.max_cost - spent,
+        "time_left": None if context.deadline is None else context.deadline - elapsed,
+    }
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from der_graph.nodes.conversation import (
     last_experts,
     without_handovers,
 )
-from der_graph.nodes.decision import Decider, RoutingAgent
+from der_graph.nodes.decision import Decider, RoutingAgent, situation_of
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.model_settings import check_settings
 from der_graph.nodes.reliability import Bulkhead, Fallback
@@ -158,9 +158,6 @@ class DecisionEdge:
         context = as_context(_context(config))
         if context.ktp is not None:
             ktp_template(context.ktp)  # a wrong name is said now, and not after a decision
-        taken = elapsed(route)
-        attachments = blocks_beside_text(message)
-        asked = check_settings(context.model_settings)
         task: dict[str, Any] = {
             "messages": history,
             "tail": tail,
@@ -170,36 +167,33 @@ class DecisionEdge:
             "refused": refused,
             "ktp": context.ktp,
         }
-        if asked:
+        if asked := check_settings(context.model_settings):
             task["settings"] = asked
-        if attachments:
+        if attachments := blocks_beside_text(message):
             task["attachments"] = attachments
-        cannot = {} if self.unable is None else self.unable(cast(Task, task))
-        if attachments and all(cannot.get(name) == "no_inputs" for name in self.rules.names):
+        unable = {} if self.unable is None else self.unable(cast(Task, task))
+        if attachments and all(unable.get(name) == "no_inputs" for name in self.rules.names):
             raise QuestionError(
                 f"the question holds a block of type '{attachments[0].get('type', '?')}', and the experts "
                 "read its text only; send a text, or blocks of type 'text', that say all that is asked, or "
                 "say in the pool which expert reads more (inputs: [image])"
             )
-        situation = {
-            "question": question,
-            "conversation": conversation_text(history, question),
-            "answers": answers_of(route),
-            "spent": spent,
-            "elapsed": taken,
-            "refused": refused,
-            "unavailable": sorted(self.unavailable()),
-            "unable": cannot,
-            "last_experts": last_experts(history),
-            "stickiness": self.stickiness if context.stickiness is None else context.stickiness,
-            "context": context,
-            # For those who read the trace: all that bounds this decision.
-            "prices": self.rules.prices,
-            "budget_left": None if context.max_cost is None else context.max_cost - spent,
-            "steps_left": self.rules.steps(context.max_steps)
-            - len(good_answers(answers_of(route))),
-            "time_left": None if context.deadline is None else context.deadline - taken,
-        }
+        answers = answers_of(route)
+        situation = situation_of(
+            self.rules,
+            context,
+            question=question,
+            conversation=conversation_text(history, question),
+            answers=answers,
+            spent=spent,
+            elapsed=elapsed(route),
+            refused=refused,
+            unavailable=sorted(self.unavailable()),
+            unable=unable,
+            last_experts=last_experts(history),
+            stickiness=self.stickiness,
+            steps_left=self.rules.steps(context.max_steps) - len(good_answers(answers)),
+        )
         return Asked(situation, task)
 
     def _send(self, decision: Decision, asked: Asked, config: RunnableConfig) -> Send:

@@ -160,9 +160,8 @@ class Listener(BaseCallbackHandler):
         config: The node's configuration.
     """
 
-    run_inline = (
-        True  # in the thread that generates: tokens keep their order, and an error stops it
-    )
+    # In the thread that generates: tokens keep their order, and an error stops it.
+    run_inline = True
     ignore_chain = True
 
     def __init__(self, task: Task, expert: Expert, config: RunnableConfig) -> None:

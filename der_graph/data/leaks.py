@@ -13,9 +13,8 @@ from collections.abc import Collection, Sequence
 
 from der_graph.data.files import Example
 
-_BYTES = (
-    6  # of a digest: two of a million questions are the same by chance once in five hundred runs
-)
+# Of a digest: two of a million questions are the same by chance once in five hundred runs.
+_BYTES = 6
 
 
 def same_question(example: Example) -> str:

@@ -31,9 +31,8 @@ from der_graph.policies.training.mdp import Episode, run_routes
 from der_graph.pool.pool import Pool, load_pool, preload
 from der_graph.state import answers_of, good_answers
 
-_CHUNK = (
-    12  # questions evaluated at once: batches for the experts, and the grain of the time budget
-)
+# Questions evaluated at once: batches for the experts, and the grain of the time budget.
+_CHUNK = 12
 
 
 def run_demo(*, full: bool = False, seconds: float = 40.0) -> None:

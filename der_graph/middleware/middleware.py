@@ -71,7 +71,7 @@ from der_graph.middleware.run import (
     experts_of_last_call,
 )
 from der_graph.nodes.conversation import last_experts
-from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool
+from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situation_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.model_settings import can_call_tools
@@ -132,9 +132,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         ```
     """
 
-    state_schema = (
-        DERAgentState  # of a subclass: lists of several middleware type-check only by the base
-    )
+    # Of a subclass: lists of several middleware type-check only by the base.
+    state_schema = DERAgentState
 
     def __init__(
         self,
@@ -337,23 +336,20 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         """What there is to decide."""
         state: Any = request.state
         question = state.get("der_question") or ""
-        own = context.stickiness
-        return {
-            "question": question,
-            "conversation": question or text_for_agent(request.messages),
-            "answers": answers,
-            "spent": spent,
-            "elapsed": elapsed,
-            "refused": [],
-            "unavailable": self._unavailable(),
-            "last_experts": experts_of_last_call(run) or last_experts(request.messages),
-            "stickiness": self._stickiness if own is None else own,
-            "context": context,
-            "loop": vars(loop),
-            "prices": self._rules.prices,
-            "budget_left": None if context.max_cost is None else context.max_cost - spent,
-            "time_left": None if context.deadline is None else context.deadline - elapsed,
-        }
+        return situation_of(
+            self._rules,
+            context,
+            question=question,
+            conversation=question or text_for_agent(request.messages),
+            answers=answers,
+            spent=spent,
+            elapsed=elapsed,
+            refused=[],
+            unavailable=self._unavailable(),
+            last_experts=experts_of_last_call(run) or last_experts(request.messages),
+            stickiness=self._stickiness,
+            loop=vars(loop),
+        )
 
     def _decide(
         self,

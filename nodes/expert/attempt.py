@@ -47,6 +47,7 @@ class Attempt:
         fallback: As in `Expert.ask`.
         insist: As in `Expert.ask`.
         spoken: As in `Expert.ask`.
+        settings: As in `Expert.ask`.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Attempt:
         fallback: Fallback,
         insist: bool,
         spoken: Callable[[], bool],
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None,
     ) -> None:
         self._settings = settings
         self._expert, self._health = expert, expert.health

@@ -27,9 +27,8 @@ DEFAULT_TIMEOUT = 120.0
 SHARE = 0.6
 """Share of the time left that a call may take where another expert is to be asked if it fails."""
 
-_PATIENCE = (
-    2.0  # an expert whose usual time is known gets this many times it, where there is so much
-)
+# An expert whose usual time is known gets this many times it, where there is so much.
+_PATIENCE = 2.0
 
 Fallback = Literal["none", "expert", "answer"]
 """What there is if a call fails: nothing; another expert; an earlier answer of the route."""

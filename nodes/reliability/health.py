@@ -14,9 +14,8 @@ from der_graph.nodes.reliability.breaker import Breaker, BreakerView
 from der_graph.nodes.reliability.bulkhead import Bulkhead
 from der_graph.nodes.reliability.failures import FailureKind, is_telling
 
-_SHORTEST_TRIAL = (
-    0.25  # seconds: a call that had less says nothing about an expert that never answered
-)
+# Seconds: a call that had less says nothing about an expert that never answered.
+_SHORTEST_TRIAL = 0.25
 _PATIENCE = 3.0  # times the usual seconds that a call must have had before its lateness counts
 
 

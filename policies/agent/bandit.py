@@ -34,9 +34,8 @@ from der_graph.state import Situation, good_answers
 KIND = "bandit"
 """What `kind` in `config.json` says of such an agent."""
 ARRAYS = ("mean", "axes", "success", "cost")
-_TEMPERATURE = (
-    0.05  # of the probabilities: a difference of so much quality makes one e times as likely
-)
+# Of the probabilities: a difference of so much quality makes one e times as likely.
+_TEMPERATURE = 0.05
 
 Array = npt.NDArray[np.float32]
 

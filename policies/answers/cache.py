@@ -37,9 +37,8 @@ log = logging.getLogger("der_graph.cache")
 MEMORY = ":memory:"
 """In place of a path: a cache that lives as long as the process."""
 
-_APPLICATION_ID = (
-    0x44455221  # "DER!" in the file's header: tells our file from any other SQLite file
-)
+# "DER!" in the file's header: tells our file from any other SQLite file.
+_APPLICATION_ID = 0x44455221
 _VERSION = 2  # of the table; raise it when `Answer` or the table changes
 # Not `__required_keys__`: with annotations kept as text it counts what is NotRequired as well.
 _REQUIRED = frozenset(k for k, v in Answer.__annotations__.items() if "NotRequired" not in str(v))

@@ -128,9 +128,8 @@ class Repeated(NamedTuple):
         return bool(old and new and old != new) or (self.different > 0 and gap >= _LEAST_GAP)
 
 
-_LEAST_GAP = (
-    2.0  # answers that became right or wrong; one alone may be chance, at a temperature above 0
-)
+# Answers that became right or wrong; one alone may be chance, at a temperature above 0.
+_LEAST_GAP = 2.0
 _ROUNDING = 1e-6  # that far outside of [0, 1] a quality is a rounding error
 _Key = tuple[int, int, object]  # example, expert, and what it is shown of the answers so far
 

@@ -21,9 +21,8 @@ from der_graph.errors import require
 from der_graph.policies.evaluation.report import UNITS, Flow, MethodResult, Report
 from der_graph.policies.evaluation.statistics import pareto_front
 
-_LOG_FROM = (
-    15.0  # ratio of the dearest to the cheapest method from which on costs need a logarithmic axis
-)
+# Ratio of the dearest to the cheapest method from which on costs need a logarithmic axis.
+_LOG_FROM = 15.0
 
 
 def draw_report(report: Report, folder: Path) -> dict[str, Path]:

@@ -24,9 +24,8 @@ NEIGHBOURS = 24
 _SHARPNESS = 10.0  # of the kernel: a probe 0.1 less similar counts 1/e as much
 _PRIOR = 2.0  # pseudo-observations of the overall skill
 _COMMON_PRIOR = 2.0  # the same, of how hard questions are here for all experts together
-_OWN_PRIOR = (
-    60.0  # the same, of how an expert differs from all here: mostly chance, so it counts little
-)
+# The same, of how an expert differs from all here: mostly chance, so it counts little.
+_OWN_PRIOR = 60.0
 _PAIRS_PRIOR = 20.0  # the same in pairs of wrong answers: those of one question go together
 _ANYWHERE = 0.2  # how often two wrong answers are the same where nothing is known
 _REMEMBERED = 50_000  # texts; a server must not grow without end
