@@ -241,7 +241,7 @@ def _compare(
 ) -> None:
     """Let simple policies take over where they were better on the dev questions."""
     from der_graph.policies.training.checkpoint import saving
-    from der_graph.policies.training.takeovers import compare_with_simple
+    from der_graph.policies.training.routes.takeovers import compare_with_simple
 
     compared = compare_with_simple(agent, lesson.tree, dev, rules)
     for line in compared.lines:
