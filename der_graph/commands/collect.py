@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
                 depth=args.depth,
                 repeat_experts=pool.settings.repeat_experts,
                 engine=asking,
+                progress=not args.quiet,
                 say=say,
             )
         except KeyboardInterrupt:

@@ -145,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
             cache=cache,
             seed=args.seed,
             fresh=args.fresh,
+            progress=not args.quiet,
             say=say,
         )
     live = is_live(found)

@@ -209,6 +209,7 @@ def run(args: argparse.Namespace) -> int:
             cache=cache,
             encoder=args.embeddings,
             resume=args.resume,
+            progress=not args.quiet,
             tensorboard=(
                 Path(args.out) / "tensorboard" if args.tensorboard == "" else args.tensorboard
             ),

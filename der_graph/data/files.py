@@ -6,8 +6,8 @@ Two layouts are read, told apart by their field names:
 
 - MixInstruct, as LLM-Blender publishes it (Jiang et al., ACL 2023, arXiv 2306.02561): `{"id",
   "instruction", "input", "output", "candidates": [{"model", "text", "scores": {...}}]}`. Without
-  `candidates` too; a candidate may also carry `answer` (the extracted answer, to see who agrees)
-  and `tokens`.
+  `candidates` too; a candidate may also carry `answer` (the extracted answer, to see who agrees),
+  `tokens` and `cost`.
 - `{"question", "answer"}`, with `id` and `task` where known.
 
 A line of either may carry `history`, the conversation before the question, with the roles of chat APIs.
@@ -60,6 +60,7 @@ class Candidate:
         scores: Recorded qualities and other numbers by name, all finite.
         answer: The extracted answer, or None.
         tokens: Tokens generated, or None.
+        cost: What the answer cost, or None.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Candidate:
     scores: dict[str, float] = field(default_factory=dict)
     answer: str | None = None
     tokens: int | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,7 @@ class _Row:
                 scores=self.scores(model, item.get("scores")),
                 answer=None if item.get("answer") is None else self.text(item, "answer"),
                 tokens=self.tokens(model, item.get("tokens")),
+                cost=self.cost(model, item.get("cost")),
             )
         return found
 
@@ -305,6 +308,15 @@ class _Row:
             shown = _shown(json.dumps(given))
             self.fail(f'candidate {model!r}: "tokens" is {shown}; it must be a whole number >= 0')
         return given
+
+    def cost(self, model: str, given: Any) -> float | None:
+        if given is None:
+            return None
+        number = isinstance(given, int | float) and not isinstance(given, bool)
+        if not number or not 0 <= given <= sys.float_info.max:
+            shown = _shown(json.dumps(given))
+            self.fail(f'candidate {model!r}: "cost" is {shown}; it must be a number >= 0')
+        return float(given)
 
     def scores(self, model: str, given: Any) -> dict[str, float]:
         if given is None:

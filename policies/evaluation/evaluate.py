@@ -128,7 +128,7 @@ def evaluate(
     if encoder is None:
         encoder = getattr(getattr(agent, "observer", None), "encoder", None)
     wants_oracle = any(name.split(":")[0] == "oracle" for name in baselines)
-    with sources.progress("first answers", show=progress):
+    with sources.progress("first answers", show=progress, say=say):
         say(f"first answers: {len(examples)} questions, {len(members)} experts")
         first = sources.of(members).first_answers() if wants_oracle else []
         learned = None
@@ -168,7 +168,8 @@ def evaluate(
     width = max(len(method.name) for method in methods)
     for number, method in enumerate(methods, 1):
         before, start = sources.generated, time.perf_counter()
-        with sources.progress(f"{method.name} ({number} of {len(methods)})", show=progress):
+        label = f"{method.name} ({number} of {len(methods)})"
+        with sources.progress(label, show=progress, say=say):
             routes = run_routes(
                 method.agent, sources.of(method.experts), method.rules, context=method.context
             )
@@ -238,9 +239,9 @@ class _Sources:
             self._bar.advance(answers)
 
     @contextmanager
-    def progress(self, label: str, *, show: bool) -> Iterator[None]:
+    def progress(self, label: str, *, show: bool, say: Say) -> Iterator[None]:
         """A bar of generated answers while something runs."""
-        with AnswerBar(label, None, show=show) as self._bar:
+        with AnswerBar(label, None, show=show, say=say) as self._bar:
             try:
                 yield
             finally:

@@ -124,12 +124,12 @@ def train_agent(
     _seed_everything(config.seed)
 
     total = (len(examples) + len(dev)) * len(members)
-    with AnswerBar("first answers", total, show=progress) as bar:
+    with AnswerBar("first answers", total, show=progress, say=say) as bar:
         source = AnswerSource(members, examples, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         dev_source = AnswerSource(members, dev, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         reader = as_encoder(encoder)
         if config.text_encoder is None:
-            reader = _read_questions(reader, source, dev_source, cache, progress)
+            reader = _read_questions(reader, source, dev_source, cache, progress, say)
             for line in near_duplicates(examples, dev, reader):
                 say(line)
         ask_a_few(source)
@@ -189,6 +189,7 @@ def _read_questions(
     dev_source: AnswerSource,
     cache: AnswerCache | None,
     progress: bool,
+    say: Say,
 ) -> TextEncoder:
     """Encode all questions, showing how far it is; vectors are kept beside the answer cache."""
     from der_graph.policies.answers.progress_bar import AnswerBar
@@ -197,7 +198,8 @@ def _read_questions(
     if cache is None or cache.path == MEMORY:
         encoder.encode(texts)
         return encoder
-    with AnswerBar("reading questions", len(set(texts)), show=progress, unit="question") as bar:
+    count = len(set(texts))
+    with AnswerBar("reading questions", count, show=progress, unit="question", say=say) as bar:
         kept = CachedEncoder(encoder, Path(cache.path).with_name("vectors.sqlite"), bar.advance)
         kept.encode(texts)
         kept.on_encoded = lambda count: None

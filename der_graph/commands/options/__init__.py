@@ -7,7 +7,13 @@ from typing import Any
 from der_graph.commands.options.common import add_address, add_cache, add_seed
 from der_graph.commands.options.experts import add_pool, add_pool_and_agent, pool_of
 from der_graph.commands.options.metrics import add_metric_settings, add_trained_metric, metric_of
-from der_graph.commands.options.questions import add_columns, add_data, examples_of, seen_warning
+from der_graph.commands.options.questions import (
+    add_columns,
+    add_data,
+    columns_of,
+    examples_of,
+    seen_warning,
+)
 from der_graph.commands.options.reporting import say
 from der_graph.commands.options.requests import add_request, request_context
 from der_graph.commands.options.values import cost, cost_range, seconds
@@ -27,6 +33,7 @@ __all__ = [
     "add_request",
     "add_seed",
     "add_trained_metric",
+    "columns_of",
     "cost",
     "cost_range",
     "examples_of",

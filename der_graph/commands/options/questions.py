@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from der_graph.commands.options.reporting import say
 
 if TYPE_CHECKING:
-    from der_graph.data import Example
+    from der_graph.data import Columns, Example
 
 
 def add_data(
@@ -52,13 +52,19 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def columns_of(args: argparse.Namespace) -> Columns:
+    """The columns that `add_columns` read."""
+    from der_graph.data import Columns
+
+    return Columns(args.question_column, args.answer_column, args.task_column)
+
+
 def examples_of(args: argparse.Namespace, file: str, limit: int | None = None) -> list[Example]:
     """Read a data file with the columns that `add_columns` read, and say which fields nobody reads."""
-    from der_graph.data import Columns, load_examples
+    from der_graph.data import load_examples
 
-    columns = Columns(args.question_column, args.answer_column, args.task_column)
     ignored: Counter[str] = Counter()
-    examples = load_examples(file, limit=limit, columns=columns, ignored=ignored)
+    examples = load_examples(file, limit=limit, columns=columns_of(args), ignored=ignored)
     if ignored:
         say(f"{file}: nobody reads {', '.join(repr(name) for name in sorted(ignored))}")
     return examples
