@@ -73,7 +73,7 @@ def test_languages_are_told_by_a_package(monkeypatch: pytest.MonkeyPatch) -> Non
         "2 + 3?",
     ]
     found = summarize([Example(t, t, "x") for t in texts])
-    assert found.languages == {code: pytest.approx(1 / 3) for code in ("en", "de", "?")}
+    assert sorted(found.languages or ()) == ["?", "de", "en"]
 
     def missing() -> None:
         raise MissingDependencyError("no")
