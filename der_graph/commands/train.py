@@ -9,6 +9,7 @@ from der_graph.commands.options import (
     Commands,
     add_cache,
     add_data,
+    add_fresh,
     add_metric_settings,
     add_pool,
     add_seed,
@@ -137,6 +138,7 @@ def add(commands: Commands) -> None:
         metavar="FOLDER",
         help="write the curve for TensorBoard too (default folder: tensorboard in --out)",
     )
+    add_fresh(parser)
     add_cache(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.set_defaults(run=run)
@@ -209,6 +211,7 @@ def run(args: argparse.Namespace) -> int:
             cache=cache,
             encoder=args.embeddings,
             resume=args.resume,
+            fresh=args.fresh,
             progress=not args.quiet,
             tensorboard=(
                 Path(args.out) / "tensorboard" if args.tensorboard == "" else args.tensorboard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from der_graph.commands.options.common import add_address, add_cache, add_seed
+from der_graph.commands.options.common import add_address, add_cache, add_fresh, add_seed
 from der_graph.commands.options.experts import add_pool, add_pool_and_agent, pool_of
 from der_graph.commands.options.metrics import add_metric_settings, add_trained_metric, metric_of
 from der_graph.commands.options.questions import (
@@ -27,6 +27,7 @@ __all__ = [
     "add_cache",
     "add_columns",
     "add_data",
+    "add_fresh",
     "add_metric_settings",
     "add_pool",
     "add_pool_and_agent",

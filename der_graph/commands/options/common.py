@@ -28,3 +28,15 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", metavar="FILE", help="answer cache (default: in the user's cache folder)"
     )
+
+
+def add_fresh(parser: argparse.ArgumentParser) -> None:
+    """Add `--fresh`."""
+    parser.add_argument(
+        "--fresh",
+        type=int,
+        default=5,
+        metavar="N",
+        help="cached answers of each remote expert that are asked again, to see whether it is still the same "
+        "model, and more of them where one differs (default: 5; 0 for none)",
+    )

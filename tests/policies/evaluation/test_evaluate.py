@@ -18,6 +18,9 @@ from der_graph.policies.answers import AnswerCache
 from der_graph.policies.baselines import Baseline
 from der_graph.policies.evaluation import BASELINES, Report, read_report, write_report
 from der_graph.policies.evaluation.evaluate import evaluate, knob_points
+from der_graph.policies.evaluation.render import to_markdown
+from der_graph.policies.evaluation.report import Drift, shown_cost
+from der_graph.policies.evaluation.summary import headline
 from der_graph.policies.evaluation.timing import timed_agent
 from der_graph.policies.observation import Observer
 from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
@@ -88,10 +91,13 @@ def test_tasks_comparisons_and_routes(report: Report) -> None:
 
 def test_the_headline_tells_which_way_it_went(report: Report) -> None:
     assert report.headline.startswith(
-        "DER reaches a quality of 1.000 [0.839, 1.000] on 20 questions"
+        "DER is better than best order until 2 agree, at 1.5 times its cost; best at this budget."
+    )
+    assert (
+        "It has a quality of 1.000 [0.839, 1.000] on 20 questions, at 1.55 billions"
+        in report.headline
     )
     assert "43% of asking everyone" in report.headline
-    assert "is better than the best other method" in report.headline
     experts = toy_experts()
     # An agent that always asks the parrot is worse, and the headline says so.
     found = evaluate(
@@ -99,7 +105,27 @@ def test_the_headline_tells_which_way_it_went(report: Report) -> None:
         baselines=["single"], cost_weights=[],
     )  # fmt: skip
     worse = toy_report(found).headline
-    assert "It is worse than the best other method, facts alone" in worse
+    assert worse.startswith("DER is worse than facts alone")
+
+
+def test_money_is_said_for_a_thousand_questions_and_changed_experts_at_once(report: Report) -> None:
+    pool = report.pool.model_copy(update={"unit": "usd"})
+    drift = [
+        Drift(expert=name, asked=20, different=9, then=0.9, now=now, changed=now < 0.9, since=None)
+        for name, now in (("facts", 0.2), ("parrot", 0.9))
+    ]
+    text = headline(report.methods, report.comparisons, pool, report.data, drift)
+    assert "at $1,550.00 per 1,000 questions" in text
+    assert "Warning: 'facts' has changed since its answers were cached (quality 0.900 then" in text
+    assert "parrot" not in text
+    assert shown_cost(0.00042, "usd") == "$0.42 per 1,000 questions"
+    assert shown_cost(4.2e-7, "usd") == "$0.00042 per 1,000 questions"
+    assert shown_cost(0.146, "calls") == "0.146 calls a question"
+    dollars = report.model_copy(update={"pool": pool, "drift": drift})
+    page = to_markdown(dollars)
+    assert "Cost is in US dollars per 1,000 questions" in page
+    assert "1.55e+03" in page
+    assert "IT HAS CHANGED" in page
 
 
 class _Named(ScriptedAgent):
