@@ -12,6 +12,7 @@ from der_graph.commands.options import (
     add_trained_metric,
     examples_of,
     metric_of,
+    pool_of,
     say,
 )
 
@@ -85,14 +86,13 @@ def run_add(args: argparse.Namespace) -> int:
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.training.new_expert import probe_expert
-    from der_graph.pool import load_pool
 
     if args.probes < 1:
         raise PoolError(f"--probes is {args.probes}; it must be at least 1")
     agent = load_agent(args.agent)
     if not isinstance(agent, DERAgent):
         raise AgentError("this agent reads texts with a head per expert; it cannot take new ones")
-    pool = load_pool(args.pool)
+    pool = pool_of(args)
     new = [expert for expert in pool if expert.name not in agent.names]
     if not new:
         raise PoolError(
@@ -130,11 +130,10 @@ def run_refresh(args: argparse.Namespace) -> int:
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.training.new_expert import refresh_expert
-    from der_graph.pool import load_pool
 
     if args.probes < 1:
         raise PoolError(f"--probes is {args.probes}; it must be at least 1")
-    agent, pool = load_agent(args.agent), load_pool(args.pool)
+    agent, pool = load_agent(args.agent), pool_of(args)
     if not isinstance(agent, DERAgent):
         raise AgentError("this agent reads texts and knows no results of experts; train it anew")
     expert, examples = pool[args.name], examples_of(args, args.data)

@@ -17,6 +17,7 @@ from der_graph.commands.options import (
     cost_range,
     examples_of,
     metric_of,
+    pool_of,
     say,
 )
 
@@ -153,9 +154,8 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.policies.observation import ObservationConfig
     from der_graph.policies.training import preset, split_dev, train_agent
     from der_graph.policies.training.agreement import agreed_examples
-    from der_graph.pool import load_pool
 
-    pool = load_pool(args.pool)
+    pool = pool_of(args)
     if args.agent_task:
         return _train_on_runs(args, pool)
     examples = examples_of(args, args.data, args.limit)

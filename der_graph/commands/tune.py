@@ -16,6 +16,7 @@ from der_graph.commands.options import (
     cost,
     examples_of,
     metric_of,
+    pool_of,
     say,
     seen_warning,
 )
@@ -67,11 +68,10 @@ def run(args: argparse.Namespace) -> int:
         refine,
     )
     from der_graph.policies.training.checks import usable
-    from der_graph.pool import load_pool
 
     if args.points < 1:
         raise BudgetError(f"--points is {args.points}; it must be at least 1")
-    pool, agent = load_pool(args.pool), load_agent(args.agent)
+    pool, agent = pool_of(args), load_agent(args.agent)
     if not isinstance(agent, DERAgent):
         raise AgentError("this agent has no knob: it was trained with one price of cost")
     agent = agent_for_pool(agent, pool.rules)

@@ -7,6 +7,7 @@ Paths are read as relative to the pool file, and `${VARIABLE}` is replaced. Mode
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,16 @@ from der_graph.pool.file import (
     VLLMSection,
     expand_variables,
 )
+from der_graph.pool.recorded import costs_in
 
 
-def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: float = 0.0) -> Expert:
+def expert_of(
+    section: Backend,
+    folder: Path,
+    unit: CostUnit,
+    second_price: float = 0.0,
+    recorded: Sequence[str] = (),
+) -> Expert:
     """Make an expert of its entry.
 
     Args:
@@ -40,6 +48,7 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         folder: The pool file's folder.
         unit: What costs count.
         second_price: Price of a second of a call, in that unit.
+        recorded: Data files for recorded experts that name none.
 
     Raises:
         DERError: If it cannot be an expert.
@@ -62,10 +71,14 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         )
         fingerprint = fingerprint_of(section.model, settings)
     elif isinstance(section, RecordedSection):
-        data = (folder / Path(expand_variables(section.data, "data")).expanduser()).resolve()
-        if not data.is_file():
-            raise PoolError(f"data '{section.data}': there is no such file ({data})")
-        model = RecordedChat(data=str(data), model=section.model or section.name)
+        found = [str(path) for path in data_files(section.data, folder)] or list(recorded)
+        if not found:
+            raise PoolError(
+                "it replays recorded answers, and there are none: name the file under 'data:', here or for "
+                "the whole pool, or give a data file with candidates as --data"
+            )
+        data = found[0] if len(found) == 1 else found
+        model = RecordedChat(data=data, model=section.model or section.name)
         fingerprint = model.fingerprint
     else:
         own = section.model_dump(mode="json", exclude=set(Backend.model_fields))
@@ -74,9 +87,12 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         filled_in = type(section).model_validate({**section.model_dump(), **filled})
         model = as_chat_runnable(filled_in.make_model(folder))
     prices = section.token_prices
-    recorded = isinstance(section, RecordedSection)
+    recorded_only = isinstance(section, RecordedSection)
     remote = section if isinstance(section, LangChainSection) else None
-    cost = _cost(section.cost, model, unit)
+    said: list[float] = []
+    if recorded_only and section.cost is None and unit == "usd":
+        said = costs_in(model.files).get(model.model, [])
+    cost = sum(said) / len(said) if said else _cost(section.cost, model, unit)
     seconds = section.seconds
     if seconds is None and unit == "seconds":
         seconds = cost or None  # the price is the time
@@ -88,7 +104,8 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         timeout=section.timeout,
         description=section.description,
         # Recorded answers were given without knowledge of others, to the bare question.
-        ktp=template_of(section.ktp, section.name) or (TEMPLATES["none"] if recorded else None),
+        ktp=template_of(section.ktp, section.name)
+        or (TEMPLATES["none"] if recorded_only else None),
         system=section.system,
         token_prices=None if prices is None else TokenPrices(**prices.model_dump()),
         second_price=second_price,
@@ -99,6 +116,22 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         inputs=frozenset(remote.inputs) if remote else frozenset(),
         thought_marks=marks_of(remote.reasoning) if remote else THOUGHT_MARKS,
     )
+
+
+def data_files(given: str | list[str] | None, folder: Path) -> list[Path]:
+    """The data files that a pool file names.
+
+    Raises:
+        PoolError: If there is no such file.
+    """
+    names = [] if given is None else [given] if isinstance(given, str) else given
+    found = []
+    for name in names:
+        path = (folder / Path(expand_variables(name, "data")).expanduser()).resolve()
+        if not path.is_file():
+            raise PoolError(f"data '{name}': there is no such file ({path})")
+        found.append(path)
+    return found
 
 
 def _huggingface(section: HuggingFaceSection, folder: Path) -> HuggingFaceChat:

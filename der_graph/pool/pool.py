@@ -26,9 +26,10 @@ from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import bare, describe_error
 from der_graph.nodes.rules import RouteRules
-from der_graph.pool.experts import expert_of, template_of
+from der_graph.pool.experts import data_files, expert_of, template_of
 from der_graph.pool.file import CostUnit, read_pool_file
 from der_graph.pool.memory import check_memory, share_memory
+from der_graph.pool.recorded import experts_of_answers, is_data_file
 from der_graph.state import MAX_STEPS, Situation
 
 
@@ -198,17 +199,25 @@ def pool_from(experts: Sequence[Expert], **settings: Any) -> Pool:
     return Pool(tuple(experts), PoolSettings(**settings))
 
 
-def load_pool(pool: str | Path = "demo") -> Pool:
+def load_pool(pool: str | Path = "demo", *, recorded: Sequence[str | Path] = ()) -> Pool:
     """Load a pool. Models are loaded when they are first asked.
 
     Args:
-        pool: `demo` for the pool that is shipped, or the path of a pool file.
+        pool: `demo` for the pool that is shipped, or the path of a pool file; or of a data file with
+            `candidates`, whose models are the experts and replay what they answered there.
+        recorded: More data files whose `candidates` those experts replay that name no data of their own.
 
     Raises:
         PoolError: If the file, or an expert in it, cannot be used.
     """
     path = pool_path(pool)
-    content = read_pool_file(path)
+    if is_data_file(path):
+        return pool_of_answers(path, recorded)
+    content = read_pool_file(path, recorded=bool(recorded))
+    try:
+        files = [str(file) for file in (*data_files(content.data, path.parent), *recorded)]
+    except PoolError as error:
+        raise PoolError(f"{path}: {error}") from None
     experts = []
     for section in content.experts:
         try:
@@ -218,6 +227,7 @@ def load_pool(pool: str | Path = "demo") -> Pool:
                     path.parent,
                     content.settings.cost_unit,
                     content.settings.second_price,
+                    files,
                 )
             )
         except DERError as error:
@@ -240,6 +250,12 @@ def load_pool(pool: str | Path = "demo") -> Pool:
         )
     except PoolError as error:
         raise PoolError(f"{path}: {error}") from error
+
+
+def pool_of_answers(data: Path, more: Sequence[str | Path] = ()) -> Pool:
+    """The pool of the models that answered in a data file; see `der_graph.pool.recorded`."""
+    experts, unit = experts_of_answers(data, more)
+    return Pool(tuple(experts), PoolSettings(cost_unit=unit))
 
 
 def _agent_path(agent: str | None, folder: Path) -> str | None:
@@ -298,7 +314,7 @@ def _described(model: Any) -> tuple[str, str, str]:
         return backend, where + adapter, f", {size:.3g} B parameters" if size else ""
     if isinstance(model, RecordedChat):
         model.load()
-        return "recorded", f"{model.model} in {model.data}", ""
+        return "recorded", f"{model.model} in {model.where}", ""
     return "langchain", type(bare(model)).__name__, ""
 
 

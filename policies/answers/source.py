@@ -376,7 +376,7 @@ def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> No
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise DataError(
                 f"question {missing[0].id!r}{others}: no recorded answer of '{expert.name}' (model "
-                f"'{expert.model.model}') in {expert.model.data}. Every question needs a candidate of "
+                f"'{expert.model.model}') in {expert.model.where}. Every question needs a candidate of "
                 "each expert that replays answers; leave out these questions or the expert"
             )
 

@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from der_graph.pool import Pool
 
 
+_POOL = "pool file, or a data file with recorded answers (candidates) of its experts"
+
+
 def add_pool_and_agent(parser: argparse.ArgumentParser) -> None:
     """Add `--pool` and `--agent`."""
     parser.add_argument(
-        "--pool", default="demo", metavar="FILE", help="pool file (default: the demo pool)"
+        "--pool", default="demo", metavar="FILE", help=f"{_POOL} (default: the demo pool)"
     )
     parser.add_argument(
         "--agent",
@@ -29,16 +32,18 @@ def add_pool_and_agent(parser: argparse.ArgumentParser) -> None:
 
 def add_pool(parser: argparse.ArgumentParser) -> None:
     """Add `--pool` where there is no default."""
-    parser.add_argument("--pool", required=True, metavar="FILE", help="pool file, or 'demo'")
+    parser.add_argument("--pool", required=True, metavar="FILE", help=f"{_POOL}, or 'demo'")
 
 
 def pool_of(args: argparse.Namespace) -> Pool:
-    """The pool that `--pool` and `--profile` name."""
+    """The pool that `--pool` and `--profile` name; recorded experts replay the command's data files too."""
     from dataclasses import replace
+    from pathlib import Path
 
     from der_graph.pool import load_pool
 
-    pool = load_pool(args.pool)
-    if args.profile is None:
+    data = [getattr(args, name, None) for name in ("data", "dev", "train")]
+    pool = load_pool(args.pool, recorded=[file for file in data if file and Path(file).is_file()])
+    if getattr(args, "profile", None) is None:
         return pool
     return replace(pool, settings=replace(pool.settings, profile=args.profile))
