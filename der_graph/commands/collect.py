@@ -69,7 +69,13 @@ def run(args: argparse.Namespace) -> int:
     if args.engine == "ray":
         from der_graph.pool.ray_engine import RayEngine
 
-        engine = RayEngine(args.pool, address=args.address, workers=args.workers, gpus=args.gpus)
+        engine = RayEngine(
+            args.pool,
+            address=args.address,
+            workers=args.workers,
+            gpus=args.gpus,
+            allow_python=args.allow_python,
+        )
     with open_cache(args.cache) as cache, engine as asking:
         try:
             done = collect_answers(

@@ -6,6 +6,7 @@ import argparse
 
 from der_graph.commands.options import (
     Commands,
+    add_allow_python,
     add_cache,
     add_columns,
     add_seed,
@@ -27,6 +28,7 @@ def add(commands: Commands) -> None:
     check.add_argument(
         "--memory", type=float, metavar="GB", help="size of a GPU that is not in this machine"
     )
+    add_allow_python(check)
     check.set_defaults(run=run)
 
     again = actions.add_parser(
@@ -46,6 +48,7 @@ def add(commands: Commands) -> None:
     )
     for each, does in ((new, run_add), (again, run_refresh)):
         each.add_argument("--pool", required=True, metavar="FILE", help="pool file with the expert")
+        add_allow_python(each)
         each.add_argument(
             "--agent", required=True, metavar="FOLDER", help="agent folder of der train"
         )
@@ -75,7 +78,10 @@ def run(args: argparse.Namespace) -> int:
         raise PoolError("--memory is the size of a GPU; say which with --device cuda")
     if args.memory is not None and args.memory <= 0:
         raise PoolError(f"--memory is {args.memory:g}; it must be above 0 GB")
-    for line in check_pool(args.pool, device=args.device, memory_gb=args.memory):
+    lines = check_pool(
+        args.pool, device=args.device, memory_gb=args.memory, allow_python=args.allow_python
+    )
+    for line in lines:
         print(line)
     return 0
 

@@ -7,7 +7,10 @@ Paths are read as relative to the pool file, and `${VARIABLE}` is replaced. Mode
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +24,54 @@ from der_graph.nodes.langchain import as_chat_runnable, bounded, marks_of, witho
 from der_graph.nodes.providers import THINK_TAGS, THOUGHT_MARKS
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability.charge import TokenPrices
+from der_graph.plugins import import_object
 from der_graph.pool.file import (
     Backend,
     CostUnit,
     HuggingFaceSection,
     KTPSection,
     LangChainSection,
+    PythonSection,
     RecordedSection,
     VLLMSection,
     expand_variables,
 )
 from der_graph.pool.recorded import costs_in
 
+ALLOW_PYTHON = "DER_ALLOW_PYTHON"
+"""Environment variable: 1 lets pool files name Python code that is run (`backend: python`)."""
 
-def expert_of(
-    section: Backend,
-    folder: Path,
-    unit: CostUnit,
-    second_price: float = 0.0,
-    recorded: Sequence[str] = (),
-) -> Expert:
-    """Make an expert of its entry.
 
-    Args:
-        section: The entry.
+@dataclass(frozen=True)
+class Surroundings:
+    """What an entry is read with.
+
+    Attributes:
         folder: The pool file's folder.
         unit: What costs count.
         second_price: Price of a second of a call, in that unit.
         recorded: Data files for recorded experts that name none.
+        allow_python: May the pool file name Python code that is run?
+    """
+
+    folder: Path
+    unit: CostUnit
+    second_price: float = 0.0
+    recorded: Sequence[str] = ()
+    allow_python: bool = False
+
+
+def expert_of(section: Backend, around: Surroundings) -> Expert:
+    """Make an expert of its entry.
+
+    Args:
+        section: The entry.
+        around: What it is read with.
 
     Raises:
         DERError: If it cannot be an expert.
     """
+    folder, unit = around.folder, around.unit
     check_name(section.name)  # before anything is looked for
     if isinstance(section, HuggingFaceSection):
         model: Any = _huggingface(section, folder)
@@ -71,7 +90,7 @@ def expert_of(
         )
         fingerprint = fingerprint_of(section.model, settings)
     elif isinstance(section, RecordedSection):
-        found = [str(path) for path in data_files(section.data, folder)] or list(recorded)
+        found = [str(path) for path in data_files(section.data, folder)] or list(around.recorded)
         if not found:
             raise PoolError(
                 "it replays recorded answers, and there are none: name the file under 'data:', here or for "
@@ -80,6 +99,10 @@ def expert_of(
         data = found[0] if len(found) == 1 else found
         model = RecordedChat(data=data, model=section.model or section.name)
         fingerprint = model.fingerprint
+    elif isinstance(section, PythonSection):
+        found_object = _python(section.model, around)
+        fingerprint = fingerprint_of(found_object, {})
+        model = as_chat_runnable(found_object)
     else:
         own = section.model_dump(mode="json", exclude=set(Backend.model_fields))
         fingerprint = fingerprint_of(section.backend, own)  # of `${VARIABLE}`, not of the secret
@@ -108,7 +131,7 @@ def expert_of(
         or (TEMPLATES["none"] if recorded_only else None),
         system=section.system,
         token_prices=None if prices is None else TokenPrices(**prices.model_dump()),
-        second_price=second_price,
+        second_price=around.second_price,
         skill=section.skill,
         fingerprint=fingerprint,
         max_answer_chars=section.max_answer_chars or MAX_ANSWER_CHARS,
@@ -132,6 +155,27 @@ def data_files(given: str | list[str] | None, folder: Path) -> list[Path]:
             raise PoolError(f"data '{name}': there is no such file ({path})")
         found.append(path)
     return found
+
+
+def _python(name: str, around: Surroundings) -> Any:
+    """What `module:name` names, if code may be run.
+
+    Raises:
+        PoolError: If it may not.
+        PluginError: If it cannot be imported.
+    """
+    if not (
+        around.allow_python or os.environ.get(ALLOW_PYTHON, "").lower() in ("1", "true", "yes")
+    ):
+        raise PoolError(
+            f"backend 'python' would run the code of '{name}', which is off unless you allow it: if you "
+            f"trust this pool file, give --allow-python, {ALLOW_PYTHON}=1 in the environment, or "
+            "load_pool(..., allow_python=True)"
+        )
+    beside = str(around.folder.resolve())
+    if beside not in sys.path:
+        sys.path.append(beside)  # last: a file beside a pool file takes no installed module's place
+    return import_object(name)
 
 
 def _huggingface(section: HuggingFaceSection, folder: Path) -> HuggingFaceChat:

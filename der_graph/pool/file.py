@@ -26,7 +26,7 @@ CostUnit = Literal["parameters_b", "usd", "seconds", "calls"]
 _MOST_BYTES = 4 * 2**20
 _MOST_NODES = 100_000
 
-BACKENDS = ("huggingface", "vllm", "langchain", "recorded")
+BACKENDS = ("huggingface", "vllm", "langchain", "recorded", "python")
 
 
 class _Section(BaseModel):
@@ -169,7 +169,17 @@ class RecordedSection(Backend):
     """Name of the model in the data file; the expert's name where left out."""
 
 
-ExpertSection = HuggingFaceSection | VLLMSection | LangChainSection | RecordedSection
+class PythonSection(Backend):
+    """A function, chat model or Runnable in a Python module; runs only where the user allows it."""
+
+    backend: Literal["python"]
+    model: str
+    """`module:name`; the module is installed, or lies beside the pool file."""
+
+
+ExpertSection = (
+    HuggingFaceSection | VLLMSection | LangChainSection | RecordedSection | PythonSection
+)
 
 
 class SettingsSection(_Section):

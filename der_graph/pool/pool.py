@@ -26,7 +26,7 @@ from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import bare, describe_error
 from der_graph.nodes.rules import RouteRules
-from der_graph.pool.experts import data_files, expert_of, template_of
+from der_graph.pool.experts import Surroundings, data_files, expert_of, template_of
 from der_graph.pool.file import CostUnit, read_pool_file
 from der_graph.pool.memory import check_memory, share_memory
 from der_graph.pool.recorded import experts_of_answers, is_data_file
@@ -199,13 +199,20 @@ def pool_from(experts: Sequence[Expert], **settings: Any) -> Pool:
     return Pool(tuple(experts), PoolSettings(**settings))
 
 
-def load_pool(pool: str | Path = "demo", *, recorded: Sequence[str | Path] = ()) -> Pool:
+def load_pool(
+    pool: str | Path = "demo",
+    *,
+    recorded: Sequence[str | Path] = (),
+    allow_python: bool = False,
+) -> Pool:
     """Load a pool. Models are loaded when they are first asked.
 
     Args:
         pool: `demo` for the pool that is shipped, or the path of a pool file; or of a data file with
             `candidates`, whose models are the experts and replay what they answered there.
         recorded: More data files whose `candidates` those experts replay that name no data of their own.
+        allow_python: Run the Python code that experts of `backend: python` name; a pool file may then do
+            whatever you may. The environment variable `DER_ALLOW_PYTHON=1` allows it too.
 
     Raises:
         PoolError: If the file, or an expert in it, cannot be used.
@@ -219,17 +226,16 @@ def load_pool(pool: str | Path = "demo", *, recorded: Sequence[str | Path] = ())
     except PoolError as error:
         raise PoolError(f"{path}: {error}") from None
     experts = []
+    around = Surroundings(
+        path.parent,
+        content.settings.cost_unit,
+        content.settings.second_price,
+        files,
+        allow_python,
+    )
     for section in content.experts:
         try:
-            experts.append(
-                expert_of(
-                    section,
-                    path.parent,
-                    content.settings.cost_unit,
-                    content.settings.second_price,
-                    files,
-                )
-            )
+            experts.append(expert_of(section, around))
         except DERError as error:
             raise _placed(error, path, section.name) from error
     share_memory(experts)
@@ -275,7 +281,11 @@ def pool_path(pool: str | Path) -> Path:
 
 
 def check_pool(
-    pool: str | Path, *, device: str | None = None, memory_gb: float | None = None
+    pool: str | Path,
+    *,
+    device: str | None = None,
+    memory_gb: float | None = None,
+    allow_python: bool = False,
 ) -> list[str]:
     """Check a pool file; gives one line an expert: name, backend, where the model is, size, cost.
 
@@ -283,11 +293,12 @@ def check_pool(
         pool: `demo`, or the path of a pool file.
         device: Plan the memory of this GPU as well, such as `cuda`.
         memory_gb: GB of that GPU, where it is not in this machine.
+        allow_python: As in `load_pool`.
 
     Raises:
         PoolError: If the file, or an expert in it, cannot be used.
     """
-    loaded = load_pool(pool)
+    loaded = load_pool(pool, allow_python=allow_python)
     unit = {"parameters_b": "B parameters", "usd": "US dollars", "seconds": "s", "calls": "calls"}[
         loaded.settings.cost_unit
     ]

@@ -50,8 +50,8 @@ def experts_of_answers(
     costs = costs_in([str(data)])
     if not costs:
         raise PoolError(
-            f"{data}: a data file is a pool only if its lines carry 'candidates', recorded answers of models, "
-            "and this one has none. Give a pool file (.yaml)"
+            f"{data}: a data file is a pool only if its lines carry 'candidates', answers of models, and "
+            "this one has none. Give a pool file (.yaml)"
         )
     prices, unit = _prices(data, costs)
     files = dict.fromkeys(str(Path(file).absolute()) for file in (data, *more))

@@ -103,7 +103,12 @@ def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = write(tmp_path / "a.jsonl", {f"m{i}": 1.0 for i in range(20)})
     read: list[Path] = []
     lines = data_files._lines
-    monkeypatch.setattr(data_files, "_lines", lambda each: read.append(each) or lines(each))
+
+    def counted(each: Path) -> Any:
+        read.append(each)
+        return lines(each)
+
+    monkeypatch.setattr(data_files, "_lines", counted)
     pool = load_pool(path, recorded=[path])
     pool.preload()
     examples = data_files.load_examples(path)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from der_graph.commands.options.common import add_address, add_cache, add_fresh, add_seed
-from der_graph.commands.options.experts import add_pool, add_pool_and_agent, pool_of
+from der_graph.commands.options.experts import (
+    add_allow_python,
+    add_pool,
+    add_pool_and_agent,
+    pool_of,
+)
 from der_graph.commands.options.metrics import add_metric_settings, add_trained_metric, metric_of
 from der_graph.commands.options.questions import (
     add_columns,
@@ -24,6 +29,7 @@ Commands = Any
 __all__ = [
     "Commands",
     "add_address",
+    "add_allow_python",
     "add_cache",
     "add_columns",
     "add_data",

@@ -28,11 +28,22 @@ def add_pool_and_agent(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what der probe found out about the experts, for the planner (default: the pool file's)",
     )
+    add_allow_python(parser)
 
 
 def add_pool(parser: argparse.ArgumentParser) -> None:
     """Add `--pool` where there is no default."""
     parser.add_argument("--pool", required=True, metavar="FILE", help=f"{_POOL}, or 'demo'")
+    add_allow_python(parser)
+
+
+def add_allow_python(parser: argparse.ArgumentParser) -> None:
+    """Add `--allow-python`."""
+    parser.add_argument(
+        "--allow-python",
+        action="store_true",
+        help="run the Python code that the pool file names (backend: python); for files that you trust",
+    )
 
 
 def pool_of(args: argparse.Namespace) -> Pool:
@@ -43,7 +54,11 @@ def pool_of(args: argparse.Namespace) -> Pool:
     from der_graph.pool import load_pool
 
     data = [getattr(args, name, None) for name in ("data", "dev", "train")]
-    pool = load_pool(args.pool, recorded=[file for file in data if file and Path(file).is_file()])
+    pool = load_pool(
+        args.pool,
+        recorded=[file for file in data if file and Path(file).is_file()],
+        allow_python=args.allow_python,
+    )
     if getattr(args, "profile", None) is None:
         return pool
     return replace(pool, settings=replace(pool.settings, profile=args.profile))
