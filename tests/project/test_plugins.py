@@ -76,7 +76,9 @@ def test_a_backend(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         load_pool(file)
     file.write_text("experts:\n  - {name: parrot, backend: ecko, cost: 1}\n")
-    with pytest.raises(PoolError, match=r"allowed: huggingface, vllm, langchain, recorded, echo"):
+    with pytest.raises(
+        PoolError, match=r"allowed: huggingface, vllm, langchain, recorded, python, echo"
+    ):
         load_pool(file)
 
 

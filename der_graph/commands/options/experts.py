@@ -53,7 +53,7 @@ def pool_of(args: argparse.Namespace) -> Pool:
 
     from der_graph.pool import load_pool
 
-    data = [getattr(args, name, None) for name in ("data", "dev", "train")]
+    data = [getattr(args, name, None) for name in ("data", "dev", "train", "file")]
     pool = load_pool(
         args.pool,
         recorded=[file for file in data if file and Path(file).is_file()],
