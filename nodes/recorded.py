@@ -65,7 +65,7 @@ class RecordedChat(BaseChatModel):
     @property
     def fingerprint(self) -> str:
         """Changes with the file and the model's name."""
-        digests = [path_digest(Path(file)) for file in self.files]
+        digests = [_digest(file, _version(file)) for file in self.files]
         return f"recorded:{self.model}:{'+'.join(digests)}"
 
     @property
@@ -159,13 +159,21 @@ _READING = threading.Lock()
 
 def _answers_in(path: str) -> dict[str, dict[str, Candidate]]:
     """The answers in a file by model and question: read once, however many experts replay from it."""
+    with _READING:
+        return _parsed(path, _version(path))
+
+
+def _version(path: str) -> tuple[int, int]:
     try:
         seen = Path(path).stat()
-        version = (seen.st_mtime_ns, seen.st_size)
     except OSError:
-        version = (0, 0)  # the reader says what is wrong
-    with _READING:
-        return _parsed(path, version)
+        return 0, 0  # the reader says what is wrong
+    return seen.st_mtime_ns, seen.st_size
+
+
+@lru_cache(maxsize=8)
+def _digest(path: str, version: tuple[int, int]) -> str:
+    return path_digest(Path(path))
 
 
 @lru_cache(maxsize=8)
