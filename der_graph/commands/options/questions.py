@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ from der_graph.commands.options.reporting import say
 
 if TYPE_CHECKING:
     from der_graph.data import Columns, Example
+
+
+_LARGE = 5_000_000  # bytes of a file of which is said that it is being read
 
 
 def add_data(
@@ -63,6 +67,8 @@ def examples_of(args: argparse.Namespace, file: str, limit: int | None = None) -
     """Read a data file with the columns that `add_columns` read, and say which fields nobody reads."""
     from der_graph.data import load_examples
 
+    if os.path.isfile(file) and os.path.getsize(file) > _LARGE:
+        say(f"reading {file} ({os.path.getsize(file) / 1e6:,.0f} MB)")
     ignored: Counter[str] = Counter()
     examples = load_examples(file, limit=limit, columns=columns_of(args), ignored=ignored)
     if ignored:
