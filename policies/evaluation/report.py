@@ -201,6 +201,7 @@ class PoolInfo(Part):
     max_steps: int
     ktp: str
     run_all_cost: float
+    """Of asking every expert once; what calls did cost on average where they are charged by what they use."""
     experts: list[ExpertInfo]
 
 

@@ -75,6 +75,7 @@ def summarize(
         wall_clock: Where the time goes, if it was measured.
     """
     episodes, seed = evaluation.episodes, run.seed
+    pool = pool.model_copy(update={"run_all_cost": _cost_of_everyone(evaluation, pool)})
     methods = [
         _result(method, episodes[method.name], evaluation.examples, pool, seed)
         for method in evaluation.methods
@@ -107,6 +108,23 @@ def summarize(
         skipped=[SkippedMethod(name=s.name, reason=s.reason) for s in evaluation.skipped],
         drift=drift,
     )
+
+
+def _cost_of_everyone(evaluation: Evaluation, pool: PoolInfo) -> float:
+    """What asking every expert once costs; calls that are charged by what they use, what they did cost."""
+    answers = {
+        (answer["expert"], answer["text"]): answer["cost"]
+        for episodes in evaluation.episodes.values()
+        for episode in episodes
+        for answer in episode.answers
+        if answer["error"] is None
+    }
+    costs: dict[str, list[float]] = {}
+    for (name, _), cost in answers.items():
+        costs.setdefault(name, []).append(cost)
+    charged = [e for e in evaluation.methods[0].experts if not e.charge.fixed and e.name in costs]
+    saved = sum(e.cost - sum(costs[e.name]) / len(costs[e.name]) for e in charged)
+    return pool.run_all_cost - saved
 
 
 def _drift(repeated: Repeated) -> Drift:

@@ -149,7 +149,7 @@ def test_der_plugins_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins"]) == 0
     shown = capsys.readouterr().out
     assert (
-        "backends (der_graph.pool.Backend)\n  der-graph: huggingface, vllm, langchain, recorded\n"
+        "backends (der_graph.pool.Backend)\n  der-graph: huggingface, vllm, langchain, recorded, python\n"
         in shown
     )
     assert "  echo: my_extensions:Echo (package my_extensions 1.2)\n" in shown

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 from evaluated import COSTS, NAMES, BestAgent, toy_evaluation, toy_report
 from fakes import ScriptedAgent
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
 from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
 from der_graph.errors import AgentPoolMismatchError, DataError
+from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.network import Shape, SharedHead
 from der_graph.policies.answers import AnswerCache
-from der_graph.policies.baselines import Baseline
+from der_graph.policies.baselines import Baseline, FixedOrder
 from der_graph.policies.evaluation import BASELINES, Report, read_report, write_report
 from der_graph.policies.evaluation.evaluate import evaluate, knob_points
 from der_graph.policies.evaluation.render import to_markdown
@@ -25,6 +29,7 @@ from der_graph.policies.evaluation.timing import timed_agent
 from der_graph.policies.observation import Observer
 from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
 from der_graph.policies.quality import get_metric
+from der_graph.pool import pool_from
 from der_graph.state import Situation
 
 
@@ -236,3 +241,23 @@ def test_the_timed_copy_of_an_agent_decides_as_it_does() -> None:
     assert copied.decide([situation])[0].probabilities == pytest.approx(expected)
     assert encoder is not None
     assert encoder.seconds > 0
+
+
+def test_asking_everyone_costs_what_calls_did_cost() -> None:
+    def answer(messages: object) -> AIMessage:
+        usage = UsageMetadata(input_tokens=100, output_tokens=10, total_tokens=110)
+        return AIMessage("5", usage_metadata=usage)
+
+    # At most 10 and in fact 2 for each of two; 4 for the third.
+    experts = [
+        as_expert(answer, name=name, cost=10.0, token_prices=(10_000.0, 100_000.0), ktp="none")
+        for name in ("a", "b")
+    ]
+    experts.append(as_expert(answer, name="c", cost=4.0, ktp="none"))
+    found = evaluate(
+        experts, FixedOrder(["a", "b", "c"], [10.0, 10.0, 4.0], ["c"]), toy_examples(6), get_metric("match"),
+        rules=RouteRules.of(experts, max_steps=2), baselines=["single"], cost_weights=[],
+    )  # fmt: skip
+    report = toy_report(found, pool_from(experts, max_steps=2))
+    assert report.pool.run_all_cost == pytest.approx(8.0)
+    assert report.method("der").share_of_run_all == pytest.approx(0.5)
