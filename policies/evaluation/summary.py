@@ -182,19 +182,21 @@ def headline(
         verdict = f"{'better' if gap.estimate > 0 else 'worse'} than {best.label}"
     others = "the best of the other methods" if len(rivals) > 1 else "the only other method"
     return (
-        f"DER is {verdict}, at {_share(der.cost.estimate, best.cost.estimate)} its cost; "
+        f"DER is {verdict}, at {share_of(der.cost.estimate, best.cost.estimate)} its cost; "
         f"{_at_this_budget(der, rivals)}. It has {what} {best.label}, {others}, has "
         f"{best.quality.estimate:.3f} at {shown_cost(best.cost.estimate, pool.unit)}; difference "
         f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {shown_p(found.p)}.{warnings}"
     )
 
 
-def _share(cost: float, other: float) -> str:
-    """A cost in terms of another, as one says it: `31% of`, `1.8 times`, `the same as`."""
+def share_of(cost: float, other: float) -> str:
+    """A cost in terms of another, as one says it: `31% of`, `1.8 times`, `210 times`."""
     if not other:
         return "no more than" if not cost else "more than"
     share = cost / other
-    return f"{share:.0%} of" if share < 1.1 else f"{share:.2g} times"
+    if share < 1.1:
+        return f"{share:.0%} of"
+    return f"{share:.1f} times" if share < 10 else f"{share:,.0f} times"
 
 
 def _at_this_budget(der: MethodResult, rivals: Sequence[MethodResult]) -> str:

@@ -24,7 +24,7 @@ from der_graph.policies.evaluation import BASELINES, Report, read_report, write_
 from der_graph.policies.evaluation.evaluate import evaluate, knob_points
 from der_graph.policies.evaluation.render import to_markdown
 from der_graph.policies.evaluation.report import Drift, shown_cost
-from der_graph.policies.evaluation.summary import headline
+from der_graph.policies.evaluation.summary import headline, share_of
 from der_graph.policies.evaluation.timing import timed_agent
 from der_graph.policies.observation import Observer
 from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
@@ -123,6 +123,9 @@ def test_money_is_said_for_a_thousand_questions_and_changed_experts_at_once(repo
     assert "at $1,550.00 per 1,000 questions" in text
     assert "Warning: 'facts' has changed since its answers were cached (quality 0.900 then" in text
     assert "parrot" not in text
+    shares = [(0.31, 1.0), (1.0, 1.0), (1.84, 1.0), (2105.0, 10.0), (0.0, 0.0)]
+    said = ["31% of", "100% of", "1.8 times", "210 times", "no more than"]
+    assert [share_of(*pair) for pair in shares] == said
     assert shown_cost(0.00042, "usd") == "$0.42 per 1,000 questions"
     assert shown_cost(4.2e-7, "usd") == "$0.00042 per 1,000 questions"
     assert shown_cost(0.146, "calls") == "0.146 calls a question"
