@@ -144,7 +144,7 @@ def run_refresh(args: argparse.Namespace) -> int:
         raise AgentError("this agent reads texts and knows no results of experts; train it anew")
     expert, examples = pool[args.name], examples_of(args, args.data)
     agent = agent_for_pool(agent, pool.rules)
-    before = float(agent.observer.skill[agent.names.index(args.name)])
+    before = float(agent.observer.skill[agent.observer.names.index(args.name)])
     with open_cache(args.cache) as cache:
         say(
             f"{args.name}: {cache.clear(args.name)} cached answers dropped, asking {args.probes} again"
@@ -158,7 +158,7 @@ def run_refresh(args: argparse.Namespace) -> int:
             cache=cache,
             seed=args.seed,
         )
-    after = float(agent.observer.skill[agent.names.index(args.name)])
+    after = float(agent.observer.skill[agent.observer.names.index(args.name)])
     print(
         f"{args.name}: quality {quality:.3f} on questions that tell experts apart; about {after:.3f} on all, "
         f"was {before:.3f}"
