@@ -164,5 +164,5 @@ def run_refresh(args: argparse.Namespace) -> int:
         f"was {before:.3f}"
     )
     agent.save_pretrained(args.out)
-    print(f"{args.out}: an agent for {', '.join(agent.names)}")
+    print(f"{args.out}: an agent for {', '.join(pool.names)}")
     return 0

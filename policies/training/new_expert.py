@@ -99,8 +99,8 @@ def refresh_expert(
     """Ask an expert that an agent knows some questions again, and know it by what it says now.
 
     A network with an output for each expert has learnt when to ask it as it was: that output is retired, and
-    the expert joins as a new one does. Args, returns and raises as `probe_expert`, but that the expert is known.
-    Its old answers must be out of the cache.
+    the expert joins as a new one does. Args, returns and raises as `probe_expert`, but that the expert is
+    known. Its old answers must be out of the cache.
 
     Raises:
         AgentPoolMismatchError: If the agent does not know it.
