@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from der_graph.policies.answers import progress_bar
 from der_graph.policies.answers.progress_bar import AnswerBar, TrainingBar
 
 
@@ -12,7 +11,7 @@ from der_graph.policies.answers.progress_bar import AnswerBar, TrainingBar
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which tests set."""
     now = [1000.0]
-    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("der_graph.policies.answers.progress_bar.time.monotonic", lambda: now[0])
     return now
 
 
