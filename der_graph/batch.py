@@ -35,8 +35,8 @@ from der_graph.errors import (
 )
 from der_graph.graph import create_der_graph
 from der_graph.nodes.conversation import conversation_text, history_for_experts, messages_of
+from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situation_of
 from der_graph.nodes.expert import unable_experts
-from der_graph.nodes.hub import DecisionEdge, RoutingAgent, agent_for_pool
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache, with_cache
@@ -382,24 +382,25 @@ def first_decisions(
         One decision a question.
     """
     rules, template = pool.rules, ktp_template(pool.settings.ktp)
-    edge = DecisionEdge(agent_for_pool(find_agent(agent, pool), rules), rules, on_error="raise")
+    decider = Decider(agent_for_pool(find_agent(agent, pool), rules), rules, on_error="raise")
     unable = partial(unable_experts, list(pool), template)
     found = []
     for example in examples:
         history = history_for_experts(messages_of(example.history))
         task: Any = {"messages": history, "tail": [], "question": example.question, "route": []}
-        situation = {
-            "question": example.question,
-            "conversation": conversation_text(history, example.question),
-            "answers": [],
-            "spent": 0.0,
-            "elapsed": 0.0,
-            "refused": [],
-            "unavailable": [],
-            "unable": unable(task),
-            "last_experts": [],
-            "stickiness": 0.0,
-            "context": context or DERContext(),
-        }
-        found.append(edge.decide(situation, {}))
+        situation = situation_of(
+            rules,
+            context or DERContext(),
+            spent=0.0,
+            elapsed=0.0,
+            stickiness=0.0,
+            question=example.question,
+            conversation=conversation_text(history, example.question),
+            answers=[],
+            refused=[],
+            unavailable=[],
+            unable=unable(task),
+            last_experts=[],
+        )
+        found.append(decider.decide(situation, {}))
     return found
