@@ -3,8 +3,8 @@
     questions ──graph, several at a time──> a line of JSON each ──> answers.jsonl
 
 Every line is written as soon as its question is answered, so a run that was killed has lost what was in
-flight. The same run goes on from the file: what is answered there is not asked again. Who would be asked,
-and no more, is `first_decisions`.
+flight. The same run goes on from the file: what is answered there is not asked again. What failed is asked
+once more when all others have been. Who would be asked, and no more, is `first_decisions`.
 """
 
 from __future__ import annotations
@@ -197,11 +197,13 @@ class _Run:
     groups: list[list[Example]] = field(default_factory=list)
     _rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     _spent: dict[str, float] = field(default_factory=dict)  # on questions that failed before
+    _failed: list[list[Example]] = field(default_factory=list)
     _file: TextIO | None = None
 
     def open(self) -> None:
         """Read what earlier runs answered, and open the file for more."""
         known = {example.id: example for example in self.examples}
+        latest: dict[str, dict[str, Any]] = {}
         for number, row in _rows_of(self.out):
             example = known.get(str(row.get("id")))
             if example is None or row.get("question") != example.question:
@@ -214,11 +216,13 @@ class _Run:
                     f"{self.out}, line {number}: was answered with another pool, agent or limits; give "
                     "another --out, or delete the file to begin anew"
                 )
+            latest[example.id] = row  # what failed may have been asked twice
+        for name, row in latest.items():
             self.result.cost += row.get("cost", 0.0)
             if "error" in row:
-                self._spent[example.id] = row.get("cost", 0.0)
+                self._spent[name] = row.get("cost", 0.0)
             else:
-                self._rows[example.id] = row
+                self._rows[name] = row
         self.result.before = self.result.answered = len(self._rows)
         same: dict[str, list[Example]] = {}
         for example in self.examples:
@@ -244,12 +248,20 @@ class _Run:
             raise DataError(f"{self.out}: cannot be written ({error.strerror or error})") from None
 
     async def go(self, graph: Any, bar: AnswerBar) -> None:
-        """Ask everything that is left."""
+        """Ask everything that is left, and once more what failed."""
         purse = None if self.budget is None else Purse(self.budget - self.result.cost)
-        waiting = iter(self.groups)
+        await self._pass(graph, self.groups, purse, bar)
+        again, self._failed = self._failed, []
+        self.result.failed, self.result.error = 0, ""  # an outage may be over
+        await self._pass(graph, again, purse, bar)
+
+    async def _pass(
+        self, graph: Any, groups: Sequence[list[Example]], purse: Purse | None, bar: AnswerBar
+    ) -> None:
+        waiting = iter(groups)
         workers = [
             asyncio.create_task(self._work(graph, waiting, purse, bar))
-            for _ in range(min(self.concurrency, len(self.groups)))
+            for _ in range(min(self.concurrency, len(groups)))
         ]
         try:
             await asyncio.gather(*workers)
@@ -276,7 +288,8 @@ class _Run:
                 if purse is not None:
                     await purse.give_back(share, spent)
             self._keep(group, row)
-            bar.advance(1)
+            if "error" not in row:
+                bar.advance(1)
 
     def _bounds(self) -> tuple[float, float]:
         """The most and the least that a route may cost; all that there is where nothing bounds it."""
@@ -325,12 +338,15 @@ class _Run:
         for number, example in enumerate(group):
             mine = row | {"id": example.id, "question": example.question}
             mine["cost"] = self._spent.pop(example.id, 0.0) + (0.0 if number else row["cost"])
+            if "error" in row:
+                self._spent[example.id] = mine["cost"]
             self._rows[example.id] = mine
             self._file.write(_line(mine))
         self._file.flush()
         if "error" not in row:
             self.result.answered += len(group)
             return
+        self._failed.append(list(group))
         self.result.failed += len(group)
         self.result.error = self.result.error or row["error"]
         if self.result.answered == 0 and self.result.failed >= GIVE_UP:

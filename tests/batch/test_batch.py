@@ -31,12 +31,15 @@ class Clerk:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.fails: set[str] = set()
+        self.recovers = ""
         self._lock = threading.Lock()
 
     def pool(self, cost: float = 1.0) -> Pool:
         def answer(question: str) -> str:
             with self._lock:
                 self.asked.append(question)
+            if question == self.recovers:
+                self.fails = set()
             if question in self.fails:
                 raise ValueError("out of ink")
             return f"answer to {question}"
@@ -120,6 +123,17 @@ def test_what_failed_is_asked_again_by_the_next_run(tmp_path: Path) -> None:
     done = answer_file(clerk.pool(), AGENT, QUESTIONS, out)
     assert (done.answered, done.failed) == (8, 0)
     assert clerk.asked == ["Question 2?"]
+    assert sum(row["cost"] for row in rows(out)) == done.cost
+
+
+def test_what_failed_is_asked_once_more_at_the_end(tmp_path: Path) -> None:
+    clerk, out = Clerk(), tmp_path / "out.jsonl"
+    clerk.fails = {"Question 2?"}
+    clerk.recovers = "Question 7?"
+    done = answer_file(clerk.pool(), AGENT, QUESTIONS, out, concurrency=1)
+    assert (done.answered, done.failed, done.error) == (8, 0, "")
+    assert clerk.asked[-1] == "Question 2?"
+    assert [row["id"] for row in rows(out)] == [e.id for e in QUESTIONS]
     assert sum(row["cost"] for row in rows(out)) == done.cost
 
 
