@@ -22,7 +22,7 @@ from results_stages import DEMO_LEARNT, HERE, PEERS, STAGES, stage
 from der_graph.policies.evaluation import read_report
 from der_graph.policies.evaluation import render as reports
 from der_graph.policies.evaluation.render import markdown_table
-from der_graph.policies.evaluation.report import UNITS, Report
+from der_graph.policies.evaluation.report import Report, mean_unit
 
 Row = Mapping[str, Any]
 Results = dict[str, Any]
@@ -406,7 +406,7 @@ def demo(results: Results) -> Row:
     named = {m.name: m for m in report.methods}
     many = len(report.data.tasks) > 1
     return {
-        "about": reports.NOTE.format(unit=UNITS[report.pool.unit]), "about_tests": reports.TESTS,
+        "about": reports.NOTE.format(unit=mean_unit(report.pool.unit)[1]), "about_tests": reports.TESTS,
         "methods": markdown_table(*reports.method_table(report)),
         "comparisons": markdown_table(*reports.comparison_table(report)),
         "beating": [m.label for m in rivals if m.quality.estimate > der.quality.estimate],

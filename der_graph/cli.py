@@ -14,6 +14,7 @@ from importlib import import_module
 
 import der_graph
 from der_graph.commands import COMMANDS
+from der_graph.commands.options.reporting import add_quiet, quiet
 from der_graph.errors import DERError
 
 _EPILOG = """examples:
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     _quiet_libraries()
+    quiet.set(args.quiet)
     try:
         code: int = args.run(args)
     except DERError as error:
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name in COMMANDS:
         import_module(f"der_graph.commands.{name}").add(commands)
+    add_quiet(parser)
     return parser
 
 

@@ -10,6 +10,7 @@ Another package is imported only when one of its names is used.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -67,6 +68,30 @@ def find_plugin(kind: str, name: str) -> Any | None:
         raise PluginError(
             f"{kind} '{name}' ({point.value}) cannot be imported: {type(error).__name__}: {error}"
         ) from error
+
+
+def import_object(name: str) -> Any:
+    """Import what `module:attribute` names.
+
+    Raises:
+        PluginError: If it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise PluginError(f"{name!r}: write module:name, such as my_module:answer")
+    try:
+        found = import_module(module)
+    except Exception as error:  # anything may go wrong while somebody's code is imported
+        raise PluginError(
+            f"'{name}' cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        return getattr(found, attribute)
+    except AttributeError:
+        where = getattr(found, "__file__", None) or "built in"
+        raise PluginError(
+            f"'{name}': the module '{module}' ({where}) has no '{attribute}'"
+        ) from None
 
 
 def known_names(kind: str, own: Mapping[str, Any] | list[str] | tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ said without knowledge of others.
 
 from __future__ import annotations
 
+import re
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -39,8 +40,9 @@ class RecordedChat(BaseChatModel):
 
     reads_itself: ClassVar[bool] = True
     """What was recorded is replayed as it is."""
-    data: str
-    """Data file with recorded candidates (JSON Lines, plain or .gz); see `der_graph.data.files`."""
+    data: str | list[str]
+    """Data file with recorded candidates, or several of them; see `der_graph.data`. To a question that is in
+    more than one, the answer in the first counts."""
     model: str
     """Name of the model in that file."""
 
@@ -63,7 +65,18 @@ class RecordedChat(BaseChatModel):
     @property
     def fingerprint(self) -> str:
         """Changes with the file and the model's name."""
-        return f"recorded:{self.model}:{path_digest(Path(self.data))}"
+        digests = [_digest(file, _version(file)) for file in self.files]
+        return f"recorded:{self.model}:{'+'.join(digests)}"
+
+    @property
+    def files(self) -> list[str]:
+        """Its data files."""
+        return [self.data] if isinstance(self.data, str) else self.data
+
+    @property
+    def where(self) -> str:
+        """Its data files, for messages."""
+        return ", ".join(self.files)
 
     @property
     def _llm_type(self) -> str:
@@ -81,11 +94,14 @@ class RecordedChat(BaseChatModel):
     def _recorded(self) -> dict[str, Candidate]:
         with self._lock:
             if self._answers is None:
-                answers = _answers_in(self.data).get(self.model)
+                answers: dict[str, Candidate] = {}
+                for file in self.files:
+                    answers = {**_answers_in(file).get(self.model, {}), **answers}
                 if not answers:
+                    known = dict.fromkeys(m for file in self.files for m in recorded_models(file))
                     raise ExpertError(
-                        f"{self.data} holds no answers of a model named '{self.model}', but of: "
-                        f"{', '.join(recorded_models(self.data)) or 'none at all'}"
+                        f"{self.where} holds no answers of a model named '{self.model}', but of: "
+                        f"{', '.join(known) or 'none at all'}"
                     )
                 self._answers = answers
             return self._answers
@@ -103,7 +119,7 @@ class RecordedChat(BaseChatModel):
         if found is None:
             raise ExpertError(
                 f"no recorded answer of '{self.model}' to {cut(question)!r}; recorded experts answer only "
-                f"the questions of {self.data}, and need the KTP template 'none'"
+                f"the questions of {self.where}, and need the KTP template 'none'"
             )
         tokens_in = estimate_tokens(question)
         tokens_out = estimate_tokens(found.text) if found.tokens is None else found.tokens
@@ -128,21 +144,39 @@ def recorded_models(path: str | Path) -> list[str]:
     return list(_answers_in(str(path)))
 
 
+def expert_name_of(model: str) -> str:
+    """What an expert is called that replays a model's answers: its name, as far as it can be a node's.
+
+    Examples:
+        >>> expert_name_of("openai:gpt-4o mini")
+        'openai-gpt-4o-mini'
+    """
+    return re.sub(r"[|:\s]+", "-", model.strip())
+
+
 _READING = threading.Lock()
 
 
 def _answers_in(path: str) -> dict[str, dict[str, Candidate]]:
     """The answers in a file by model and question: read once, however many experts replay from it."""
+    with _READING:
+        return _parsed(path, _version(path))
+
+
+def _version(path: str) -> tuple[int, int]:
     try:
         seen = Path(path).stat()
-        version = (seen.st_mtime_ns, seen.st_size)
     except OSError:
-        version = (0, 0)  # the reader says what is wrong
-    with _READING:
-        return _parsed(path, version)
+        return 0, 0  # the reader says what is wrong
+    return seen.st_mtime_ns, seen.st_size
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
+def _digest(path: str, version: tuple[int, int]) -> str:
+    return path_digest(Path(path))
+
+
+@lru_cache(maxsize=8)
 def _parsed(path: str, version: tuple[int, int]) -> dict[str, dict[str, Candidate]]:
     from der_graph.data import load_examples  # heavy files: read when an answer is wanted
 

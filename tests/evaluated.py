@@ -16,7 +16,7 @@ from der_graph.policies.evaluation.provenance import agent_info, data_info, pool
 from der_graph.policies.evaluation.summary import is_live, summarize
 from der_graph.policies.evaluation.timing import measure_wall_clock
 from der_graph.policies.quality import get_metric
-from der_graph.pool import pool_from
+from der_graph.pool import Pool, pool_from
 from der_graph.state import Situation
 
 NAMES = ("writer", "counter", "facts", "parrot")
@@ -48,18 +48,18 @@ def toy_evaluation(cache: AnswerCache | None = None, **more: object) -> Evaluati
     )  # fmt: skip
 
 
-def toy_report(found: Evaluation) -> Report:
-    pool = pool_from(toy_experts(), max_steps=3)
+def toy_report(found: Evaluation, pool: Pool | None = None) -> Report:
+    toy = pool_from(toy_experts(), max_steps=3)
     agent = BestAgent(NAMES, COSTS)
     clock = measure_wall_clock(
-        lambda mine: create_der_graph(pool, agent=mine).compile(),
+        lambda mine: create_der_graph(toy, agent=mine).compile(),
         agent,
         [[("user", example.question)] for example in found.examples[:3]],
     )
     return summarize(
         found,
         run=run_info(0, found, ["/usr/bin/der", "eval", "--out", "a b"]),
-        pool=pool_info(pool, "toy", live=is_live(found)),
+        pool=pool_info(pool or toy, "toy", live=is_live(found)),
         agent=agent_info(agent, "best"),
         data=data_info(found.examples, "toy.jsonl", "match", toy_examples(10)),
         wall_clock=clock,

@@ -16,6 +16,7 @@ COMMANDS = (
     "serve",
     "ui",
     "pool",
+    "data",
     "plugins",
     "probe",
     "learn",

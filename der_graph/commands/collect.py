@@ -6,7 +6,15 @@ import argparse
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from der_graph.commands.options import Commands, add_cache, add_data, add_pool, examples_of, say
+from der_graph.commands.options import (
+    Commands,
+    add_cache,
+    add_data,
+    add_pool,
+    examples_of,
+    pool_of,
+    say,
+)
 
 
 def add(commands: Commands) -> None:
@@ -52,17 +60,22 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.errors import DataError
     from der_graph.policies.answers import open_cache
     from der_graph.policies.answers.collect import collect_answers
-    from der_graph.pool import load_pool
 
     if args.workers is not None and args.workers < 1:
         raise DataError(f"--workers is {args.workers}; it must be at least 1")
-    pool = load_pool(args.pool)
+    pool = pool_of(args)
     examples = examples_of(args, args.data, args.limit)
     engine: AbstractContextManager[Any] = nullcontext(None)
     if args.engine == "ray":
         from der_graph.pool.ray_engine import RayEngine
 
-        engine = RayEngine(args.pool, address=args.address, workers=args.workers, gpus=args.gpus)
+        engine = RayEngine(
+            args.pool,
+            address=args.address,
+            workers=args.workers,
+            gpus=args.gpus,
+            allow_python=args.allow_python,
+        )
     with open_cache(args.cache) as cache, engine as asking:
         try:
             done = collect_answers(
@@ -73,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
                 depth=args.depth,
                 repeat_experts=pool.settings.repeat_experts,
                 engine=asking,
+                progress=not args.quiet,
                 say=say,
             )
         except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from der_graph.commands.options import (
     Commands,
     add_cache,
     add_data,
+    add_fresh,
     add_pool_and_agent,
     add_seed,
     add_trained_metric,
@@ -83,14 +84,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="questions whose wall clock is split, uncached, one at a time (default: 20; 0 for none)",
     )
-    parser.add_argument(
-        "--fresh",
-        type=int,
-        default=5,
-        metavar="N",
-        help="cached answers of each remote expert that are asked again, to see whether it is still the same "
-        "model (default: 5; 0 for none)",
-    )
+    add_fresh(parser)
     add_seed(parser)
     add_cache(parser)
     parser.add_argument("--json", action="store_true", help="print report.json to standard output")
@@ -145,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
             cache=cache,
             seed=args.seed,
             fresh=args.fresh,
+            progress=not args.quiet,
             say=say,
         )
     live = is_live(found)

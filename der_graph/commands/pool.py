@@ -6,12 +6,14 @@ import argparse
 
 from der_graph.commands.options import (
     Commands,
+    add_allow_python,
     add_cache,
     add_columns,
     add_seed,
     add_trained_metric,
     examples_of,
     metric_of,
+    pool_of,
     say,
 )
 
@@ -26,6 +28,7 @@ def add(commands: Commands) -> None:
     check.add_argument(
         "--memory", type=float, metavar="GB", help="size of a GPU that is not in this machine"
     )
+    add_allow_python(check)
     check.set_defaults(run=run)
 
     again = actions.add_parser(
@@ -45,6 +48,7 @@ def add(commands: Commands) -> None:
     )
     for each, does in ((new, run_add), (again, run_refresh)):
         each.add_argument("--pool", required=True, metavar="FILE", help="pool file with the expert")
+        add_allow_python(each)
         each.add_argument(
             "--agent", required=True, metavar="FOLDER", help="agent folder of der train"
         )
@@ -74,7 +78,10 @@ def run(args: argparse.Namespace) -> int:
         raise PoolError("--memory is the size of a GPU; say which with --device cuda")
     if args.memory is not None and args.memory <= 0:
         raise PoolError(f"--memory is {args.memory:g}; it must be above 0 GB")
-    for line in check_pool(args.pool, device=args.device, memory_gb=args.memory):
+    lines = check_pool(
+        args.pool, device=args.device, memory_gb=args.memory, allow_python=args.allow_python
+    )
+    for line in lines:
         print(line)
     return 0
 
@@ -85,14 +92,13 @@ def run_add(args: argparse.Namespace) -> int:
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.training.new_expert import probe_expert
-    from der_graph.pool import load_pool
 
     if args.probes < 1:
         raise PoolError(f"--probes is {args.probes}; it must be at least 1")
     agent = load_agent(args.agent)
     if not isinstance(agent, DERAgent):
         raise AgentError("this agent reads texts with a head per expert; it cannot take new ones")
-    pool = load_pool(args.pool)
+    pool = pool_of(args)
     new = [expert for expert in pool if expert.name not in agent.names]
     if not new:
         raise PoolError(
@@ -130,16 +136,15 @@ def run_refresh(args: argparse.Namespace) -> int:
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.training.new_expert import refresh_expert
-    from der_graph.pool import load_pool
 
     if args.probes < 1:
         raise PoolError(f"--probes is {args.probes}; it must be at least 1")
-    agent, pool = load_agent(args.agent), load_pool(args.pool)
+    agent, pool = load_agent(args.agent), pool_of(args)
     if not isinstance(agent, DERAgent):
         raise AgentError("this agent reads texts and knows no results of experts; train it anew")
     expert, examples = pool[args.name], examples_of(args, args.data)
     agent = agent_for_pool(agent, pool.rules)
-    before = float(agent.observer.skill[agent.names.index(args.name)])
+    before = float(agent.observer.skill[agent.observer.names.index(args.name)])
     with open_cache(args.cache) as cache:
         say(
             f"{args.name}: {cache.clear(args.name)} cached answers dropped, asking {args.probes} again"
@@ -153,11 +158,11 @@ def run_refresh(args: argparse.Namespace) -> int:
             cache=cache,
             seed=args.seed,
         )
-    after = float(agent.observer.skill[agent.names.index(args.name)])
+    after = float(agent.observer.skill[agent.observer.names.index(args.name)])
     print(
         f"{args.name}: quality {quality:.3f} on questions that tell experts apart; about {after:.3f} on all, "
         f"was {before:.3f}"
     )
     agent.save_pretrained(args.out)
-    print(f"{args.out}: an agent for {', '.join(agent.names)}")
+    print(f"{args.out}: an agent for {', '.join(pool.names)}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from der_graph.commands.options import Commands, add_cache, add_pool, cost, say
+from der_graph.commands.options import Commands, add_cache, add_pool, cost, pool_of, say
 
 
 def add(commands: Commands) -> None:
@@ -44,11 +44,10 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.policies.answers import open_cache
     from der_graph.policies.planning.probing.asking import probe, shipped_probes, summary
     from der_graph.policies.quality import get_metric
-    from der_graph.pool import load_pool
 
     if args.questions < 1:
         raise BudgetError(f"--questions is {args.questions}; it must be at least 1")
-    pool = load_pool(args.pool)
+    pool = pool_of(args)
     examples = load_examples(args.data) if args.data else shipped_probes()
     with open_cache(args.cache) as cache:
         found = probe(

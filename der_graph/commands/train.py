@@ -9,6 +9,7 @@ from der_graph.commands.options import (
     Commands,
     add_cache,
     add_data,
+    add_fresh,
     add_metric_settings,
     add_pool,
     add_seed,
@@ -16,6 +17,7 @@ from der_graph.commands.options import (
     cost_range,
     examples_of,
     metric_of,
+    pool_of,
     say,
 )
 
@@ -137,6 +139,7 @@ def add(commands: Commands) -> None:
         metavar="FOLDER",
         help="write the curve for TensorBoard too (default folder: tensorboard in --out)",
     )
+    add_fresh(parser)
     add_cache(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.set_defaults(run=run)
@@ -151,9 +154,8 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.policies.observation import ObservationConfig
     from der_graph.policies.training import preset, split_dev, train_agent
     from der_graph.policies.training.agreement import agreed_examples
-    from der_graph.pool import load_pool
 
-    pool = load_pool(args.pool)
+    pool = pool_of(args)
     if args.agent_task:
         return _train_on_runs(args, pool)
     examples = examples_of(args, args.data, args.limit)
@@ -209,6 +211,8 @@ def run(args: argparse.Namespace) -> int:
             cache=cache,
             encoder=args.embeddings,
             resume=args.resume,
+            fresh=args.fresh,
+            progress=not args.quiet,
             tensorboard=(
                 Path(args.out) / "tensorboard" if args.tensorboard == "" else args.tensorboard
             ),

@@ -10,11 +10,13 @@ from der_graph.commands.options import (
     Commands,
     add_cache,
     add_data,
+    add_fresh,
     add_pool_and_agent,
     add_trained_metric,
     cost,
     examples_of,
     metric_of,
+    pool_of,
     say,
     seen_warning,
 )
@@ -44,6 +46,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--out", metavar="FOLDER", help="write the agent with the price found as its default"
     )
+    add_fresh(parser)
     add_cache(parser)
     parser.add_argument("--json", action="store_true", help="print the whole curve as JSON")
     parser.set_defaults(run=run)
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import AnswerSource, open_cache
+    from der_graph.policies.evaluation.report import shown_cost
     from der_graph.policies.evaluation.tuning import (
         KnobPoint,
         choose_prices,
@@ -64,11 +68,10 @@ def run(args: argparse.Namespace) -> int:
         refine,
     )
     from der_graph.policies.training.checks import usable
-    from der_graph.pool import load_pool
 
     if args.points < 1:
         raise BudgetError(f"--points is {args.points}; it must be at least 1")
-    pool, agent = load_pool(args.pool), load_agent(args.agent)
+    pool, agent = pool_of(args), load_agent(args.agent)
     if not isinstance(agent, DERAgent):
         raise AgentError("this agent has no knob: it was trained with one price of cost")
     agent = agent_for_pool(agent, pool.rules)
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         say(
             f"  price {point.cost_weight:7.4f}   quality {point.quality.estimate:.3f} "
             f"[{point.quality.low:.3f}, {point.quality.high:.3f}]   "
-            f"cost {point.cost.estimate:.4g} {unit}   {point.calls:.2f} calls"
+            f"{shown_cost(point.cost.estimate, unit)}   {point.calls:.2f} calls"
         )
 
     metric = metric_of(args, args.metric or trained_metric(agent))
@@ -103,8 +106,10 @@ def run(args: argparse.Namespace) -> int:
                 lambda price: measure_price(agent, source, pool.rules, price),
                 args.target_cost,
             )
+        for repeated in source.ask_again(args.fresh):
+            say(repeated.line())
     spent = sorted(point.cost.estimate for point in curve)
-    say(f"this agent spends {spent[0]:.4g} to {spent[-1]:.4g} {unit} a question")
+    say(f"this agent spends {shown_cost(spent[0], unit)} to {shown_cost(spent[-1], unit)}")
     tuned = choose_prices(curve, target_cost=args.target_cost, target_quality=args.target_quality)
     if args.out:
         agent.set_prices(tuned.prices)
@@ -116,12 +121,12 @@ def run(args: argparse.Namespace) -> int:
         f"--cost-weight {price:.4g}" + (f" for {share:.0%} of the questions" if share < 1 else "")
         for price, share in tuned.prices
     )
-    print(f"{how}: quality {tuned.quality:.3f} at {tuned.cost:.4g} {unit} a question")
+    print(f"{how}: quality {tuned.quality:.3f} at {shown_cost(tuned.cost, unit)}")
     if len(tuned.prices) > 1 and not args.out:
         print("--out FOLDER writes an agent that takes both prices in turn")
     if args.target_cost and tuned.unused > _WORTH_SAYING * args.target_cost:
         print(
-            f"{tuned.unused:.4g} {unit} of the target stay unused: on these questions more money buys no "
-            "better answers from these experts. Lower the target, or add a better expert with der pool add"
+            f"{shown_cost(tuned.unused, unit)} of the target stay unused: on these questions more money buys "
+            "no better answers from these experts. Lower the target, or add a better expert with der pool add"
         )
     return 0

@@ -28,8 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.ui import read_logins, serve_page
 
     logins = read_logins(args.password_env)
-    pool = (
-        args.pool if args.profile is None else pool_of(args)
-    )  # the page offers the demo's questions
+    demo = args.pool == "demo" and args.profile is None
+    pool = args.pool if demo else pool_of(args)  # by its name the page offers the demo's questions
     serve_page(pool, args.agent, host=args.host, port=args.port, logins=logins)
     return 0

@@ -6,8 +6,8 @@ Two layouts are read, told apart by their field names:
 
 - MixInstruct, as LLM-Blender publishes it (Jiang et al., ACL 2023, arXiv 2306.02561): `{"id",
   "instruction", "input", "output", "candidates": [{"model", "text", "scores": {...}}]}`. Without
-  `candidates` too; a candidate may also carry `answer` (the extracted answer, to see who agrees)
-  and `tokens`.
+  `candidates` too; a candidate may also carry `answer` (the extracted answer, to see who agrees),
+  `tokens` and `cost`.
 - `{"question", "answer"}`, with `id` and `task` where known.
 
 A line of either may carry `history`, the conversation before the question, with the roles of chat APIs.
@@ -26,6 +26,7 @@ import json
 import math
 import os
 import sys
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,6 +61,7 @@ class Candidate:
         scores: Recorded qualities and other numbers by name, all finite.
         answer: The extracted answer, or None.
         tokens: Tokens generated, or None.
+        cost: What the answer cost, or None.
     """
 
     model: str
@@ -67,6 +69,7 @@ class Candidate:
     scores: dict[str, float] = field(default_factory=dict)
     answer: str | None = None
     tokens: int | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,55 @@ def load_examples(
     path = Path(path)
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit}: at least 1 question must be read")
+    known = _ANSWERED.get(path, columns)
+    if known is None:
+        known = _read(path, limit, columns)
+        if limit is None and any(example.candidates for example in known[0]):
+            _ANSWERED.keep(path, columns, known)
+    if ignored is not None:
+        ignored.update(known[1])
+    return known[0][:limit]
+
+
+_Read = tuple[list[Example], Counter[str]]
+
+
+class _Answered:
+    """The last files with recorded answers: read for their questions, and by the experts that replay them."""
+
+    _MOST = 4
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, Columns], tuple[tuple[int, int], _Read]] = {}
+
+    def get(self, path: Path, columns: Columns) -> _Read | None:
+        """What was read, if the file is as it was then."""
+        with self._lock:
+            found = self._kept.get((str(path.absolute()), columns))
+        return None if found is None or found[0] != _version(path) else found[1]
+
+    def keep(self, path: Path, columns: Columns, read: _Read) -> None:
+        with self._lock:
+            while len(self._kept) >= self._MOST:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[str(path.absolute()), columns] = (_version(path), read)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        seen = path.stat()
+    except OSError:
+        return 0, 0  # a data set of the Hub
+    return seen.st_mtime_ns, seen.st_size
+
+
+_ANSWERED = _Answered()
+
+
+def _read(path: Path, limit: int | None, columns: Columns) -> _Read:
     examples: list[Example] = []
+    ignored: Counter[str] = Counter()
     lines_of: dict[str, int] = {}
     others = other_rows(path)
     rows: Iterable[tuple[int, Any]] = _lines(path) if others is None else others
@@ -127,8 +178,7 @@ def load_examples(
             continue
         row = _Row(path, number, line, columns)
         example = row.example()
-        if ignored is not None:
-            ignored.update(row.ignored)
+        ignored.update(row.ignored)
         if example.id in lines_of:
             raise DataError(
                 f"{path}, line {number}: the id {example.id!r} was used in line "
@@ -140,7 +190,7 @@ def load_examples(
             break
     if not examples:
         raise DataError(f"{path}: the file has no questions; {_LAYOUTS}")
-    return examples
+    return examples, ignored
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -295,6 +345,7 @@ class _Row:
                 scores=self.scores(model, item.get("scores")),
                 answer=None if item.get("answer") is None else self.text(item, "answer"),
                 tokens=self.tokens(model, item.get("tokens")),
+                cost=self.cost(model, item.get("cost")),
             )
         return found
 
@@ -305,6 +356,15 @@ class _Row:
             shown = _shown(json.dumps(given))
             self.fail(f'candidate {model!r}: "tokens" is {shown}; it must be a whole number >= 0')
         return given
+
+    def cost(self, model: str, given: Any) -> float | None:
+        if given is None:
+            return None
+        number = isinstance(given, int | float) and not isinstance(given, bool)
+        if not number or not 0 <= given <= sys.float_info.max:
+            shown = _shown(json.dumps(given))
+            self.fail(f'candidate {model!r}: "cost" is {shown}; it must be a number >= 0')
+        return float(given)
 
     def scores(self, model: str, given: Any) -> dict[str, float]:
         if given is None:

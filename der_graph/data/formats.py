@@ -243,7 +243,16 @@ def _promptfoo(results: list[Row]) -> Iterator[Row]:
             score = result.get("score", result.get("success"))
             scores = {} if score is None else {"score": score}
             text = output if isinstance(output, str) else json.dumps(output)
-            row["candidates"].append({"model": str(name), "text": text, "scores": scores})
+            used = (result.get("response") or {}).get("tokenUsage") or {}
+            row["candidates"].append(
+                {
+                    "model": str(name),
+                    "text": text,
+                    "scores": scores,
+                    "tokens": used.get("completion"),
+                    "cost": result.get("cost"),
+                }
+            )
     return iter(rows.values())
 
 
@@ -276,8 +285,15 @@ def _inspect(about: Row, samples: list[Row]) -> Iterator[Row]:
         row["id"] = f"{sample.get('id')}" + (f"/{epoch}" if epoch != 1 else "")
         said = (sample.get("output") or {}).get("completion")
         if said:
+            model = _text(about.get("model"))
+            used = (sample.get("model_usage") or {}).get(model) or {}
             row["candidates"] = [
-                {"model": _text(about.get("model")), "text": said, "scores": scores}
+                {
+                    "model": model,
+                    "text": said,
+                    "scores": scores,
+                    "tokens": used.get("output_tokens"),
+                }
             ]
         yield row
 

@@ -7,6 +7,10 @@ Paths are read as relative to the pool file, and `${VARIABLE}` is replaced. Mode
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +24,54 @@ from der_graph.nodes.langchain import as_chat_runnable, bounded, marks_of, witho
 from der_graph.nodes.providers import THINK_TAGS, THOUGHT_MARKS
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability.charge import TokenPrices
+from der_graph.plugins import import_object
 from der_graph.pool.file import (
     Backend,
     CostUnit,
     HuggingFaceSection,
     KTPSection,
     LangChainSection,
+    PythonSection,
     RecordedSection,
     VLLMSection,
     expand_variables,
 )
+from der_graph.pool.recorded import costs_in
+
+ALLOW_PYTHON = "DER_ALLOW_PYTHON"
+"""Environment variable: 1 lets pool files name Python code that is run (`backend: python`)."""
 
 
-def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: float = 0.0) -> Expert:
+@dataclass(frozen=True)
+class Surroundings:
+    """What an entry is read with.
+
+    Attributes:
+        folder: The pool file's folder.
+        unit: What costs count.
+        second_price: Price of a second of a call, in that unit.
+        recorded: Data files for recorded experts that name none.
+        allow_python: May the pool file name Python code that is run?
+    """
+
+    folder: Path
+    unit: CostUnit
+    second_price: float = 0.0
+    recorded: Sequence[str] = ()
+    allow_python: bool = False
+
+
+def expert_of(section: Backend, around: Surroundings) -> Expert:
     """Make an expert of its entry.
 
     Args:
         section: The entry.
-        folder: The pool file's folder.
-        unit: What costs count.
-        second_price: Price of a second of a call, in that unit.
+        around: What it is read with.
 
     Raises:
         DERError: If it cannot be an expert.
     """
+    folder, unit = around.folder, around.unit
     check_name(section.name)  # before anything is looked for
     if isinstance(section, HuggingFaceSection):
         model: Any = _huggingface(section, folder)
@@ -62,11 +90,19 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         )
         fingerprint = fingerprint_of(section.model, settings)
     elif isinstance(section, RecordedSection):
-        data = (folder / Path(expand_variables(section.data, "data")).expanduser()).resolve()
-        if not data.is_file():
-            raise PoolError(f"data '{section.data}': there is no such file ({data})")
-        model = RecordedChat(data=str(data), model=section.model or section.name)
+        found = [str(path) for path in data_files(section.data, folder)] or list(around.recorded)
+        if not found:
+            raise PoolError(
+                "it replays recorded answers, and there are none: name the file under 'data:', here or for "
+                "the whole pool, or give a data file with candidates as --data"
+            )
+        data = found[0] if len(found) == 1 else found
+        model = RecordedChat(data=data, model=section.model or section.name)
         fingerprint = model.fingerprint
+    elif isinstance(section, PythonSection):
+        found_object = _python(section.model, around)
+        fingerprint = fingerprint_of(found_object, {})
+        model = as_chat_runnable(found_object)
     else:
         own = section.model_dump(mode="json", exclude=set(Backend.model_fields))
         fingerprint = fingerprint_of(section.backend, own)  # of `${VARIABLE}`, not of the secret
@@ -74,9 +110,12 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         filled_in = type(section).model_validate({**section.model_dump(), **filled})
         model = as_chat_runnable(filled_in.make_model(folder))
     prices = section.token_prices
-    recorded = isinstance(section, RecordedSection)
+    recorded_only = isinstance(section, RecordedSection)
     remote = section if isinstance(section, LangChainSection) else None
-    cost = _cost(section.cost, model, unit)
+    said: list[float] = []
+    if recorded_only and section.cost is None and unit == "usd":
+        said = costs_in(model.files).get(model.model, [])
+    cost = sum(said) / len(said) if said else _cost(section.cost, model, unit)
     seconds = section.seconds
     if seconds is None and unit == "seconds":
         seconds = cost or None  # the price is the time
@@ -88,10 +127,11 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         timeout=section.timeout,
         description=section.description,
         # Recorded answers were given without knowledge of others, to the bare question.
-        ktp=template_of(section.ktp, section.name) or (TEMPLATES["none"] if recorded else None),
+        ktp=template_of(section.ktp, section.name)
+        or (TEMPLATES["none"] if recorded_only else None),
         system=section.system,
         token_prices=None if prices is None else TokenPrices(**prices.model_dump()),
-        second_price=second_price,
+        second_price=around.second_price,
         skill=section.skill,
         fingerprint=fingerprint,
         max_answer_chars=section.max_answer_chars or MAX_ANSWER_CHARS,
@@ -99,6 +139,43 @@ def expert_of(section: Backend, folder: Path, unit: CostUnit, second_price: floa
         inputs=frozenset(remote.inputs) if remote else frozenset(),
         thought_marks=marks_of(remote.reasoning) if remote else THOUGHT_MARKS,
     )
+
+
+def data_files(given: str | list[str] | None, folder: Path) -> list[Path]:
+    """The data files that a pool file names.
+
+    Raises:
+        PoolError: If there is no such file.
+    """
+    names = [] if given is None else [given] if isinstance(given, str) else given
+    found = []
+    for name in names:
+        path = (folder / Path(expand_variables(name, "data")).expanduser()).resolve()
+        if not path.is_file():
+            raise PoolError(f"data '{name}': there is no such file ({path})")
+        found.append(path)
+    return found
+
+
+def _python(name: str, around: Surroundings) -> Any:
+    """What `module:name` names, if code may be run.
+
+    Raises:
+        PoolError: If it may not.
+        PluginError: If it cannot be imported.
+    """
+    if not (
+        around.allow_python or os.environ.get(ALLOW_PYTHON, "").lower() in ("1", "true", "yes")
+    ):
+        raise PoolError(
+            f"backend 'python' would run the code of '{name}', which is off unless you allow it: if you "
+            f"trust this pool file, give --allow-python, {ALLOW_PYTHON}=1 in the environment, or "
+            "load_pool(..., allow_python=True)"
+        )
+    beside = str(around.folder.resolve())
+    if beside not in sys.path:
+        sys.path.append(beside)  # last: a file beside a pool file takes no installed module's place
+    return import_object(name)
 
 
 def _huggingface(section: HuggingFaceSection, folder: Path) -> HuggingFaceChat:

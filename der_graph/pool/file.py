@@ -26,7 +26,7 @@ CostUnit = Literal["parameters_b", "usd", "seconds", "calls"]
 _MOST_BYTES = 4 * 2**20
 _MOST_NODES = 100_000
 
-BACKENDS = ("huggingface", "vllm", "langchain", "recorded")
+BACKENDS = ("huggingface", "vllm", "langchain", "recorded", "python")
 
 
 class _Section(BaseModel):
@@ -162,14 +162,24 @@ class LangChainSection(Backend):
 class RecordedSection(Backend):
     """Replays recorded answers; see `der_graph.nodes.recorded.RecordedChat`."""
 
-    backend: Literal["recorded"]
-    data: str
-    """Data file with candidates, relative to the pool file."""
+    backend: Literal["recorded"] = "recorded"
+    data: str | list[str] | None = None
+    """Data file with candidates, or several, relative to the pool file; the pool's `data` where left out."""
     model: str | None = None
     """Name of the model in the data file; the expert's name where left out."""
 
 
-ExpertSection = HuggingFaceSection | VLLMSection | LangChainSection | RecordedSection
+class PythonSection(Backend):
+    """A function, chat model or Runnable in a Python module; runs only where the user allows it."""
+
+    backend: Literal["python"]
+    model: str
+    """`module:name`; the module is installed, or lies beside the pool file."""
+
+
+ExpertSection = (
+    HuggingFaceSection | VLLMSection | LangChainSection | RecordedSection | PythonSection
+)
 
 
 class SettingsSection(_Section):
@@ -194,11 +204,18 @@ class PoolFile(_Section):
     """A whole pool file."""
 
     experts: list[Backend] = Field(min_length=1)
+    data: str | list[str] | None = None
+    """Data file with candidates, or several, relative to this file: experts without a `backend` replay what
+    they answered there."""
     settings: SettingsSection = Field(default_factory=SettingsSection)
 
 
-def read_pool_file(path: Path) -> PoolFile:
+def read_pool_file(path: Path, *, recorded: bool = False) -> PoolFile:
     """Read and check a pool file.
+
+    Args:
+        path: The file.
+        recorded: Are there recorded answers beside it, for experts of which it says a price alone?
 
     Raises:
         PoolError: If it is missing, empty, not YAML, or has a fault; names file, expert, field, what was
@@ -223,10 +240,20 @@ def read_pool_file(path: Path) -> PoolFile:
             f"{path}: a pool file is a mapping with 'experts:' and 'settings:', "
             f"and this is a {type(content).__name__}"
         )
+    _name_recorded(content, recorded)
     try:
         return _model_of(content).model_validate(content)
     except ValidationError as error:
         raise PoolError(f"{path}: {_explain(error, content)}") from None
+
+
+def _name_recorded(content: dict[str, Any], recorded: bool) -> None:
+    """Name the backend of experts that replay the pool's recorded answers: they need not say it."""
+    own = content.get("data") is not None
+    entries = content.get("experts")
+    for entry in entries if isinstance(entries, list) and (own or recorded) else ():
+        if isinstance(entry, dict) and "backend" not in entry and (own or "model" not in entry):
+            entry["backend"] = "recorded"
 
 
 def _model_of(content: dict[str, Any]) -> type[PoolFile]:

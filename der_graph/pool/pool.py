@@ -26,9 +26,10 @@ from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import bare, describe_error
 from der_graph.nodes.rules import RouteRules
-from der_graph.pool.experts import expert_of, template_of
+from der_graph.pool.experts import Surroundings, data_files, expert_of, template_of
 from der_graph.pool.file import CostUnit, read_pool_file
 from der_graph.pool.memory import check_memory, share_memory
+from der_graph.pool.recorded import experts_of_answers, is_data_file
 from der_graph.state import MAX_STEPS, Situation
 
 
@@ -198,28 +199,43 @@ def pool_from(experts: Sequence[Expert], **settings: Any) -> Pool:
     return Pool(tuple(experts), PoolSettings(**settings))
 
 
-def load_pool(pool: str | Path = "demo") -> Pool:
+def load_pool(
+    pool: str | Path = "demo",
+    *,
+    recorded: Sequence[str | Path] = (),
+    allow_python: bool = False,
+) -> Pool:
     """Load a pool. Models are loaded when they are first asked.
 
     Args:
-        pool: `demo` for the pool that is shipped, or the path of a pool file.
+        pool: `demo` for the pool that is shipped, or the path of a pool file; or of a data file with
+            `candidates`, whose models are the experts and replay what they answered there.
+        recorded: More data files whose `candidates` those experts replay that name no data of their own.
+        allow_python: Run the Python code that experts of `backend: python` name; a pool file may then do
+            whatever you may. The environment variable `DER_ALLOW_PYTHON=1` allows it too.
 
     Raises:
         PoolError: If the file, or an expert in it, cannot be used.
     """
     path = pool_path(pool)
-    content = read_pool_file(path)
+    if is_data_file(path):
+        return pool_of_answers(path, recorded)
+    content = read_pool_file(path, recorded=bool(recorded))
+    try:
+        files = [str(file) for file in (*data_files(content.data, path.parent), *recorded)]
+    except PoolError as error:
+        raise PoolError(f"{path}: {error}") from None
     experts = []
+    around = Surroundings(
+        path.parent,
+        content.settings.cost_unit,
+        content.settings.second_price,
+        files,
+        allow_python,
+    )
     for section in content.experts:
         try:
-            experts.append(
-                expert_of(
-                    section,
-                    path.parent,
-                    content.settings.cost_unit,
-                    content.settings.second_price,
-                )
-            )
+            experts.append(expert_of(section, around))
         except DERError as error:
             raise _placed(error, path, section.name) from error
     share_memory(experts)
@@ -242,6 +258,12 @@ def load_pool(pool: str | Path = "demo") -> Pool:
         raise PoolError(f"{path}: {error}") from error
 
 
+def pool_of_answers(data: Path, more: Sequence[str | Path] = ()) -> Pool:
+    """The pool of the models that answered in a data file; see `der_graph.pool.recorded`."""
+    experts, unit = experts_of_answers(data, more)
+    return Pool(tuple(experts), PoolSettings(cost_unit=unit))
+
+
 def _agent_path(agent: str | None, folder: Path) -> str | None:
     """A folder relative to the pool file, where that is what is meant; else the name as it is."""
     if agent is None or agent in ("planner", "demo"):
@@ -259,7 +281,11 @@ def pool_path(pool: str | Path) -> Path:
 
 
 def check_pool(
-    pool: str | Path, *, device: str | None = None, memory_gb: float | None = None
+    pool: str | Path,
+    *,
+    device: str | None = None,
+    memory_gb: float | None = None,
+    allow_python: bool = False,
 ) -> list[str]:
     """Check a pool file; gives one line an expert: name, backend, where the model is, size, cost.
 
@@ -267,11 +293,12 @@ def check_pool(
         pool: `demo`, or the path of a pool file.
         device: Plan the memory of this GPU as well, such as `cuda`.
         memory_gb: GB of that GPU, where it is not in this machine.
+        allow_python: As in `load_pool`.
 
     Raises:
         PoolError: If the file, or an expert in it, cannot be used.
     """
-    loaded = load_pool(pool)
+    loaded = load_pool(pool, allow_python=allow_python)
     unit = {"parameters_b": "B parameters", "usd": "US dollars", "seconds": "s", "calls": "calls"}[
         loaded.settings.cost_unit
     ]
@@ -298,7 +325,7 @@ def _described(model: Any) -> tuple[str, str, str]:
         return backend, where + adapter, f", {size:.3g} B parameters" if size else ""
     if isinstance(model, RecordedChat):
         model.load()
-        return "recorded", f"{model.model} in {model.data}", ""
+        return "recorded", f"{model.model} in {model.where}", ""
     return "langchain", type(bare(model)).__name__, ""
 
 

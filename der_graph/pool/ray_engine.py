@@ -29,10 +29,11 @@ class Worker:
     Args:
         pool: Path of the pool file.
         fingerprint: Of the pool as the driver sees it.
+        allow_python: As in `load_pool`.
     """
 
-    def __init__(self, pool: str, fingerprint: str) -> None:
-        self._pool = load_pool(pool)
+    def __init__(self, pool: str, fingerprint: str, allow_python: bool = False) -> None:
+        self._pool = load_pool(pool, allow_python=allow_python)
         if self._pool.fingerprint != fingerprint:
             # Answers of other weights would be kept under the driver's keys.
             raise PoolError(
@@ -55,6 +56,7 @@ class RayEngine:
         address: Of the cluster's head; None starts one on this machine and ends it again.
         workers: How many processes; one per CPU of the cluster where left out.
         gpus: GPUs of each worker; a part of one is allowed.
+        allow_python: As in `load_pool`.
 
     Raises:
         MissingDependencyError: If Ray is not installed.
@@ -68,11 +70,13 @@ class RayEngine:
         address: str | None = None,
         workers: int | None = None,
         gpus: float = 0.0,
+        allow_python: bool = False,
     ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
         self._ray: Any = require("ray", extra="ray", why="--engine ray")
         self._path = str(pool if pool == "demo" else pool_path(pool).resolve())
-        self._pool = load_pool(self._path)
+        self._pool = load_pool(self._path, allow_python=allow_python)
+        self._allow_python = allow_python
         self._address = address
         self._wanted = workers
         self._gpus = gpus
@@ -97,7 +101,8 @@ class RayEngine:
             count = self._wanted or max(1, int(ray.cluster_resources().get("CPU", 1)))
             remote = ray.remote(num_cpus=1, num_gpus=self._gpus)(Worker)
             self._workers = [
-                remote.remote(self._path, self._pool.fingerprint) for _ in range(count)
+                remote.remote(self._path, self._pool.fingerprint, self._allow_python)
+                for _ in range(count)
             ]
         except BaseException as error:
             self.__exit__(None, None, None)

@@ -12,27 +12,24 @@ read or written is reported, and does no other harm.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.messages import AIMessage
 
 from der_graph.chat_model.settings import cut_at_stop
-from der_graph.errors import CacheError, PoolError
+from der_graph.errors import PoolError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.answer import ROUTE_ID
 from der_graph.nodes.decision import RoutingAgent
-from der_graph.nodes.expert import Expert, worth_keeping
 from der_graph.nodes.model_settings import has_setting
 from der_graph.nodes.providers import AnswerReader
 from der_graph.nodes.reliability.redaction import mask_secrets
-from der_graph.policies.answers import AnswerCache
+from der_graph.policies.answers import AnswerCache, with_cache
 from der_graph.policies.baselines import Single
 from der_graph.policies.planning import Learner
 from der_graph.pool.pool import Pool, preload
@@ -41,7 +38,7 @@ from der_graph.server.limits import Ceilings
 from der_graph.server.metrics import Metrics
 from der_graph.server.protocol import ChatRequest
 from der_graph.server.replies import Outcome
-from der_graph.state import Answer, DERContext, answer_only
+from der_graph.state import DERContext, answer_only
 
 log = logging.getLogger("der_graph.server")
 
@@ -261,59 +258,3 @@ def outcome_of(state: Mapping[str, Any], stop: Sequence[str], seconds: float) ->
         tuple(final.tool_calls),
         final.response_metadata.get("logprobs"),
     )
-
-
-@dataclass(frozen=True)
-class CachedExpert(Expert):
-    """An expert with a cache; for asynchronous graphs.
-
-    Attributes:
-        answers: The cache.
-        noted: Gets the expert's name, and whether the answer was there.
-    """
-
-    answers: AnswerCache | None = None
-    noted: Callable[[str, bool], None] = lambda name, hit: None
-
-    async def aask(
-        self, prompt: list[BaseMessage], config: RunnableConfig | None = None, **more: Any
-    ) -> Answer:
-        """Ask one question; see `Expert.aask`."""
-        if self.answers is None:
-            return await super().aask(prompt, config, **more)
-        start = time.perf_counter()
-        settings = more.get("settings") or {}
-        if settings.get("temperature") and settings.get("seed") is None:
-            return await super().aask(prompt, config, **more)  # drawn anew every time
-        key = await asyncio.to_thread(self.cache_key, prompt, settings)
-        found = await asyncio.to_thread(self._find, self.answers, key)
-        self.noted(self.name, found is not None)
-        if found is not None:
-            return {**found, "seconds": time.perf_counter() - start}
-        answer = await super().aask(prompt, config, **more)
-        if worth_keeping(answer, more.get("time_left")):
-            await asyncio.to_thread(self._keep, self.answers, key, answer)
-        return answer
-
-    @staticmethod
-    def _find(answers: AnswerCache, key: str) -> Answer | None:
-        try:
-            return answers.get_many([key]).get(key)
-        except CacheError as error:
-            log.warning("%s", error)
-            return None
-
-    @staticmethod
-    def _keep(answers: AnswerCache, key: str, answer: Answer) -> None:
-        try:
-            answers.put_many({key: answer})
-        except CacheError as error:
-            log.warning("%s", error)
-
-
-def with_cache(
-    expert: Expert, answers: AnswerCache, noted: Callable[[str, bool], None]
-) -> CachedExpert:
-    """The same expert, with a cache."""
-    own = {each.name: getattr(expert, each.name) for each in fields(expert)}
-    return CachedExpert(**own, answers=answers, noted=noted)

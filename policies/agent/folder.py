@@ -143,6 +143,10 @@ def read_features(path: Path, config: Mapping[str, Any]) -> FeatureNames:
     return FeatureNames(tuple(named["state"]), tuple(named["expert"]))
 
 
+_MAY_BE_UNKNOWN = ("probe_quality", "probe_cost", "call_size")
+"""What is not known of every expert and question, and is NaN there."""
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of an agent folder, on the CPU.
 
@@ -157,8 +161,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # safetensors has an exception type of its own
         raise AgentError(_damaged(path, f"{WEIGHTS_FILE}: {_cause(error)}")) from error
     for name, tensor in tensors.items():
-        # Qualities of probe questions may be unknown (NaN).
-        known = ~tensor.isinf() if name.endswith("probe_quality") else tensor.isfinite()
+        known = ~tensor.isinf() if name.endswith(_MAY_BE_UNKNOWN) else tensor.isfinite()
         if tensor.is_floating_point() and not bool(known.all()):
             raise AgentError(_damaged(path, f"{WEIGHTS_FILE}: '{name}' holds NaN or infinity"))
     return tensors

@@ -5,6 +5,15 @@ ahead. This room knows experts and metrics; it does not know who decides whom to
 """
 
 from der_graph.policies.answers.cache import AnswerCache, open_cache
+from der_graph.policies.answers.cached_expert import with_cache
 from der_graph.policies.answers.source import AnswerSource, Outcome, Request, check_recorded
 
-__all__ = ["AnswerCache", "AnswerSource", "Outcome", "Request", "check_recorded", "open_cache"]
+__all__ = [
+    "AnswerCache",
+    "AnswerSource",
+    "Outcome",
+    "Request",
+    "check_recorded",
+    "open_cache",
+    "with_cache",
+]

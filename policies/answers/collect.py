@@ -186,7 +186,7 @@ def collect_answers(
         missing = [job for key, job in jobs.items() if key not in found]
         if say is not None:
             say(f"depth {level}: {len(jobs):,} answers, {len(found):,} of them cached")
-        with AnswerBar(f"answers, depth {level}", len(missing), show=progress) as bar:
+        with AnswerBar(f"answers, depth {level}", len(missing), show=progress, say=say) as bar:
             for batch in engine.answers(missing):
                 found.update(_keep(batch, cache, members, done))
                 bar.advance(len(batch))

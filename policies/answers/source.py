@@ -12,6 +12,7 @@ within its own bound; local ones one after another.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -121,15 +122,25 @@ class Repeated(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Is it another model by now, as far as this sample tells?"""
-        then, now = self.qualities()
+        """Is it another model by now, as far as this sample tells?
+
+        A model that draws its answers becomes right here and wrong there; one that has changed goes mostly
+        one way (sign test).
+        """
         old, new = self.versions()
-        gap = abs(then - now) * len(self.old)
-        return bool(old and new and old != new) or (self.different > 0 and gap >= _LEAST_GAP)
+        if old and new and old != new:
+            return True
+        gaps = [b.quality - a.quality for a, b in zip(self.old, self.new, strict=True)]
+        up, down = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+        n = up + down
+        one_side = sum(math.comb(n, k) for k in range(max(up, down), n + 1)) / 2**n
+        return n > 0 and 2 * one_side < _CHANCE
 
 
-# Answers that became right or wrong; one alone may be chance, at a temperature above 0.
-_LEAST_GAP = 2.0
+# That as many answers become better, or worse, at a model that has not changed.
+_CHANCE = 0.1
+# As many are asked again where one of the first is different.
+_MORE_TIMES = 4
 _ROUNDING = 1e-6  # that far outside of [0, 1] a quality is a rounding error
 _Key = tuple[int, int, object]  # example, expert, and what it is shown of the answers so far
 
@@ -220,7 +231,8 @@ class AnswerSource:
         old and new answers in one cache would be of nobody.
 
         Args:
-            count: How many questions an expert.
+            count: How many questions an expert; where one of the answers is different, four times as many, so
+                that a change can be told from chance.
             seed: Of the draw.
 
         Returns:
@@ -232,26 +244,39 @@ class AnswerSource:
         return [repeated for repeated in found if repeated is not None]
 
     def _again(self, position: int, count: int, draw: random.Random) -> Repeated | None:
-        expert = self.experts[position]
         cached = sorted(e for e, i in self._from_cache if i == position)
-        sample = sorted(draw.sample(cached, min(count, len(cached))))
-        if not sample:
-            return None
+        order = draw.sample(cached, len(cached))
+        first = self._repeat(position, order[:count])
+        if first is None or not first.different:
+            return first
+        return self._repeat(position, order[count : _MORE_TIMES * count], first)
+
+    def _repeat(
+        self, position: int, chosen: Sequence[int], before: Repeated | None = None
+    ) -> Repeated | None:
+        """Ask an expert some questions again; with those before, or None where it answered none of all."""
+        expert, asked = self.experts[position], sorted(chosen)
         prompts = [
             expert.prompt(self.histories[e], self.examples[e].question, [], self._ktp)
-            for e in sample
+            for e in asked
         ]
-        answers = dict(zip(sample, expert.ask(prompts), strict=True))
+        replies = expert.ask(prompts) if prompts else []
         # A failed call says nothing of the model behind the name.
-        good = {e: answer for e, answer in answers.items() if answer["error"] is None}
-        if not good:
-            return None
-        old = self.ask([Request(e, position, []) for e in good])
-        scores = self._score({(e, position, None): answer for e, answer in good.items()})
-        new = [Outcome(answer, scores[e, position, None]) for e, answer in good.items()]
-        keys = [self._from_cache[e, position] for e in good]
+        answers: dict[_Key, Answer] = {
+            (e, position, None): a for e, a in zip(asked, replies, strict=True) if not a["error"]
+        }
+        if not answers:
+            return before
+        sample = [key[0] for key in answers]
+        old = self.ask([Request(e, position, []) for e in sample])
+        scores = self._score(answers)
+        new = [Outcome(answer, scores[key]) for key, answer in answers.items()]
+        keys = [self._from_cache[e, position] for e in sample]
         made = self._cache.made(keys) if self._cache else {}
         dates = [date for date in made.values() if date is not None]
+        if before is not None:
+            old, new = [*before.old, *old], [*before.new, *new]
+            dates += [] if before.since is None else [before.since]
         return Repeated(expert.name, old, new, min(dates, default=None))
 
     def _key(self, request: Request) -> _Key:
@@ -351,7 +376,7 @@ def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> No
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise DataError(
                 f"question {missing[0].id!r}{others}: no recorded answer of '{expert.name}' (model "
-                f"'{expert.model.model}') in {expert.model.data}. Every question needs a candidate of "
+                f"'{expert.model.model}') in {expert.model.where}. Every question needs a candidate of "
                 "each expert that replays answers; leave out these questions or the expert"
             )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from der_graph.policies.agent.prices import PRICE_RANGE
 from der_graph.policies.answers import AnswerSource, check_recorded
 from der_graph.policies.answers.cache import MEMORY, AnswerCache
 from der_graph.policies.answers.progress_bar import AnswerBar
+from der_graph.policies.answers.source import Repeated
 from der_graph.policies.baselines import Select
 from der_graph.policies.evaluation.methods import (
     BASELINES,
@@ -56,6 +57,7 @@ class Evaluation:
         examples: The questions.
         generated: Answers that were generated and not found in the cache.
         seconds: Wall clock of everything.
+        repeated: What experts say now whose cached answers were asked again.
     """
 
     methods: list[Method]
@@ -64,6 +66,7 @@ class Evaluation:
     examples: list[Example]
     generated: int
     seconds: float
+    repeated: list[Repeated] = field(default_factory=list)
 
 
 def evaluate(
@@ -128,7 +131,7 @@ def evaluate(
     if encoder is None:
         encoder = getattr(getattr(agent, "observer", None), "encoder", None)
     wants_oracle = any(name.split(":")[0] == "oracle" for name in baselines)
-    with sources.progress("first answers", show=progress):
+    with sources.progress("first answers", show=progress, say=say):
         say(f"first answers: {len(examples)} questions, {len(members)} experts")
         first = sources.of(members).first_answers() if wants_oracle else []
         learned = None
@@ -168,7 +171,8 @@ def evaluate(
     width = max(len(method.name) for method in methods)
     for number, method in enumerate(methods, 1):
         before, start = sources.generated, time.perf_counter()
-        with sources.progress(f"{method.name} ({number} of {len(methods)})", show=progress):
+        label = f"{method.name} ({number} of {len(methods)})"
+        with sources.progress(label, show=progress, say=say):
             routes = run_routes(
                 method.agent, sources.of(method.experts), method.rules, context=method.context
             )
@@ -180,7 +184,7 @@ def evaluate(
             f"{method.name:<{width}}  quality {quality:.3f}  cost {cost:8.4g}"
             f"  ({time.perf_counter() - start:.1f} s, {generated} new answers)"
         )
-    repeated = sources.of(members).ask_again(fresh, seed) if fresh > 0 else []
+    repeated = sources.of(members).ask_again(fresh, seed)
     for each in repeated:
         say(each.line())
     return Evaluation(
@@ -190,6 +194,7 @@ def evaluate(
         examples=list(examples),
         generated=sources.generated,
         seconds=time.perf_counter() - started,
+        repeated=repeated,
     )
 
 
@@ -238,9 +243,9 @@ class _Sources:
             self._bar.advance(answers)
 
     @contextmanager
-    def progress(self, label: str, *, show: bool) -> Iterator[None]:
+    def progress(self, label: str, *, show: bool, say: Say) -> Iterator[None]:
         """A bar of generated answers while something runs."""
-        with AnswerBar(label, None, show=show) as self._bar:
+        with AnswerBar(label, None, show=show, say=say) as self._bar:
             try:
                 yield
             finally:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from der_graph.errors import require
-from der_graph.policies.evaluation.report import UNITS, Flow, MethodResult, Report
+from der_graph.policies.evaluation.report import Flow, MethodResult, Report, mean_unit
 from der_graph.policies.evaluation.statistics import pareto_front
 
 # Ratio of the dearest to the cheapest method from which on costs need a logarithmic axis.
@@ -84,16 +84,15 @@ def quality_cost(report: Report) -> Any:
     _draw_der(axes, report)
     der = report.method("der")
     every += [_point(m) for m in report.curve("der")]
-    axes.set_xlabel(
-        f"cost of a question, {UNITS[report.pool.unit]} (mean{', log scale' if logarithmic else ''})"
-    )
+    many, unit = mean_unit(report.pool.unit)
+    axes.set_xlabel(f"cost in {unit} (mean{', log scale' if logarithmic else ''})")
     axes.set_ylabel(f"quality ({report.data.metric}, mean)")
     axes.set_title(
         f"Quality against cost on {report.data.questions} questions (bars and band: 95 % intervals)",
         loc="left",
     )
-    if logarithmic:
-        axes.xaxis.set_major_formatter(_plain_numbers)
+    if logarithmic or many != 1.0:
+        axes.xaxis.set_major_formatter(lambda cost, _: f"{many * cost:g}")
     axes.margins(x=0.08, y=0.08)
     merged: dict[tuple[float, float], list[str]] = {}
     for point, text in zip(points, texts, strict=True):
@@ -275,10 +274,6 @@ def _short(method: MethodResult) -> str:
     if method.family == "mixture":
         return "mixture of agents"
     return method.name.replace("_", "-")
-
-
-def _plain_numbers(value: float, _: int) -> str:
-    return f"{value:g}"
 
 
 Made = TypeVar("Made", bound=Callable[..., Any])

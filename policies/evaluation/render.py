@@ -22,9 +22,11 @@ from der_graph.policies.evaluation.report import (
     REPORT_FILE,
     UNITS,
     Comparison,
+    Drift,
     Estimate,
     MethodResult,
     Report,
+    mean_unit,
     write_text,
 )
 from der_graph.policies.evaluation.summary import shown_p, write_episodes
@@ -97,7 +99,7 @@ def _render(template: str, report: Report, plots: Any) -> str:
             report=report,
             plots=plots,
             unit=UNITS[report.pool.unit],
-            about_methods=NOTE.format(unit=UNITS[report.pool.unit]),
+            about_methods=NOTE.format(unit=mean_unit(report.pool.unit)[1]),
             about_tests=TESTS,
             methods=method_table(report),
             comparisons=comparison_table(report),
@@ -126,7 +128,7 @@ def _templates() -> jinja2.Environment:
 
 
 NOTE = (
-    "Means over the questions, 95 % bootstrap intervals in brackets. Cost is in {unit} a question. "
+    "Means over the questions, 95 % bootstrap intervals in brackets. Cost is in {unit}. "
     "Latency is what the experts of a route take one after another, as measured when each answer was "
     "generated (an answer generated in a batch counts its share of the batch); in parentheses, calls that "
     "wait for no other run at the same time. Oracles know every answer's quality beforehand: they bound "
@@ -157,7 +159,7 @@ class Table(NamedTuple):
 def method_table(report: Report) -> Table:
     """Every method at its default setting: DER, the baselines from best to worst, the oracles."""
     methods = _default_settings(report)
-    timed = methods[0].latency_s is not None
+    timed, (many, _) = methods[0].latency_s is not None, mean_unit(report.pool.unit)
     failed = any(m.failed_calls for m in methods)
     head = ["method", "quality", "cost", "of run-all", "calls"]
     head += ["latency, s"] * timed + ["failed calls"] * failed
@@ -165,7 +167,7 @@ def method_table(report: Report) -> Table:
         [
             m.label,
             interval(m.quality),
-            interval(m.cost, 3, significant=True),
+            interval(_scaled(m.cost, many), 3, significant=True),
             f"{m.share_of_run_all:.0%}",
             f"{m.calls.estimate:.2f}",
             *([_latency(m)] if timed else []),
@@ -198,11 +200,12 @@ def comparison_table(report: Report) -> Table:
 
 def sweep_table(report: Report) -> Table:
     """Points of the knob, by curve and price."""
+    many, _ = mean_unit(report.pool.unit)
     rows = [
         [
             m.name,
             interval(m.quality),
-            f"{m.cost.estimate:.3g}",
+            f"{many * m.cost.estimate:.3g}",
             f"{m.share_of_run_all:.0%}",
             f"{m.calls.estimate:.2f}",
         ]
@@ -225,13 +228,13 @@ def task_table(report: Report) -> Table:
 
 def route_table(report: Report) -> Table:
     """The most common routes."""
-    total = report.data.questions
+    total, (many, _) = report.data.questions, mean_unit(report.pool.unit)
     rows = [
         [
             " → ".join(r.experts),
             f"{r.questions} ({r.questions / total:.0%})",
             f"{r.quality:.2f}",
-            f"{r.cost:.3g}",
+            f"{many * r.cost:.3g}",
         ]
         for r in report.routes.most_common
     ]
@@ -279,9 +282,22 @@ def facts(report: Report, code: str = "`") -> list[tuple[str, str]]:
         ("agent", agent),
         ("questions", f"{data.source} ({data.questions}), metric {data.metric}, SHA-256 {data.sha256[:16]}"),
         ("routers learned from", train),
+        *[("cached answers asked again", _drift_line(each)) for each in report.drift],
         ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
         ("machine", run.machine),
     ]  # fmt: skip
+
+
+def _drift_line(drift: Drift) -> str:
+    text = (
+        f"{drift.expert}: {drift.different} of {drift.asked} differ, quality {drift.then:.3f} then, "
+        f"{drift.now:.3f} now"
+    )
+    return (
+        f"{text}: IT HAS CHANGED, AND THE FIGURES ABOVE ARE THOSE OF THEN"
+        if drift.changed
+        else text
+    )
 
 
 def interval(
@@ -290,6 +306,10 @@ def interval(
     """A number with its interval."""
     layout = f"{'+' if signed else ''}.{digits}{'g' if significant else 'f'}"
     return f"{given.estimate:{layout}} [{given.low:{layout}}, {given.high:{layout}}]"
+
+
+def _scaled(given: Estimate, factor: float) -> Estimate:
+    return Estimate(**{name: factor * value for name, value in given.model_dump().items()})
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

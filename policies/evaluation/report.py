@@ -201,6 +201,7 @@ class PoolInfo(Part):
     max_steps: int
     ktp: str
     run_all_cost: float
+    """Of asking every expert once; what calls did cost on average where they are charged by what they use."""
     experts: list[ExpertInfo]
 
 
@@ -230,6 +231,22 @@ class DataInfo(Part):
     """Questions that the agent was trained on or chosen by; anything but 0 flatters it."""
 
 
+class Drift(Part):
+    """An expert whose cached answers were asked again."""
+
+    expert: str
+    asked: int
+    different: int
+    """Answers that come to something else now."""
+    then: float
+    """Mean quality of the cached answers."""
+    now: float
+    changed: bool
+    """Is it another model by now, as far as the sample tells? Then its figures here are those of then."""
+    since: str | None
+    """When the oldest of the cached answers was given: UTC, ISO 8601."""
+
+
 class SkippedMethod(Part):
     """A method that was not run, and why."""
 
@@ -245,8 +262,30 @@ UNITS: dict[str, str] = {
     "parameters_b": "billions of parameters",
     "usd": "US dollars",
     "seconds": "seconds",
+    "calls": "calls",
 }
 """The pool's cost units, in words."""
+
+
+def mean_unit(unit: str) -> tuple[float, str]:
+    """What mean costs of a question are shown in: a factor, and words. Money is shown for 1,000 questions."""
+    if unit == "usd":
+        return 1000.0, "US dollars per 1,000 questions"
+    return 1.0, f"{UNITS[unit]} a question"
+
+
+def shown_cost(cost: float, unit: str) -> str:
+    """A mean cost of a question as it is read: `$0.42 per 1,000 questions`, `0.146 seconds a question`.
+
+    Args:
+        cost: In the pool's unit.
+        unit: The pool's unit.
+    """
+    if unit != "usd":
+        return f"{cost:.3g} {UNITS[unit]} a question"
+    many = 1000.0 * cost
+    shown = f"{many:,.2f}" if many >= 0.1 or not many else f"{many:.2g}"
+    return f"${shown} per 1,000 questions"
 
 
 class Report(Part):
@@ -264,6 +303,7 @@ class Report(Part):
     wall_clock: WallClock | None
     examples: list[ExampleRoute]
     skipped: list[SkippedMethod]
+    drift: list[Drift] = []
 
     def method(self, name: str) -> MethodResult:
         """A method by its name.

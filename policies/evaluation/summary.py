@@ -12,6 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,13 +20,14 @@ import numpy as np
 
 from der_graph.data import Example
 from der_graph.nodes.recorded import RecordedChat
+from der_graph.policies.answers.source import Repeated
 from der_graph.policies.evaluation.evaluate import Evaluation
 from der_graph.policies.evaluation.methods import Method
 from der_graph.policies.evaluation.report import (
-    UNITS,
     AgentInfo,
     Comparison,
     DataInfo,
+    Drift,
     Estimate,
     ExampleRoute,
     Flow,
@@ -38,6 +40,7 @@ from der_graph.policies.evaluation.report import (
     SkippedMethod,
     TaskResult,
     WallClock,
+    shown_cost,
 )
 from der_graph.policies.evaluation.statistics import (
     Scores,
@@ -72,6 +75,7 @@ def summarize(
         wall_clock: Where the time goes, if it was measured.
     """
     episodes, seed = evaluation.episodes, run.seed
+    pool = pool.model_copy(update={"run_all_cost": _cost_of_everyone(evaluation, pool)})
     methods = [
         _result(method, episodes[method.name], evaluation.examples, pool, seed)
         for method in evaluation.methods
@@ -89,8 +93,9 @@ def summarize(
     }
     comparisons = compare(scores["der"], others, curve, seed=seed)
     names = evaluation.methods[0].rules.names
+    drift = [_drift(each) for each in evaluation.repeated]
     return Report(
-        headline=headline(methods, comparisons, pool, data),
+        headline=headline(methods, comparisons, pool, data, drift),
         run=run,
         pool=pool,
         agent=agent,
@@ -101,6 +106,39 @@ def summarize(
         wall_clock=wall_clock,
         examples=example_routes(episodes["der"], evaluation.examples, seed=seed),
         skipped=[SkippedMethod(name=s.name, reason=s.reason) for s in evaluation.skipped],
+        drift=drift,
+    )
+
+
+def _cost_of_everyone(evaluation: Evaluation, pool: PoolInfo) -> float:
+    """What asking every expert once costs; calls that are charged by what they use, what they did cost."""
+    answers = {
+        (answer["expert"], answer["text"]): answer["cost"]
+        for episodes in evaluation.episodes.values()
+        for episode in episodes
+        for answer in episode.answers
+        if answer["error"] is None
+    }
+    costs: dict[str, list[float]] = {}
+    for (name, _), cost in answers.items():
+        costs.setdefault(name, []).append(cost)
+    charged = [e for e in evaluation.methods[0].experts if not e.charge.fixed and e.name in costs]
+    saved = sum(e.cost - sum(costs[e.name]) / len(costs[e.name]) for e in charged)
+    return pool.run_all_cost - saved
+
+
+def _drift(repeated: Repeated) -> Drift:
+    then, now = repeated.qualities()
+    since = repeated.since
+    date = None if since is None else datetime.fromtimestamp(since, timezone.utc)
+    return Drift(
+        expert=repeated.expert,
+        asked=len(repeated.old),
+        different=repeated.different,
+        then=then,
+        now=now,
+        changed=repeated.changed,
+        since=None if date is None else date.isoformat(timespec="seconds"),
     )
 
 
@@ -109,34 +147,70 @@ def headline(
     comparisons: Sequence[Comparison],
     pool: PoolInfo,
     data: DataInfo,
+    drift: Sequence[Drift] = (),
 ) -> str:
-    """The result in two sentences, whichever way it went."""
+    """The result in a few sentences, whichever way it went: as good as what, at which share of its cost.
+
+    Args:
+        methods: All methods, DER at its default price first.
+        comparisons: DER against each of them.
+        pool: The pool.
+        data: The questions.
+        drift: Experts whose cached answers were asked again.
+    """
     der = methods[0]
     what = (
-        f"DER reaches a quality of {der.quality.estimate:.3f} "
-        f"[{der.quality.low:.3f}, {der.quality.high:.3f}] on {data.questions} questions, at "
-        f"{der.cost.estimate:.3g} {UNITS[pool.unit]} a question: {der.share_of_run_all:.0%} of asking "
-        "everyone."
+        f"a quality of {der.quality.estimate:.3f} [{der.quality.low:.3f}, {der.quality.high:.3f}] on "
+        f"{data.questions} questions, at {shown_cost(der.cost.estimate, pool.unit)} "
+        f"({der.share_of_run_all:.0%} of asking everyone)."
+    )
+    warnings = "".join(
+        f" Warning: '{each.expert}' has changed since its answers were cached (quality {each.then:.3f} "
+        f"then, {each.now:.3f} now, on {each.asked} of them asked again), so these figures are those of then."
+        for each in drift
+        if each.changed
     )
     rivals = [m for m in methods if m.family not in ("der", "oracle") and m.curve in (None, m.name)]
     if not rivals:
-        return what
+        return f"DER has {what}{warnings}"
     best = max(rivals, key=lambda m: (m.quality.estimate, -m.cost.estimate))
     found = next(c for c in comparisons if c.method == best.name)
-    gap, p = found.difference, shown_p(found.p)
-    ratio = der.cost.estimate / best.cost.estimate if best.cost.estimate else float("inf")
-    price = f"at {ratio:.2g} times its cost"
-    span = f"[{gap.low:+.3f}, {gap.high:+.3f}]"
+    gap = found.difference
     if found.p >= SIGNIFICANT:
-        verdict = f"is not distinguishable from the best other method, {best.label}"
-    elif gap.estimate > 0:
-        verdict = f"is better than the best other method, {best.label}"
+        verdict = f"as good as {best.label}, as far as {data.questions} questions tell"
     else:
-        verdict = f"is worse than the best other method, {best.label}"
+        verdict = f"{'better' if gap.estimate > 0 else 'worse'} than {best.label}"
+    others = "the best of the other methods" if len(rivals) > 1 else "the only other method"
     return (
-        f"{what} It {verdict} ({best.quality.estimate:.3f}; difference {gap.estimate:+.3f} {span}, {p}), "
-        f"{price}."
+        f"DER is {verdict}, at {share_of(der.cost.estimate, best.cost.estimate)} its cost; "
+        f"{_at_this_budget(der, rivals)}. It has {what} {best.label}, {others}, has "
+        f"{best.quality.estimate:.3f} at {shown_cost(best.cost.estimate, pool.unit)}; difference "
+        f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {shown_p(found.p)}.{warnings}"
     )
+
+
+def share_of(cost: float, other: float) -> str:
+    """A cost in terms of another, as one says it: `31% of`, `1.8 times`, `210 times`."""
+    if not other:
+        return "no more than" if not cost else "more than"
+    share = cost / other
+    if share < 1.1:
+        return f"{share:.0%} of"
+    return f"{share:.1f} times" if share < 10 else f"{share:,.0f} times"
+
+
+def _at_this_budget(der: MethodResult, rivals: Sequence[MethodResult]) -> str:
+    """Does anything that costs no more do better?"""
+    budget = der.cost.estimate * (1 + 1e-9)
+    within = [m for m in rivals if m.cost.estimate <= budget]
+    if not within:
+        return "nothing else costs as little"
+    best = max(within, key=lambda m: m.quality.estimate)
+    if best.quality.estimate > der.quality.estimate:
+        return f"{best.label} is better at no more cost ({best.quality.estimate:.3f})"
+    if best.quality.estimate == der.quality.estimate:
+        return f"{best.label} is as good at no more cost"
+    return "best at this budget"
 
 
 def shown_p(p: float) -> str:

@@ -204,6 +204,10 @@ class Observer:
         """The same observer with other units of the price of cost."""
         return self._with(scale=scale)
 
+    def with_name(self, old: str, new: str) -> Observer:
+        """The same observer, which knows an expert under another name."""
+        return self._with(names=[new if name == old else name for name in self.names])
+
     def _with(self, **changes: Any) -> Observer:
         mine = {
             "config": self.config,

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from der_graph.data import Example
 from der_graph.errors import DataError, MetricError
+from der_graph.nodes.recorded import expert_name_of
 from der_graph.state import Answer
 
 
@@ -59,7 +60,10 @@ class RecordedScore:
 
     def _quality(self, example: Example, expert: str) -> float:
         where = f"question {example.id!r}, expert '{expert}'"
-        candidate = example.candidates.get(expert)
+        candidate = example.candidates.get(expert) or next(
+            (each for name, each in example.candidates.items() if expert_name_of(name) == expert),
+            None,
+        )
         if candidate is None:
             there = ", ".join(example.candidates) or "none at all"
             raise DataError(f"{where}: no recorded answer; recorded are: {there}")

@@ -5,14 +5,13 @@ Every metric takes its packages and models in when it is made, not when this fil
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from der_graph.errors import MetricError
-from der_graph.plugins import find_plugin, known_names
+from der_graph.errors import MetricError, PluginError
+from der_graph.plugins import find_plugin, import_object, known_names
 from der_graph.policies.quality.judge import Judge, judge_by
 from der_graph.policies.quality.match import (
     MathVerify,
@@ -100,16 +99,13 @@ def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
 
 def _own(name: str, settings: dict[str, Any]) -> QualityMetric:
     """A metric as `module:name`: a metric, a class of one, or a function of answer and example."""
-    module, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a console script has its own folder there, and not the user's
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = import_object(name)
+    except PluginError as error:
         known = known_names("metrics", metric_names())
-        raise MetricError(
-            f"metric '{name}' cannot be imported ({error}); choose one of: {known}"
-        ) from error
+        raise MetricError(f"metric {error}; choose one of: {known}") from error
     if isinstance(found, type):
         return _make(name, found, settings)
     if settings:

@@ -98,8 +98,9 @@ def refresh_expert(
 ) -> tuple[DERAgent, float]:
     """Ask an expert that an agent knows some questions again, and know it by what it says now.
 
-    Args, returns and raises as `probe_expert`, but that the expert is known. Its old answers must be out of
-    the cache.
+    A network with an output for each expert has learnt when to ask it as it was: that output is retired, and
+    the expert joins as a new one does. Args, returns and raises as `probe_expert`, but that the expert is
+    known. Its old answers must be out of the cache.
 
     Raises:
         AgentPoolMismatchError: If the agent does not know it.
@@ -107,8 +108,15 @@ def refresh_expert(
     agent.check_pool([expert.name])
     if not examples:
         raise DataError("there are no probe questions; give a file with at least one row")
+    observer, position = agent.observer, agent.observer.names.index(expert.name)
+    shape = agent.network.shape
+    if shape.head == "fixed" and position < shape.experts and not agent.positional:
+        number = sum(name.startswith(f"{expert.name}~") for name in observer.names) + 1
+        retired = agent.over(observer.with_name(expert.name, f"{expert.name}~{number}"))
+        return probe_expert(
+            retired, expert, examples, count=count, metric=metric, cache=cache, seed=seed
+        )
     probes, outcomes = _ask_probes(agent, expert, examples, count, metric, cache, seed)
-    observer, position = agent.observer, agent.names.index(expert.name)
     learnt = fit_call_costs([[size] for size in _sizes(outcomes)], [expert.charge])
     costs = observer.costs.tolist()
     (costs[position],) = expected_costs([expert.cost], [expert.charge], learnt.get("call_size"))
@@ -122,7 +130,7 @@ def refresh_expert(
         costs=costs,
         call_costs=learnt,
     )
-    changed = agent.over(observer.with_arrays(arrays).for_pool(agent.names, costs))
+    changed = agent.over(observer.with_arrays(arrays).for_pool(observer.names, costs))
     return changed, float(np.mean([outcome.quality for outcome in outcomes]))
 
 

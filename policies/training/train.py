@@ -64,6 +64,7 @@ def train_agent(
     cache: AnswerCache | None = None,
     encoder: TextEncoder | Embeddings | str | None = None,
     resume: bool = False,
+    fresh: int = 0,
     tensorboard: str | os.PathLike[str] | None = None,
     progress: bool = True,
     say: Say | None = None,
@@ -83,6 +84,7 @@ def train_agent(
         encoder: The frozen sentence encoder, its name, or LangChain embeddings; MiniLM where left out.
             Not used with a text encoder. Vectors are kept in a file beside `cache`.
         resume: Go on from the checkpoint in `out`.
+        fresh: Cached first answers of each remote expert to ask again, to see whether it still is the same.
         tensorboard: Folder for TensorBoard's event files; none are written where left out.
         progress: Show progress bars and a table on a terminal.
         say: Receives one-line messages; nothing is printed where left out.
@@ -124,12 +126,13 @@ def train_agent(
     _seed_everything(config.seed)
 
     total = (len(examples) + len(dev)) * len(members)
-    with AnswerBar("first answers", total, show=progress) as bar:
+    say(f"first answers: {len(examples) + len(dev):,} questions, {len(members)} experts")
+    with AnswerBar("first answers", total, show=progress, say=say) as bar:
         source = AnswerSource(members, examples, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         dev_source = AnswerSource(members, dev, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
         reader = as_encoder(encoder)
         if config.text_encoder is None:
-            reader = _read_questions(reader, source, dev_source, cache, progress)
+            reader = _read_questions(reader, source, dev_source, cache, progress, say)
             for line in near_duplicates(examples, dev, reader):
                 say(line)
         ask_a_few(source)
@@ -139,6 +142,8 @@ def train_agent(
         say(line)
     for line in check_first_answers(source, first):
         say(line)
+    for repeated in source.ask_again(fresh, config.seed):
+        say(repeated.line())
     config = with_prices_for(config, members, first)
     metadata = {
         "training": {**config.plain(), "metric": scorer.name, "versions": versions()},
@@ -189,6 +194,7 @@ def _read_questions(
     dev_source: AnswerSource,
     cache: AnswerCache | None,
     progress: bool,
+    say: Say,
 ) -> TextEncoder:
     """Encode all questions, showing how far it is; vectors are kept beside the answer cache."""
     from der_graph.policies.answers.progress_bar import AnswerBar
@@ -197,7 +203,8 @@ def _read_questions(
     if cache is None or cache.path == MEMORY:
         encoder.encode(texts)
         return encoder
-    with AnswerBar("reading questions", len(set(texts)), show=progress, unit="question") as bar:
+    count = len(set(texts))
+    with AnswerBar("reading questions", count, show=progress, unit="question", say=say) as bar:
         kept = CachedEncoder(encoder, Path(cache.path).with_name("vectors.sqlite"), bar.advance)
         kept.encode(texts)
         kept.on_encoded = lambda count: None

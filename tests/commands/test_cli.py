@@ -116,7 +116,7 @@ def test_a_question_from_standard_input(
 
     toy_agent(toy_source(8)).save_pretrained(tmp_path / "agent")
     monkeypatch.setattr(
-        "der_graph.pool.load_pool", lambda name: pool_from(toy_experts(), max_steps=3)
+        "der_graph.pool.load_pool", lambda name, **more: pool_from(toy_experts(), max_steps=3)
     )
     monkeypatch.setattr(sys, "stdin", io.StringIO(toy_examples(2)[1].question))
     assert run("ask", "-", "--agent", tmp_path / "agent", "--json") == 0
@@ -126,7 +126,7 @@ def test_a_question_from_standard_input(
 def test_ctrl_c_is_clean(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(name: str) -> None:
+    def interrupted(name: str, **more: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("der_graph.pool.load_pool", interrupted)

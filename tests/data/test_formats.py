@@ -100,8 +100,9 @@ def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
 
     def result(provider: str, output: str, score: int) -> dict[str, Any]:
         return {
-            "vars": {"question": "2 + 3?"}, "provider": {"id": provider}, "response": {"output": output},
-            "score": score, "testCase": {"assert": [{"type": "icontains", "value": "5"}]},
+            "vars": {"question": "2 + 3?"}, "provider": {"id": provider},
+            "response": {"output": output, "tokenUsage": {"completion": 7}},
+            "score": score, "cost": 0.25, "testCase": {"assert": [{"type": "icontains", "value": "5"}]},
         }  # fmt: skip
 
     found = load_examples(
@@ -109,8 +110,8 @@ def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
     )
     assert seen(found) == [("2 + 3?", "5", "")]
     assert found[0].candidates == {
-        "a": Candidate("a", "5", {"score": 1.0}),
-        "b": Candidate("b", "6", {"score": 0.0}),
+        "a": Candidate("a", "5", {"score": 1.0}, tokens=7, cost=0.25),
+        "b": Candidate("b", "6", {"score": 0.0}, tokens=7, cost=0.25),
     }
 
     about = {"model": "openai/x", "task": "sums"}
@@ -120,6 +121,7 @@ def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
         "target": "5",
         "output": {"completion": "It is 5."},
         "scores": {"match": {"value": "C"}},
+        "model_usage": {"openai/x": {"input_tokens": 9, "output_tokens": 4}},
     }
     log = tmp_path / "run.eval"
     with zipfile.ZipFile(log, "w") as file:
@@ -128,7 +130,9 @@ def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
     for path in (log, document(tmp_path, {"eval": about, "samples": [sample]})):
         (example,) = load_examples(path)
         assert seen([example]) == EXPECTED[:1]
-        assert example.candidates == {"openai/x": Candidate("openai/x", "It is 5.", {"match": 1.0})}
+        assert example.candidates == {
+            "openai/x": Candidate("openai/x", "It is 5.", {"match": 1.0}, tokens=4)
+        }
 
 
 def test_fields_that_nobody_reads_are_counted(tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def test_a_backend(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         load_pool(file)
     file.write_text("experts:\n  - {name: parrot, backend: ecko, cost: 1}\n")
-    with pytest.raises(PoolError, match=r"allowed: huggingface, vllm, langchain, recorded, echo"):
+    with pytest.raises(
+        PoolError, match=r"allowed: huggingface, vllm, langchain, recorded, python, echo"
+    ):
         load_pool(file)
 
 
@@ -147,7 +149,7 @@ def test_der_plugins_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins"]) == 0
     shown = capsys.readouterr().out
     assert (
-        "backends (der_graph.pool.Backend)\n  der-graph: huggingface, vllm, langchain, recorded\n"
+        "backends (der_graph.pool.Backend)\n  der-graph: huggingface, vllm, langchain, recorded, python\n"
         in shown
     )
     assert "  echo: my_extensions:Echo (package my_extensions 1.2)\n" in shown

@@ -19,7 +19,8 @@ from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability import is_remote
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.network import Shape, make_network
-from der_graph.policies.answers import AnswerCache, AnswerSource
+from der_graph.policies.answers import AnswerCache, AnswerSource, Outcome
+from der_graph.policies.answers.source import Repeated
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training.new_expert import refresh_expert
 
@@ -50,16 +51,42 @@ def test_a_model_that_went_bad_is_found_behind_the_cache(tmp_path: Path) -> None
     hidden = source(remote(False), cache)
     assert all(row[0].quality == 1.0 for row in hidden.first_answers())
     (found,) = hidden.ask_again(4)
-    assert (found.expert, len(found.new), found.different) == ("dear", 4, 4)
+    assert (found.expert, len(found.new), found.different) == ("dear", 8, 8)
     assert found.qualities() == (1.0, 0.0)
     assert found.since == pytest.approx(time.time(), abs=60)
-    assert found.line().startswith("warning: dear: 4 cached answers asked again")
+    assert found.line().startswith("warning: dear: 8 cached answers asked again")
     assert "der pool refresh dear" in found.line()
     assert cache.stats().answers == 8  # what is said now does not mix with what was said then
     (same,) = source(remote(True), cache).ask_again(4)
     assert not same.changed
     (renamed,) = source(remote(True, "m-2"), cache).ask_again(4)
     assert "the provider's model is 'm-2', was 'm-1'" in renamed.line()
+
+
+def test_a_model_that_draws_its_answers_is_not_taken_for_another_one() -> None:
+    def repeated(then: str, now: str) -> Repeated:
+        old, new = (
+            [
+                Outcome(an_answer("a", text=f"{i}{mark}"), float(mark == "+"))
+                for i, mark in enumerate(marks)
+            ]
+            for marks in (then, now)
+        )
+        return Repeated("dear", old, new, None)
+
+    assert not repeated("+++++", "+++--").changed  # two of five may be chance
+    assert not repeated("+-+-+-+-+-", "-+-++--+-+").changed
+    assert repeated("++++++++++-", "+++-------+").changed
+
+
+def test_more_is_asked_where_something_is_different(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c.db")
+    source(remote(True), cache)
+    (same,) = source(remote(True), cache).ask_again(2)
+    (other,) = source(remote(False), cache).ask_again(2)
+    assert (len(same.old), len(other.old)) == (2, 8)
+    assert other.changed
+    assert source(remote(True), cache).ask_again(0) == []
 
 
 def test_remote_models_are_known_under_what_is_bound_to_them() -> None:

@@ -9,19 +9,27 @@ from pathlib import Path
 import pytest
 from evaluated import COSTS, NAMES, BestAgent, toy_evaluation, toy_report
 from fakes import ScriptedAgent
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
 from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
 from der_graph.errors import AgentPoolMismatchError, DataError
+from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.network import Shape, SharedHead
 from der_graph.policies.answers import AnswerCache
-from der_graph.policies.baselines import Baseline
+from der_graph.policies.baselines import Baseline, FixedOrder
 from der_graph.policies.evaluation import BASELINES, Report, read_report, write_report
 from der_graph.policies.evaluation.evaluate import evaluate, knob_points
+from der_graph.policies.evaluation.render import to_markdown
+from der_graph.policies.evaluation.report import Drift, shown_cost
+from der_graph.policies.evaluation.summary import headline, share_of
 from der_graph.policies.evaluation.timing import timed_agent
 from der_graph.policies.observation import Observer
 from der_graph.policies.observation.features import EXPERT_FEATURES, STATE_FEATURES, FeatureNames
 from der_graph.policies.quality import get_metric
+from der_graph.pool import pool_from
 from der_graph.state import Situation
 
 
@@ -88,10 +96,13 @@ def test_tasks_comparisons_and_routes(report: Report) -> None:
 
 def test_the_headline_tells_which_way_it_went(report: Report) -> None:
     assert report.headline.startswith(
-        "DER reaches a quality of 1.000 [0.839, 1.000] on 20 questions"
+        "DER is better than best order until 2 agree, at 1.5 times its cost; best at this budget."
+    )
+    assert (
+        "It has a quality of 1.000 [0.839, 1.000] on 20 questions, at 1.55 billions"
+        in report.headline
     )
     assert "43% of asking everyone" in report.headline
-    assert "is better than the best other method" in report.headline
     experts = toy_experts()
     # An agent that always asks the parrot is worse, and the headline says so.
     found = evaluate(
@@ -99,7 +110,30 @@ def test_the_headline_tells_which_way_it_went(report: Report) -> None:
         baselines=["single"], cost_weights=[],
     )  # fmt: skip
     worse = toy_report(found).headline
-    assert "It is worse than the best other method, facts alone" in worse
+    assert worse.startswith("DER is worse than facts alone")
+
+
+def test_money_is_said_for_a_thousand_questions_and_changed_experts_at_once(report: Report) -> None:
+    pool = report.pool.model_copy(update={"unit": "usd"})
+    drift = [
+        Drift(expert=name, asked=20, different=9, then=0.9, now=now, changed=now < 0.9, since=None)
+        for name, now in (("facts", 0.2), ("parrot", 0.9))
+    ]
+    text = headline(report.methods, report.comparisons, pool, report.data, drift)
+    assert "at $1,550.00 per 1,000 questions" in text
+    assert "Warning: 'facts' has changed since its answers were cached (quality 0.900 then" in text
+    assert "parrot" not in text
+    shares = [(0.31, 1.0), (1.0, 1.0), (1.84, 1.0), (2105.0, 10.0), (0.0, 0.0)]
+    said = ["31% of", "100% of", "1.8 times", "210 times", "no more than"]
+    assert [share_of(*pair) for pair in shares] == said
+    assert shown_cost(0.00042, "usd") == "$0.42 per 1,000 questions"
+    assert shown_cost(4.2e-7, "usd") == "$0.00042 per 1,000 questions"
+    assert shown_cost(0.146, "calls") == "0.146 calls a question"
+    dollars = report.model_copy(update={"pool": pool, "drift": drift})
+    page = to_markdown(dollars)
+    assert "Cost is in US dollars per 1,000 questions" in page
+    assert "1.55e+03" in page
+    assert "IT HAS CHANGED" in page
 
 
 class _Named(ScriptedAgent):
@@ -210,3 +244,23 @@ def test_the_timed_copy_of_an_agent_decides_as_it_does() -> None:
     assert copied.decide([situation])[0].probabilities == pytest.approx(expected)
     assert encoder is not None
     assert encoder.seconds > 0
+
+
+def test_asking_everyone_costs_what_calls_did_cost() -> None:
+    def answer(messages: object) -> AIMessage:
+        usage = UsageMetadata(input_tokens=100, output_tokens=10, total_tokens=110)
+        return AIMessage("5", usage_metadata=usage)
+
+    # At most 10 and in fact 2 for each of two; 4 for the third.
+    experts = [
+        as_expert(answer, name=name, cost=10.0, token_prices=(10_000.0, 100_000.0), ktp="none")
+        for name in ("a", "b")
+    ]
+    experts.append(as_expert(answer, name="c", cost=4.0, ktp="none"))
+    found = evaluate(
+        experts, FixedOrder(["a", "b", "c"], [10.0, 10.0, 4.0], ["c"]), toy_examples(6), get_metric("match"),
+        rules=RouteRules.of(experts, max_steps=2), baselines=["single"], cost_weights=[],
+    )  # fmt: skip
+    report = toy_report(found, pool_from(experts, max_steps=2))
+    assert report.pool.run_all_cost == pytest.approx(8.0)
+    assert report.method("der").share_of_run_all == pytest.approx(0.5)

@@ -23,7 +23,7 @@ def report() -> Report:
 
 def test_markdown_has_every_method_and_marks_what_is_missing(report: Report) -> None:
     text = to_markdown(report, ["quality_cost"])
-    assert text.startswith("# DER on toy.jsonl\n\nDER reaches a quality of 1.000")
+    assert text.startswith("# DER on toy.jsonl\n\nDER is better than facts alone")
     lines = [
         "| DER | 1.000 [0.839, 1.000] |",
         "| parrot alone | 0.000",

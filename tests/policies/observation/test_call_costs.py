@@ -103,6 +103,20 @@ def replace_arrays(mine: DERAgent, more: dict[str, np.ndarray]):  # type: ignore
     return mine.observer._with(arrays={**mine.observer.arrays, **more})
 
 
+def test_an_agent_is_read_again_whose_new_expert_was_not_asked_everything(tmp_path: Path) -> None:
+    from der_graph.policies.training.new_expert import add_expert
+
+    more = add_expert(
+        agent(CostScale(3.6, 4, "usd")), "giant", 4.0, questions=["Who?", "Why?"],
+        qualities=[1.0, 0.0], lengths=[3.0, 0.0], charge=TOKENS, sizes=[size(1000, 100), None],
+    )  # fmt: skip
+    more.save_pretrained(tmp_path)
+    again = DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
+    assert again.names == [*NAMES, "giant"]
+    assert again.observer.costs.tolist() == pytest.approx([*COSTS, 0.02])
+    assert np.isnan(again.observer.arrays["probe_cost"]).any()
+
+
 def test_expected_costs_are_those_of_the_agents_calls() -> None:
     mine = agent(CostScale(3.6, 4))
     sizes = np.tile(np.array([[1000.0], [0.0], [100.0], [1.0]], dtype=np.float32), (1, 4))

@@ -27,7 +27,7 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import preset, run_routes, train_agent
-from der_graph.policies.training.new_expert import probe_expert
+from der_graph.policies.training.new_expert import probe_expert, refresh_expert
 from der_graph.policies.training.ppo import features_learner
 from der_graph.policies.training.routes.axes import fit_ridge, folds_of, question_axes
 from der_graph.policies.training.routes.induction import backward_induction
@@ -289,6 +289,24 @@ def test_a_newcomer_is_asked_where_it_promises_more_than_the_others(tmp_path: Pa
             assert served.names[-1] == name
             # Without it, the agent of the training again.
             assert served.for_pool(served.names[:3], [1.0, 0.1, 2.0]).names == agent.names
+
+
+def test_a_refreshed_expert_is_asked_for_what_it_says_now(tmp_path: Path) -> None:
+    """The network has an output for the expert as it was; what it says now decides."""
+    experts = toy_experts()
+    agent = route_agent(experts[:3])
+    name = experts[2].name
+    for answer, asked in (("right", True), ("wrong", False), ("right", True)):
+        now = Expert(name, echo(answer), cost=2.0)
+        agent, _ = refresh_expert(agent, now, right_always(20), count=20)
+        agent.save_pretrained(tmp_path / "agent")
+        agent = DERAgent.from_pretrained(tmp_path / "agent", encoder=WordEncoder())
+        served = agent.for_pool([e.name for e in experts[:3]], [1.0, 0.1, 2.0])
+        assert served.names == [e.name for e in experts[:3]]
+        mask = [True, True, True, False]
+        [choice] = served.decide([Situation("question 3?", [], mask, cost_weight=0.02)])
+        assert (choice.index == 2) == asked, answer
+    assert len(agent.observer.names) == 4  # retired once
 
 
 def test_other_prices_are_no_surprise_to_an_agent_that_learnt_routes() -> None:

@@ -1,0 +1,61 @@
+"""`der tune` as a user types it: money as money, and models that have changed behind the answer cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runs import run
+from toy import WordEncoder, toy_agent, toy_examples, toy_source
+
+from der_graph.nodes.langchain import as_expert
+from der_graph.policies.observation import encoder as encoder_module
+from der_graph.pool import pool_from
+
+
+def test_money_and_changed_models_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        encoder_module.SentenceEncoder, "encode", lambda self, texts: WordEncoder().encode(texts)
+    )
+    toy_agent(toy_source(8)).save_pretrained(tmp_path / "agent")
+    examples = toy_examples(30)
+    right = {example.question: example.reference for example in examples}
+    data = tmp_path / "dev.jsonl"
+    lines = [json.dumps({"question": e.question, "answer": e.reference}) for e in examples]
+    data.write_text("\n".join(lines))
+    good = True
+
+    def pool(name: str, **more: Any) -> Any:
+        def answer(question: str) -> str:
+            return right[question] if good else "no idea at all"
+
+        names = ("writer", "counter", "facts", "parrot")
+        return pool_from(
+            [
+                as_expert(answer, name=each, cost=0.001, fingerprint=each, max_concurrency=4)
+                for each in names
+            ],
+            cost_unit="usd",
+        )
+
+    monkeypatch.setattr("der_graph.pool.load_pool", pool)
+    given = (
+        "tune", "--pool", "x.yaml", "--agent", tmp_path / "agent", "--data", data, "--target-cost", 0.005,
+        "--cache", tmp_path / "c.db", "--points", 2,
+    )  # fmt: skip
+    assert run(*given) == 0
+    printed = capsys.readouterr()
+    assert "per 1,000 questions" in printed.out
+    assert "this agent spends $" in printed.err
+    assert "asked again" not in printed.err  # nothing came from the cache
+    good = False
+    assert run(*given, "--quiet") == 0
+    printed = capsys.readouterr()
+    assert "cached answers asked again" in printed.err
+    assert all(line.startswith("warning: ") for line in printed.err.splitlines())
+    assert run(*given, "--quiet", "--fresh", 0) == 0
+    assert capsys.readouterr().err == ""
