@@ -19,8 +19,8 @@ from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import run_routes
-from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.policies.training.routes.takeovers import best_order, compare_with_simple
+from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.state import DERContext
 
 WRITER, COUNTER, FACTS, PARROT = range(4)
