@@ -1,6 +1,6 @@
 """Simple policies that take the network's place at some prices of cost.
 
-Training compares an agent with them on questions kept aside (`der_graph.policies.training.routes.takeovers`). Where
+Training compares an agent with them on questions kept aside (`policies/training/routes/takeovers.py`). Where
 one of them was clearly better, it decides at those prices, and its choices say so.
 """
 
