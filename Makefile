@@ -17,7 +17,7 @@ INSTALL_INPUTS := pyproject.toml requirements/constraints.txt requirements/weigh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: audit sbom help install install-dev demo demo-full test test-fast lint types format coverage docs results results-fast gpu-check build check-install clean
+.PHONY: audit sbom help install install-dev demo demo-full test test-fast lint types format coverage docs results results-fast gpu-check build check-install check-clients clean
 
 help: ## List the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -88,6 +88,9 @@ build: $(INSTALLED_DEV) ## Wheel and source archive, in dist/
 
 check-install: $(INSTALLED_DEV) ## Install in each of the ways a user may, and try it outside the checkout
 	@PYTHON=$(BIN)/python scripts/check_install.sh
+
+check-clients: $(INSTALLED_DEV) ## Try the server's clients that do not fit the pinned versions, each in an environment of its own
+	@PYTHON=$(BIN)/python scripts/check_clients.sh
 
 clean: ## Remove what was built, and caches; the environment stays
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -15,6 +15,7 @@ from importlib import import_module
 import der_graph
 from der_graph.commands import COMMANDS
 from der_graph.commands.options.reporting import add_quiet, quiet
+from der_graph.config_file import with_config
 from der_graph.errors import DERError
 
 _EPILOG = """examples:
@@ -36,11 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 2 a mistake in what was given, 130 interrupted.
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(words)
     _quiet_libraries()
-    quiet.set(args.quiet)
     try:
+        # Options of the program itself have no values, so the first such word is the command.
+        args = with_config(args, words[words.index(args.command) + 1 :])
+        quiet.set(args.quiet)
         code: int = args.run(args)
     except DERError as error:
         print(f"der: {error}", file=sys.stderr)

@@ -16,6 +16,7 @@
     ├── ChatModelError            a setting that ChatDER does not have
     ├── ToolsNotSupportedError    tools for experts that cannot call them
     ├── ServerError               a server that cannot start with what it was given
+    ├── ConfigError               a file of options that cannot be used
     ├── PluginError               an extension of another package that cannot be used
     └── MissingDependencyError    an optional package is needed; says the exact command
 
@@ -108,6 +109,10 @@ class ToolsNotSupportedError(DERError, NotImplementedError):
 
 class ServerError(DERError, RuntimeError):
     """A server that cannot start: the address is taken, or a key is missing."""
+
+
+class ConfigError(DERError, ValueError):
+    """A file of options that cannot be read, or holds what is no option."""
 
 
 class PluginError(DERError, ImportError):

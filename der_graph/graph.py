@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.store.base import BaseStore
@@ -33,11 +34,12 @@ from der_graph.nodes.hub import (
     der_agent,
 )
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
+from der_graph.nodes.reliability import Hedge, check_hedge
 from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.reliability.threads import StoppableBuilder
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences
-from der_graph.nodes.together import TOGETHER_NODE, Tasks, together_node
+from der_graph.nodes.together import TOGETHER_NODE, Hedged, Tasks, together_node
 from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool, as_pool
 from der_graph.state import (
@@ -89,7 +91,8 @@ def create_der_graph(
     approve_above: float | None = None,
     stickiness: float = DEFAULT_STICKINESS,
     stream_tokens: StreamTokens = "final",
-    parallel: int = 1,
+    parallel: int | None = None,
+    hedge: Hedge | None = None,
     state_schema: type[Any] = DERState,
     context_schema: type[Any] = DERContext,
 ) -> StateGraph[Any, Any, Any, Any]:
@@ -124,7 +127,12 @@ def create_der_graph(
         parallel: How many experts the first step of a route asks at once: the agent's choice, and those
             that it finds most probable beside it, within the request's bounds. Their answers are there as
             soon as the slowest has answered, and then it is known whether they agree. The price is that of
-            all of them. Agents are not trained for it: they see a route on which so many have answered.
+            all of them. Agents are not trained for it: they see a route on which so many have answered. The
+            pool's setting where left out, or 1.
+        hedge: When an expert takes its time, so that the next best one is asked too, within the request's
+            bounds, and the first good answer is taken: a number of seconds, or a percentile of the expert's
+            own times such as `"p95"`. The call that is given up counts at its full price. What is shown to a
+            reader as it comes is not hedged. The pool's setting where left out, or never.
         state_schema: `DERState` or a subclass of it with fields of your own.
         context_schema: Settings of a request; `DERContext` or something with the same fields.
 
@@ -153,8 +161,11 @@ def create_der_graph(
         raise PoolError(f"approve_above is {approve_above!r}; it must be a price >= 0, or left out")
     if not 0 <= stickiness <= 1:
         raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
+    parallel, hedge = _first(parallel, settings.parallel), _first(hedge, settings.hedge)
     if parallel < 1:
         raise PoolError(f"parallel is {parallel}; it must be at least 1")
+    if hedge is not None:
+        check_hedge(hedge)
     _check_state_schema(state_schema)
 
     rules = RouteRules.of(
@@ -171,14 +182,24 @@ def create_der_graph(
     )
     graph.add_node(HUB_NODE, Node(HUB_NODE, der_agent))
     graph.add_edge(START, HUB_NODE)
-    graph.cached = {
-        expert.name: partial(_cached_node, expert, template, on_error) for expert in members
-    }
     nodes = {e.name: expert_node(e, template, on_error=on_error) for e in members}
+    others = {e.name: expert_node(e, template) for e in members}
+
+    def hedged(
+        expert: Expert, node: Runnable[Task, dict[str, Any]]
+    ) -> Runnable[Task, dict[str, Any]]:
+        if hedge is None:
+            return node
+        return Hedged(expert, node, others, rules.prices, hedge, template).node()
+
+    def cached(expert: Expert, kept: NodeCache) -> Runnable[Task, dict[str, Any]]:
+        return hedged(expert, expert_node(expert, template, on_error=on_error, kept=kept))
+
+    graph.cached = {expert.name: partial(cached, expert) for expert in members}
     for expert in members:
         graph.add_node(
             expert.name,
-            nodes[expert.name],
+            hedged(expert, nodes[expert.name]),
             input_schema=Task,
             metadata={"der_expert": expert.name, "der_cost": expert.cost},
         )
@@ -216,13 +237,10 @@ def create_der_graph(
         counts_tokens=any(expert.counts_tokens for expert in members),
         on_error=on_error,
         parallel=parallel,
+        hedged=hedge is not None,
     )
     graph.add_conditional_edges(HUB_NODE, edge.node(), targets)
     return graph
-
-
-def _cached_node(expert: Expert, template: KTPTemplate, on_error: str, kept: NodeCache) -> Any:
-    return expert_node(expert, template, on_error=on_error, kept=kept)
 
 
 def _output_schema(state_schema: type[Any]) -> type[Any]:

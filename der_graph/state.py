@@ -87,7 +87,8 @@ class Decision(TypedDict):
     request's lists), `not_approved` (a person's refusals), `no_expert_left`, `unavailable` (who is left has
     failed again and again); or what chose instead of the agent: `stickiness` (an expert of the last turn, as
     good as the best), `prompt_cache` (the last one, whose cache makes it the cheaper one), `person` (asked
-    for approval), `agent_failed` (a rule, as the agent could not), `parallel` (asked at once with it)."""
+    for approval), `agent_failed` (a rule, as the agent could not), `parallel` (asked at once with it),
+    `hedge` (asked beside the one before it, which took its time)."""
     cost_weight: float | None
     """The price of cost that the agent was given; None for agents without that knob."""
     spent: float
@@ -96,6 +97,8 @@ class Decision(TypedDict):
     """Wall clock of the decision, encoding included."""
     explanation: NotRequired[dict[str, Any]]
     """Why the agent chose so, as plain data; absent for agents that cannot say."""
+    waited: NotRequired[float]
+    """Seconds after which it was asked beside the one before it; absent unless the reason is `hedge`."""
 
 
 class RouteStep(Decision):
@@ -175,6 +178,10 @@ class Task(TypedDict):
     """Ask even an expert that fails again and again: nobody else is left."""
     settings: NotRequired[dict[str, Any]]
     """What the experts' models are asked for (`DERContext.model_settings`); absent if nothing."""
+    backup: NotRequired[Decision]
+    """Whom to ask too if the chosen expert takes its time; absent for nobody."""
+    raced: NotRequired[bool]
+    """Another expert may be asked beside this one: whoever waits for both tells of their answers."""
     attachments: NotRequired[list[dict[str, Any]]]
     """Content blocks of the question beside its text (images, files); absent if there are none."""
 
@@ -345,10 +352,15 @@ def answers_of(route: list[RouteStep]) -> list[Answer]:
 def elapsed(route: Sequence[RouteStep]) -> float:
     """Seconds that a route took: its decisions and its answers, without any pause between them."""
     total = slowest = 0.0
-    for step in route:
+    for i, step in enumerate(route):
         total += step["seconds"]
-        slowest = max(slowest, 0.0 if step["answer"] is None else step["answer"]["seconds"])
-        if step["reason"] != "parallel":  # those were asked at once with the one that follows
+        if step["answer"] is not None:
+            slowest = max(slowest, step.get("waited", 0.0) + step["answer"]["seconds"])
+        # The next was asked at once with this one, or beside it.
+        beside = step["reason"] == "parallel" or [s["reason"] for s in route[i + 1 : i + 2]] == [
+            "hedge"
+        ]
+        if not beside:
             total, slowest = total + slowest, 0.0
     return total + slowest
 

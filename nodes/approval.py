@@ -74,6 +74,7 @@ def approval_node(prices: Mapping[str, float]) -> Node:
             # Whether this one will be the last was not looked at, so nobody hears it as the final answer.
             heard: Audience = "all" if task["audience"] == "all" else "draft"
             task = Task(**{**task, "decision": named, "audience": heard})
+            task.pop("backup", None)  # it was chosen, and the budget counted, for the other one
         return Command(goto=Send(ANSWER_NODE if name == END_CHOICE else name, task))
 
     return Node(APPROVAL_NODE, approve)

@@ -38,7 +38,7 @@ from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences, write_event
-from der_graph.nodes.together import TOGETHER_NODE, Tasks, asked_together
+from der_graph.nodes.together import TOGETHER_NODE, Tasks, asked_together, backup_of
 from der_graph.state import (
     END_CHOICE,
     Decision,
@@ -97,6 +97,7 @@ class DecisionEdge:
         on_error: `continue`: where the agent fails, the answer that is there counts, or a rule decides;
             `raise`: its error ends the run.
         parallel: How many experts the first step of a route asks at once, where the bounds allow it.
+        hedged: Do the experts' nodes ask another one too where an expert takes its time?
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class DecisionEdge:
         counts_tokens: bool = False,
         on_error: str = "continue",
         parallel: int = 1,
+        hedged: bool = False,
     ) -> None:
         self.rules = rules
         self.decider = Decider(agent, rules, on_error)
@@ -122,6 +124,7 @@ class DecisionEdge:
         self.unable = unable
         self.counts_tokens = counts_tokens
         self.parallel = parallel
+        self.hedged = hedged
         self.bulkhead = Bulkhead(untried=SIZE)
         self._readers = Bulkhead(untried=SIZE)  # apart: an agent that hangs takes none of these
 
@@ -227,6 +230,11 @@ class DecisionEdge:
             fallback=fallback,
             insist=choice in seen["unavailable"],
         )
+        # What is shown as it comes cannot be replaced any more.
+        if self.hedged and len(together) == 1 and task["audience"] != "final":
+            backup = backup_of(decision, self.rules, seen["context"], self.approve_above)
+            if backup is not None:
+                task["backup"] = backup
         if len(together) > 1:
             heard = task["audience"] if task["audience"] == "all" else "draft"
             tasks: list[Any] = [

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
@@ -30,10 +30,12 @@ from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.providers import THOUGHT_MARKS, ThoughtMarks
 from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, bare, describe_error, in_thread
-from der_graph.nodes.reliability.calls import ExpertExitError
+from der_graph.nodes.reliability.calls import ExpertExitError, is_only_awaited
 from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.nodes.reliability.redaction import Guarded, mask, secrets_in
 from der_graph.nodes.tools import rebound
+
+Result = TypeVar("Result")
 
 
 def as_expert(
@@ -144,7 +146,7 @@ def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
     if isinstance(model, Runnable) and isinstance(bare(model), BaseChatModel):
         return model  # as it is, also with retries or settings bound to it
     if isinstance(model, Pregel):
-        return _with_messages | model | _TO_MESSAGE
+        return _with_messages | (_awaited(model) if is_only_awaited(model) else model) | _TO_MESSAGE
     if isinstance(model, Runnable):
         return model | _TO_MESSAGE
     if callable(model):
@@ -266,16 +268,32 @@ def _from_function(function: Callable[..., Any]) -> ChatRunnable:
         return to_message(function(given(messages)))
 
     def wait(messages: Any) -> AIMessage:
-        # In a thread of its own: the caller's may run an event loop already. The context goes along, so
-        # that what the function calls is traced below it, and LangGraph's writer finds its stream.
-        context = copy_context()
-        return in_thread(lambda: context.run(asyncio.run, later(messages))).result()
+        return _waited_for(later(messages))
 
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - the method is wanted, not a test
     ):
         return RunnableLambda(wait, later, name=name)
     return RunnableLambda(now, name=name)
+
+
+def _waited_for(work: Coroutine[Any, Any, Result]) -> Result:
+    # In a thread of its own: the caller's may run an event loop already. The context goes along, so that
+    # what is called is traced below the caller's run, and LangGraph's writer finds its stream.
+    context = copy_context()
+    return in_thread(lambda: context.run(asyncio.run, work)).result()
+
+
+def _awaited(graph: Pregel[Any, Any, Any, Any]) -> Runnable[Any, Any]:
+    """A graph with nodes that can only be awaited, for synchronous callers too."""
+
+    def wait(given: Any, config: RunnableConfig) -> Any:
+        return _waited_for(graph.ainvoke(given, config))
+
+    async def later(given: Any, config: RunnableConfig) -> Any:
+        return await graph.ainvoke(given, config)
+
+    return RunnableLambda(wait, later, name=graph.name)
 
 
 def _takes_messages(function: Callable[..., Any]) -> bool:

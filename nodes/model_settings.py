@@ -194,6 +194,13 @@ def _formatted(chat: BaseChatModel, form: Any) -> Runnable[Any, Any]:
     return chat.bind(response_format=form)
 
 
+def cut_at_stop(text: str, stop: Sequence[str] | str) -> str:
+    """The text up to the first of the stop texts; what a model that knows of none goes on with is cut off."""
+    texts = (stop,) if isinstance(stop, str) else stop
+    ends = [position for position in (text.find(each) for each in texts if each) if position >= 0]
+    return text[: min(ends)].rstrip() if ends else text
+
+
 FORMAT_ERROR = "the answer is not of the form asked for"
 """How the error of such an answer begins; its text is kept, for the next expert to repair."""
 

@@ -1,4 +1,6 @@
-"""The first step of a route that asks several experts at once.
+"""Steps of a route in which more than one expert is asked.
+
+`parallel`, the first step:
 
     hub ──Send──> der_together ──┬──> expert, as its own node would run ──┬──> hub, with all their answers
                                  └──> expert                             ─┘
@@ -7,25 +9,48 @@ The agent chooses one expert, as always; with it are asked those that it found m
 many as `parallel` and the request's bounds allow. None of them sees another's answer. The agent's choice
 is the last of the answers, so that a route that ends here gives it. Each is a call as any other for
 budget and longest route; the route's time is that of the slowest. One node runs them all, so a run that
-is resumed after a crash in the middle of this step asks all of them again. Knows nothing of agents.
+is resumed after a crash in the middle of this step asks all of them again.
+
+`hedge`, any step:
+
+    hub ──Send──> expert ──longer than usual──> the expert's node asks another one too ──> hub
+
+The next best is asked beside an expert that takes its time, and the first good answer is taken. The other
+call is given up: it is in the route as one that failed (`overtaken`), at its full price, since nobody knows
+what its provider charges. The graph stays as it is, and an expert that answers in time is a step as any
+other. Knows nothing of agents.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import get_executor_for_config
 
+from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_template
+from der_graph.nodes.reliability import Hedge, arace, patience, race
+from der_graph.nodes.reliability.hedging import Raced
+from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
-from der_graph.state import END_CHOICE, Decision, DERContext, RouteStep, Task, answers_of
+from der_graph.nodes.streaming import write_event
+from der_graph.state import (
+    END_CHOICE,
+    Decision,
+    DERContext,
+    RouteStep,
+    Task,
+    answers_of,
+    blank_answer,
+)
 
 TOGETHER_NODE = "der_together"
-PARALLEL = "parallel"
-"""The `reason` of those that were asked beside the agent's choice."""
+PARALLEL, HEDGE = "parallel", "hedge"
+"""The `reason` of those that were asked at once with the agent's choice, or beside it as it took its time."""
 
 
 class Tasks(TypedDict):
@@ -49,13 +74,46 @@ def asked_together(
     Returns:
         One decision for each expert, the agent's own last; that one alone if nobody may be asked beside it.
     """
-    prices = rules.prices
-    choice, chances = decision["choice"], decision["probabilities"]
-    if choice == END_CHOICE or (most is not None and prices[choice] > most):
+    choice = decision["choice"]
+    if choice == END_CHOICE or (most is not None and rules.prices[choice] > most):
         return [decision]
+    room = min(parallel, rules.steps(context.max_steps)) - 1
+    beside = _next_best(decision, rules, context, room, most)
+    first = decision["step"]
+    decisions = [
+        Decision(
+            **{**decision, "step": first + i, "choice": name, "reason": PARALLEL, "seconds": 0.0}
+        )
+        for i, name in enumerate(reversed(beside))
+    ]
+    return [*decisions, Decision(**{**decision, "step": first + len(beside)})]
+
+
+def backup_of(
+    decision: Decision, rules: RouteRules, context: DERContext, most: float | None
+) -> Decision | None:
+    """Whom to ask beside an expert that takes its time; arguments as those of `asked_together`.
+
+    Returns:
+        The decision; None if nobody may be asked beside it.
+    """
+    if decision["choice"] == END_CHOICE:
+        return None
+    for name in _next_best(decision, rules, context, 1, most):
+        changes = {"step": decision["step"] + 1, "choice": name, "reason": HEDGE, "seconds": 0.0}
+        backup = Decision(**{**decision, **changes})  # type: ignore[typeddict-item]
+        backup.pop("explanation", None)  # of the other choice
+        return backup
+    return None
+
+
+def _next_best(
+    decision: Decision, rules: RouteRules, context: DERContext, room: int, most: float | None
+) -> list[str]:
+    """The most probable experts beside the chosen one, as many as there is room and budget for."""
+    prices, choice, chances = rules.prices, decision["choice"], decision["probabilities"]
     budget = float("inf") if context.max_cost is None else context.max_cost * (1 + COST_TOLERANCE)
     spent = decision["spent"] + prices[choice]
-    room = min(parallel, rules.steps(context.max_steps)) - 1
     beside: list[str] = []
     # Agents that are certain find all others equally improbable: the cheapest then.
     for name in sorted(prices, key=lambda name: (-chances[name], prices[name])):
@@ -65,14 +123,7 @@ def asked_together(
                 continue
             spent += prices[name]
             beside.append(name)
-    first = decision["step"]
-    decisions = [
-        Decision(
-            **{**decision, "step": first + i, "choice": name, "reason": PARALLEL, "seconds": 0.0}
-        )
-        for i, name in enumerate(reversed(beside))
-    ]
-    return [*decisions, Decision(**{**decision, "step": first + len(beside)})]
+    return beside
 
 
 def together_node(
@@ -92,30 +143,162 @@ def together_node(
                 executor.submit(nodes[task["decision"]["choice"]].invoke, task, config)
                 for task in tasks
             ]
-            return _joined(tasks, [future.result() for future in futures], ktp)
+            steps = [future.result()["route"][-1] for future in futures]
+            return _joined(tasks[-1], steps, ktp)
 
     async def acall(given: Tasks, config: RunnableConfig) -> dict[str, Any]:
         tasks = given["tasks"]
         calls = [nodes[task["decision"]["choice"]].ainvoke(task, config) for task in tasks]
-        return _joined(tasks, await asyncio.gather(*calls), ktp)
+        steps = [update["route"][-1] for update in await asyncio.gather(*calls)]
+        return _joined(tasks[-1], steps, ktp)
 
     return RunnableLambda(call, acall, name=TOGETHER_NODE)
 
 
-def _joined(
-    tasks: Sequence[Task], updates: Sequence[dict[str, Any]], ktp: KTPTemplate
-) -> dict[str, Any]:
-    """One update of the state from those of all experts."""
-    task = tasks[-1]
+def _joined(task: Task, steps: Sequence[RouteStep], ktp: KTPTemplate) -> dict[str, Any]:
+    """One update of the state from the steps of all experts."""
     route, spent = list(task["route"]), task["decision"]["spent"]
-    for update in updates:
-        step: RouteStep = update["route"][-1]
+    for step in steps:
         route.append(RouteStep(**{**step, "spent": spent}))
         spent += sum(answer["cost"] for answer in answers_of([step]))
     template = ktp_template(task.get("ktp") or ktp)
     return {
-        **updates[-1],
+        "question": task["question"],
+        "question_id": task["question_id"],
         "route": route,
         "knowledge": knowledge_text(task["question"], answers_of(route), template),
         "cost": spent,
+        "answer": "",
+        "refused": task.get("refused", []),
     }
+
+
+Update = dict[str, Any]
+
+
+class Hedged:
+    """An expert's node that asks another one too where the expert takes its time.
+
+    Args:
+        expert: The expert.
+        node: Its own node.
+        others: The nodes of all experts, by name; a failure is an answer of theirs, and not an error.
+        prices: What a call of each costs at most.
+        hedge: When it takes its time.
+        ktp: The graph's template.
+    """
+
+    def __init__(
+        self,
+        expert: Expert,
+        node: Runnable[Task, Update],
+        others: Mapping[str, Runnable[Task, Update]],
+        prices: Mapping[str, float],
+        hedge: Hedge,
+        ktp: KTPTemplate = TEMPLATES["default"],
+    ) -> None:
+        self._expert, self._own, self._others = expert, node, others
+        self._prices, self._hedge, self._ktp = prices, hedge, ktp
+
+    def node(self) -> Node:
+        """The node in the form in which LangGraph calls it."""
+        return Node(self._expert.name, self._call, self._acall)
+
+    def _call(self, task: Task, config: RunnableConfig) -> Update:
+        pair = self._pair(task, config)
+        if pair is None:
+            return self._own.invoke(task, config)
+        other = self._others[pair.second["decision"]["choice"]]
+        raced = race(
+            lambda: self._own.invoke(pair.first, config),
+            lambda: other.invoke(pair.second, config),
+            pair.after,
+            _answered,
+            pair.made,
+        )
+        return self._settled(pair, raced)
+
+    async def _acall(self, task: Task, config: RunnableConfig) -> Update:
+        pair = self._pair(task, config)
+        if pair is None:
+            return await self._own.ainvoke(task, config)
+        other = self._others[pair.second["decision"]["choice"]]
+        raced = await arace(
+            lambda: self._own.ainvoke(pair.first, config),
+            lambda: other.ainvoke(pair.second, config),
+            pair.after,
+            _answered,
+            pair.made,
+        )
+        return self._settled(pair, raced)
+
+    def _pair(self, task: Task, config: RunnableConfig) -> _Pair | None:
+        """The two calls; None where nobody is to be asked beside the expert."""
+        backup, left = task.get("backup"), task.get("time_left")
+        after = patience(self._hedge, self._expert.health, self._expert.seconds)
+        if backup is None or after is None or (left is not None and left <= after):
+            return None
+        first = Task(**{**task, "raced": True})
+        changes = {
+            "decision": Decision(**{**backup, "waited": after}),
+            "time_left": None if left is None else left - after,
+            "insist": False,
+        }
+        second = Task(**{**first, **changes})  # type: ignore[typeddict-item]
+        return _Pair(first, second, after, config)
+
+    def _settled(self, pair: _Pair, raced: Raced[Update]) -> Update:
+        """The update from what came of the two calls."""
+        if not raced.made and raced.first is not None:
+            pair.tell(raced.first["route"][-1])
+            return raced.first
+        seconds = time.perf_counter() - pair.start
+        if raced.first is None:
+            self._expert.health.overtaken(seconds)
+        steps = [
+            self._step(pair.first, raced.first, seconds),
+            self._step(pair.second, raced.second, max(0.0, seconds - pair.after)),
+        ]
+        for step in steps:
+            pair.tell(step)
+        return _joined(pair.first, steps, self._ktp)
+
+    def _step(self, task: Task, update: Update | None, seconds: float) -> RouteStep:
+        if update is not None:
+            step: RouteStep = update["route"][-1]
+            return step
+        name = task["decision"]["choice"]
+        error = "overtaken: the other expert had answered"
+        answer = blank_answer(name, cost=self._prices[name], seconds=seconds, error=error)
+        answer["failure"] = "overtaken"
+        return RouteStep(**task["decision"], answer=answer)
+
+
+class _Pair:
+    """The calls of an expert and of the one beside it.
+
+    Args:
+        first: The expert's.
+        second: The other one's.
+        after: Seconds between the two.
+        config: The node's configuration.
+    """
+
+    def __init__(self, first: Task, second: Task, after: float, config: RunnableConfig) -> None:
+        self.first, self.second, self.after = first, second, after
+        self.start = time.perf_counter()
+        self._config = config
+
+    def made(self) -> None:
+        """The second call begins."""
+        write_event(self._config, "der.decision", self.second["decision"])
+
+    def tell(self, step: RouteStep) -> None:
+        """Tell the readers of a stream what came of a call."""
+        if step["answer"] is not None:
+            write_event(self._config, "der.answer", {"step": step["step"], **step["answer"]})
+
+
+def _answered(update: Update) -> bool:
+    answer = update["route"][-1]["answer"]
+    return answer is not None and answer["error"] is None

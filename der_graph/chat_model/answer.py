@@ -19,7 +19,6 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 
-from der_graph.chat_model.settings import cut_at_stop
 from der_graph.errors import ExpertError
 from der_graph.nodes.conversation import EXPERTS
 from der_graph.nodes.streaming import Trimmed
@@ -29,29 +28,22 @@ STREAM_MODES = ["messages", "custom", "values"]
 """What an `AnswerStream` reads of a graph whose request has `stream_tokens="final"`."""
 
 
-def answer_of(
-    state: Mapping[str, Any], *, model_name: str, cost_unit: str, stop: Sequence[str] = ()
-) -> AIMessage:
+def answer_of(state: Mapping[str, Any], *, model_name: str, cost_unit: str) -> AIMessage:
     """The answer of a finished route as one message, without the tokens used; see `counted`.
 
     Args:
         state: What the graph gave back.
         model_name: For tracers and for callbacks that count tokens by model.
         cost_unit: The pool's.
-        stop: Texts that end the answer.
     """
     final, route = state["messages"][-1], state["route"]
     answers = answers_of(route)
-    text = cut_at_stop(final.text, stop)
-    finish = final.response_metadata.get("finish_reason", "stop")
-    if text != final.text:
-        finish = "stop"
     return AIMessage(
-        content=text,
+        content=final.text,
         tool_calls=final.tool_calls,
         response_metadata={
             "model_name": model_name,
-            "finish_reason": finish,
+            "finish_reason": final.response_metadata.get("finish_reason", "stop"),
             EXPERTS: [answer["expert"] for answer in answers],
             "der_route": [_brief(step) for step in route],
             "der_usage": _by_expert(answers),
@@ -116,15 +108,10 @@ def _by_expert(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
 
 
 class AnswerStream:
-    """Turns what the graph streams into chunks of the answer.
+    """Turns what the graph streams into chunks of the answer."""
 
-    Args:
-        live: May tokens be shown before the answer is whole? Not where it may be cut at a stop text.
-    """
-
-    def __init__(self, *, live: bool = True) -> None:
+    def __init__(self) -> None:
         self.state: dict[str, Any] = {}
-        self._live = live
         self._shown = Trimmed()
 
     def read(self, mode: str, part: Any) -> tuple[list[dict[str, Any]], list[AIMessageChunk]]:
@@ -133,7 +120,7 @@ class AnswerStream:
             self.state = part
         elif mode == "custom":
             return ([part] if str(part.get("type", "")).startswith("der.") else []), []
-        elif self._live and isinstance(part[0], AIMessageChunk):
+        elif isinstance(part[0], AIMessageChunk):
             text = self._shown.add(part[0].text)
             return [], [AIMessageChunk(content=text)] if text else []
         return [], []

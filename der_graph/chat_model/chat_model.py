@@ -1,6 +1,6 @@
 """The whole ensemble as one LangChain chat model.
 
-    messages ──Request──> compiled graph of DER ──answer_of──> one AIMessage
+    messages ──DERContext──> compiled graph of DER ──answer_of──> one AIMessage
 
 Every call is a run of `create_der_graph`, so each decision and each expert's call is a child run of the
 chat model's run. Calls that run at the same time, as those of `batch` and `abatch`, meet at the experts and
@@ -53,7 +53,6 @@ from der_graph.chat_model.runs import (
 from der_graph.chat_model.settings import (
     CONTEXT_FIELDS,
     MODEL_FIELDS,
-    Request,
     agent_fingerprint,
     check_names,
     request_of,
@@ -67,7 +66,7 @@ from der_graph.nodes.model_settings import can_call_tools
 from der_graph.policies.agent.batched import BatchedAgent
 from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool, as_pool, load_pool
-from der_graph.state import answer_only
+from der_graph.state import DERContext, answer_only
 
 
 class BaseChatDER(BaseChatModel):
@@ -153,12 +152,12 @@ class BaseChatDER(BaseChatModel):
         given = {name: getattr(self, name) for name in CONTEXT_FIELDS}
         return {name: value for name, value in given.items() if value is not None}
 
-    def _request(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> Request:
+    def _request(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> DERContext:
         return request_of({name: getattr(self, name) for name in _ROUTE}, given, stop)
 
-    def _answer(self, state: Mapping[str, Any], request: Request) -> AIMessage:
+    def _answer(self, state: Mapping[str, Any]) -> AIMessage:
         unit = self.pool.settings.cost_unit
-        return answer_of(state, model_name=self.model_name, cost_unit=unit, stop=request.stop)
+        return answer_of(state, model_name=self.model_name, cost_unit=unit)
 
     # How it names itself -----------------------------------------------------------------------------------
 
@@ -178,6 +177,8 @@ class BaseChatDER(BaseChatModel):
             "pool": self.pool.fingerprint,
             "max_steps": settings.max_steps,
             "repeat_experts": settings.repeat_experts,
+            "parallel": settings.parallel,
+            "hedge": settings.hedge,
             "agent": self._agent_fingerprint,
             **{name: getattr(self, name) for name in (*MODEL_FIELDS, "timeout")},
             **self.settings,
@@ -254,10 +255,10 @@ class ChatDER(BaseChatDER):
         **kwargs: Any,
     ) -> ChatResult:
         config = nested(run_manager, kwargs.pop(RUNS, None))
-        request = self._request(stop, kwargs)
+        context = self._request(stop, kwargs)
         with apart():
-            state = self._graph.invoke(input_of(messages), config, context=request.context)
-        return ChatResult(generations=[ChatGeneration(message=self._answer(state, request))])
+            state = self._graph.invoke(input_of(messages), config, context=context)
+        return ChatResult(generations=[ChatGeneration(message=self._answer(state))])
 
     async def _agenerate(
         self,
@@ -267,10 +268,10 @@ class ChatDER(BaseChatDER):
         **kwargs: Any,
     ) -> ChatResult:
         config = nested(run_manager, kwargs.pop(RUNS, None))
-        request = self._request(stop, kwargs)
+        context = self._request(stop, kwargs)
         with apart():
-            state = await self._graph.ainvoke(input_of(messages), config, context=request.context)
-        return ChatResult(generations=[ChatGeneration(message=self._answer(state, request))])
+            state = await self._graph.ainvoke(input_of(messages), config, context=context)
+        return ChatResult(generations=[ChatGeneration(message=self._answer(state))])
 
     def _stream(
         self,
@@ -280,8 +281,8 @@ class ChatDER(BaseChatDER):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         config = nested(run_manager, kwargs.pop(RUNS, None))
-        request = self._request(stop, kwargs)
-        answer, parts = AnswerStream(live=not request.stop), self._parts(messages, request, config)
+        context = self._request(stop, kwargs)
+        answer, parts = AnswerStream(), self._parts(messages, context, config)
         with contextlib.closing(self._graph.stream(**parts)) as source:
             with apart():
                 part = next(source, None)
@@ -291,7 +292,7 @@ class ChatDER(BaseChatDER):
                     dispatch(event, config)
                 yield from map(_generation, chunks)
                 part = next(source, None)
-        yield from map(_generation, answer.close(self._answer(answer.state, request)))
+        yield from map(_generation, answer.close(self._answer(answer.state)))
 
     async def _astream(
         self,
@@ -301,8 +302,8 @@ class ChatDER(BaseChatDER):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         config = nested(run_manager, kwargs.pop(RUNS, None))
-        request = self._request(stop, kwargs)
-        answer, parts = AnswerStream(live=not request.stop), self._parts(messages, request, config)
+        context = self._request(stop, kwargs)
+        answer, parts = AnswerStream(), self._parts(messages, context, config)
         async with contextlib.aclosing(self._graph.astream(**parts)) as source:
             with apart():
                 part = await anext(source, None)
@@ -313,16 +314,16 @@ class ChatDER(BaseChatDER):
                 for chunk in chunks:
                     yield _generation(chunk)
                 part = await anext(source, None)
-        for chunk in answer.close(self._answer(answer.state, request)):
+        for chunk in answer.close(self._answer(answer.state)):
             yield _generation(chunk)
 
     def _parts(
-        self, messages: Sequence[BaseMessage], request: Request, config: RunnableConfig
+        self, messages: Sequence[BaseMessage], context: DERContext, config: RunnableConfig
     ) -> dict[str, Any]:
         return {
             "input": input_of(messages),
             "config": config,
-            "context": answer_only(request.context),
+            "context": answer_only(context),
             "stream_mode": STREAM_MODES,
         }
 

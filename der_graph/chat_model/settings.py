@@ -1,7 +1,7 @@
 """What can be asked of `ChatDER`, when it is made and with every call; and what becomes of it.
 
     ChatDER(max_cost=1.0), .bind(max_steps=2), .invoke(..., temperature=0)
-        ──request_of──> Request: DERContext for route and experts, stop texts
+        ──request_of──> DERContext for route and experts
 
 A setting that is not known is an error: a budget with a misspelt name would be no budget.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from der_graph.errors import ChatModelError, did_you_mean
 from der_graph.nodes.fingerprint import fingerprint_of
@@ -26,21 +26,9 @@ MODEL_FIELDS = tuple(name for name in SAMPLING if name not in ("logprobs", "top_
 _OTHERS = frozenset({"stop", "timeout", "max_completion_tokens"})
 
 
-class Request(NamedTuple):
-    """The settings of one call, read.
-
-    Attributes:
-        context: Settings of the route and of the experts.
-        stop: Texts that end the answer and are not part of it.
-    """
-
-    context: DERContext
-    stop: tuple[str, ...]
-
-
 def request_of(
     defaults: Mapping[str, Any], given: Mapping[str, Any], stop: Sequence[str] | None
-) -> Request:
+) -> DERContext:
     """Read the settings of one call.
 
     Args:
@@ -76,7 +64,7 @@ def request_of(
     asked.pop("stop", None)
     if ends:
         asked["stop"] = list(ends)
-    return Request(DERContext(**context, model_settings=asked or None), ends)
+    return DERContext(**context, model_settings=asked or None)
 
 
 def check_names(names: Sequence[str], known: set[str]) -> None:
@@ -92,12 +80,6 @@ def check_names(names: Sequence[str], known: set[str]) -> None:
                 f"ChatDER has no setting '{name}'; {did_you_mean(name, allowed)}"
                 f"allowed: {', '.join(allowed)}"
             )
-
-
-def cut_at_stop(text: str, stop: Sequence[str]) -> str:
-    """The text up to the first of the stop texts."""
-    ends = [position for position in (text.find(each) for each in stop if each) if position >= 0]
-    return text[: min(ends)].rstrip() if ends else text
 
 
 def agent_fingerprint(agent: Any) -> str:

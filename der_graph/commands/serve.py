@@ -7,7 +7,15 @@ import logging
 import sys
 from collections.abc import Callable
 
-from der_graph.commands.options import Commands, add_address, add_pool_and_agent, cost, pool_of
+from der_graph.commands.options import (
+    Commands,
+    add_address,
+    add_pool_and_agent,
+    cost,
+    pool_of,
+    variable,
+)
+from der_graph.config_file import add_config
 
 _LIMITS: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
     (
@@ -31,6 +39,7 @@ _LIMITS: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser("serve", help="serve an OpenAI-compatible HTTP interface")
+    add_config(parser, "max-cost = 0.5")
     add_pool_and_agent(parser)
     add_address(parser, 8000)
     parser.add_argument(
@@ -38,6 +47,7 @@ def add(commands: Commands) -> None:
         action="extend",
         nargs="+",
         default=[],
+        type=variable,
         metavar="VAR",
         help="environment variables that hold the accepted API keys (default: DER_API_KEY if set)",
     )
@@ -56,6 +66,13 @@ def add(commands: Commands) -> None:
         default=[],
         metavar="NAME",
         help="names by which the server is reached, if it has no key (default: localhost, addresses)",
+    )
+    parser.add_argument(
+        "--root-path",
+        default="",
+        metavar="PREFIX",
+        help="path below which a proxy shows the server, such as /der, whether the proxy takes it off or "
+        "not (default: none)",
     )
     for name, kind, unit, help_text in _LIMITS:
         parser.add_argument(name, type=kind, metavar=unit, help=f"{help_text} (default: no bound)")
@@ -122,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
             cache=args.cache,
             cors_origins=args.cors_origin,
             allowed_hosts=args.allowed_host,
+            root_path=args.root_path,
             max_concurrent=args.max_concurrent,
             deadline=args.deadline,
             max_cost=args.max_cost,

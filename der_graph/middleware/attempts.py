@@ -16,7 +16,7 @@ from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain.agents.middleware.types import ModelCallResult
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import merge_configs, var_child_runnable_config
+from langchain_core.runnables.config import merge_configs
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import ExpertError
@@ -107,16 +107,6 @@ def tell_health(expert: Expert, answer: Answer, limit: float | None) -> None:
         return
     kind: Any = answer["failure"]
     expert.health.failed(kind, limit=limit, retry_after=answer.get("retry_after"))
-
-
-@contextmanager
-def configured(config: RunnableConfig) -> Iterator[None]:
-    """What the model inside is called with: `create_agent` hands it no configuration of its own."""
-    token = var_child_runnable_config.set(config)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
 
 
 def config_of(config: RunnableConfig, expert: Expert, step: int, *, draft: bool) -> RunnableConfig:

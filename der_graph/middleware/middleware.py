@@ -44,7 +44,6 @@ from der_graph.middleware.attempts import (
     advance,
     carried_out,
     config_of,
-    configured,
     ended,
     marked_with,
 )
@@ -75,7 +74,7 @@ from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situ
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.model_settings import can_call_tools
-from der_graph.nodes.reliability.calls import acall_task
+from der_graph.nodes.reliability.calls import acall_task, configured
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.tools import reads_tools, without_tools

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError, create_model
 
 from der_graph.data.reading import read_text
 from der_graph.errors import PluginError, PoolError, cut, did_you_mean
@@ -198,6 +198,11 @@ class SettingsSection(_Section):
     """Who decides where nobody says: `planner` (where left out), `demo`, an agent's folder or Hub id."""
     profile: str | None = None
     """What `der probe` found out about the experts, relative to the pool file; the planner reads it."""
+    parallel: int = Field(default=1, ge=1)
+    """How many experts the first step of a route asks at once."""
+    hedge: StrictFloat | str | None = None
+    """When an expert takes its time, so that the next best is asked too: seconds, or a percentile of its own
+    times such as `p95`; never where left out."""
 
 
 class PoolFile(_Section):

@@ -24,7 +24,7 @@ from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.vllm import VLLMChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
-from der_graph.nodes.reliability import bare, describe_error
+from der_graph.nodes.reliability import Hedge, bare, check_hedge, describe_error
 from der_graph.nodes.rules import RouteRules
 from der_graph.pool.experts import Surroundings, data_files, expert_of, template_of
 from der_graph.pool.file import CostUnit, read_pool_file
@@ -45,6 +45,9 @@ class PoolSettings:
         agent: Who decides where nobody says: `planner`, `demo`, an agent's folder or Hub id; None for the
             planner.
         profile: File of `der probe`, for the planner; None for none.
+        parallel: How many experts the first step of a route asks at once.
+        hedge: When an expert takes its time, so that the next best is asked too: seconds, or a percentile of
+            its own times such as `p95`; None for never.
     """
 
     max_steps: int = MAX_STEPS
@@ -53,6 +56,8 @@ class PoolSettings:
     repeat_experts: bool = False
     agent: str | None = None
     profile: str | None = None
+    parallel: int = 1
+    hedge: Hedge | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Pool:
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise PoolError(f"two experts are named '{doubled[0]}'; names must be unique")
+        if self.settings.hedge is not None:
+            check_hedge(self.settings.hedge)
 
     def __iter__(self) -> Iterator[Expert]:
         return iter(self.experts)
@@ -252,6 +259,8 @@ def load_pool(
                 None
                 if settings.profile is None
                 else str((path.parent / Path(settings.profile).expanduser()).resolve()),
+                settings.parallel,
+                settings.hedge,
             ),
         )
     except PoolError as error:

@@ -200,10 +200,14 @@ class Access:
         app: What is behind it.
         keys: The keys.
         sites: Which pages and names are known; all where left out.
+        root_path: Path below which a proxy shows the server, which requests may come with or without.
     """
 
-    def __init__(self, app: Any, keys: Keys, sites: Sites | None = None) -> None:
+    def __init__(
+        self, app: Any, keys: Keys, sites: Sites | None = None, root_path: str = ""
+    ) -> None:
         self.app = app
+        self.root_path = root_path
         self.keys = keys
         self.sites = sites or Sites(["*"], ["*"])
 
@@ -212,6 +216,8 @@ class Access:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.root_path:
+            scope["root_path"] = self.root_path
         start = time.perf_counter()
         status = 0
 

@@ -39,6 +39,7 @@ def build_app(
     max_concurrent: int = 256,
     max_body: int = 2**20,
     allowed_hosts: Sequence[str] = (),
+    root_path: str = "",
     read_timeout: float = 20.0,
     limits: KeyLimits | None = None,
     on_failure: Callable[[], None] = lambda: None,
@@ -52,6 +53,7 @@ def build_app(
         max_concurrent: Most chat completions at a time; others get 429.
         max_body: Largest request, in bytes.
         allowed_hosts: Names by which the server is reached.
+        root_path: Path below which a proxy shows the server.
         read_timeout: Seconds within which a request must have come whole.
         limits: What every key may ask for.
         on_failure: Called when loading has failed.
@@ -180,7 +182,10 @@ def build_app(
 
     async def openapi(request: Request) -> Response:
         """This server's description in the form of OpenAPI."""
-        return json_response(app.openapi())
+        described = app.openapi()
+        if root_path:
+            described = {**described, "servers": [{"url": root_path}]}
+        return json_response(described)
 
     for path, endpoint, method in (
         ("/v1/chat/completions", chat, "POST"),
@@ -208,7 +213,10 @@ def build_app(
     app.add_exception_handler(Exception, on_error)
     known = Keys(keys)
     app.add_middleware(
-        Access, keys=known, sites=Sites(cors_origins, allowed_hosts, keyed=bool(known))
+        Access,
+        keys=known,
+        sites=Sites(cors_origins, allowed_hosts, keyed=bool(known)),
+        root_path=root_path,
     )
     if cors_origins:
         app.add_middleware(

@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from der_graph.chat_model.settings import cut_at_stop
 from der_graph.errors import PoolError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.answer import ROUTE_ID
 from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.model_settings import has_setting
-from der_graph.nodes.providers import AnswerReader
 from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache, with_cache
 from der_graph.policies.baselines import Single
@@ -59,21 +57,21 @@ class Account:
     request_id: str = "-"
     prices: Mapping[str, float] = field(default_factory=dict)
     _spent: float = 0.0
-    _running: float = 0.0
+    _running: dict[str, float] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:
         """Cost so far."""
-        return self._spent + self._running
+        return self._spent + sum(self._running.values())
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Note an event of the route; of a call that failed the log is told why."""
         if event["type"] == "der.decision":
-            self._running = self.prices.get(event["choice"], 0.0)
+            self._running[event["choice"]] = self.prices.get(event["choice"], 0.0)
         elif event["type"] == "der.answer":
-            self._running = 0.0
+            self._running.pop(event["expert"], None)
             self._spent += event["cost"]
-            if event["error"] is not None:
+            if event["error"] is not None and event.get("failure") != "overtaken":
                 shown = mask_secrets(event["error"])
                 log.warning(
                     "request %s: expert %s failed: %s", self.request_id, event["expert"], shown
@@ -125,7 +123,10 @@ class Engine:
         """The most that a request to a model can cost."""
         if model != ENSEMBLE:
             return self.prices[model]
-        most = self.pool.rules.dearest(context.max_steps or None)
+        rules, wanted = self.pool.rules, context.max_steps or None
+        if self.pool.settings.hedge is not None:  # each may be asked beside another
+            rules, wanted = replace(rules, max_steps=2 * rules.steps(wanted)), None
+        most = rules.dearest(wanted)
         return most if context.max_cost is None else min(most, context.max_cost)
 
     @property
@@ -203,9 +204,8 @@ class Engine:
             context=answer_only(request.context),
             stream_mode=modes,
         )
-        stop = (request.context.model_settings or {}).get("stop", ())
         state: dict[str, Any] = {}
-        speaker, reader = None, AnswerReader(None, stop, exact=True)
+        speaker = None
         async with aclosing(parts):
             async for mode, part in parts:
                 if mode == "values":
@@ -217,14 +217,10 @@ class Engine:
                 elif isinstance(part[0], AIMessage) and part[0].text:
                     message = part[0]
                     if speaker not in (None, message.id):
-                        reader = reader.reopened()
                         yield "\n\n"  # what was said before came to nothing: its expert failed
                     speaker = message.id
-                    if text := reader.feed(message.text):
-                        yield text
-        if request.stream and (text := reader.close()):
-            yield text
-        outcome = outcome_of(state, stop, time.perf_counter() - start)
+                    yield message.text
+        outcome = outcome_of(state, time.perf_counter() - start)
         self.metrics.outcome(request.model, outcome)
         yield outcome
 
@@ -238,23 +234,20 @@ class Engine:
         return tuple(sorted({*request.ignored, *(name for name in asked if name not in kept)}))
 
 
-def outcome_of(state: Mapping[str, Any], stop: Sequence[str], seconds: float) -> Outcome:
+def outcome_of(state: Mapping[str, Any], seconds: float) -> Outcome:
     """What a finished route means for its caller.
 
     Args:
         state: What the graph gave back.
-        stop: Texts that end the answer; experts that do not know of such are cut here.
         seconds: Wall clock of the whole.
     """
     final = state["messages"][-1]
-    text = cut_at_stop(state["answer"], stop)
-    finish = final.response_metadata.get("finish_reason", "stop")
     return Outcome(
-        text,
+        state["answer"],
         state["route"],
         float(state["cost"]),
         seconds,
-        finish if text == state["answer"] else "stop",
+        final.response_metadata.get("finish_reason", "stop"),
         tuple(final.tool_calls),
         final.response_metadata.get("logprobs"),
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from der_graph.errors import require
+from der_graph.nodes.together import HEDGE, PARALLEL
 from der_graph.server.failures import kind_of
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Metrics:
     def event(self, event: Mapping[str, Any]) -> None:
         """Note an event of a route."""
         if event["type"] == "der.decision":
-            self.decision_seconds.observe(event["seconds"])
+            if event["reason"] not in (PARALLEL, HEDGE):  # decided with another one
+                self.decision_seconds.observe(event["seconds"])
             if event["reason"] == "agent_failed":
                 self.agent_failures.inc()
         elif event["type"] == "der.answer":

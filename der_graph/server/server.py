@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def create_app(
     cache: str | os.PathLike[str] | None = None,
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
+    root_path: str = "",
     max_concurrent: int = 256,
     max_body: int = 2**20,
     read_timeout: float = 20.0,
@@ -67,6 +69,8 @@ def create_app(
         cors_origins: Origins whose web pages may call the server; none by default.
         allowed_hosts: Names by which this server is reached, beside `localhost` and addresses; only without
             keys are others refused.
+        root_path: Path below which a proxy shows the server, such as `/der`; requests may come with it or
+            without.
         max_concurrent: Most chat completions at a time; others are told to come again.
         max_body: Largest request, in bytes.
         read_timeout: Seconds within which a request must have come whole.
@@ -121,10 +125,23 @@ def create_app(
         max_concurrent=max_concurrent,
         max_body=max_body,
         allowed_hosts=allowed_hosts,
+        root_path=checked_prefix(root_path),
         read_timeout=read_timeout,
         limits=KeyLimits(requests_per_minute, cost_per_day),
         on_failure=on_failure,
     )
+
+
+def checked_prefix(root_path: str) -> str:
+    """A prefix of paths without a slash at its end.
+
+    Raises:
+        ServerError: If it is none.
+    """
+    prefix = root_path.rstrip("/")
+    if prefix and not re.fullmatch(r"(/[\w.~-]+)+", prefix):
+        raise ServerError(f"root_path is {root_path!r}; give a path such as /der, or leave it out")
+    return prefix
 
 
 def read_keys(variables: Sequence[str] = ()) -> dict[str, str]:

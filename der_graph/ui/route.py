@@ -28,6 +28,8 @@ REASONS = {
     "no_expert_left": "every expert was asked",
     "stickiness": "stays with the expert of the last turn",
     "person": "chosen by a person",
+    "parallel": "asked at once with the next",
+    "hedge": "asked beside the one before, which took its time",
 }
 
 # Overrides of the writing direction can make a line read as another one than it is.

@@ -50,7 +50,13 @@ from der_graph.nodes.reliability import (
     limit_of,
     unless_late,
 )
-from der_graph.nodes.reliability.calls import acall, acall_task, call, runs_on_loop
+from der_graph.nodes.reliability.calls import (
+    acall,
+    acall_task,
+    call,
+    configured,
+    runs_on_loop,
+)
 from der_graph.nodes.reliability.charge import Charge, TokenPrices, token_prices
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.reliability.spending import can_be_bounded, no_longer_than, priced
@@ -352,7 +358,7 @@ class Expert:
         inline = self.is_local and self.timeout is None
         while True:
             with attempt:
-                work = partial(model.invoke, prompts[0], config, **attempt.told)
+                work = partial(_invoke, model, prompts[0], config, **attempt.told)
                 if inline:
                     result = attempt.made(work)
                 else:
@@ -405,12 +411,12 @@ class Expert:
         while True:
             with attempt:
                 if on_loop:
-                    later = partial(model.ainvoke, prompt, config, **attempt.told)
+                    later = partial(_ainvoke, model, prompt, config, **attempt.told)
                     # Local ones have a line of their own.
                     place = None if self.is_local else bulkhead
                     result = await acall_task(partial(attempt.amade, later), place, attempt.limit)
                 else:
-                    work = partial(model.invoke, prompt, config, **attempt.told)
+                    work = partial(_invoke, model, prompt, config, **attempt.told)
                     result = await acall(partial(attempt.made, work), bulkhead, attempt.limit)
             answer, wait = attempt.answer(result)
             if wait is None:
@@ -457,3 +463,13 @@ def _with_system(system: str | None, history: Sequence[BaseMessage]) -> list[Bas
     if history and isinstance(history[0], SystemMessage):
         return [SystemMessage(f"{system}\n\n{history[0].text}"), *history[1:]]
     return [SystemMessage(system), *history]
+
+
+def _invoke(model: ChatRunnable, prompt: Any, config: RunnableConfig, **told: Any) -> Any:
+    with configured(config):
+        return model.invoke(prompt, config, **told)
+
+
+async def _ainvoke(model: ChatRunnable, prompt: Any, config: RunnableConfig, **told: Any) -> Any:
+    with configured(config):
+        return await model.ainvoke(prompt, config, **told)

@@ -103,7 +103,8 @@ class _Step:
         if answer["error"] is None and (seen := listener.message_id(answer["text"])):
             answer = Answer(**{**answer, "message_id": seen})
         step = RouteStep(**task["decision"], answer=answer)
-        write_event(config, "der.answer", {"step": step["step"], **answer})
+        if not task.get("raced"):
+            write_event(config, "der.answer", {"step": step["step"], **answer})
         route = [*task["route"], step]
         template = ktp_template(task.get("ktp") or self.ktp)
         return {

@@ -14,7 +14,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from der_graph.nodes.model_settings import FORMAT_ERROR, json_fault, schema_of
+from der_graph.nodes.model_settings import FORMAT_ERROR, cut_at_stop, json_fault, schema_of
 from der_graph.nodes.providers import ThoughtMarks, finish_reason_of, split_thought
 from der_graph.nodes.reliability import Failure, failure_of, is_free
 from der_graph.nodes.reliability.charge import CallSize, Charge
@@ -78,6 +78,9 @@ class Reader:
     def _read(self, message: BaseMessage, seconds: float, settings: Mapping[str, Any]) -> Answer:
         text, fault = self._text_of(message)
         calls, finish = calls_of(message), finish_reason_of(message)
+        whole, text = text, cut_at_stop(text, settings.get("stop") or ())
+        if text != whole:
+            finish = "stop"
         error = None if text or calls else fault or "returned an empty answer"
         schema = schema_of(settings)
         if error is None and schema is not None and not calls and finish != "length":

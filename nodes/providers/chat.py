@@ -3,7 +3,8 @@
     messages ──sendable──> the provider's model ──AnswerReader──> answer without its thought
 
 What differs between whole answers and streams is evened out: streams report the tokens used too, a stream
-that breaks off is a failure and not a short answer, and thoughts are put aside in both. In traces the model
+that breaks off is a failure and not a short answer, thoughts are put aside, and an answer ends at a stop text
+whether its server knows of it or not. In traces the model
 keeps its own name. Knows nothing of experts.
 """
 
@@ -106,7 +107,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        return self._read(self.chat._generate(sent, stop, run_manager, **kwargs))
+        return self._read(self.chat._generate(sent, stop, run_manager, **kwargs), stop)
 
     async def _agenerate(
         self,
@@ -123,15 +124,19 @@ class ProviderChat(BaseChatModel):
                 raise
             # A connection that another loop had opened: clients are shared, and drop it once it fails.
             result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
-        return self._read(result)
+        return self._read(result, stop)
 
-    def _read(self, result: ChatResult) -> ChatResult:
+    def _read(self, result: ChatResult, stop: Sequence[str] | None) -> ChatResult:
         generations = []
         for each in result.generations:
             message = each.message
-            reader = AnswerReader(self.marks, exact=True)
+            reader = AnswerReader(self.marks, stop or (), exact=True)
             content = _filtered(message.content, reader, last=True)
             changes: dict[str, Any] = {"content": content}
+            told = each.generation_info
+            if reader.stopped:
+                changes["response_metadata"] = _at_stop(message.response_metadata)
+                told = _at_stop(told or {})
             if reader.thought and isinstance(message, AIMessage):
                 # What a mark opens only later was part of the answer so far.
                 changes["content"] = content if isinstance(content, list) else reader.answer
@@ -142,7 +147,7 @@ class ProviderChat(BaseChatModel):
             generations.append(
                 ChatGeneration(
                     message=message.model_copy(update=changes),
-                    generation_info=each.generation_info,
+                    generation_info=told,
                 )
             )
         return ChatResult(generations=generations, llm_output=result.llm_output)
@@ -171,7 +176,7 @@ class ProviderChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        pieces = _Pieces(self.marks)
+        pieces = _Pieces(self.marks, stop)
         for chunk in self.chat._stream(sendable(messages), stop, **self._usage(kwargs)):
             read = pieces.read(chunk)
             if run_manager is not None:
@@ -186,7 +191,7 @@ class ProviderChat(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        pieces, sent = _Pieces(self.marks), sendable(messages)
+        pieces, sent = _Pieces(self.marks, stop), sendable(messages)
         for attempt in (1, 2):
             try:
                 async for chunk in self.chat._astream(sent, stop, **self._usage(kwargs)):
@@ -218,8 +223,8 @@ class ProviderChat(BaseChatModel):
 class _Pieces:
     """Reads the chunks of one stream."""
 
-    def __init__(self, marks: Sequence[ThoughtMarks]) -> None:
-        self._reader = AnswerReader(marks, exact=True)
+    def __init__(self, marks: Sequence[ThoughtMarks], stop: Sequence[str] | None) -> None:
+        self._reader = AnswerReader(marks, stop or (), exact=True)
         self._closed = self._finished = self.begun = False
 
     def read(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
@@ -232,6 +237,10 @@ class _Pieces:
         last = reason is not None or getattr(message, "chunk_position", None) == "last"
         content = _filtered(message.content, self._reader, last=last and not self._closed)
         changes: dict[str, Any] = {"content": content}
+        told = chunk.generation_info
+        if self._reader.stopped and reason is not None:
+            changes["response_metadata"] = _at_stop(message.response_metadata)
+            told = _at_stop(told or {})
         if last and not self._closed:
             self._closed = True
             if self._reader.thought:
@@ -239,9 +248,7 @@ class _Pieces:
                     **message.additional_kwargs,
                     "reasoning_content": self._reader.thought,
                 }
-        return ChatGenerationChunk(
-            message=message.model_copy(update=changes), generation_info=chunk.generation_info
-        )
+        return ChatGenerationChunk(message=message.model_copy(update=changes), generation_info=told)
 
     def close(self, chat: BaseChatModel) -> Iterator[ChatGenerationChunk]:
         """What was held back to the end.
@@ -255,6 +262,12 @@ class _Pieces:
             raise error
         if not self._closed and (rest := self._reader.close()):
             yield ChatGenerationChunk(message=AIMessageChunk(content=rest))
+
+
+def _at_stop(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What a provider says of an answer that ends at a stop text, whatever it says of its end."""
+    said = finish_reason_of(AIMessage("", response_metadata=dict(info)))
+    return {**info, "finish_reason": "stop"} if said is not None else dict(info)
 
 
 def _filtered(content: Any, reader: AnswerReader, *, last: bool) -> Any:

@@ -85,7 +85,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _kind(error: BaseException) -> FailureKind | None:
-    text, status = str(error), _status(error)
+    text, status = _said(error), _status(error)
     if isinstance(error, getattr(exceptions, "ContextOverflowError", ())):
         return "context_length"
     # A provider's 429 may speak of tokens a minute, and its 5xx of anything.
@@ -107,6 +107,17 @@ def _kind(error: BaseException) -> FailureKind | None:
     if isinstance(error, ConnectionError) or name in _UNREACHED:
         return "unavailable"
     return None
+
+
+def _said(error: BaseException) -> str:
+    """What an exception says, with the provider's words for programs, which its text may leave out."""
+    body = getattr(error, "body", None)
+    inner = body.get("error") if isinstance(body, Mapping) else None
+    words = [getattr(error, "code", None), getattr(error, "type", None)]
+    for each in (body, inner):
+        if isinstance(each, Mapping):
+            words += [each.get("code"), each.get("type")]
+    return " ".join([str(error), *(word for word in words if isinstance(word, str))])
 
 
 _UNREACHED = frozenset({"APIConnectionError", "ConnectError", "RemoteProtocolError", "ReadError"})

@@ -25,6 +25,7 @@ from der_graph.nodes.reliability.failures import (
     is_stale,
 )
 from der_graph.nodes.reliability.health import Health
+from der_graph.nodes.reliability.hedging import Hedge, arace, check_hedge, patience, race
 from der_graph.nodes.reliability.threads import (
     Cancel,
     StreamClosedError,
@@ -46,11 +47,14 @@ __all__ = [
     "FailureKind",
     "Fallback",
     "Health",
+    "Hedge",
     "Slots",
     "StreamClosedError",
     "alisten",
+    "arace",
     "bare",
     "call_limit",
+    "check_hedge",
     "describe_error",
     "failure_of",
     "in_thread",
@@ -60,6 +64,8 @@ __all__ = [
     "is_stale",
     "limit_of",
     "listen",
+    "patience",
+    "race",
     "resolve_futures",
     "stoppable",
     "unless_late",

@@ -14,13 +14,14 @@ import concurrent.futures
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel, SimpleChatModel
-from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langgraph.errors import GraphBubbleUp
 from langgraph.pregel import Pregel
@@ -125,7 +126,7 @@ async def _settled(task: asyncio.Future[Any], limit: Limit, give_up: Callable[[]
     if not done:
         give_up()
         task.cancel()
-        task.add_done_callback(_read)
+        task.add_done_callback(looked_at)
         return limit.error()
     if task.cancelled():
         return asyncio.CancelledError("the expert cancelled its own call")
@@ -133,7 +134,7 @@ async def _settled(task: asyncio.Future[Any], limit: Limit, give_up: Callable[[]
     return _passed_on(task.result() if error is None else error)
 
 
-def _read(task: asyncio.Future[Any]) -> None:
+def looked_at(task: asyncio.Future[Any]) -> None:
     """Look at what a call that was given up came to, so that asyncio does not complain of it."""
     if not task.cancelled():
         task.exception()
@@ -150,6 +151,20 @@ def _passed_on(result: Any) -> Any:
     if isinstance(result, (GraphBubbleUp, StreamClosedError)):
         raise result
     return result
+
+
+@contextlib.contextmanager
+def configured(config: RunnableConfig) -> Iterator[None]:
+    """Call a model with this configuration and no other.
+
+    A binding merges the configuration around it into its own: without this, tokens would be heard by a
+    graph's own listener beside ours. LangChain's `create_agent` hands its models no configuration at all.
+    """
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def runs_on_loop(model: Any, *, streamed: bool = False) -> bool:
@@ -185,12 +200,19 @@ def runs_on_loop(model: Any, *, streamed: bool = False) -> bool:
 
 
 def _nodes_run_on_loop(graph: Pregel[Any, Any, Any, Any]) -> bool:
-    kinds = [_kind(node.bound) for node in graph.nodes.values()]
     # A graph that can only be awaited is awaited, whatever else is in it.
-    return "blocking" not in kinds or "awaited" in kinds
+    return _kind(graph) != "blocking"
+
+
+def is_only_awaited(graph: Pregel[Any, Any, Any, Any]) -> bool:
+    """Is there a node in a graph, or in one inside it, that cannot be called without an event loop?"""
+    return _kind(graph) == "awaited"
 
 
 def _kind(bound: Any) -> str:
+    if isinstance(bound, Pregel):
+        kinds = {_kind(node.bound) for node in bound.nodes.values()}
+        return next((kind for kind in ("awaited", "blocking") if kind in kinds), "either")
     function, coroutine = getattr(bound, "func", None), getattr(bound, "afunc", None)
     if coroutine is None and function is None:
         return "either" if runs_on_loop(bound) else "blocking"

@@ -17,12 +17,13 @@ from der_graph.nodes.providers import failures as providers
 
 FailureKind = Literal[
     "auth", "busy", "cancelled", "content_filter", "context_length", "deadline", "empty", "error", "exit",
-    "open", "rate_limit", "request", "timeout", "unavailable",
+    "open", "overtaken", "rate_limit", "request", "timeout", "unavailable",
 ]  # fmt: skip
 """`auth`: the key or the account is refused. `busy`: no thread was free. `cancelled`, `exit`: its own code
 ended its task or the program. `content_filter`: the provider will not answer this. `context_length`: the
 prompt is longer than it reads. `deadline`: the request's time was over. `empty`: no answer in what came.
-`open`: its breaker did not let the call through. `rate_limit`: asked too often. `request`: this
+`open`: its breaker did not let the call through. `overtaken`: another expert, asked beside it, had answered.
+`rate_limit`: asked too often. `request`: this
 question cannot be asked of it. `timeout`: its own time was over. `unavailable`: not reached, or out of order.
 `error`: anything else."""
 

@@ -8,6 +8,8 @@ requests of a process share it. Knows nothing of prompts and answers.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from typing import Any
 
 from der_graph.nodes.reliability.breaker import Breaker, BreakerView
@@ -16,6 +18,8 @@ from der_graph.nodes.reliability.failures import FailureKind, is_telling
 
 # Seconds: a call that had less says nothing about an expert that never answered.
 _SHORTEST_TRIAL = 0.25
+# Times of calls: that are remembered, and that say something of percentiles.
+_KEPT, _ENOUGH = 200, 20
 _PATIENCE = 3.0  # times the usual seconds that a call must have had before its lateness counts
 
 
@@ -30,6 +34,7 @@ class Health:
         self.bulkhead = Bulkhead()
         self.breaker = breaker or Breaker()
         self.usual: float | None = None
+        self._times: deque[float] = deque(maxlen=_KEPT)
 
     def __reduce__(self) -> tuple[type[Health], tuple[()]]:
         return Health, ()
@@ -40,9 +45,26 @@ class Health:
         Args:
             seconds: How long it took.
         """
+        self._times.append(seconds)
         self.usual = seconds if self.usual is None else 0.9 * self.usual + 0.1 * seconds
         self.bulkhead.trust()
         self.breaker.success()
+
+    def overtaken(self, seconds: float) -> None:
+        """A call was given up because another expert had answered.
+
+        Args:
+            seconds: How long it had taken by then; it would have taken longer, but not to say so at all would
+                make slow calls look rare.
+        """
+        self._times.append(seconds)
+
+    def percentile(self, percent: int) -> float | None:
+        """Seconds that so many percent of the last calls took at most; None where there were too few."""
+        times = sorted(self._times.copy())
+        if len(times) < _ENOUGH:
+            return None
+        return times[math.ceil(percent / 100 * len(times)) - 1]
 
     def failed(
         self, kind: FailureKind, *, limit: float | None = None, retry_after: float | None = None

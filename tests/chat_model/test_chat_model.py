@@ -109,12 +109,13 @@ def test_sampling_goes_to_chat_models_and_functions_are_left_alone() -> None:
     assert model.settings == [{"temperature": 0.5, "max_tokens": 7}]
 
 
-def test_stop_cuts_the_answer_and_no_draft() -> None:
+def test_stop_cuts_the_answers_of_all_experts() -> None:
     a, _ = scripted_expert("a", "one END two")
     b, seen = scripted_expert("b", "three END four")
     der = ChatDER(pool=[a, b], agent=ScriptedAgent("a", "b"), stop=["END"])
     assert der.invoke("Q").content == "three"
-    assert "one END two" in seen.prompts[0][-1].text
+    assert "one" in seen.prompts[0][-1].text
+    assert "END two" not in seen.prompts[0][-1].text  # as a provider would have it
     assert der.invoke("Q", stop=["four"]).content == "three END"
     streamed = [chunk.content for chunk in two(stop=["very"], max_steps=2).stream("Q")]
     assert "".join(map(str, streamed)) == "the"

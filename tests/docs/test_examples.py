@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,25 @@ def test_experts_in_a_langchain_agent(repo_root: Path, capsys: pytest.CaptureFix
     result = load_example(repo_root, "agent_middleware").main()
     assert [step["choice"] for step in result["der_route"]] == ["small", "large", "small"]
     assert "room 4 is booked. It cost 12.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("first_minute", ["102", "['middle', 'END'] 4.0", "['small', "]),
+        ("slow_and_failing_experts", ["It is 102.", "slow agent overtaken", "steady hedge None"]),
+    ],
+)
+def test_the_notebooks_run(
+    repo_root: Path, capsys: pytest.CaptureFixture[str], name: str, printed: list[str]
+) -> None:
+    if name == "slow_and_failing_experts":
+        for package in ("fastapi", "uvicorn", "prometheus_client", "openai"):
+            pytest.importorskip(package, reason="needs the extras serve and test")
+    path = repo_root / "examples" / "notebooks" / f"{name}.ipynb"
+    scope: dict[str, object] = {}
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), path.name, "exec"), scope)
+    out = capsys.readouterr().out
+    assert [each for each in printed if each not in out] == [], out

@@ -224,6 +224,22 @@ def test_experts_of_several_models_are_drafts_until_the_end() -> None:
     assert "".join(drafts) == "thinking aloud"
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("bound", ["bind", "with_config", "priced"])
+def test_a_bound_model_is_heard_once(bound: str, asynchronous: bool) -> None:
+    """A binding merges the configuration around it into its own, with whoever listens there."""
+    expert = chat_expert("small", "the final word", cost=5.0)
+    model: Any = expert.model
+    given = {
+        "bind": lambda: Expert("small", model.bind(), cost=1.0),
+        "with_config": lambda: Expert("small", model.with_config(tags=["x"]), cost=1.0),
+        "priced": lambda: Expert("small", model, cost=5.0, token_prices=(1.0, 2.0)),
+    }
+    der = create_der_graph([given[bound]()], agent=ScriptedAgent("small")).compile()
+    parts = parts_of(der, asynchronous=asynchronous, stream_mode=Modes)
+    assert [text for _, text, _ in spoken(parts)] == ["the final word"]
+
+
 def test_a_function_has_no_tokens_but_an_answer() -> None:
     expert, _ = scripted_expert("small", "It is 5.")
     graph = create_der_graph(

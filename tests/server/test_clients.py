@@ -164,8 +164,9 @@ def test_responses_that_cannot_be_given(api: Any, fields: dict[str, Any], words:
 # Others -----------------------------------------------------------------------------------------------------
 
 
-def test_langchain(address: str) -> None:
-    model = remote_model(f"{address}/v1", "der")
+@pytest.mark.parametrize("responses", [False, True])
+def test_langchain(address: str, responses: bool) -> None:
+    model = remote_model(f"{address}/v1", "der", use_responses_api=responses)
 
     def weather(city: str) -> str:
         """The weather of a city."""
@@ -173,12 +174,17 @@ def test_langchain(address: str) -> None:
 
     assert model.invoke(QUESTION).text == TEXT
     assert "".join(chunk.text for chunk in model.stream(QUESTION)) == TEXT
-    assert model.bind_tools([weather]).invoke(QUESTION).tool_calls[0]["args"] == {"city": "Ulm"}
+    with_tools = model.bind_tools([weather])
+    assert with_tools.invoke(QUESTION).tool_calls[0]["args"] == {"city": "Ulm"}
+    first, *others = with_tools.stream(QUESTION)
+    assert sum(others, first).tool_calls[0]["args"] == {"city": "Ulm"}
     for method in ("function_calling", "json_schema"):
         assert model.with_structured_output(Report, method=method).invoke(QUESTION) == REPORT
 
 
-def test_litellm(address: str) -> None:
+@pytest.mark.filterwarnings("ignore:Item:UserWarning")  # of its own classes
+def test_litellm(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks the network for it
     litellm = pytest.importorskip("litellm", reason="litellm does not go with these versions")
     ask: Callable[..., Any] = litellm.completion
     given: Any = {

@@ -1,55 +1,81 @@
 """The contract of the doors: whoever asks, and however, gets one and the same answer.
 
-Every kind of expert (local, remote, function, graph) is asked through every door, and the answer's text, its
-tokens, its cost, the route and the reason of its end are compared with those of a plain `invoke`.
+Every kind of expert (local, remote, function, graph) is asked through every door of `doors.py`, and the
+answer's text, its tokens, its cost, the route, the reason of its end and the calls of tools are compared with
+those of a plain `invoke`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from fakes import ScriptedAgent
-from langchain_core.messages import AIMessage, HumanMessage
+from doors import ErrorObject, Seen, open_doors
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
-from provider_stub import provider, remote_model
-from server_calls import client
+from provider_stub import Provider, provider, remote_model
 from tiny_models import save_tiny
 
-from der_graph import ChatDER, create_der_graph
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.langchain import as_expert
-from der_graph.pool import Pool, pool_from
-from der_graph.server import create_app, in_background
-from der_graph.state import answers_of
+from der_graph.nodes.reliability import StreamClosedError
+from der_graph.nodes.reliability.charge import TokenPrices
+from der_graph.nodes.reliability.threads import STOPS
 
-KINDS = ("local", "remote", "remote cut", "remote thinking", "function", "graph")
-QUESTION = "6 * 7?"
-PRICES = (1.0, 2.0)
+LOCAL = ("local",)
+REMOTE = ("remote", "remote cut", "remote thinking", "remote cached", "remote filtered")
+FUNCTIONS = ("function", "async function", "counting function")
+GRAPHS = ("graph", "async graph", "graph without tokens")
+PRICES = TokenPrices(1.0, 2.0, 0.5)
+TEXT = "It is 42 then"
+CALL = {"name": "calculator", "arguments": '{"sum": "6 * 7"}'}
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "calculator",
+        "description": "Computes.",
+        "parameters": {
+            "type": "object",
+            "properties": {"sum": {"type": "string"}},
+            "required": ["sum"],
+        },
+    },
+}
 
 
-class Seen(NamedTuple):
-    """What comes out of a door."""
-
-    text: str
-    tokens: tuple[int, int]
-    cost: float
-    route: list[str]
-    finish: str
+def reply(body: dict[str, Any]) -> dict[str, Any]:
+    """A provider: what it says is told by the model's name."""
+    kind = body["model"]
+    if kind == "broken":
+        return {"status": 500, "error": {"message": "out of order"}}
+    if body.get("tools"):
+        calls = [{"id": "call_1", "type": "function", "function": CALL}]
+        return {"content": None, "message": {"tool_calls": calls}, "finish": "tool_calls"}
+    if body.get("response_format"):
+        return {"content": json.dumps({"answer": 42})}
+    text = {"thinking": "<think>41? No.</think> It is 42.", "unsure": "I do not know."}
+    found: dict[str, Any] = {"content": text.get(kind, TEXT)}
+    found["finish"] = {"cut": "length", "filtered": "content_filter"}.get(kind, "stop")
+    if kind == "cached":
+        found["usage"] = {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        }
+    return found
 
 
 @pytest.fixture(scope="module")
-def urls() -> Iterator[str]:
-    def reply(body: dict[str, Any]) -> dict[str, Any]:
-        text = {"thinking": "<think>41? No.</think> It is 42."}.get(body["model"], "It is 42 then")
-        return {"content": text, "finish": "length" if body["model"] == "cut" else "stop"}
-
-    with provider(reply) as stub:
-        yield stub.url
+def stub() -> Iterator[Provider]:
+    with provider(reply) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -57,172 +83,233 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def an_expert(kind: str, url: str, tiny: Path) -> Expert:
-    more: dict[str, Any] = {"name": "first", "cost": 1.0, "token_prices": PRICES}
+def an_expert(kind: str, url: str, tiny: Path, name: str = "first") -> Expert:
+    more: dict[str, Any] = {"name": name, "cost": 1.0, "token_prices": PRICES}
     if kind == "local":
-        chat = HuggingFaceChat(model=str(tiny), generation={"max_new_tokens": 6})
-        return as_expert(chat, **more)
+        return as_expert(HuggingFaceChat(model=str(tiny), generation={"max_new_tokens": 6}), **more)
     if kind.startswith("remote"):
         return as_expert(remote_model(url, kind.split()[-1]), **more)
     if kind == "function":
         return as_expert(lambda text: f"You asked {text}", **more)
+    if kind == "async function":
+
+        async def later(text: str) -> str:
+            await asyncio.sleep(0)
+            return f"You asked {text}"
+
+        return as_expert(later, **more)
+    if kind == "counting function":
+        usage: Any = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+        return as_expert(lambda text: AIMessage(TEXT, usage_metadata=usage), **more)
+    return as_expert(a_graph(kind, url), **more)
+
+
+def a_graph(kind: str, url: str) -> Any:
     model = remote_model(url, stream_usage=True)  # its owner's to say: it is not asked by us
+
+    async def later(state: Any) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    nodes: dict[str, Any] = {
+        "graph": lambda state: {"messages": [model.invoke(state["messages"])]},
+        "async graph": later,
+        "graph without tokens": lambda state: {"messages": [AIMessage(TEXT)]},
+    }
     builder = StateGraph(MessagesState)
-    builder.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
+    builder.add_node("model", nodes[kind])
     builder.add_edge(START, "model")
     builder.add_edge("model", END)
-    return as_expert(builder.compile(), **more)
+    return builder.compile()
 
 
-def of_state(state: Any) -> Seen:
-    message: AIMessage = state["messages"][-1]
-    answers = answers_of(state["route"])
-    tokens = message.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
-    return Seen(
-        message.text,
-        (tokens["input_tokens"], tokens["output_tokens"]),
-        state["cost"],
-        [answer["expert"] for answer in answers],
-        message.response_metadata.get("finish_reason", "stop"),
-    )
+def other() -> Expert:
+    return as_expert(lambda text: "never asked", name="other", cost=9.0)
 
 
-def of_message(message: Any) -> Seen:
-    tokens = message.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
-    given = message.response_metadata
-    return Seen(
-        message.text,
-        (tokens["input_tokens"], tokens["output_tokens"]),
-        given["der_cost"],
-        given["der_experts"],
-        given["finish_reason"],
-    )
-
-
-def merged(chunks: list[Any]) -> Any:
-    whole = chunks[0]
-    for chunk in chunks[1:]:
-        whole += chunk
-    return whole
-
-
-def asked(fresh: bool = True) -> dict[str, Any]:
-    return {"messages": [HumanMessage(QUESTION)]}
-
-
-def graph_doors(pool: Pool, agent: ScriptedAgent) -> dict[str, Callable[[], Seen]]:
-    graph = create_der_graph(pool, agent=agent).compile()
-    modes: Any = ["messages", "values"]
-
-    def streamed() -> Seen:
-        return of_state(
-            [p for m, p in graph.stream(asked(), stream_mode=modes) if m == "values"][-1]
-        )
-
-    async def astreamed() -> Seen:
-        parts = [p async for m, p in graph.astream(asked(), stream_mode=modes) if m == "values"]
-        return of_state(parts[-1])
-
-    async def abatched() -> Seen:
-        return of_state((await graph.abatch([asked(), asked()]))[1])
-
-    return {
-        "invoke": lambda: of_state(graph.invoke(asked())),
-        "ainvoke": lambda: of_state(asyncio.run(graph.ainvoke(asked()))),
-        "stream": streamed,
-        "astream": lambda: asyncio.run(astreamed()),
-        "batch": lambda: of_state(graph.batch([asked(), asked()])[1]),
-        "abatch": lambda: asyncio.run(abatched()),
-    }
-
-
-def model_doors(pool: Pool, agent: ScriptedAgent) -> dict[str, Callable[[], Seen]]:
-    der = ChatDER(pool=pool, agent=agent)
-
-    async def astreamed() -> Seen:
-        return of_message(merged([chunk async for chunk in der.astream(QUESTION)]))
-
-    return {
-        "ChatDER.invoke": lambda: of_message(der.invoke(QUESTION)),
-        "ChatDER.ainvoke": lambda: of_message(asyncio.run(der.ainvoke(QUESTION))),
-        "ChatDER.stream": lambda: of_message(merged(list(der.stream(QUESTION)))),
-        "ChatDER.astream": lambda: asyncio.run(astreamed()),
-        "ChatDER.batch": lambda: of_message(der.batch([QUESTION, QUESTION])[1]),
-    }
-
-
-def of_completion(done: Any) -> Seen:
-    usage, der = done.usage, done.model_extra["der"]
-    choice = done.choices[0]
-    return Seen(
-        choice.message.content,
-        (usage.prompt_tokens, usage.completion_tokens),
-        der["cost"],
-        der["experts"],
-        choice.finish_reason,
-    )
-
-
-def of_chunks(chunks: list[Any]) -> Seen:
-    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-    (last,) = [c for c in chunks if c.choices and c.choices[0].finish_reason]
-    usage, der = chunks[-1].usage, last.model_extra["der"]
-    return Seen(
-        text.strip(),
-        (usage.prompt_tokens, usage.completion_tokens),
-        der["cost"],
-        der["experts"],
-        last.choices[0].finish_reason,
-    )
-
-
-def server_doors(api: Any) -> dict[str, Callable[[], Seen]]:
-    given: Any = {"model": "der", "messages": [{"role": "user", "content": QUESTION}]}
-    options: Any = {"stream": True, "stream_options": {"include_usage": True}}
-
-    def response() -> Seen:
-        done = api.responses.create(model="der", input=QUESTION)
-        der = done.model_extra["der"]
-        cut = done.status == "incomplete"
-        return Seen(
-            done.output_text,
-            (done.usage.input_tokens, done.usage.output_tokens),
-            der["cost"],
-            der["experts"],
-            "length" if cut else "stop",
-        )
-
-    return {
-        "server whole": lambda: of_completion(api.chat.completions.create(**given)),
-        "server stream": lambda: of_chunks(list(api.chat.completions.create(**given, **options))),
-        "server response": response,
-    }
+def the_same(
+    experts: list[Expert], script: list[str], settings: Any = None, **pool_settings: Any
+) -> Seen:
+    """What `invoke` gives, where every door gives the same."""
+    seen = {}
+    with open_doors(experts, script, settings, **pool_settings) as doors:
+        for name, door in doors.items():
+            for expert in experts:
+                expert.health.breaker.success()  # what failed through one door is asked by the next
+            seen[name] = door()
+    expected = seen["invoke"]
+    assert {name: each for name, each in seen.items() if each != expected} == {}, expected
+    return expected
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_door_gives_the_same(kind: str, steps: int, urls: str, tiny: Path) -> None:
+@pytest.mark.parametrize("kind", [*LOCAL, *REMOTE, *FUNCTIONS, *GRAPHS])
+def test_every_door_gives_the_same(kind: str, steps: int, stub: Provider, tiny: Path) -> None:
     """With one step the first answer is the last for certain, and streamed as it comes."""
-    other = as_expert(lambda text: "never asked", name="other", cost=9.0)
-    pool = pool_from([an_expert(kind, urls, tiny), other], max_steps=steps)
-    agent = ScriptedAgent("first")
-    with in_background(create_app(pool, agent)) as address, client(address) as api:
-        doors = {
-            **graph_doors(pool, agent),
-            **model_doors(pool, agent),
-            **server_doors(api),
-        }
-        seen = {name: door() for name, door in doors.items()}
-    expected = seen["invoke"]
-    assert seen == dict.fromkeys(seen, expected)
+    expected = the_same([an_expert(kind, stub.url, tiny), other()], ["first"], max_steps=steps)
     assert expected.route == ["first"]
     assert expected.text
-    if kind.startswith("remote") or kind == "graph":
+    finish = {"remote cut": "length", "remote filtered": "content_filter", "local": "length"}
+    assert expected.finish == finish.get(kind, "stop")
+    if kind in (*REMOTE, "graph", "async graph", "counting function"):
         assert expected.tokens == (10, 5)
-        assert expected.cost == pytest.approx((10 * 1.0 + 5 * 2.0) / 1e6)
-        assert expected.finish == ("length" if kind == "remote cut" else "stop")
-    if kind == "remote thinking":
-        assert expected.text == "It is 42."
-    if kind == "local":
+        dear = 8 * 1.0 if kind == "remote cached" else 10 * 1.0
+        assert expected.cost == pytest.approx((dear + 5 * 2.0) / 1e6)
+        assert expected.text == ("It is 42." if kind == "remote thinking" else TEXT)
+    elif kind == "local":
         assert expected.tokens[1] == 6
-        assert expected.finish == "length"
+    else:
+        assert expected.cost == 1.0  # nobody counts: the most that a call costs
+
+
+@pytest.mark.parametrize("kind", ["local", "remote", "remote thinking", "function", "graph"])
+def test_tokens_as_they_come_are_the_answer(kind: str, stub: Provider, tiny: Path) -> None:
+    experts = [an_expert(kind, stub.url, tiny), other()]
+    whole = the_same(experts, ["first"], max_steps=1)
+    assert the_same(experts, ["first"], max_steps=1, stream_tokens="live") == whole
+
+
+@pytest.mark.parametrize("kind", ["local", "remote", "counting function", "graph"])
+def test_a_draft_and_then_the_answer(kind: str, stub: Provider, tiny: Path) -> None:
+    """The second reads what the first said; both are counted."""
+    experts = [an_expert(kind, stub.url, tiny), an_expert("remote", stub.url, tiny, "second")]
+    expected = the_same(experts, ["first", "second"])
+    assert (expected.text, expected.route) == (TEXT, ["first", "second"])
+    if kind != "local":
+        assert expected.tokens == (20, 10)
+        assert expected.cost == pytest.approx(2 * (10 * 1.0 + 5 * 2.0) / 1e6)
+
+
+@pytest.mark.parametrize("kind", ["function", "remote", "graph"])
+def test_one_that_fails_and_another_that_answers(kind: str, stub: Provider, tiny: Path) -> None:
+    def fails(text: str) -> str:
+        raise ValueError("out of order")
+
+    broken = {
+        "function": fails,
+        "remote": remote_model(stub.url, "broken"),
+        "graph": _failing_graph(stub.url),
+    }
+    first = as_expert(broken[kind], name="first", cost=1.0)
+    second = an_expert("remote", stub.url, tiny, "second")
+    expected = the_same([first, second], ["first", "second"])
+    assert (expected.text, expected.route) == (TEXT, ["first", "second"])
+    assert expected.tokens == (10, 5)
+    # One that fails after an answer leaves the answer.
+    turned = the_same([second, first], ["second", "first"])
+    assert (turned.text, turned.route) == (TEXT, ["second", "first"])
+    assert turned.cost == expected.cost
+
+
+def _failing_graph(url: str) -> Any:
+    model = remote_model(url, "broken")
+    builder = StateGraph(MessagesState)
+    builder.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
+    builder.add_edge(START, "model")
+    return builder.compile()
+
+
+def test_calls_of_tools(stub: Provider, tiny: Path) -> None:
+    experts = [an_expert("remote", stub.url, tiny), other()]
+    expected = the_same(experts, ["first"], {"tools": [TOOL]}, max_steps=1)
+    assert expected.calls == [("calculator", {"sum": "6 * 7"})]
+    assert (expected.finish, expected.text, expected.tokens) == ("tool_calls", "", (10, 5))
+
+
+def test_answers_of_a_form(stub: Provider, tiny: Path) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "integer"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "an", "schema": schema}}
+    with_form = {"response_format": form}
+    experts = [an_expert("remote", stub.url, tiny), other()]
+    with open_doors(experts, ["first"], with_form, max_steps=1) as doors:
+        del doors["server response"], doors["server response stream"]  # another name there
+        seen = {name: door() for name, door in doors.items()}
+    assert seen == dict.fromkeys(seen, seen["invoke"])
+    assert json.loads(seen["invoke"].text) == {"answer": 42}
+
+
+@pytest.mark.parametrize("kind", ["local", "remote", "remote cut", "function", "graph"])
+def test_texts_that_end_the_answer(kind: str, stub: Provider, tiny: Path) -> None:
+    """`stop` holds for every kind, whether its model knows it or not."""
+    experts = [an_expert(kind, stub.url, tiny), other()]
+    whole = the_same(experts, ["first"], max_steps=1)
+    end = whole.text.split()[1]
+    with open_doors(experts, ["first"], {"stop": [end]}, max_steps=1) as doors:
+        del doors["server response"], doors["server response stream"]  # not in that protocol
+        seen = {name: door() for name, door in doors.items()}
+    assert seen == dict.fromkeys(seen, seen["invoke"])
+    assert seen["invoke"].text == whole.text[: whole.text.index(end)].strip()
+    assert seen["invoke"].finish == "stop"
+
+
+def test_two_at_once(stub: Provider, tiny: Path) -> None:
+    experts = [an_expert("remote", stub.url, tiny), other()]
+    expected = the_same(experts, ["first"], parallel=2)
+    assert (expected.text, expected.route) == (TEXT, ["other", "first"])
+    assert expected.cost == pytest.approx(9.0 + (10 * 1.0 + 5 * 2.0) / 1e6)
+
+
+def test_another_beside_one_that_takes_its_time(stub: Provider, tiny: Path) -> None:
+    def until_stopped(messages: Any) -> Any:
+        STOPS.get()[-1].wait(30)
+        raise StreamClosedError
+
+    async def until_cancelled(messages: Any) -> Any:
+        await asyncio.sleep(30)
+
+    slow = Expert("slow", RunnableLambda(until_stopped, until_cancelled), cost=4.0)
+    expected = the_same([slow, an_expert("remote", stub.url, tiny)], ["slow"], hedge=0.001)
+    assert (expected.text, expected.route) == (TEXT, ["slow", "first"])
+    assert expected.cost == pytest.approx(4.0 + (10 * 1.0 + 5 * 2.0) / 1e6)
+    assert expected.tokens == (10, 5)
+
+
+FAULTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "rate_limit": (429, {"message": "slow down", "code": "rate_limit_exceeded"}),
+    "context_length": (400, {"message": "too long", "code": "context_length_exceeded"}),
+    "content_filter": (400, {"message": "filtered", "code": "content_filter"}),
+    "auth": (401, {"message": "wrong key", "code": "invalid_api_key"}),
+    "request": (400, {"message": "unknown parameter", "code": "unknown_parameter"}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nobody_answers(fault: str) -> None:
+    """Every door raises, and the provider is asked once."""
+    import openai
+
+    from der_graph.errors import AllExpertsFailedError
+
+    status, error = FAULTS[fault]
+    headers = {"retry-after": "60"} if status == 429 else {}
+    reply = {"status": status, "error": error, "headers": headers}
+    with provider(lambda body: reply) as stub:
+        expert = as_expert(remote_model(stub.url), name="first", cost=1.0)
+        with open_doors([expert], ["first"], max_steps=1) as doors:
+            # Batches last: one of their calls may still be on its way when the other has failed.
+            for name, door in sorted(doors.items(), key=lambda each: "batch" in each[0]):
+                stub.requests.clear()
+                expert.health.breaker.success()
+                with pytest.raises(
+                    (AllExpertsFailedError, openai.OpenAIError, ErrorObject)
+                ) as seen:
+                    door()
+                assert _kind_of(seen.value) == fault, name
+                if "batch" not in name:
+                    assert len(stub.requests) == 1, name
+
+
+def _kind_of(error: Any) -> str:
+    """The kind of what a door raised: the failures of the experts, or what the server made of them."""
+    if hasattr(error, "answers"):
+        (answer,) = error.answers
+        return str(answer["failure"])
+    said = str(getattr(error, "body", None) or error)
+    words = {
+        "rate_limit_exceeded": "rate_limit",
+        "context_length_exceeded": "context_length",
+        "content_filter": "content_filter",
+        "refused_by_experts": "request",
+        "experts_failed": "auth",  # nothing of the server's keys is told
+    }
+    (kind,) = [kind for word, kind in words.items() if word in said]
+    return kind

@@ -395,3 +395,11 @@ def test_half_a_surrogate_pair_in_an_answer_is_replaced() -> None:
         status, text = raw(address, "POST", CHAT, body(stream=True), **JSON)
         assert status == 200
         assert "half: \ufffd!" in text
+
+
+def test_what_a_request_may_cost_counts_who_is_asked_beside_another() -> None:
+    for hedge, most in ((None, 1.0), ("p95", 1.5)):
+        pool = pool_from(two_experts(), max_steps=1, hedge=hedge)
+        engine = create_app(pool, ScriptedAgent("writer")).state.der.engine
+        assert engine.dearest("der", DERContext()) == most
+        assert engine.dearest("writer", DERContext()) == 1.0

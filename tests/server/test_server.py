@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import chat_expert, scripted_expert
+from fakes import ScriptedAgent, chat_expert, scripted_expert
 from langchain_core.messages import AIMessage
-from server_calls import HELLO, client, metric, serving, two_experts
+from server_calls import HELLO, KEY, client, metric, raw, serving, two_experts
 
+from der_graph.errors import ServerError
 from der_graph.nodes.expert import Expert
+from der_graph.pool import pool_from
+from der_graph.server import create_app
 
 openai = pytest.importorskip("openai", reason="needs the extra test")
 ChatOpenAI = pytest.importorskip("langchain_openai", reason="needs the extra test").ChatOpenAI
@@ -137,6 +140,29 @@ def test_budgets_bind_and_one_too_small_is_the_callers_mistake() -> None:
             assert caught.value.code == "budget_too_small"
             assert "the cheapest expert is 'closer'" in str(caught.value)
         assert metric(address, 'der_requests_total{model="der",status="400"}') == 2
+
+
+@pytest.mark.parametrize("prefix", ["", "/der"])
+def test_behind_a_prefix(prefix: str) -> None:
+    """A proxy may take the prefix off, or leave it: both reach the server."""
+    settings: Any = {"root_path": "/der/", "keys": [KEY], "max_steps": 1}
+    with serving(two_experts(), "writer", **settings) as address:
+        with client(f"{address}{prefix}", KEY) as api:
+            done = api.chat.completions.create(model="der", messages=HELLO)
+            assert done.choices[0].message.content == "a draft"
+            assert [model.id for model in api.models.list()] == ["der", "writer", "closer"]
+        for path in ("/healthz", "/readyz", "/metrics"):  # open to all, there too
+            assert raw(address, "GET", f"{prefix}{path}")[0] == 200
+        assert raw(address, "GET", f"{prefix}/v1/models")[0] == 401
+        assert raw(address, "GET", "/other/healthz")[0] == 401
+        key = {"Authorization": f"Bearer {KEY}"}
+        described = raw(address, "GET", f"{prefix}/openapi.json", **key)[1]
+        assert described["servers"] == [{"url": "/der"}]
+
+
+def test_a_prefix_that_is_none_is_refused() -> None:
+    with pytest.raises(ServerError, match="root_path is 'der'; give a path such as /der"):
+        create_app(pool_from(two_experts()), ScriptedAgent("writer"), root_path="der")
 
 
 def test_why_an_answer_ended_is_told() -> None:

@@ -21,7 +21,7 @@ from der_graph.commands.options.questions import (
 )
 from der_graph.commands.options.reporting import say
 from der_graph.commands.options.requests import add_request, request_context
-from der_graph.commands.options.values import cost, cost_range, seconds
+from der_graph.commands.options.values import cost, cost_range, seconds, variable
 
 Commands = Any
 """What `ArgumentParser.add_subparsers` returns; argparse has no public name for it."""
@@ -50,4 +50,5 @@ __all__ = [
     "say",
     "seconds",
     "seen_warning",
+    "variable",
 ]

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
+
+
+def variable(text: str) -> str:
+    """Read the name of an environment variable; what is none may be a secret, and is not repeated."""
+    if not re.fullmatch(r"[A-Za-z_]\w*", text):
+        raise argparse.ArgumentTypeError(
+            "that is no name of an environment variable; put the key into one, and name it here"
+        )
+    return text
 
 
 def cost(text: str) -> float:

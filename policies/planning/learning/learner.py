@@ -32,7 +32,7 @@ from der_graph.policies.planning.learning.relearning import Served, relearn
 from der_graph.policies.planning.model import Told
 from der_graph.policies.planning.planner import Planner
 from der_graph.policies.planning.tables import mean_skill
-from der_graph.state import Answer, Situation
+from der_graph.state import Answer, Situation, good_answers
 
 Judge = Callable[[str, str], float]
 """Says how good an answer is, in [0, 1]: question and answer in."""
@@ -228,7 +228,9 @@ class Learner:
             named = tuple((self.names[t.expert], t.value, t.step) for t in told)
             score = None
             if self._judge is not None and self._rng.random() < self._judge_share:
-                score = min(1.0, max(0.0, float(self._judge(question, answers[-1]["text"]))))
+                score = min(
+                    1.0, max(0.0, float(self._judge(question, good_answers(answers)[-1]["text"])))
+                )
             self.memory.add(Kept(key, time.time(), kind, named, score))
             self._since += 1
             if self._since >= _EVERY or time.monotonic() - self._read > _SECONDS:

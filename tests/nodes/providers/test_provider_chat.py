@@ -43,6 +43,23 @@ def test_thoughts_are_put_aside_in_every_call() -> None:
         assert message.response_metadata["finish_reason"] == "stop"
 
 
+def test_an_answer_ends_at_a_stop_text_that_its_server_does_not_know() -> None:
+    with provider(lambda body: {"content": "It is 42 END or 43", "finish": "length"}) as stub:
+        chat = ProviderChat(chat=remote_model(stub.url))
+
+        async def later() -> tuple[AIMessage, list[Any]]:
+            stream = chat.astream("q", stop=["END"])
+            return await chat.ainvoke("q", stop=["END"]), [chunk async for chunk in stream]
+
+        whole, chunks = asyncio.run(later())
+        streamed = list(chat.stream("q", stop=["END"]))
+        messages = [chat.invoke("q", stop=["END"]), whole, merged(streamed), merged(chunks)]
+    for message in messages:
+        assert message.text.strip() == "It is 42"
+        assert message.response_metadata["finish_reason"] == "stop"
+        assert {k: message.usage_metadata[k] for k in TOKENS} == TOKENS  # all that was written
+
+
 def test_streams_ask_for_usage_unless_somebody_said_no() -> None:
     with provider("yes") as stub:
         list(ProviderChat(chat=remote_model(stub.url)).stream("q"))

@@ -95,6 +95,26 @@ def test_every_failure_has_a_kind(error: Any, kind: str, wait: float | None) -> 
     assert failure_of(error) == (kind, wait)
 
 
+@pytest.mark.parametrize(
+    ("status", "word", "kind"),
+    [
+        (400, "context_length_exceeded", "context_length"),
+        (400, "content_filter", "content_filter"),
+        (429, "insufficient_quota", "auth"),
+        (400, "unknown_parameter", "request"),
+    ],
+)
+@pytest.mark.parametrize("place", ["code", "type", "body", "error of the body"])
+def test_a_word_for_programs_is_enough(status: int, word: str, kind: str, place: str) -> None:
+    """Newer clients of OpenAI leave it out of the text."""
+    error: Any = Refused(status, "no")
+    if place in ("code", "type"):
+        setattr(error, place, word)
+    else:
+        error.body = {"code": word} if place == "body" else {"error": {"type": word}}
+    assert failure_of(error).kind == kind
+
+
 def test_botocores_status_is_found() -> None:
     error: Any = RuntimeError("throttled")
     error.response = {"ResponseMetadata": {"HTTPStatusCode": 429}}

@@ -22,7 +22,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert, without_retries
 from der_graph.nodes.reliability import Bulkhead, limit_of
 from der_graph.nodes.reliability.bulkhead import BusyError
-from der_graph.nodes.reliability.calls import runs_on_loop
+from der_graph.nodes.reliability.calls import is_only_awaited, runs_on_loop
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.pool import pool_from
 
@@ -386,3 +386,22 @@ def test_all_hung_is_said_as_such(forever: threading.Event) -> None:
     assert stuck.health.view()["hung"] == 1
     forever.set()
     until(lambda: stuck.health.view()["hung"] == 0)
+
+
+def test_a_graph_that_can_only_be_awaited_is_known_by_its_innermost_node() -> None:
+    async def later(state: MessagesState) -> dict[str, Any]:
+        return {}
+
+    def now(state: MessagesState) -> dict[str, Any]:
+        return {}
+
+    def a_graph(node: Any) -> Any:
+        builder = StateGraph(MessagesState)
+        builder.add_node("node", node)
+        builder.add_edge(START, "node")
+        return builder.compile()
+
+    assert is_only_awaited(a_graph(later))
+    assert is_only_awaited(a_graph(a_graph(later)))
+    assert not is_only_awaited(a_graph(now))
+    assert not is_only_awaited(a_graph(a_graph(now)))
