@@ -1,6 +1,6 @@
 """Experts that become bad in service: how soon they are noticed, how often wrongly, and what it saves.
 
-    python benchmarks/drift.py --data recorded_pool [--repeats 5] [--asked 3] [--out drift.json]
+    python benchmarks/drift.py --data recorded_pool [--repeats 5] [--asked 3] [--served] [--out drift.json]
 
 The profiles come from 700 questions, the traffic from the others, in random order. Each question is
 answered by `--asked` experts drawn at random. After 200 questions one expert is replaced: by noise (each
@@ -9,7 +9,8 @@ suspected within 100 of its calls. Without any replacement everything that is su
 
 Quality: two strong experts are asked, a third where they differ; the majority counts, else the strongest.
 The strongest one turns bad after 200 questions; what is lost afterwards is compared with and without the
-watch.
+watch. With `--served` the same questions go through the graph as well, routed by the planner that was fitted
+to the profiles, and the expert that it asks most turns bad.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recorded_data import SIZES
+
+from der_graph import DERContext, create_der_graph
+from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability.drift import DriftWatch
+from der_graph.policies.planning import Planner
 
 PROFILE, WELL, CALLS = 700, 200, 100
 
@@ -129,11 +135,101 @@ def quality(
     return sum(right) / len(right)
 
 
+class Served(NamedTuple):
+    """What became of traffic that went through the graph."""
+
+    quality: float
+    calls: dict[str, int]
+    suspected_after: dict[str, int]
+    false_alarms: int
+
+
+PRICE = 0.2
+"""What the planner gives up for cost; two or three calls a question."""
+
+
+def serve(
+    profile: Sequence[Question],
+    traffic: Sequence[Question],
+    bad: str | None,
+    kind: str,
+    watch: DriftWatch | None,
+) -> Served:
+    """Send questions through the graph, one after the other.
+
+    Returns:
+        Mean quality after `WELL` questions; calls of each expert since; after how many of its calls since
+        each was suspected; how many of those were well.
+    """
+    names = list(SIZES)
+    current: dict[str, str | None] = {}
+
+    def speaker(name: str) -> Any:
+        return lambda question: current[name] or "I do not know."
+
+    costs = [SIZES[name] for name in names]
+    planner = Planner.fit(
+        names,
+        costs,
+        [f"question {i}" for i in range(len(profile))],
+        [[float(q.right[name]) for name in names] for q in profile],
+        [[q.values[name] for name in names] for q in profile],
+    )
+    experts = [as_expert(speaker(n), name=n, cost=c) for n, c in zip(names, costs, strict=True)]
+    graph = create_der_graph(experts, agent=planner, ktp="none", watch=watch).compile()
+    right: list[bool] = []
+    calls: Counter[str] = Counter()
+    after: dict[str, int] = {}
+    false = 0
+    for number, question in enumerate(traffic):
+        ill = bad if number >= WELL else None
+        current.update(turned(question, ill, kind, number))
+        before = frozenset() if watch is None else watch.suspected
+        state = graph.invoke(
+            {"messages": [("user", f"question {number}")]}, context=DERContext(cost_weight=PRICE)
+        )
+        asked = [step["choice"] for step in state["route"] if step["answer"] is not None]
+        new = frozenset() if watch is None else watch.suspected - before
+        false += len(new - {ill})
+        if number >= WELL:
+            calls.update(asked)
+            right.append(question.right[asked[-1]] and asked[-1] != ill)
+            after |= {name: calls[name] for name in new if name not in after}
+    return Served(sum(right) / len(right), dict(calls), after, false)
+
+
+def served(questions: Sequence[Question], repeats: int) -> dict[str, Any]:
+    """The figures of traffic that the planner routes."""
+    rows: list[dict[str, Any]] = []
+    for seed in range(repeats):
+        shuffled = random.Random(seed).sample(questions, len(questions))
+        profile, traffic = shuffled[:PROFILE], shuffled[PROFILE:]
+        well = serve(profile, traffic, None, "", watch_of(list(SIZES), profile, True))
+        bad = max(well.calls, key=well.calls.__getitem__)
+        row = {
+            "expert": bad,
+            "false alarms in 1,000 calls": 1000 * well.false_alarms / sum(well.calls.values()),
+            "quality": well.quality,
+        }
+        for kind in ("noise", "wrong"):
+            without = serve(profile, traffic, bad, kind, None)
+            watched = serve(profile, traffic, bad, kind, watch_of(list(SIZES), profile, True))
+            row[kind] = {
+                "noticed after calls": watched.suspected_after.get(bad),
+                "calls without": without.calls.get(bad, 0),
+                "lost without": without.quality - well.quality,
+                "lost with": watched.quality - well.quality,
+            }
+        rows.append(row)
+    return {"served": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--asked", type=int, default=3, help="experts that answer a question")
+    parser.add_argument("--served", action="store_true", help="through the graph as well")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     logging.getLogger("der_graph").setLevel(logging.ERROR)
@@ -175,6 +271,8 @@ def main() -> None:
             quality(traffic, watch_of(names, profile, True), order, order[0]) - well
         )
     result["quality, strongest wrong"] = {k: sum(v) / len(v) for k, v in lost.items()}
+    if args.served:
+        result |= served(questions, args.repeats)
     print(json.dumps(result, indent=1))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

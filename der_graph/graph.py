@@ -35,14 +35,17 @@ from der_graph.nodes.hub import (
 )
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.reliability import Hedge, check_hedge
+from der_graph.nodes.reliability.drift import DriftWatch
 from der_graph.nodes.reliability.node import Node
 from der_graph.nodes.reliability.threads import StoppableBuilder
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences
 from der_graph.nodes.together import TOGETHER_NODE, Hedged, Tasks, together_node
 from der_graph.policies.planning import find_agent
+from der_graph.policies.planning.probing.watching import watch_for
 from der_graph.pool import Pool, as_pool
 from der_graph.state import (
+    Answer,
     DERContext,
     DEROutput,
     DERState,
@@ -93,6 +96,7 @@ def create_der_graph(
     stream_tokens: StreamTokens = "final",
     parallel: int | None = None,
     hedge: Hedge | None = None,
+    watch: DriftWatch | None = None,
     state_schema: type[Any] = DERState,
     context_schema: type[Any] = DERContext,
 ) -> StateGraph[Any, Any, Any, Any]:
@@ -133,6 +137,8 @@ def create_der_graph(
             bounds, and the first good answer is taken: a number of seconds, or a percentile of the expert's
             own times such as `"p95"`. The call that is given up counts at its full price. What is shown to a
             reader as it comes is not hedged. The pool's setting where left out, or never.
+        watch: Notices experts that have become bad, and has them asked as rarely as those that fail; see
+            `der_graph.nodes.reliability.drift`. With `learn` there is one.
         state_schema: `DERState` or a subclass of it with fields of your own.
         context_schema: Settings of a request; `DERContext` or something with the same fields.
 
@@ -177,6 +183,8 @@ def create_der_graph(
     template = ktp_template(_first(ktp, settings.ktp))
 
     chosen = agent_for_pool(find_agent(agent, pool, learn=learn), rules)
+    if watch is None and learn is not None:
+        watch = watch_for(pool)
     graph = DERGraphBuilder(
         state_schema, context_schema=context_schema, output_schema=_output_schema(state_schema)
     )
@@ -206,7 +214,7 @@ def create_der_graph(
         graph.add_edge(expert.name, HUB_NODE)
     graph.add_node(
         ANSWER_NODE,
-        answer_node(getattr(chosen, "select", None), output_mode, getattr(chosen, "ended", None)),
+        answer_node(getattr(chosen, "select", None), output_mode, _told_of_ends(chosen, watch)),
         input_schema=Task,
     )
     graph.add_edge(ANSWER_NODE, END)
@@ -232,7 +240,7 @@ def create_der_graph(
         stickiness=stickiness,
         approve_above=approve_above,
         audiences=audiences,
-        unavailable=lambda: [m.name for m in members if not m.health.breaker.allows()],
+        unavailable=partial(_unavailable, members, watch),
         unable=partial(unable_experts, members, template),
         counts_tokens=any(expert.counts_tokens for expert in members),
         on_error=on_error,
@@ -241,6 +249,28 @@ def create_der_graph(
     )
     graph.add_conditional_edges(HUB_NODE, edge.node(), targets)
     return graph
+
+
+def _unavailable(members: Sequence[Expert], watch: DriftWatch | None) -> list[str]:
+    """Those that fail again and again, and those that have become bad."""
+    bad = frozenset[str]() if watch is None else watch.set_aside()
+    return [m.name for m in members if m.name in bad or not m.health.breaker.allows()]
+
+
+def _told_of_ends(
+    agent: RoutingAgent, watch: DriftWatch | None
+) -> Callable[[str, str, Sequence[Answer]], None] | None:
+    """What is told of every route that ends: an agent that learns, and the watch."""
+    learns: Callable[[str, str, Sequence[Answer]], None] | None = getattr(agent, "ended", None)
+    if watch is None:
+        return learns
+
+    def ended(key: str, question: str, answers: Sequence[Answer]) -> None:
+        watch.ended(key, answers)
+        if learns is not None:
+            learns(key, question, answers)
+
+    return ended
 
 
 def _output_schema(state_schema: type[Any]) -> type[Any]:

@@ -93,7 +93,9 @@ class _Reader:
         if isinstance(value, functools.partial):
             return ["partial", *map(self.read, (value.func, value.args, value.keywords))]
         if isinstance(value, BaseChatModel) and value._identifying_params:
-            return [type(value).__name__, public(dict(value._identifying_params))]
+            seen = [type(value).__name__, public(dict(value._identifying_params))]
+            where = _addresses(value)
+            return [*seen, where] if where else seen
         if isinstance(value, RunnableLambda):
             functions = [getattr(value, name, None) for name in ("func", "afunc")]
             return ["lambda", *(self.read(each) for each in functions if each is not None)]
@@ -144,6 +146,16 @@ class _Reader:
         if _in_a_library(kind) or not hasattr(value, "__dict__"):
             raise _UnknownError(kind.__qualname__)
         return ["object", self.read(kind), self.read(public(vars(value)))]
+
+
+_ADDRESS = re.compile(r"url|base|endpoint|host|region|location|deployment|project", re.IGNORECASE)
+
+
+def _addresses(model: BaseChatModel) -> dict[str, str]:
+    """Where a model's provider is reached: another server's model of the same name is another."""
+    names = sorted(filter(_ADDRESS.search, type(model).model_fields))
+    found = {name: getattr(model, name) for name in names}
+    return {name: value for name, value in public(found).items() if isinstance(value, str)}
 
 
 def _names_in(code: CodeType) -> set[str]:

@@ -84,6 +84,13 @@ def add(commands: Commands) -> None:
         help="most requests at a time, others get 429 (default: %(default)s)",
     )
     parser.add_argument(
+        "--health-interval",
+        type=float,
+        metavar="S",
+        help="every S seconds, ask experts that failed whether they answer again, one short question after "
+        "each cooldown (default: the next request finds out)",
+    )
+    parser.add_argument(
         "--grace",
         type=float,
         default=30.0,
@@ -141,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
             allowed_hosts=args.allowed_host,
             root_path=args.root_path,
             max_concurrent=args.max_concurrent,
+            health_interval=args.health_interval,
             deadline=args.deadline,
             max_cost=args.max_cost,
             max_steps=args.max_steps,

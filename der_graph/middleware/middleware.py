@@ -299,7 +299,10 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 situation["time_left"],
             )
             given, answer = yield from carried_out(
-                attempt, expert, insist=expert.name in situation["unavailable"]
+                attempt,
+                expert,
+                insist=sum(decision["mask"].values()) == 1  # nobody else
+                or expert.name in situation["unavailable"],
             )
             spent += answer["cost"]
             asked.append(answer)

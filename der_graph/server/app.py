@@ -20,6 +20,7 @@ import der_graph
 from der_graph.errors import DERError, require
 from der_graph.nodes.reliability import in_thread
 from der_graph.server.access import Access, Keys, Sites
+from der_graph.server.checks import check_again_and_again
 from der_graph.server.engine import Engine
 from der_graph.server.failures import RequestError, failure_of
 from der_graph.server.feedback import rate
@@ -43,6 +44,7 @@ def build_app(
     read_timeout: float = 20.0,
     limits: KeyLimits | None = None,
     on_failure: Callable[[], None] = lambda: None,
+    health_interval: float | None = None,
 ) -> Any:
     """Build the ASGI application; see `der_graph.server.server.create_app`.
 
@@ -57,6 +59,7 @@ def build_app(
         read_timeout: Seconds within which a request must have come whole.
         limits: What every key may ask for.
         on_failure: Called when loading has failed.
+        health_interval: Seconds between two health checks of failing experts; None for none.
     """
     why = "der serve"
     fastapi = require("fastapi", extra="serve", why=why)
@@ -79,6 +82,8 @@ def build_app(
             log.info("ready: %s", ", ".join(engine.models))
         finally:
             service.settled.set()
+        if engine.ready and health_interval is not None:
+            await check_again_and_again(engine.pool, health_interval)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -156,6 +161,8 @@ def build_app(
     async def metrics(request: Request) -> Response:
         """What Prometheus is told."""
         engine.metrics.health({each.name: each.health.view() for each in engine.pool})
+        if engine.watch is not None:
+            engine.metrics.drift(engine.watch.view())
         page, media_type = engine.metrics.page()
         return Response(page, media_type=media_type)
 

@@ -26,10 +26,12 @@ from der_graph.graph import create_der_graph
 from der_graph.nodes.answer import ROUTE_ID
 from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.model_settings import has_setting
+from der_graph.nodes.reliability.drift import DriftWatch
 from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache, with_cache
 from der_graph.policies.baselines import Single
 from der_graph.policies.planning import Learner
+from der_graph.policies.planning.probing.watching import watch_for
 from der_graph.pool.pool import Pool, preload
 from der_graph.server.failures import RequestError
 from der_graph.server.limits import Ceilings
@@ -90,6 +92,7 @@ class Engine:
         ceilings: Default and upper bound of what requests may set.
         ready: Is everything loaded?
         learner: The agent, where it learns while serving.
+        watch: Notices experts that have become bad; there once everything is loaded.
     """
 
     pool: Pool
@@ -101,6 +104,7 @@ class Engine:
     created: int = field(default_factory=lambda: int(time.time()))
     fingerprint: str = ""
     learner: Learner | None = None
+    watch: DriftWatch | None = None
     _graphs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,11 +146,14 @@ class Engine:
         """
         agent = self.load_agent()
         self.learner = agent if isinstance(agent, Learner) else None
+        self.watch = watch_for(self.pool)
         pool = self.pool
         if self.cache is not None:
             cached = [with_cache(each, self.cache, self.metrics.looked_up) for each in pool]
             pool = replace(pool, experts=tuple(cached))
-        graphs = {ENSEMBLE: create_der_graph(pool, agent=agent).compile(name=ENSEMBLE)}
+        graphs = {
+            ENSEMBLE: create_der_graph(pool, agent=agent, watch=self.watch).compile(name=ENSEMBLE)
+        }
         for expert in pool:
             asks = Single([expert.name], [expert.cost], expert.name)
             alone = create_der_graph(replace(pool, experts=(expert,)), agent=asks, max_steps=1)
@@ -158,11 +165,16 @@ class Engine:
         self.metrics.ready.set(1)
 
     def ailing(self) -> dict[str, dict[str, Any]]:
-        """What is wrong with experts, by name: not asked for a while, or calls of them hang."""
-        seen = {each.name: each.health.view() for each in self.pool}
-        return {
-            name: view for name, view in seen.items() if view["state"] != "closed" or view["hung"]
-        }
+        """What is wrong with experts, by name: not asked for a while, calls hang, or answers became bad."""
+        bad = frozenset() if self.watch is None else self.watch.suspected
+        found = {}
+        for expert in self.pool:
+            view = expert.health.view()
+            if expert.name in bad:
+                view["suspected"] = True
+            if view["state"] != "closed" or view["hung"] or expert.name in bad:
+                found[expert.name] = view
+        return found
 
     def check(self, model: str) -> None:
         """Check that a request can be taken.

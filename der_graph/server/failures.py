@@ -20,7 +20,7 @@ from der_graph.errors import (
     QuestionError,
     ToolsNotSupportedError,
 )
-from der_graph.nodes.model_settings import FORMAT_ERROR
+from der_graph.state import Answer
 
 _TOO_LONG = re.compile(r"the prompt has \d+ tokens")  # what the experts say about such prompts
 
@@ -125,7 +125,7 @@ def _too_long() -> RequestError:
 
 def _nobody_answered(error: AllExpertsFailedError, request_id: str) -> RequestError:
     """What it means that all failed: told by the failure that leaves the most hope."""
-    kinds = {answer.get("failure", "error") for answer in error.answers}
+    kinds = {_cause(answer) for answer in error.answers}
     if (_TOO_LONG.search(str(error)) and not kinds) or kinds == {"context_length"}:
         return _too_long()
     if kinds == {"content_filter"}:
@@ -136,7 +136,7 @@ def _nobody_answered(error: AllExpertsFailedError, request_id: str) -> RequestEr
         wait = max(1, math.ceil(min(waits))) if waits else None
         message = f"the experts' providers take no more calls now; request {request_id}"
         return RequestError(429, message, code="rate_limit_exceeded", retry_after=wait)
-    if any((answer["error"] or "").startswith(FORMAT_ERROR) for answer in error.answers):
+    if "format" in kinds:
         message = "no expert gave an answer of the form that 'response_format' asks for"
         return RequestError(502, message, code="invalid_output", final=True)
     if kinds and kinds <= {"request", "context_length", "content_filter"}:
@@ -148,6 +148,12 @@ def _nobody_answered(error: AllExpertsFailedError, request_id: str) -> RequestEr
     # The experts' own clients have tried again where that made sense.
     message = f"no expert could answer; the server's log says why, request {request_id}"
     return RequestError(502, message, code="experts_failed", final=True)
+
+
+def _cause(answer: Answer) -> str:
+    """The kind of a failure; of one that was not asked, as its provider takes no more calls, that."""
+    kind = answer.get("failure", "error")
+    return "rate_limit" if kind == "open" and "retry_after" in answer else kind
 
 
 _FINAL = frozenset({"auth", "content_filter", "context_length", "request"})

@@ -50,3 +50,5 @@ async def rate(engine: Engine, body: bytes) -> None:
     except DataError as error:
         known = "there is no route" in str(error)
         raise RequestError(404 if known else 400, str(error), code="bad_feedback") from None
+    if engine.watch is not None:
+        engine.watch.rated(key, score)

@@ -65,6 +65,14 @@ class Metrics:
             ["expert"],
         )
         self.hung = gauge("der_expert_hung_calls", "Threads that calls hang in.", ["expert"])
+        self.suspected = gauge(
+            "der_expert_suspected",
+            "1 while an expert agrees with the others far less than it used to.",
+            ["expert"],
+        )
+        self.evidence = gauge(
+            "der_expert_drift_evidence", "What speaks for an expert having become bad.", ["expert"]
+        )
         self.agent_failures = counter(
             "der_agent_failures", "Decisions that a rule made, as the agent failed."
         )
@@ -86,6 +94,12 @@ class Metrics:
         for name, view in views.items():
             self.available.labels(name).set(view["state"] == "closed")
             self.hung.labels(name).set(view["hung"])
+
+    def drift(self, views: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note which experts have become bad: the view of a `DriftWatch`."""
+        for name, view in views.items():
+            self.suspected.labels(name).set(view["suspected"])
+            self.evidence.labels(name).set(view["evidence"])
 
     def page(self) -> tuple[bytes, str]:
         """The page for Prometheus, and its content type."""

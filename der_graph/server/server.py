@@ -56,6 +56,7 @@ def create_app(
     learn: BaseStore | str | os.PathLike[str] | None = None,
     explore: float = 0.0,
     shadow: bool = False,
+    health_interval: float | None = None,
     on_failure: Any = lambda: None,
 ) -> Any:
     """Make the server's application.
@@ -83,6 +84,8 @@ def create_app(
             left out.
         explore: Share of all cost that may be spent on asking experts of whom little is known.
         shadow: Let the planner learn and note what it would have done, but decide nothing.
+        health_interval: Seconds between two looks at whether experts that failed answer again; None for none:
+            then the next request finds out.
         on_failure: Called without arguments when the models could not be loaded.
 
     Returns:
@@ -110,6 +113,10 @@ def create_app(
 
     if max_concurrent < 1:
         raise ServerError(f"max_concurrent is {max_concurrent}; it must be at least 1")
+    if health_interval is not None and not 0 < health_interval < float("inf"):
+        raise ServerError(
+            f"health_interval is {health_interval}; it must be a number of seconds above 0, or left out"
+        )
     experts = pool if isinstance(pool, Pool) else load_pool(pool)
     engine = Engine(
         experts,
@@ -129,6 +136,7 @@ def create_app(
         read_timeout=read_timeout,
         limits=KeyLimits(requests_per_minute, cost_per_day),
         on_failure=on_failure,
+        health_interval=health_interval,
     )
 
 

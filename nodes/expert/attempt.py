@@ -36,7 +36,7 @@ _LONGEST_RETRY_WAIT = 5.0
 
 
 class Attempt:
-    """One question to one expert: at most two calls, their limit, and what its health is told of them.
+    """One question to one expert: two calls at the most, their limit, and what its health is told of them.
 
     Entered once for every call, which then has what is left of the time. Calls are numbered, and health is
     told once of each: a call that was given up may still fail later.
@@ -63,8 +63,9 @@ class Attempt:
         self._expert, self._health = expert, expert.health
         self._insist, self._spoken = insist, spoken
         self._time_left, self._fallback = time_left, fallback
+        self._alone = fallback == "none"
         self._start = self._began = time.perf_counter()
-        self._may_retry = fallback == "none"
+        self._may_retry = self._may_wait = self._alone
         self._lock = threading.Lock()
         # Numbers: of this call, and of the last that health was told of.
         self._call = self._told_call = 0
@@ -91,7 +92,7 @@ class Attempt:
     def made(self, work: Callable[[], Any]) -> Any:
         """Make the call where the breaker lets it through; gives what the model gave or raised."""
         number = self._call
-        if not self._health.breaker.enter(insist=self._insist):
+        if not self._enter():
             return self._shut(number)
         try:
             return work()
@@ -101,7 +102,7 @@ class Attempt:
     async def amade(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """As `made`."""
         number = self._call
-        if not self._health.breaker.enter(insist=self._insist):
+        if not self._enter():
             return self._shut(number)
         try:
             try:
@@ -130,6 +131,13 @@ class Attempt:
             )
         return error
 
+    def _enter(self) -> bool:
+        """May the call be made? Where there is nobody else it may, but not before a provider wants it."""
+        seen = self._health.breaker.view()
+        asked_to_wait = seen.kind == "rate_limit" and 0 < seen.retry_in <= _LONGEST_RETRY_WAIT
+        insist = self._insist or (self._alone and not (self._may_wait and asked_to_wait))
+        return self._health.breaker.enter(insist=insist)
+
     def _shut(self, number: int) -> Exception:
         self._first_told(number)
         return self._health.breaker.refused()
@@ -155,13 +163,18 @@ class Attempt:
         if first:
             self._health.failed(kind, limit=self.limit.seconds)
         wait = self._pause(kind, result, seconds)
-        self._may_retry = False
+        self._may_wait = False
+        self._may_retry = self._may_retry and kind == "open"
         return answer, wait
 
     def _pause(self, kind: FailureKind, result: Any, spent: float) -> float | None:
-        if not self._may_retry or not is_passing(kind) or self._spoken():
-            return None
         asked = failure_of(result).retry_after if isinstance(result, BaseException) else None
+        if kind == "open":  # the call was not made
+            again = self._may_wait and asked is not None
+        else:
+            again = self._may_retry and is_passing(kind)
+        if not again or self._spoken():
+            return None
         wait = _RETRY_WAIT if asked is None else max(asked, 0.1)
         late = self.limit.seconds is not None and spent + wait >= self.limit.seconds
         return None if late or wait > _LONGEST_RETRY_WAIT else wait

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from der_graph.nodes.model_settings import FORMAT_ERROR, cut_at_stop, json_fault, schema_of
 from der_graph.nodes.providers import ThoughtMarks, finish_reason_of, split_thought
-from der_graph.nodes.reliability import Failure, failure_of, is_free
+from der_graph.nodes.reliability import Failure, FailureKind, failure_of, is_free
 from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.reliability.deadline import TimeLimitError
 from der_graph.nodes.reliability.redaction import mask_secrets
@@ -102,8 +102,7 @@ class Reader:
         if finish is not None:
             answer["finish_reason"] = finish
         if error is not None:
-            refused = not text and finish == "content_filter"
-            answer["failure"] = "content_filter" if refused else "error" if text else "empty"
+            answer["failure"] = "format" if text else _why_empty(finish, settings)
         if settings.get("logprobs") and message.response_metadata.get("logprobs"):
             answer["logprobs"] = message.response_metadata["logprobs"]
         cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
@@ -177,6 +176,15 @@ def mean_logprob(message: BaseMessage) -> float | None:
     tokens = (given.get("content") or []) if isinstance(given, Mapping) else []
     values = [float(token["logprob"]) for token in tokens if token.get("logprob") is not None]
     return sum(values) / len(values) if values else None
+
+
+def _why_empty(finish: str | None, settings: Mapping[str, Any]) -> FailureKind:
+    """What kind of failure it is to say nothing."""
+    if finish == "content_filter":
+        return "content_filter"
+    # What the request bounds says nothing about the expert.
+    bounded = finish == "length" and settings.get("max_tokens")
+    return "cut" if bounded or settings.get("stop") else "empty"
 
 
 def _value_of(message: BaseMessage, text: str) -> str | None:

@@ -124,7 +124,7 @@ _UNREACHED = frozenset({"APIConnectionError", "ConnectError", "RemoteProtocolErr
 
 
 def _by_status(status: int) -> FailureKind:
-    if status in (401, 402, 403):
+    if status in (401, 402, 403, 404, 405, 410):
         return "auth"
     if status == 429:
         return "rate_limit"

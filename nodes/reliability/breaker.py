@@ -153,7 +153,10 @@ class Breaker:
 
     def refused(self) -> OpenError:
         """What a call comes to that it does not let through."""
-        return OpenError(f"not asked: it failed {self._failures} times in a row ({self._kind})")
+        error = OpenError(f"not asked: it failed {self._failures} times in a row ({self._kind})")
+        if self._kind == "rate_limit":
+            error.retry_after = self.view().retry_in
+        return error
 
     def _may_probe(self) -> bool:
         now = self._clock()

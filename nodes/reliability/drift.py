@@ -2,33 +2,61 @@
 
     answers of a route ──do they agree as often as they should?──> evidence per expert ──> suspected, or not
 
-How often two experts come to the same value is known from their profiles, or learnt from the first
-answers. Each answer beside another then speaks for "as ever" or for "agrees half as often", and what
-speaks for the latter is added up and never falls below zero (Page's CUSUM test). Above a limit the expert
-is suspected: a warning, a metric, and it is asked as rarely as one that fails. Knows nothing of agents.
+How often two experts come to the same value is known from their profiles, or learnt from the first answers.
+In service it is more or less than that, as hard questions get more answers and later experts read earlier
+ones; by how much is learnt too, of all together. Each answer beside another then speaks for "as ever" or for
+"agrees half as often", and what speaks for the latter is added up and never falls below zero (Page's CUSUM
+test). Above a limit the expert is suspected: a warning, a metric, and it is asked as rarely as one that
+fails. Knows nothing of agents.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from der_graph.state import Answer, good_answers
 
 log = logging.getLogger("der_graph.reliability")
 
-LIMIT = 7.0
+LIMIT = 6.0
 """Evidence, in nats, above which an expert is suspected; larger: later, and fewer false alarms."""
 
 WORSE = 0.5
 """Share of its agreement, or of its quality, that is left of an expert that has become bad."""
 
 RECHECK = 20
-"""A suspected expert is let through once in so many decisions, so that it can show that it is well again."""
+"""A suspected expert is let through in one of so many decisions, to show whether it is well again."""
 
-_LEARNT = 40.0  # pairs whose agreement is learnt where no profile says it
-_KNOWN = 60.0  # pairs that a profile counts for
-_LEAST, _MOST = 0.05, 0.97  # agreement that is believed in
+_LEARNT = 40.0  # pairs of two experts from which their agreement in service is learnt
+_SHARED = 10.0  # pairs that the agreement of all counts for, where none of two is known
+_KNOWN = 25.0  # pairs that a profile counts for
+_NEW = 3.0  # pairs after which one of two counts half
+_WARM = 60  # pairs from which service is learnt before anybody is blamed
+_LEAST, _MOST = 0.05, 0.97  # agreement that is believed in; where there is less, nothing is told
+_REMEMBERED = 10_000  # routes whose feedback is still put down to their expert
+
+
+class _Shift:
+    """How much more often, in log-odds, something happens in service than was known."""
+
+    def __init__(self) -> None:
+        self.seen, self._by = 0, 0.0
+
+    def of(self, usual: float) -> float:
+        """A probability as it is in service."""
+        usual = min(max(usual, 0.01), 0.99)
+        return 1 / (1 + (1 - usual) / usual * math.exp(-self._by))
+
+    def learn(self, usual: float, happened: bool) -> None:
+        """Learn from one event."""
+        rate = max(0.01, 1 / (4 + 0.2 * self.seen))
+        self.seen += 1
+        self._by += rate * (happened - self.of(usual))
 
 
 class DriftWatch:
@@ -54,17 +82,18 @@ class DriftWatch:
         self._lock = threading.Lock()
         self._evidence = dict.fromkeys(self.names, 0.0)
         self._suspected: set[str] = set()
-        self._looks = 0
-        known = {} if agreement is None else dict(enumerate(agreement))
-        # Agreements and pairs seen, as counts.
-        self._pairs: dict[tuple[str, str], list[float]] = {}
-        for i, first in enumerate(self.names):
-            for j, second in enumerate(self.names):
-                if i in known:
-                    self._pairs[first, second] = [_KNOWN * float(known[i][j]), _KNOWN]
-                else:
-                    self._pairs[first, second] = [1.0, 2.0]
-        self._learns = not known
+        self._rng = random.Random(0)
+        self._agreeing, self._liked = _Shift(), _Shift()
+        self._said_by: dict[str, str] = {}
+        table = {} if agreement is None else dict(enumerate(agreement))
+        self._known = {
+            (first, second): float(table[i][j])
+            for i, first in enumerate(self.names)
+            for j, second in enumerate(self.names)
+            if i in table
+        }
+        # Agreements and pairs seen in service.
+        self._pairs = {(one, two): [0.0, 0.0] for one in self.names for two in self.names}
         given = [0.5] * len(self.names) if quality is None else quality
         self._quality = dict(zip(self.names, map(float, given), strict=True))
 
@@ -82,8 +111,8 @@ class DriftWatch:
         if not self._suspected:
             return frozenset()
         with self._lock:
-            self._looks += 1
-            return frozenset() if self._looks % RECHECK == 0 else frozenset(self._suspected)
+            again = self._rng.random() < 1 / RECHECK
+            return frozenset() if again else frozenset(self._suspected)
 
     def note(self, values: Mapping[str, str | None]) -> list[str]:
         """Note the answers of a route.
@@ -110,10 +139,48 @@ class DriftWatch:
                     told[name] = sum(steps) / math.sqrt(len(steps))  # they are not independent
             return self._add(told)
 
+    def ended(self, key: str, answers: Sequence[Answer]) -> None:
+        """Note a route that has ended.
+
+        Args:
+            key: What feedback will name it by.
+            answers: Its answers; the last good one counts.
+        """
+        good = good_answers(list(answers))
+        with self._lock:
+            if good:
+                self._said_by[key] = good[-1]["expert"]
+            while len(self._said_by) > _REMEMBERED:
+                del self._said_by[next(iter(self._said_by))]
+        self.note({answer["expert"]: answer["value"] for answer in good})
+
+    def rated(self, key: str, score: float) -> None:
+        """Note what a user thought of a route; nothing where it is too old.
+
+        Args:
+            key: As in `ended`.
+            score: How good the answer was, from 0 to 1.
+        """
+        with self._lock:
+            name = self._said_by.pop(key, None)
+        if name is not None:
+            self.feedback(name, score >= 0.5)
+
     def feedback(self, name: str, good: bool) -> list[str]:
         """Note what a user thought of an expert's answer."""
         with self._lock:
-            return self._add({name: _against(self._quality[name], good)})
+            usual = self._quality[name]
+            warm = self._liked.seen >= _WARM / 4
+            told = _against(self._liked.of(usual), good) if warm else 0.0
+            self._liked.learn(usual, good)
+            return self._add({name: told}) if warm else []
+
+    def view(self) -> dict[str, dict[str, Any]]:
+        """State for people and monitors, by expert: plain data."""
+        return {
+            name: {"suspected": name in self._suspected, "evidence": round(self._evidence[name], 2)}
+            for name in self.names
+        }
 
     def _blame(self, name: str, other: str, step: float) -> float:
         """The part of a disagreement put down to one of the two: more where more speaks against it."""
@@ -122,14 +189,17 @@ class DriftWatch:
         return step / (1 + math.exp(self._evidence[other] - self._evidence[name]))
 
     def _step(self, name: str, other: str, agree: bool) -> float:
-        counts = self._pairs[name, other]
-        told = 0.0
-        if not self._learns or counts[1] >= _LEARNT / 2:
-            told = _against(counts[0] / counts[1], agree)
-        if self._learns and counts[1] < _LEARNT:
+        agreed, seen = counts = self._pairs[name, other]
+        known = self._known.get((name, other), 0.5)
+        weight = _KNOWN if self._known else _SHARED
+        # Of two that are new to each other: as known, but as often as all agree in service.
+        usual = (agreed + weight * self._agreeing.of(known)) / (seen + weight)
+        warm = self._agreeing.seen >= 2 * _WARM
+        self._agreeing.learn(known, agree)
+        if seen < _LEARNT:
             counts[0] += agree
             counts[1] += 1.0
-        return told
+        return _against(usual, agree) * seen / (seen + _NEW) if warm else 0.0
 
     def _add(self, told: Mapping[str, float]) -> list[str]:
         new = []
@@ -153,5 +223,7 @@ class DriftWatch:
 
 def _against(usual: float, agree: bool) -> float:
     """How much one observation speaks for "half as often" instead of "as ever", in nats."""
-    usual = min(max(usual, _LEAST), _MOST)
+    if usual < _LEAST:
+        return 0.0
+    usual = min(usual, _MOST)
     return math.log(WORSE) if agree else math.log((1 - WORSE * usual) / (1 - usual))

@@ -12,20 +12,32 @@ import asyncio
 import concurrent.futures
 from typing import Literal, NamedTuple
 
-from der_graph.errors import DERError
+from der_graph.errors import DERError, ExpertError
 from der_graph.nodes.providers import failures as providers
 
 FailureKind = Literal[
-    "auth", "busy", "cancelled", "content_filter", "context_length", "deadline", "empty", "error", "exit",
-    "open", "overtaken", "rate_limit", "request", "timeout", "unavailable",
+    "auth", "busy", "cancelled", "content_filter", "context_length", "cut", "deadline", "empty", "error",
+    "exit", "format", "open", "overtaken", "rate_limit", "request", "timeout", "unavailable",
 ]  # fmt: skip
-"""`auth`: the key or the account is refused. `busy`: no thread was free. `cancelled`, `exit`: its own code
-ended its task or the program. `content_filter`: the provider will not answer this. `context_length`: the
-prompt is longer than it reads. `deadline`: the request's time was over. `empty`: no answer in what came.
-`open`: its breaker did not let the call through. `overtaken`: another expert, asked beside it, had answered.
-`rate_limit`: asked too often. `request`: this
-question cannot be asked of it. `timeout`: its own time was over. `unavailable`: not reached, or out of order.
-`error`: anything else."""
+"""What each of them means:
+
+- `auth`: the key, the account or the name of the model is refused.
+- `busy`: no thread was free.
+- `cancelled`, `exit`: its own code ended its task or the program.
+- `content_filter`: the provider will not answer this.
+- `context_length`: the prompt is longer than it reads.
+- `cut`: what the request allows was over before it said anything.
+- `deadline`: the request's time was over.
+- `empty`: no answer in what came.
+- `format`: not of the form that the request asks for.
+- `open`: its breaker did not let the call through.
+- `overtaken`: another expert, asked beside it, had answered.
+- `rate_limit`: asked too often.
+- `request`: this question cannot be asked of it.
+- `timeout`: its own time was over.
+- `unavailable`: not reached, or out of order.
+- `error`: anything else.
+"""
 
 LONGEST_WAIT = 3600.0
 """Longest `Retry-After` that is believed, in seconds."""
@@ -34,7 +46,7 @@ _FREE = frozenset(
     "auth busy content_filter context_length open rate_limit request unavailable".split()
 )
 _PASSING = frozenset({"rate_limit", "unavailable"})
-_UNTOLD = frozenset({"busy", "content_filter", "context_length", "open", "request"})
+_UNTOLD = frozenset("busy content_filter context_length cut format open request".split())
 
 
 class Failure(NamedTuple):
@@ -54,9 +66,10 @@ class Failure(NamedTuple):
 def failure_of(error: BaseException) -> Failure:
     """Read an exception."""
     meaning = providers.failure_of(error)
-    return Failure(
-        _kind_of(error, meaning.kind), describe_error(error), _believed(meaning.retry_after)
-    )
+    wait = meaning.retry_after
+    if wait is None and isinstance(error, ExpertError):  # one of ours, that was told so
+        wait = error.retry_after
+    return Failure(_kind_of(error, meaning.kind), describe_error(error), _believed(wait))
 
 
 def is_free(kind: FailureKind, *, spoken: bool) -> bool:

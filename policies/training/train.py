@@ -22,7 +22,7 @@ from langchain_core.embeddings import Embeddings
 
 import der_graph
 from der_graph.data import Example
-from der_graph.data.leaks import digests_of
+from der_graph.data.leaks import digests_of, same_question
 from der_graph.errors import AgentError, DataError, require
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import ktp_template
@@ -286,7 +286,7 @@ def _imitate_cascades(
 def split_dev(
     examples: Sequence[Example], *, share: float = 0.1, most: int = 400, seed: int = 0
 ) -> tuple[list[Example], list[Example]]:
-    """Set some questions aside for choosing the best agent.
+    """Set some questions aside for choosing the best agent; one that comes twice is on one side alone.
 
     Args:
         examples: All questions.
@@ -298,7 +298,14 @@ def split_dev(
         Training questions and dev questions, in the order given.
     """
     order = np.random.default_rng(seed).permutation(len(examples)).tolist()
-    aside = set(order[: min(most, int(len(examples) * share))])
+    alike: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        alike.setdefault(same_question(example), []).append(i)
+    room, aside = min(most, int(len(examples) * share)), set[int]()
+    for i in order:
+        together = alike[same_question(examples[i])]
+        if i not in aside and len(aside) + len(together) <= room:
+            aside.update(together)
     return (
         [example for i, example in enumerate(examples) if i not in aside],
         [example for i, example in enumerate(examples) if i in aside],

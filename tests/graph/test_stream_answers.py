@@ -105,6 +105,9 @@ KINDS: dict[str, Callable[[str, str], Any]] = {
     "chat model": lambda name, text: Streaming(text),
     "chat model with spaces": lambda name, text: Streaming(f" \n{text} \n"),
     "chat model that cannot stream": lambda name, text: Whole(text=f" {text} "),
+    "chat model that is bound": lambda name, text: Streaming(text).bind(temperature=0),
+    "chat model with a config": lambda name, text: Streaming(text).with_config(tags=["mine"]),
+    "chat model charged by token": lambda name, text: Streaming(text),
     "chat model with retries": lambda name, text: Streaming(text).with_retry(stop_after_attempt=2),
     "breaks off at once": lambda name, text: Streaming(text, 0),
     "breaks off": lambda name, text: Streaming(text, 2),
@@ -122,8 +125,19 @@ def pool_of(kinds: list[str]) -> list[Expert]:
     for number, kind in enumerate(kinds):
         name = f"expert_{number}"
         text = f"answer number {number} of {kind}"
-        made.append(as_expert(KINDS[kind](name, text), name=name, cost=1.0))
+        prices = (1.0, 2.0) if kind == "chat model charged by token" else None
+        made.append(as_expert(KINDS[kind](name, text), name=name, cost=1.0, token_prices=prices))
     return made
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_lone_expert_of_any_kind_is_heard_once(kind: str, asynchronous: bool) -> None:
+    def graph() -> Any:
+        return create_der_graph(pool_of([kind]), agent=ScriptedAgent("expert_0")).compile()
+
+    whole = outcome(lambda: str(graph().invoke(a_human("Say it"))["answer"]))
+    assert outcome(lambda: _joined(graph(), asynchronous)) == whole
 
 
 def outcome(work: Callable[[], str]) -> str:

@@ -52,6 +52,22 @@ def test_what_acts_otherwise_has_another_fingerprint(one: Any, other: Any) -> No
     assert fingerprint_of(one, {}) == fingerprint_of(one, {}) != ""
 
 
+class Elsewhere(FakeListChatModel):
+    """A provider's model, with an address that its parameters leave out."""
+
+    api_base: str | None = None
+
+
+def test_a_model_at_another_address_is_another() -> None:
+    here, there, nowhere = (
+        fingerprint_of(Elsewhere(responses=["a"], api_base=url), {})
+        for url in ("http://one/v1", "http://two/v1", None)
+    )
+    assert len({here, there, nowhere}) == 3
+    again = Elsewhere(responses=["a"], api_base="http://one/v1")
+    assert fingerprint_of(again, {}) == here
+
+
 def test_the_same_code_is_the_same_function() -> None:
     assert fingerprint_of(defined(ONE), {}) == fingerprint_of(defined(ONE), {})
     again = "def f(q): return f(q[1:]) if q else ''"

@@ -74,7 +74,7 @@ class Refused(Exception):
         (Refused(429, "You exceeded your current quota"), "auth", None),
         (Refused(400, "blocked by Azure's content management policy"), "content_filter", None),
         (Refused(401), "auth", None),
-        (Refused(404, "no such model"), "request", None),
+        (Refused(404, "no such model"), "auth", None),
         (Refused(400, "unknown parameter"), "request", None),
         (Refused(503, retry_after="2"), "unavailable", 2.0),
         (Refused(500), "unavailable", None),

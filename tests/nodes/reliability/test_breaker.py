@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from fakes import ScriptedAgent, a_human, route_of, scripted_expert, three_experts
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage
 
 from der_graph import Expert, create_der_graph
 from der_graph.errors import ExpertError
@@ -221,11 +224,56 @@ def test_tiny_deadlines_do_not_get_an_expert_out_of_the_way() -> None:
     assert unknown.breaker.allows()
 
 
-def test_a_question_that_cannot_be_asked_is_no_failing_expert() -> None:
+@pytest.mark.parametrize("kind", ["request", "context_length", "content_filter", "format", "cut"])
+def test_what_one_request_is_refused_is_no_failing_expert(kind: Any) -> None:
     health = Health()
     for _ in range(9):
-        health.failed("request")
+        health.failed(kind)
     assert health.breaker.allows()
+
+
+FORM = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("said", "settings", "kind"),
+    [
+        (AIMessage("no JSON"), {"response_format": FORM}, "format"),
+        (AIMessage("", response_metadata={"finish_reason": "length"}), {"max_tokens": 1}, "cut"),
+        (AIMessage("", response_metadata={"finish_reason": "stop"}), {"stop": ["4"]}, "cut"),
+    ],
+)
+def test_what_a_request_demands_tells_nothing_about_an_expert(
+    said: AIMessage, settings: dict[str, Any], kind: str
+) -> None:
+    expert, model = scripted_expert("a", *[said] * 5, AIMessage("42"))
+    for _ in range(5):
+        (answer,) = expert.ask([[HumanMessage("6 * 7?")]], settings=settings)
+        assert answer["failure"] == kind
+        assert answer["cost"] == 1.0  # it was generated
+    assert expert.health.breaker.view().failures == 0
+    assert len(model.prompts) == 5
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_an_empty_answer_that_no_request_asked_for_does_tell(finish: str) -> None:
+    empty = AIMessage("", response_metadata={"finish_reason": finish})
+    expert, _ = scripted_expert("a", empty)
+    (answer,) = expert.ask([[HumanMessage("6 * 7?")]])
+    assert answer["failure"] == "empty"
+    assert expert.health.breaker.view().failures == 1
+
+
+def test_a_model_that_is_no_more_is_not_asked_for_ever() -> None:
+    class GoneError(RuntimeError):
+        status_code = 404
+
+    gone, model = scripted_expert("gone", GoneError("the model does not exist"))
+    good, _ = scripted_expert("good", "5")
+    graph = create_der_graph([gone, good], agent=ScriptedAgent("gone", "good")).compile()
+    for _ in range(10):
+        graph.invoke(a_human("2 + 3?"))
+    assert len(model.prompts) == 3
 
 
 def test_a_copy_in_another_process_knows_nothing() -> None:
@@ -245,7 +293,8 @@ def test_a_dead_expert_is_asked_three_times_of_a_hundred() -> None:
         raise ConnectionError("refused")
 
     good, _ = scripted_expert("good", "5", cost=2.0)
-    experts = [as_expert(dead, name="dead", cost=1.0), good]
+    patient = Health(breaker=Breaker(cooldown=300.0))  # the test may take longer than the usual one
+    experts = [replace(as_expert(dead, name="dead", cost=1.0), health=patient), good]
     graph = create_der_graph(experts, agent=ScriptedAgent("dead", "good")).compile()
     routes = [graph.invoke(a_human("2 + 3?"))["route"] for _ in range(100)]
     assert len(calls) == 3
@@ -293,10 +342,73 @@ def test_a_failure_that_passes_is_tried_again_only_where_nobody_else_is_left() -
     assert len(model.prompts) == 1
 
 
-def test_copies_of_an_expert_share_what_is_known() -> None:
-    import dataclasses
+def busy_at_first(busy: float, wait: float) -> tuple[Expert, list[str]]:
+    """Refuses whoever comes within so many seconds of the first call, with a time to wait."""
+    calls: list[str] = []
+    began: list[float] = []
 
+    class TooManyError(RuntimeError):
+        status_code = 429
+        response = SimpleNamespace(headers={"retry-after": str(wait)})
+
+    async def answer(question: str) -> str:
+        calls.append(question)
+        began.append(time.monotonic())
+        await asyncio.sleep(0)  # the others are let in meanwhile
+        if began[-1] - began[0] < busy:
+            raise TooManyError("rate limited")
+        return "5"
+
+    return as_expert(answer, name="a", cost=1.0), calls
+
+
+@pytest.mark.parametrize("many", [1, 5, 40])
+def test_all_who_share_a_refusal_are_answered_after_the_wait(many: int) -> None:
+    expert, calls = busy_at_first(0.1, 0.3)
+    graph = create_der_graph([expert], agent=ScriptedAgent("a")).compile()
+
+    async def ask_all() -> list[Any]:
+        return list(await asyncio.gather(*(graph.ainvoke(a_human("2 + 3?")) for _ in range(many))))
+
+    assert [state["answer"] for state in asyncio.run(ask_all())] == ["5"] * many
+    assert many < len(calls) <= 2 * many
+
+
+def test_a_wait_for_the_breaker_is_not_the_one_more_try() -> None:
+    expert, model = scripted_expert("a", ConnectionError("reset"), "5")
+    expert.health.breaker.failure("rate_limit", 0.1)
+    (answer,) = expert.ask([[HumanMessage("2 + 3?")]], insist=False)
+    assert (answer["text"], len(model.prompts)) == ("5", 2)
+
+
+def test_nobody_else_means_asked_all_the_same_also_while_others_probe() -> None:
+    """A long wait is not sat out, and the caller is told what the provider said."""
+    expert, calls = busy_at_first(1e9, 40.0)
+    graph = create_der_graph([expert], agent=ScriptedAgent("a")).compile()
+
+    async def ask_all() -> list[Any]:
+        work = (graph.ainvoke(a_human("2 + 3?")) for _ in range(12))
+        return list(await asyncio.gather(*work, return_exceptions=True))
+
+    errors = asyncio.run(ask_all())
+    assert [error.answers[0]["failure"] for error in errors] == ["rate_limit"] * 12
+    assert {error.answers[0]["retry_after"] for error in errors} == {40.0}
+    assert len(calls) == 12
+
+
+def test_where_another_can_answer_nobody_waits() -> None:
+    expert, calls = busy_at_first(1e9, 2.0)
+    good, _ = scripted_expert("good", "6")
+    graph = create_der_graph([expert, good], agent=ScriptedAgent("a", "good")).compile()
+    expert.health.breaker.failure("rate_limit", 2.0)
+    (answer,) = expert.ask([[HumanMessage("2 + 3?")]], fallback="expert", insist=False)
+    assert (answer["failure"], answer["cost"], calls) == ("open", 0.0, [])
+    assert 0 < answer["retry_after"] <= 2.0
+    assert graph.invoke(a_human("2 + 3?"))["answer"] == "6"
+
+
+def test_copies_of_an_expert_share_what_is_known() -> None:
     expert, _ = scripted_expert("a", "5")
-    copy = dataclasses.replace(expert, cost=3.0)
+    copy = replace(expert, cost=3.0)
     assert copy.health is expert.health
     assert isinstance(copy, Expert)

@@ -171,6 +171,14 @@ def test_split_dev_is_disjoint_and_seeded() -> None:
     assert split_dev(examples, share=0.2, seed=4)[1] == aside
 
 
+def test_split_dev_keeps_a_question_that_comes_twice_on_one_side() -> None:
+    examples = toy_examples(50)
+    twice = [*examples, *(replace(e, id=f"again-{e.id}") for e in examples)]
+    kept, aside = split_dev(twice, share=0.2, seed=4)
+    assert (len(kept), len(aside)) == (80, 20)
+    assert {e.question for e in kept}.isdisjoint(e.question for e in aside)
+
+
 def test_presets() -> None:
     paper = preset("paper", steps=5)
     assert (paper.gamma, paper.clip, paper.reward.gain, paper.steps) == (0.95, 0.3, 5.0, 5)

@@ -1,0 +1,134 @@
+"""Experts that become bad: noticed from disagreement and from feedback, and asked more rarely."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any
+
+import pytest
+from fakes import ScriptedAgent, a_human, route_of, scripted_expert
+from langgraph.store.memory import InMemoryStore
+
+from der_graph import create_der_graph
+from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.reliability.drift import RECHECK, DriftWatch
+
+NAMES = ["a", "b", "c", "d"]
+SKILL = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6}
+
+
+def said(rng: random.Random, bad: str | None = None, kind: str = "noise") -> dict[str, str | None]:
+    """What three of the experts say to one question."""
+    values: dict[str, str | None] = {}
+    for name in rng.sample(NAMES, 3):
+        right = rng.random() < SKILL[name]
+        values[name] = "right" if right else f"wrong {rng.randrange(3)}"
+        if name == bad:
+            values[name] = str(rng.random()) if kind == "noise" else "wrong 1"
+    return values
+
+
+def profile() -> list[list[float]]:
+    """How often two of them agree."""
+    return [
+        [SKILL[i] * SKILL[j] + (1 - SKILL[i]) * (1 - SKILL[j]) / 3 for j in NAMES] for i in NAMES
+    ]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", ["noise", "wrong"])
+@pytest.mark.parametrize("bad", NAMES[:3])
+def test_an_expert_that_turns_bad_is_noticed_and_nobody_else(
+    known: bool, kind: str, bad: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = random.Random(3)
+    watch = DriftWatch(NAMES, profile() if known else None)
+    for _ in range(400):
+        assert watch.note(said(rng)) == []
+    calls = 0
+    with caplog.at_level(logging.WARNING, "der_graph.reliability"):
+        while not watch.suspected and calls < 100:
+            values = said(rng, bad, kind)
+            calls += bad in values
+            watch.note(values)
+    assert watch.suspected == {bad}
+    assert watch.view()[bad]["suspected"]
+    assert f"expert '{bad}': agrees with the others far less than it used to" in caplog.text
+
+
+def test_one_that_is_well_again_is_let_back() -> None:
+    rng = random.Random(4)
+    watch = DriftWatch(NAMES, profile())
+    for _ in range(200):
+        watch.note(said(rng))
+    while not watch.suspected:
+        watch.note(said(rng, "a"))
+    for _ in range(300):
+        watch.note(said(rng))
+    assert watch.suspected == set()
+
+
+@pytest.mark.parametrize("agree", [0.15, 0.45, 0.95])
+def test_service_that_differs_from_the_profile_is_no_alarm(agree: float) -> None:
+    """Second opinions are asked on hard questions, and later experts read earlier answers."""
+    rng = random.Random(5)
+    watch = DriftWatch(["a", "b"], [[1.0, 0.7], [0.7, 1.0]])
+    alarms = 0
+    for _ in range(1500):
+        alarms += len(watch.note({"a": "x", "b": "x" if rng.random() < agree else "y"}))
+    assert alarms == 0
+
+
+def test_answers_that_never_agree_tell_nothing() -> None:
+    watch = DriftWatch(["a", "b"])
+    for number in range(2000):
+        assert watch.note({"a": f"an essay {number}", "b": f"another {number}"}) == []
+
+
+def test_feedback_tells_too() -> None:
+    rng = random.Random(6)
+    watch = DriftWatch(["a", "b"], quality=[0.9, 0.9])
+    expert, _ = scripted_expert("a", "5")
+    (answer,) = expert.ask([[]])
+    for number in range(300):  # users complain more often than there is reason to
+        watch.ended(str(number), [answer])
+        watch.rated(str(number), float(rng.random() < 0.6))
+    assert watch.suspected == set()
+    for number in range(300, 400):
+        watch.ended(str(number), [answer])
+        watch.rated(str(number), 0.0)
+    watch.rated("never seen", 0.0)
+    assert watch.suspected == {"a"}
+
+
+def test_a_suspected_expert_is_asked_as_rarely_as_one_that_fails() -> None:
+    watch = DriftWatch(["bad", "good"])
+    watch._suspected.add("bad")
+    experts = [scripted_expert("bad", "6")[0], scripted_expert("good", "5")[0]]
+    graph = create_der_graph(experts, agent=ScriptedAgent("bad"), watch=watch).compile()
+    firsts = [route_of(graph.invoke(a_human("2 + 3?")))[0] for _ in range(3 * RECHECK)]
+    assert 1 <= firsts.count("bad") <= 8
+    alone = create_der_graph(experts[:1], agent=ScriptedAgent("bad"), watch=watch).compile()
+    assert route_of(alone.invoke(a_human("2 + 3?"))) == ["bad", "END"]
+
+
+def test_a_graph_that_learns_has_a_watch(caplog: pytest.LogCaptureFixture) -> None:
+    turned: list[bool] = []
+
+    def answers(name: str) -> Any:
+        def say(question: str) -> str:
+            number = question.rsplit(maxsplit=1)[-1].strip("?")
+            return f"{number}77" if turned and name == "b" else number
+
+        return say
+
+    experts = [as_expert(answers(name), name=name, cost=1.0) for name in "abc"]
+    agent = ScriptedAgent("a", "b", "c")
+    graph = create_der_graph(experts, agent=agent, learn=InMemoryStore(), ktp="none").compile()
+    for number in range(110):
+        if number == 60:
+            turned.append(True)
+        graph.invoke(a_human(f"What is {number}?"))
+    assert "expert 'b': agrees with the others far less" in caplog.text
+    assert "expert 'a'" not in caplog.text
