@@ -19,8 +19,8 @@ from typing import Any
 import der_graph
 from der_graph.errors import DERError, require
 from der_graph.nodes.reliability import in_thread
+from der_graph.pool.checks import check_again_and_again
 from der_graph.server.access import Access, Keys, Sites
-from der_graph.server.checks import check_again_and_again
 from der_graph.server.engine import Engine
 from der_graph.server.failures import RequestError, failure_of
 from der_graph.server.feedback import rate

@@ -14,8 +14,8 @@ from der_graph import Expert
 from der_graph.errors import ServerError
 from der_graph.nodes.langchain import as_expert
 from der_graph.pool import pool_from
+from der_graph.pool.checks import check
 from der_graph.server import create_app, in_background
-from der_graph.server.checks import check
 
 
 def out_of_order(expert: Expert, *, cooldown: float = 0.0) -> Expert:
