@@ -215,7 +215,7 @@ def _load(spec: LoadSpec) -> LoadedModel:
         # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
         tokenizer = load_tokenizer(spec.weights, spec.adapter)
         with _quiet(transformers.utils.logging):
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            model = _model_class(transformers, folder).from_pretrained(
                 str(folder), local_files_only=True, **settings
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -228,7 +228,21 @@ def _load(spec: LoadSpec) -> LoadedModel:
         model = _merge_adapter(model, spec.adapter)
     if spec.quantization is None:
         model.to(device)
-    return LoadedModel(transformers.pipeline("text-generation", model=model, tokenizer=tokenizer))
+    with _silent(
+        transformers.utils.logging
+    ):  # of a model that also sees images it says that it is no writer
+        generator = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    return LoadedModel(generator)
+
+
+def _model_class(transformers: Any, folder: Path) -> Any:
+    """What loads a model that writes text: many that see images too are not among the language models."""
+    kind = type(transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True))
+    if kind in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return transformers.AutoModelForCausalLM
+    if kind in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM  # says what it cannot load
 
 
 def pick_device(torch: Any, wanted: str) -> Any:
@@ -264,6 +278,16 @@ def _quiet(logging: Any) -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _silent(logging: Any) -> Iterator[None]:
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _placement(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import QUESTIONS, save_tiny, tiny_model
+from tiny_models import QUESTIONS, save_tiny, tiny_model, tiny_tokenizer
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError
 from der_graph.nodes.huggingface import HuggingFaceChat
@@ -108,6 +108,43 @@ def test_a_lora_adapter_is_merged(folder: Path, tmp_path: Path, chat: HuggingFac
     assert changed.fingerprint != chat.fingerprint
     with pytest.raises(PoolError, match="adapter_config"):
         HuggingFaceChat(model=str(folder), adapter=str(tmp_path))
+
+
+def test_a_model_that_also_sees_images_writes_text(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    size = len(tokenizer)
+    text = {
+        "vocab_size": size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+    }  # fmt: skip
+    seen = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32
+    }  # fmt: skip
+    torch.manual_seed(3)
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=seen,
+        image_token_id=size - 1,
+        video_token_id=size - 2,
+        vision_start_token_id=size - 3,
+        vision_end_token_id=size - 4,
+    )
+    model: Any = transformers.Qwen2_5_VLForConditionalGeneration(config)
+    for weight in model.parameters():
+        weight.data.mul_(8)  # answers that depend on the prompt
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    chat = HuggingFaceChat(model=str(tmp_path), generation={"max_new_tokens": 8}, device="cpu")
+    capfd.readouterr()
+    alone = [chat.invoke(question).text for question in QUESTIONS[:3]]
+    assert [answer.text for answer in chat.batch(QUESTIONS[:3])] == alone
+    assert len(set(alone)) > 1
+    assert "not supported" not in "".join(capfd.readouterr())
+    assert chat.load().context_length == 256
 
 
 def test_what_cannot_be_loaded_says_why(folder: Path, tmp_path: Path) -> None:
