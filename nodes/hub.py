@@ -5,6 +5,8 @@ or a cache hit never re-runs an expert and never replays an old decision. The hu
 an edge raises, LangGraph keeps what its node wrote and takes the node for finished, and a resumed run would
 then end without having chosen. An edge cannot write state either, so question and decision travel with the
 task to the chosen node, which records them together with the answer.
+
+Agents of one's own are written with `Choice` and `RoutingAgent`, which can be imported from here too.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ from der_graph.nodes.conversation import (
     last_experts,
     without_handovers,
 )
-from der_graph.nodes.decision import Decider, RoutingAgent, situation_of
+from der_graph.nodes.decision import Choice as Choice
+from der_graph.nodes.decision import Decider, situation_of
+from der_graph.nodes.decision import RoutingAgent as RoutingAgent
+from der_graph.nodes.decision import agent_for_pool as agent_for_pool
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.model_settings import check_settings
 from der_graph.nodes.reliability import Bulkhead, Fallback
