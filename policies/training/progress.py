@@ -2,9 +2,9 @@
 
 Each update adds a row of figures to `progress.csv`, and to TensorBoard if wanted; both have the same keys,
 explained in docs/training.md. Now and then the agent is evaluated on the dev questions: the best one so far
-is kept on disk beside a checkpoint that can be resumed bit for bit, training may stop early, and a warning
-says when something looks wrong. A resumed run drops the rows that were written after its checkpoint and
-writes them again.
+is kept on disk, training may stop early, and a warning says when something looks wrong. Beside it is a
+checkpoint that can be resumed bit for bit, written with the first update after two minutes at the latest. A
+resumed run drops the rows that were written after its checkpoint and writes them again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from der_graph.policies.answers.progress_bar import TrainingBar
 from der_graph.policies.training.checkpoint import (
     CHECKPOINT_FILE,
     apply_checkpoint,
+    planned_steps,
     read_checkpoint,
     saving,
     write_checkpoint,
@@ -38,6 +39,9 @@ from der_graph.policies.training.checkpoint import (
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.ppo import PPOLearner
 from der_graph.policies.training.selection import clearly_better, evaluate_utility
+
+SECONDS_A_CHECKPOINT = 120.0
+"""Age of a checkpoint from which on the next update writes a new one."""
 
 _WINDOW = 1000  # finished routes that the rollout figures look back on
 
@@ -92,6 +96,7 @@ class TrainingProgress(BaseCallback):
         self._unimproved = 0  # evaluations since the best one
         self._resumed_at: int | None = None
         self._saved_at: int | None = None  # step of the checkpoint on disk
+        self._saved = time.monotonic()  # when it was written
         self._warned: set[str] = set()
         self._measured: npt.NDArray[np.float64] | None = None  # utilities of the last evaluation
         self._to_beat: npt.NDArray[np.float64] | None = (
@@ -122,8 +127,9 @@ class TrainingProgress(BaseCallback):
             checkpoint, self._config, self._rules.names, self._digests, learner.model, learner.env
         )
         self.best = own["best"]
-        self._evaluated = own["evaluated"]
-        self._unimproved = own["unimproved"]
+        self._evaluated = self._due(checkpoint["steps"])
+        extended = self._config.steps > planned_steps(checkpoint)
+        self._unimproved = 0 if extended else own["unimproved"]  # more steps are new patience
         self._before = own["seconds"]
         self._to_beat = None if own.get("to_beat") is None else np.array(own["to_beat"])
         self._recent.extend(own["recent"])
@@ -141,9 +147,11 @@ class TrainingProgress(BaseCallback):
         done = self._learner.model.num_timesteps / self._config.steps
         self._learner.model.ent_coef = self._config.entropy * (1 - 0.9 * min(1.0, done))
         if self._learner.model.num_timesteps in (0, self._resumed_at):
+            if self._resumed_at is None and self._config.warm_start != "none":
+                self._save_checkpoint()  # what it begins with need not be learnt again
             return
         row = self._row()
-        due = (self._learner.model.num_timesteps * self._config.evaluations) // self._config.steps
+        due = self._due(self._learner.model.num_timesteps)
         if due > self._evaluated:
             self._evaluated = due
             row.update(self._evaluate(self._learner.agent_now()))
@@ -153,11 +161,17 @@ class TrainingProgress(BaseCallback):
                 self._bar.table_row(row, best=self._unimproved == 0)
         else:
             self._curve.write(row)
+            if time.monotonic() - self._saved >= SECONDS_A_CHECKPOINT:
+                self._save_checkpoint()
         if self._bar is not None:
             self._bar.figures(row)
         self._warn(row)
         if self.enough:
             raise _Enough
+
+    def _due(self, steps: int) -> int:
+        """How many evaluations there should be after so many steps."""
+        return steps * self._config.evaluations // self._config.steps
 
     def _evaluate(self, agent: TrainedAgent) -> dict[str, float]:
         measured = evaluate_utility(agent, self._dev, self._rules, self._config)
@@ -188,6 +202,7 @@ class TrainingProgress(BaseCallback):
             row = self._row()  # no rollout follows the last update
             row.update(self._evaluate(self._learner.agent_now()))
             self._curve.write(row)
+            self._save_checkpoint()  # more steps go on from here
         self._curve.close()
         best = self.best
         assert best is not None  # the last weights are evaluated if none were
@@ -246,7 +261,6 @@ class TrainingProgress(BaseCallback):
         """Write everything that the rest of the run depends on."""
         own = {
             "best": self.best,
-            "evaluated": self._evaluated,
             "unimproved": self._unimproved,
             "to_beat": None if self._to_beat is None else self._to_beat.tolist(),
             "recent": list(self._recent),
@@ -257,6 +271,7 @@ class TrainingProgress(BaseCallback):
             self._folder, self._config, self._rules.names, self._digests, model, env, own
         )
         self._saved_at = self._learner.model.num_timesteps
+        self._saved = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
         self._started = time.perf_counter()
@@ -334,6 +349,7 @@ class Curve:
         else:
             with saving(self.path):
                 drop_later_rows(self.path, resumed_at)
+            self.last_step = resumed_at
         if self._tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 
