@@ -47,6 +47,8 @@ class TreeSettings:
         noise: Deviation of the noise on question features, in their standard deviations: few questions
             must not be told apart too finely.
         price_range: Prices drawn, log-uniformly.
+        evenly: Share of the requests whose price is drawn evenly instead: high prices are few on a log scale,
+            and it is there that a wrong choice costs most.
         budget_share: Share of the requests with a budget.
         short_share: Share with fewer steps.
         part_share: Share with some experts left out.
@@ -56,8 +58,8 @@ class TreeSettings:
 
     imitation: int = 330
     following: int = 330
-    passes: int = 35
-    most: int = 700
+    passes: int = 70
+    most: int = 1_000
     batch: int = 50
     rate: float = 1e-3
     decay: float = 0.02
@@ -65,6 +67,7 @@ class TreeSettings:
     price_range: tuple[float, float] = PRICE_RANGE
     budget_share: float = 0.1
     short_share: float = 0.2
+    evenly: float = 0.4
     part_share: float = 0.15
     repriced_share: float = 0.15
     seed: int = 0
@@ -219,10 +222,19 @@ class TreeLearner:
         observed[:, :, first : first + dims] = part + self.settings.noise * deviation * noise
         return observed
 
+    def _prices(self, n: int) -> torch.Tensor:
+        settings, random = self.settings, self._random
+        low, high = settings.price_range
+        share = torch.rand(n, generator=random)
+        evenly = low + share * (high - low)
+        on_a_log_scale = torch.exp(np.log(low) + share * (np.log(high) - np.log(low)))
+        return torch.where(
+            torch.rand(n, generator=random) < settings.evenly, evenly, on_a_log_scale
+        )
+
     def _draw(self, n: int) -> Requests:
         settings, random, seen = self.settings, self._random, self.seen
-        low, high = np.log(settings.price_range[0]), np.log(settings.price_range[1])
-        price = torch.exp(torch.rand(n, generator=random) * (high - low) + low)
+        price = self._prices(n)
         plain = Requests.plain(price, seen.steps, seen.share)
         share, present = plain.share, plain.present
 
