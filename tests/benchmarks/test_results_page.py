@@ -113,7 +113,8 @@ def test_memory_is_that_of_a_process_and_all_below_it(load: Load) -> None:
     with load("results_stages").PeakMemory(every=0.05) as peak:
         before = psutil.Process().memory_info().rss / 1e9
         subprocess.run([sys.executable, "-c", code], check=True)
-    assert before + 0.2 < peak.gigabytes < before + 0.6
+    # Until it becomes its own program, the child is a copy of this process.
+    assert before + 0.2 < peak.gigabytes < 2 * before + 0.6
 
 
 # Rows ---------------------------------------------------------------------------------------------
