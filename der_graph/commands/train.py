@@ -141,7 +141,11 @@ def add(commands: Commands) -> None:
     )
     add_fresh(parser)
     add_cache(parser)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in --out; more --steps extend the run",
+    )
     parser.set_defaults(run=run)
 
 

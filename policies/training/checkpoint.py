@@ -2,7 +2,7 @@
 
 Weights, optimizer, random generators, the order of the questions and the routes in progress. A run that goes
 on from here has the same numbers as one that was never stopped. Read with torch's `weights_only`, so loading
-a checkpoint cannot run code.
+a checkpoint cannot run code. A run may be given more steps when it goes on, and nothing else.
 """
 
 from __future__ import annotations
@@ -155,6 +155,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def planned_steps(checkpoint: Mapping[str, Any]) -> int:
+    """How many steps the run that wrote a checkpoint was to take."""
+    return int(json.loads(checkpoint["config"])["steps"])
+
+
 def apply_checkpoint(
     checkpoint: dict[str, Any],
     config: TrainConfig,
@@ -169,13 +174,14 @@ def apply_checkpoint(
         What `write_checkpoint` was given as `own`.
 
     Raises:
-        AgentError: If it was made with other settings, for another pool, or on other questions.
+        AgentError: If it was made with other settings or more steps, for another pool, or on other
+            questions.
     """
     now, then = json.loads(json.dumps(config.plain())), json.loads(checkpoint["config"])
     changed = [
         f"{key} was {then.get(key)!r}, is {now.get(key)!r}"
         for key in dict.fromkeys([*then, *now])
-        if now.get(key) != then.get(key)
+        if now.get(key) != then.get(key) and not (key == "steps" and config.steps > then[key])
     ]
     if checkpoint["experts"] != list(names):
         changed.append(f"the pool was {', '.join(checkpoint['experts'])}, is {', '.join(names)}")
@@ -187,7 +193,7 @@ def apply_checkpoint(
     if changed:
         raise AgentError(
             f"the checkpoint was made with other settings ({'; '.join(changed)}); resume with the same "
-            "ones, or train anew without --resume"
+            "ones (steps may be more), or train anew without --resume"
         )
     model.policy.load_state_dict(checkpoint["policy"])
     model.policy.optimizer.load_state_dict(checkpoint["optimizer"])

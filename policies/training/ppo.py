@@ -247,7 +247,7 @@ class _Linear:
         self.start = start
 
     def __call__(self, remaining: float) -> float:
-        return self.start * remaining
+        return self.start * max(0.0, remaining)  # the last update may end beyond the last step
 
 
 class NetworkExtractor(BaseFeaturesExtractor):

@@ -31,6 +31,7 @@ from der_graph.policies.answers.progress_bar import TrainingBar
 from der_graph.policies.training.checkpoint import (
     CHECKPOINT_FILE,
     apply_checkpoint,
+    planned_steps,
     read_checkpoint,
     saving,
     write_checkpoint,
@@ -122,8 +123,9 @@ class TrainingProgress(BaseCallback):
             checkpoint, self._config, self._rules.names, self._digests, learner.model, learner.env
         )
         self.best = own["best"]
-        self._evaluated = own["evaluated"]
-        self._unimproved = own["unimproved"]
+        self._evaluated = self._due(checkpoint["steps"])
+        extended = self._config.steps > planned_steps(checkpoint)
+        self._unimproved = 0 if extended else own["unimproved"]  # more steps are new patience
         self._before = own["seconds"]
         self._to_beat = None if own.get("to_beat") is None else np.array(own["to_beat"])
         self._recent.extend(own["recent"])
@@ -143,7 +145,7 @@ class TrainingProgress(BaseCallback):
         if self._learner.model.num_timesteps in (0, self._resumed_at):
             return
         row = self._row()
-        due = (self._learner.model.num_timesteps * self._config.evaluations) // self._config.steps
+        due = self._due(self._learner.model.num_timesteps)
         if due > self._evaluated:
             self._evaluated = due
             row.update(self._evaluate(self._learner.agent_now()))
@@ -158,6 +160,10 @@ class TrainingProgress(BaseCallback):
         self._warn(row)
         if self.enough:
             raise _Enough
+
+    def _due(self, steps: int) -> int:
+        """How many evaluations there should be after so many steps."""
+        return steps * self._config.evaluations // self._config.steps
 
     def _evaluate(self, agent: TrainedAgent) -> dict[str, float]:
         measured = evaluate_utility(agent, self._dev, self._rules, self._config)
@@ -188,6 +194,7 @@ class TrainingProgress(BaseCallback):
             row = self._row()  # no rollout follows the last update
             row.update(self._evaluate(self._learner.agent_now()))
             self._curve.write(row)
+            self._save_checkpoint()  # more steps go on from here
         self._curve.close()
         best = self.best
         assert best is not None  # the last weights are evaluated if none were
@@ -246,7 +253,6 @@ class TrainingProgress(BaseCallback):
         """Write everything that the rest of the run depends on."""
         own = {
             "best": self.best,
-            "evaluated": self._evaluated,
             "unimproved": self._unimproved,
             "to_beat": None if self._to_beat is None else self._to_beat.tolist(),
             "recent": list(self._recent),
@@ -334,6 +340,7 @@ class Curve:
         else:
             with saving(self.path):
                 drop_later_rows(self.path, resumed_at)
+            self.last_step = resumed_at
         if self._tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 

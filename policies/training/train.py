@@ -83,7 +83,7 @@ def train_agent(
         cache: Durable store of answers.
         encoder: The frozen sentence encoder, its name, or LangChain embeddings; MiniLM where left out.
             Not used with a text encoder. Vectors are kept in a file beside `cache`.
-        resume: Go on from the checkpoint in `out`.
+        resume: Go on from the checkpoint in `out`; more steps in `config` than the run had extend it.
         fresh: Cached first answers of each remote expert to ask again, to see whether it still is the same.
         tensorboard: Folder for TensorBoard's event files; none are written where left out.
         progress: Show progress bars and a table on a terminal.
@@ -179,6 +179,8 @@ def train_agent(
         _learn_routes(learner, learner.lesson, config, source, rules, watcher, say)
     model = learner.model
     remaining = config.steps - model.num_timesteps
+    if resume:
+        say(_where(model.num_timesteps, done=remaining <= 0 or watcher.enough))
     if remaining > 0 and not watcher.enough:
         with watcher:
             model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
@@ -186,6 +188,13 @@ def train_agent(
     if learner.lesson is not None:
         _compare(agent, learner.lesson, dev_source, rules, folder, say)
     return agent
+
+
+def _where(step: int, *, done: bool) -> str:
+    """Where a resumed run stands."""
+    if done:
+        return f"the run had ended at step {step:,}; more --steps extend it"
+    return f"going on from step {step:,}"
 
 
 def _read_questions(
@@ -250,10 +259,11 @@ def _compare(
     from der_graph.policies.training.checkpoint import saving
     from der_graph.policies.training.routes.takeovers import compare_with_simple
 
+    before, agent.takeovers = agent.takeovers, ()  # a resumed run may find its agent with some
     compared = compare_with_simple(agent, lesson.tree, dev, rules)
     for line in compared.lines:
         say(line)
-    if compared.takeovers:
+    if compared.takeovers or before:
         agent.takeovers = tuple(compared.takeovers)
         with saving(folder):
             agent.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,74 @@ def test_a_killed_run_goes_on_as_if_never_stopped(
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
     for name, tensor in whole.network.state_dict().items():
         assert tensor.equal(resumed.network.state_dict()[name]), name
+
+
+def test_more_steps_extend_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on from its end, at the learning rate and with the evaluations of the longer run."""
+    from der_graph.policies.training import ppo
+
+    short, long = (replace(SMALL, steps=steps, evaluations=4) for steps in (1024, 3072))
+    train(tmp_path / "whole", short)
+    first = curve(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+
+    rates: list[float] = []
+    original = ppo._Linear.__call__
+
+    def watched(self: Any, remaining: float) -> float:
+        rates.append(original(self, remaining))
+        return rates[-1]
+
+    lines: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(ppo._Linear, "__call__", watched)
+        extended = train(tmp_path / "whole", long, resume=True, say=lines.append)
+    assert "going on from step 1,024" in lines
+    ends = [1536, 2048, 2560, 3072]
+    assert sorted(set(rates))[:4] == [
+        pytest.approx(SMALL.learning_rate * (1 - step / 3072)) for step in reversed(ends)
+    ]
+    rows = curve(tmp_path / "whole")
+    assert rows[:2] == first
+    assert [row["time/steps"] for row in rows] == [str(step) for step in (512, 1024, *ends)]
+    assert [bool(row["dev/utility"]) for row in rows[2:]] == [True, False, True, True]
+
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2600)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", long, resume=True)
+    resumed = train(tmp_path / "killed", long, resume=True)
+    assert curve(tmp_path / "killed") == rows
+    for name, tensor in extended.network.state_dict().items():
+        assert tensor.equal(resumed.network.state_dict()[name]), name
+
+
+def test_resuming_a_finished_run_changes_nothing_and_says_what_would(tmp_path: Path) -> None:
+    config = replace(SMALL, steps=1500)  # ends at 1,536, with the update
+    train(tmp_path, config)
+    before = (tmp_path / "agent.safetensors").read_bytes(), curve(tmp_path)
+    lines: list[str] = []
+    train(tmp_path, config, resume=True, say=lines.append)
+    assert ((tmp_path / "agent.safetensors").read_bytes(), curve(tmp_path)) == before
+    assert "the run had ended at step 1,536; more --steps extend it" in lines
+    fewer = replace(config, steps=1000)
+    with pytest.raises(AgentError, match=r"steps was 1500, is 1000.*steps may be more"):
+        train(tmp_path, fewer, resume=True)
+
+
+def test_more_steps_are_new_patience(tmp_path: Path) -> None:
+    impatient = replace(SMALL, steps=4096, evaluations=8, patience=1, learning_rate=0.0)
+    train(tmp_path, impatient)
+    ended = int(curve(tmp_path)[-1]["time/steps"])
+    assert ended < 4096
+    train(tmp_path, replace(impatient, steps=8192), resume=True)
+    assert int(curve(tmp_path)[-1]["time/steps"]) > ended
+
+
+def test_the_learning_rate_ends_at_zero_and_not_below() -> None:
+    from der_graph.policies.training.ppo import _Linear
+
+    assert [_Linear(2.0)(left) for left in (1.0, 0.5, 0.0, -0.02)] == [2.0, 1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
