@@ -2,9 +2,9 @@
 
 Each update adds a row of figures to `progress.csv`, and to TensorBoard if wanted; both have the same keys,
 explained in docs/training.md. Now and then the agent is evaluated on the dev questions: the best one so far
-is kept on disk beside a checkpoint that can be resumed bit for bit, training may stop early, and a warning
-says when something looks wrong. A resumed run drops the rows that were written after its checkpoint and
-writes them again.
+is kept on disk, training may stop early, and a warning says when something looks wrong. Beside it is a
+checkpoint that can be resumed bit for bit, written with the first update after two minutes at the latest. A
+resumed run drops the rows that were written after its checkpoint and writes them again.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ from der_graph.policies.training.checkpoint import (
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.ppo import PPOLearner
 from der_graph.policies.training.selection import clearly_better, evaluate_utility
+
+SECONDS_A_CHECKPOINT = 120.0
+"""Age of a checkpoint from which on the next update writes a new one."""
 
 _WINDOW = 1000  # finished routes that the rollout figures look back on
 
@@ -93,6 +96,7 @@ class TrainingProgress(BaseCallback):
         self._unimproved = 0  # evaluations since the best one
         self._resumed_at: int | None = None
         self._saved_at: int | None = None  # step of the checkpoint on disk
+        self._saved = time.monotonic()  # when it was written
         self._warned: set[str] = set()
         self._measured: npt.NDArray[np.float64] | None = None  # utilities of the last evaluation
         self._to_beat: npt.NDArray[np.float64] | None = (
@@ -143,6 +147,8 @@ class TrainingProgress(BaseCallback):
         done = self._learner.model.num_timesteps / self._config.steps
         self._learner.model.ent_coef = self._config.entropy * (1 - 0.9 * min(1.0, done))
         if self._learner.model.num_timesteps in (0, self._resumed_at):
+            if self._resumed_at is None and self._config.warm_start != "none":
+                self._save_checkpoint()  # what it begins with need not be learnt again
             return
         row = self._row()
         due = self._due(self._learner.model.num_timesteps)
@@ -155,6 +161,8 @@ class TrainingProgress(BaseCallback):
                 self._bar.table_row(row, best=self._unimproved == 0)
         else:
             self._curve.write(row)
+            if time.monotonic() - self._saved >= SECONDS_A_CHECKPOINT:
+                self._save_checkpoint()
         if self._bar is not None:
             self._bar.figures(row)
         self._warn(row)
@@ -263,6 +271,7 @@ class TrainingProgress(BaseCallback):
             self._folder, self._config, self._rules.names, self._digests, model, env, own
         )
         self._saved_at = self._learner.model.num_timesteps
+        self._saved = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
         self._started = time.perf_counter()

@@ -32,6 +32,27 @@ def test_a_killed_run_goes_on_as_if_never_stopped(
         assert tensor.equal(resumed.network.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(("seconds", "kept"), [(0.0, 2048), (1e6, 0)])
+def test_checkpoints_between_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, kept: int
+) -> None:
+    """One that is old enough is replaced by the next update; the first is written before any."""
+    config = replace(SMALL, steps=4096, evaluations=1)
+    whole = train(tmp_path / "whole", config)
+    monkeypatch.setattr("der_graph.policies.training.progress.SECONDS_A_CHECKPOINT", seconds)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2500)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", config)
+    lines: list[str] = []
+    resumed = train(tmp_path / "killed", config, resume=True, say=lines.append)
+    assert f"going on from step {kept:,}" in lines
+    assert not any(line.startswith("learnt in") for line in lines)  # routes are not learnt again
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    for name, tensor in whole.network.state_dict().items():
+        assert tensor.equal(resumed.network.state_dict()[name]), name
+
+
 def test_more_steps_extend_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on from its end, at the learning rate and with the evaluations of the longer run."""
     from der_graph.policies.training import ppo
@@ -101,17 +122,23 @@ def test_the_learning_rate_ends_at_zero_and_not_below() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "said"), [(100, "no checkpoint yet"), (1500, "--resume goes on from step 1,024")]
+    ("warm_start", "step", "said"),
+    [
+        ("none", 100, "no checkpoint yet"),
+        ("routes", 100, "--resume goes on from step 0"),
+        ("none", 1500, "--resume goes on from step 1,024"),
+    ],
 )
 def test_ctrl_c_says_the_way_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_start: Any, step: int, said: str
 ) -> None:
     interrupt_at(monkeypatch, step)
     lines: list[str] = []
+    config = replace(SMALL, steps=2048, evaluations=2, warm_start=warm_start)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, replace(SMALL, steps=2048, evaluations=2), say=lines.append)
+        train(tmp_path, config, say=lines.append)
     assert said in lines[-1]
-    assert (tmp_path / "checkpoint.pt").exists() == (step == 1500)
+    assert (tmp_path / "checkpoint.pt").exists() == ("goes on" in said)
 
 
 def read_events(folder: Path) -> Any:
