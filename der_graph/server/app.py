@@ -26,6 +26,7 @@ from der_graph.server.failures import RequestError, failure_of
 from der_graph.server.feedback import rate
 from der_graph.server.limits import KeyLimits
 from der_graph.server.openapi import BODIES
+from der_graph.server.protocol import model_and_price
 from der_graph.server.replies import model_card, to_json
 from der_graph.server.service import CHAT, CLIENT_GONE, RESPONSES, Service, describe
 
@@ -137,7 +138,7 @@ def build_app(
         name = request.path_params["name"]
         if not name:
             return await models(request)
-        if name not in engine.models:
+        if model_and_price(name)[0] not in engine.models:
             message = f"there is no model {name[:80]!r}; there are: {', '.join(engine.models)}"
             raise RequestError(404, message, param="model", code="model_not_found")
         return json_response(model_card(name, engine.created, describe(engine, name)))

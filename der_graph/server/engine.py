@@ -36,14 +36,11 @@ from der_graph.pool.pool import Pool, preload
 from der_graph.server.failures import RequestError
 from der_graph.server.limits import Ceilings
 from der_graph.server.metrics import Metrics
-from der_graph.server.protocol import ChatRequest
+from der_graph.server.protocol import ENSEMBLE, ChatRequest
 from der_graph.server.replies import Outcome
 from der_graph.state import DERContext, answer_only
 
 log = logging.getLogger("der_graph.server")
-
-ENSEMBLE = "der"
-"""Name of the model that is the whole ensemble."""
 
 
 @dataclass
@@ -112,6 +109,12 @@ class Engine:
             raise PoolError(
                 f"an expert is named '{ENSEMBLE}', which is the server's name for the ensemble; rename it"
             )
+        for name in self.pool.names:
+            if name.startswith(f"{ENSEMBLE}/"):
+                raise PoolError(
+                    f"an expert is named '{name}', but what follows '{ENSEMBLE}/' is a price of cost for the "
+                    "server; rename it"
+                )
 
     @property
     def models(self) -> list[str]:

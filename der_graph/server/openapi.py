@@ -18,11 +18,18 @@ _SAMPLING: dict[str, Any] = {
 }
 
 
+_MODEL = "`der`, `der/PRICE` such as `der/0.5` for another price of cost, or the name of an expert"
+
+
 def _body(required: list[str], **properties: Any) -> dict[str, Any]:
     schema = {
         "type": "object",
         "required": required,
-        "properties": {"model": {"type": "string"}, **properties, **_SAMPLING},
+        "properties": {
+            "model": {"type": "string", "description": _MODEL},
+            **properties,
+            **_SAMPLING,
+        },
     }
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

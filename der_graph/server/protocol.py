@@ -9,6 +9,7 @@ audio as output ...), or left out and named in the response's `der.ignored`.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ from der_graph.errors import BudgetError
 from der_graph.server.failures import RequestError
 from der_graph.server.parameters import SETTINGS_READ, check_names, of_type, read_settings, wrong
 from der_graph.state import DERContext
+
+ENSEMBLE = "der"
+"""Name of the model that is the whole ensemble; `der/0.5` is the same, at a price of cost of 0.5."""
 
 KNOBS = tuple(each.name for each in fields(DERContext) if each.name != "model_settings")
 """What a request may set in its `der` object; the experts' settings have the protocol's own names."""
@@ -66,6 +70,7 @@ class ChatRequest:
 
     Attributes:
         model: `der`, or the name of one expert.
+        called: What the request calls it; `der/0.5` is `der`, and sets the price of cost.
         messages: The conversation; the last one is the user's.
         context: Settings of the route.
         stream: Send the answer in pieces?
@@ -76,6 +81,7 @@ class ChatRequest:
     """
 
     model: str
+    called: str
     messages: list[AnyMessage]
     context: DERContext = field(default_factory=DERContext)
     stream: bool = False
@@ -92,6 +98,30 @@ def read_request(body: bytes) -> ChatRequest:
         RequestError: If it cannot be understood, or asks for what there is not; names the parameter.
     """
     return chat_request(read_object(body))
+
+
+def model_and_price(called: str) -> tuple[str, float | None]:
+    """What a request means by the name of a model: the model, and the price of cost that the name sets.
+
+    Raises:
+        RequestError: If something else than a price follows `der/`.
+    """
+    if not called.startswith(f"{ENSEMBLE}/"):
+        return called, None
+    given = called.removeprefix(f"{ENSEMBLE}/")
+    price = float(given) if _PRICE.fullmatch(given) else math.inf
+    if price > sys.float_info.max:
+        raise RequestError(
+            400,
+            f"the model is {called[:80]!r}; after '{ENSEMBLE}/' stands the price of cost, a number >= 0 such "
+            f"as '{ENSEMBLE}/0.5'",
+            param="model",
+            code="invalid_value",
+        )
+    return ENSEMBLE, price
+
+
+_PRICE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -120,7 +150,8 @@ def chat_request(given: Mapping[str, Any]) -> ChatRequest:
     for name in ("model", "messages"):
         if name not in given:
             raise RequestError(400, f"'{name}' is missing", param=name, code="missing_parameter")
-    model = _typed(given, "model", str, "a string")
+    called = _typed(given, "model", str, "a string")
+    model, price = model_and_price(called)
     if _typed(given, "n", int, "an integer", 1) != 1:
         raise RequestError(
             400, "n must be 1: a route gives one answer", param="n", code="unsupported_value"
@@ -138,10 +169,18 @@ def chat_request(given: Mapping[str, Any]) -> ChatRequest:
     knobs = dict(_typed(given, "der", dict, "an object", {}))
     events = _typed(knobs, "events", bool, "true or false", True, "der.")
     knobs.pop("events", None)
+    if price is not None and knobs.setdefault("cost_weight", price) != price:
+        raise RequestError(
+            400,
+            f"the model {called[:80]!r} and 'der.cost_weight' name two prices of cost; give one of them",
+            param="der.cost_weight",
+            code="invalid_value",
+        )
     known = _READ | _REFUSED.keys() | _WITHOUT_EFFECT
     settings = read_settings(given)
     return ChatRequest(
         model,
+        called,
         _messages(given["messages"]),
         replace(_context(knobs), model_settings=settings or None),
         stream,

@@ -24,7 +24,7 @@ from der_graph.server.access import KEY_NAME, NOBODY, NOTE
 from der_graph.server.engine import Account, Engine
 from der_graph.server.failures import RequestError, failure_of, is_mistake
 from der_graph.server.limits import KeyLimits, lower, out_of_budget
-from der_graph.server.protocol import ChatRequest, read_request
+from der_graph.server.protocol import ENSEMBLE, ChatRequest, read_request
 from der_graph.server.replies import Outcome, Reply, to_json
 from der_graph.server.responses import ResponsesReply, read_response_request
 
@@ -62,7 +62,7 @@ class Protocol(NamedTuple):
 
 def _chat_reply(request: ChatRequest, engine: Engine) -> Reply:
     return Reply(
-        request.model,
+        request.called,
         engine.fingerprint,
         engine.cost_unit,
         engine.without_effect(request),
@@ -72,7 +72,7 @@ def _chat_reply(request: ChatRequest, engine: Engine) -> Reply:
 
 def _responses_reply(request: ChatRequest, engine: Engine) -> ResponsesReply:
     return ResponsesReply(
-        request.model, engine.cost_unit, engine.without_effect(request), request.echo
+        request.called, engine.cost_unit, engine.without_effect(request), request.echo
     )
 
 
@@ -284,7 +284,11 @@ class Call:
 def describe(engine: Engine, name: str) -> Mapping[str, Any]:
     """What a model is, for the list of models."""
     if name not in engine.pool:
-        return {"experts": list(engine.pool.names), "cost_unit": engine.cost_unit}
+        return {
+            "description": f"all experts; '{ENSEMBLE}/0.5' sets the price of cost to 0.5",
+            "experts": list(engine.pool.names),
+            "cost_unit": engine.cost_unit,
+        }
     expert = engine.pool[name]
     return {"description": expert.description, "cost": expert.cost, "cost_unit": engine.cost_unit}
 

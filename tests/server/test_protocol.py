@@ -45,6 +45,33 @@ def refused(**fields: Any) -> RequestError:
     return caught.value
 
 
+@pytest.mark.parametrize(
+    ("called", "price"),
+    [("der/0.5", 0.5), ("der/0", 0.0), ("der/.25", 0.25), ("der/2.", 2.0), ("der/1e-3", 0.001)],
+)
+def test_a_price_in_the_name_of_the_model(called: str, price: float) -> None:
+    request = read(model=called)
+    assert (request.model, request.called) == ("der", called)
+    assert request.context.cost_weight == price
+    assert read(model=called, der={"cost_weight": price}) == request  # said twice
+    assert refused(model=called, der={"cost_weight": 7}).param == "der.cost_weight"
+
+
+@pytest.mark.parametrize(
+    "given", ["", "cheap", "-1", "inf", "nan", "1e999", " 1", "1_0", "0.5/2", "٣", "0x1", "1\n"]
+)
+def test_what_is_no_price_in_the_name_of_the_model(given: str) -> None:
+    error = refused(model=f"der/{given}")
+    assert (error.param, error.code) == ("model", "invalid_value")
+    assert "a number >= 0 such as 'der/0.5'" in str(error)
+
+
+def test_only_the_ensemble_has_a_price() -> None:
+    for name in ("openai/0.5", "derby/0.5", "writer"):
+        request = read(model=name)
+        assert (request.model, request.context.cost_weight) == (name, None)
+
+
 def test_a_whole_conversation() -> None:
     request = read(
         messages=[

@@ -11,10 +11,11 @@ from fakes import ScriptedAgent, chat_expert, scripted_expert
 from langchain_core.messages import AIMessage
 from server_calls import HELLO, KEY, client, metric, raw, serving, two_experts
 
-from der_graph.errors import ServerError
+from der_graph.errors import PoolError, ServerError
 from der_graph.nodes.expert import Expert
 from der_graph.pool import pool_from
 from der_graph.server import create_app
+from der_graph.server.server import in_background
 
 openai = pytest.importorskip("openai", reason="needs the extra test")
 ChatOpenAI = pytest.importorskip("langchain_openai", reason="needs the extra test").ChatOpenAI
@@ -42,6 +43,33 @@ def test_a_completion_carries_answer_route_cost_and_usage() -> None:
     assert (der["cost"], der["cost_unit"]) == (1.5, "parameters_b")
     assert der["ignored"] == ["temperature"]
     assert (named.model_extra or {})["der"]["experts"] == ["writer", "closer"]
+
+
+def test_the_name_of_the_model_sets_the_price_of_cost() -> None:
+    agent = ScriptedAgent("writer", "closer")
+    app = create_app(pool_from(two_experts(), max_steps=3), agent)
+    with in_background(app) as address, client(address) as openai_client:
+        done = openai_client.chat.completions.create(model="der/0.5", messages=HELLO)
+        answered = openai_client.responses.create(model="der/2", input="hello")
+        openai_client.chat.completions.create(model="der", messages=HELLO)
+        found = openai_client.models.retrieve("der/0.5")
+        status, body = raw(address, "GET", "/v1/models/der/cheap")
+        with pytest.raises(openai.BadRequestError, match=r"'der/cheap'; after 'der/' stands"):
+            openai_client.chat.completions.create(model="der/cheap", messages=HELLO)
+        counted = metric(address, 'der_requests_total{model="der",status="200"}')
+    assert (done.model, answered.model, found.id) == ("der/0.5", "der/2", "der/0.5")
+    assert done.choices[0].message.content == "the end"
+    first = [each.cost_weight for each in agent.seen if not each.answers]
+    assert first == [0.5, 2.0, None]
+    assert (status, body["error"]["param"]) == (400, "model")
+    assert counted == 3  # one label, however many prices callers think of
+
+
+@pytest.mark.parametrize("name", ["der", "der/0.5", "der/fast"])
+def test_no_expert_has_a_name_of_the_ensemble(name: str) -> None:
+    experts = [chat_expert(name, "hello")]
+    with pytest.raises(PoolError, match=f"an expert is named '{name}'.*rename it"):
+        create_app(pool_from(experts), ScriptedAgent(name))
 
 
 def test_a_stream_shows_the_route_beside_the_answer() -> None:
