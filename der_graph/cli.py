@@ -15,6 +15,7 @@ from importlib import import_module
 import der_graph
 from der_graph.commands import COMMANDS
 from der_graph.commands.options.reporting import add_quiet, quiet
+from der_graph.completion import add_completion
 from der_graph.config_file import with_config
 from der_graph.errors import DERError
 
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name in COMMANDS:
         import_module(f"der_graph.commands.{name}").add(commands)
+    add_completion(commands, parser)
     add_quiet(parser)
     return parser
 
