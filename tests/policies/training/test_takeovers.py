@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ from der_graph.policies.quality import get_metric
 from der_graph.policies.training import run_routes
 from der_graph.policies.training.routes.takeovers import best_order, compare_with_simple
 from der_graph.policies.training.routes.tree import collect_tree
+from der_graph.policies.training.train import _compare
 from der_graph.state import DERContext
 
 WRITER, COUNTER, FACTS, PARROT = range(4)
@@ -70,3 +75,18 @@ def test_a_better_order_takes_over_and_the_run_says_so() -> None:
     again = compare_with_simple(agent, tree, dev, rules)
     assert again.takeovers == []
     assert "clearly better at any price" in again.lines[0]
+
+
+def test_takeovers_of_a_run_that_goes_on_are_judged_anew(tmp_path: Path) -> None:
+    source, dev = toy_source(40), toy_source(40, seed=1)
+    rules = toy_rules(source.experts)
+    lesson: Any = SimpleNamespace(tree=collect_tree(source, [WRITER, COUNTER, FACTS], 3))
+    agent = toy_agent(source)  # its weights are random
+    told: list[list[str]] = [[], []]
+    _compare(agent, lesson, dev, rules, tmp_path, told[0].append)
+    found = [each.plain() for each in agent.takeovers]
+    assert found
+    _compare(agent, lesson, dev, rules, tmp_path, told[1].append)
+    assert told[0] == told[1]
+    saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["takeovers"]
+    assert [each.plain() for each in agent.takeovers] == saved == found
