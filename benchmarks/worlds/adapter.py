@@ -21,6 +21,7 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.baselines import PREDICTORS, BestCascades, OneShotRouter
 from der_graph.policies.baselines.mixture import without_transfer
 from der_graph.policies.observation import TextEncoder
+from der_graph.policies.planning import Planner
 from der_graph.policies.quality import QualityMetric, get_metric
 from der_graph.policies.training import preset, run_routes, split_dev, train_agent
 from der_graph.state import Answer, DERContext
@@ -102,6 +103,7 @@ def baselines(
     first = source(world, questions, judges(world)[0]).first_answers()
     qualities = [[outcome.quality for outcome in row] for row in first]
     values = [[outcome.answer["value"] for outcome in row] for row in first]
+    answers = [[outcome.answer["text"] for outcome in row] for row in first]
     texts = [question.text for question in questions]
     agents: dict[str, RoutingAgent] = {
         f"router:{kind}": OneShotRouter(names, costs, encoder, PREDICTORS[kind]())
@@ -109,7 +111,8 @@ def baselines(
         for kind in ("knn", "logistic")
     }  # fmt: skip
     cascades = BestCascades(names, costs, encoder).fit(texts, qualities, values)
-    return {"cascade:best": cascades, **agents}
+    planner = Planner.fit(names, costs, texts, qualities, values, texts=answers, encoder=encoder)
+    return {"planner": planner, "cascade:best": cascades, **agents}
 
 
 def route(
