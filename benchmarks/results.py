@@ -5,7 +5,7 @@
 Every stage is a benchmark of its own that leaves a JSON in `--runs`; those that are there and current are not
 run again, so an interrupted run goes on (`results_stages`). Then the page (`results_page` and its template)
 and the plots (`results_plots`) are made of the JSONs alone, and the marked tables of README.md of the page:
-the same JSONs give the same files. What was not measured is not shown.
+the same JSONs give the same files. A section for which nothing was measured stays as it is.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = load_results(places.runs)
     docs.mkdir(parents=True, exist_ok=True)
     pictures = draw(results, docs / "images")
-    text = page(results, pictures)
-    (docs / "results.md").write_text(text, encoding="utf-8")
+    file = docs / "results.md"
+    text = page(results, pictures, file.read_text("utf-8") if file.is_file() else "")
+    file.write_text(text, encoding="utf-8")
     if docs == ROOT / "docs":
         readme = ROOT / "README.md"
         readme.write_text(filled_in(readme.read_text("utf-8"), text), encoding="utf-8")

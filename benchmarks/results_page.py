@@ -30,6 +30,8 @@ COSTS = (20.0, 35.0, 42.0, 45.0, 47.0, 50.0, 55.0, 60.0, 100.0)
 PEER_COSTS = (20.0, 35.0, 45.0, 47.0, 50.0, 55.0, 60.0)
 README_COSTS = ("at 20 B", "at 35 B", "at 45 B", "at 47 B", "at 60 B")
 COIN, BEST = "single models, by coin", "cascade:best"
+NOT_MEASURED = "Not measured yet"
+_SECTION = re.compile(r"^### (.+)\n((?:(?!^##).*\n?)*)", re.MULTILINE)
 ARMS = {"without": "without", "added": "added by probes", "trained": "trained with it"}
 
 
@@ -52,12 +54,13 @@ def load_results(runs: Path) -> Results:
     return {**found, "took": read}
 
 
-def page(results: Results, pictures: Mapping[str, str]) -> str:
+def page(results: Results, pictures: Mapping[str, str], before: str = "") -> str:
     """The whole page.
 
     Args:
         results: By name of the stage.
         pictures: File of each picture that was drawn, relative to the page, by name.
+        before: The page as it is: its sections stay where nothing was measured for them.
     """
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True
@@ -72,7 +75,14 @@ def page(results: Results, pictures: Mapping[str, str]) -> str:
         "first_told": lambda title: told.setdefault("ablations", title) == title,
     }  # fmt: skip
     text = env.get_template("results.md.jinja").render()
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    old = {title: body for title, body in _SECTION.findall(before) if NOT_MEASURED not in body}
+    return _SECTION.sub(
+        lambda found: (
+            f"### {found[1]}\n{old.get(found[1], found[2]) if NOT_MEASURED in found[2] else found[2]}"
+        ),
+        text,
+    )
 
 
 def command(name: str) -> str:

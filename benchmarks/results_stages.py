@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,7 @@ def run_stage(
         )
     noted |= {"run": run, "seconds": round(time.perf_counter() - began)}
     noted |= {"cores": os.cpu_count(), "peak_gb": memory.gigabytes}
+    noted |= {"measured": date.today().isoformat()}
     _note(what, places, noted)
     return noted
 
@@ -231,7 +233,8 @@ def adopt(what: Stage, file: Path, places: Places) -> None:
     out = places.runs / what.output
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, out)
-    _note(what, places, fingerprint(what, places))
+    when = date.fromtimestamp(file.stat().st_mtime).isoformat()
+    _note(what, places, {**fingerprint(what, places), "measured": when})
 
 
 def run_all(

@@ -287,3 +287,21 @@ def test_the_gain_of_a_new_expert_is_paired_and_at_equal_cost(load: Load) -> Non
     assert at["trained", 40.0] == pytest.approx(1.0)
     text = load("results_page").gains_table(found)
     assert "| trained with it | all prices | +0.750 [" in text
+
+
+def test_a_section_that_was_not_measured_again_stays_as_it_was(load: Load) -> None:
+    made = load("results_page")
+    empty = made.page({}, {})
+    title = "An expert that joins later"
+    before = empty.replace("Not measured yet: `make results`.", "An old table.")
+    note = {"large_pool": {"measured": "2026-11-28"}}
+    new = {
+        "large_pool": [{"experts": 10, "repeats": 5, "p50_ms": 1.0, "p95_ms": 2.0}],
+        "took": note,
+    }
+    text = made.page(new, {}, before)
+    kept = text.partition(f"### {title}\n")[2].partition("\n### ")[0]
+    assert "An old table." in kept
+    fresh = text.partition("### A thousand experts, simulated: time\n")[2].partition("\n## ")[0]
+    assert "1.00" in fresh and "Measured on 2026-11-28." in fresh and "old table" not in fresh
+    assert made.page({}, {}, before) == before
