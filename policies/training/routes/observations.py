@@ -100,7 +100,7 @@ class TreeObservations:
         self._state = {name: i for i, name in enumerate(features.state)}
         columns = len(features.expert)
         self._expert = {
-            name: context + i + columns * torch.arange(tree.experts)
+            name: slice(context + i, context + columns * tree.experts, columns)
             for i, name in enumerate(features.expert)
         }
 
@@ -122,7 +122,7 @@ class TreeObservations:
         self, questions: torch.Tensor, requests: Requests, masks: torch.Tensor
     ) -> torch.Tensor:
         """(n, inner routes, size): what the network sees of some questions with their requests."""
-        seen = self.base[questions].clone()
+        seen = self.base[questions]
         state, steps, done = self._state, requests.steps[:, None], self.answered[questions]
         spent = requests.share @ self.asked.T
         left = torch.clamp(requests.budget[:, None] - spent, 0.0, 1.0)
