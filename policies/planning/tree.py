@@ -186,11 +186,10 @@ def _children(tables: Tables, nodes: Nodes, place: _Place, tree: Tree) -> tuple[
     """The next level."""
     experts = tree.experts
     shape = (len(nodes.last), len(experts))
-    width = nodes.joint.shape[2] + (1 if tables.comparable else 0)
-    parts = [
-        _chosen(outcome, nodes, place, width)
-        for outcome in _outcomes(tables, nodes, experts, shape)
-    ]
+    outcomes = _outcomes(tables, nodes, experts, shape)
+    # A claim may open a class that a step does not.
+    width = max(outcome.joint.shape[3] for outcome in outcomes)
+    parts = [_chosen(outcome, nodes, place, width) for outcome in outcomes]
     joint = np.concatenate([part[0] for part in parts])
     classes, last, context, at = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
     node, candidate = at // shape[1], at % shape[1]
@@ -251,7 +250,7 @@ def _chosen(
     real = outcome.possible & place.free & (mass > _RARE * nodes.mass[:, None])
     at = np.flatnonzero(real)
     joint = outcome.joint.reshape(-1, *outcome.joint.shape[2:])[at]
-    wider = np.zeros((len(at), joint.shape[1], max(width, joint.shape[2])))
+    wider = np.zeros((len(at), joint.shape[1], width))
     wider[..., : joint.shape[2]] = joint
     return (
         wider,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import said
+from fakes import an_answer, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import WordEncoder
@@ -32,6 +32,19 @@ COSTS = (1.0, 3.0, 10.0, 70.0)
 
 def prior(**settings: Any) -> Planner:
     return Planner.from_prior(NAMES, COSTS, sizes=COSTS, **settings)
+
+
+def open_answers() -> Planner:
+    """Of experts who answer in prose; the small one does not know every second time."""
+    rng = np.random.default_rng(0)
+    questions = [f"Tell me of {i}." for i in range(80)]
+    texts = [
+        ["I do not know." if i % 2 else f"Something of {i}.", *(f"{n} of {i}." for n in NAMES[1:])]
+        for i in range(80)
+    ]
+    quality = rng.uniform(0.3, 0.9, (80, 4)) * [[1.0 - i % 2, 1.0, 1.0, 1.0] for i in range(80)]
+    values = [[None] * 4] * 80
+    return Planner.fit(NAMES, COSTS, questions, quality, values, texts=texts, seconds=[1, 2, 3, 4])
 
 
 def at(*answers: Answer, mask: list[bool] | None = None, **settings: Any) -> Situation:
@@ -69,6 +82,16 @@ def test_cheap_first_and_on_where_answers_differ() -> None:
     assert agree.index == 4
     assert differ.index == 3
     assert agree.explanation["right_now"] > 0.7 > differ.explanation["right_now"]
+
+
+def test_it_plans_for_prose_among_which_are_refusals() -> None:
+    planner = open_answers()
+    assert not planner.knowledge.comparable
+    assert planner.knowledge.tables(0).steps[0, 0, 0] > 0.2
+    refused, told = an_answer("small", "I do not know."), an_answer("middle", "Something.")
+    assert decide(planner, cost_weight=0.1).index < 4
+    assert decide(planner, refused, cost_weight=0.1).index in (1, 2)
+    assert decide(planner, refused, told, cost_weight=1.0).index == 4
 
 
 def test_a_dear_call_is_not_made_at_a_high_price() -> None:
@@ -120,6 +143,7 @@ def test_hints_by_kind_of_question() -> None:
     forbidden=st.sets(st.sampled_from(NAMES), max_size=3),
     values=st.lists(st.sampled_from(["1", "2", None, "error"]), min_size=5, max_size=5),
     deadline=st.one_of(st.none(), st.floats(5.0, 100.0)),
+    in_prose=st.booleans(),
 )
 def test_bounds_hold(
     budget: float,
@@ -128,12 +152,13 @@ def test_bounds_hold(
     forbidden: set[str],
     values: list[str | None],
     deadline: float | None,
+    in_prose: bool,
 ) -> None:
     cheapest = min(cost for name, cost in zip(NAMES, COSTS, strict=True) if name not in forbidden)
     budget = max(budget, cheapest)
     rules = RouteRules(NAMES, COSTS, 5, seconds=(1.0, 2.0, 3.0, 4.0))
     context = DERContext(max_cost=budget, max_steps=steps, forbidden_experts=sorted(forbidden))
-    planner = prior(seconds=[1.0, 2.0, 3.0, 4.0])
+    planner = open_answers() if in_prose else prior(seconds=[1.0, 2.0, 3.0, 4.0])
     answers: list[Answer] = []
     spent = 0.0
     for value in values:
