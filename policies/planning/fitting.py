@@ -102,7 +102,8 @@ def fit_knowledge(
             [np.where(forms < 0, np.nan, forms == f) for f in range(len(FORMS) - 1)], axis=1
         )
         # Who is right, and who answers in what form: the latter tells where steps are of use.
-        varied = np.nanstd(np.where(np.isnan(seen), np.nan, seen), axis=0) > 0.15
+        varied = ~np.isnan(seen).all(axis=0)
+        varied[varied] = np.nanstd(seen[:, varied], axis=0) > 0.15
         targets = np.concatenate([quality, seen[:, varied]], axis=1)
         sorter, label, predicted = Kinds.fit(
             questions,
