@@ -121,7 +121,7 @@ def _live(
 
 
 STAGES: tuple[Stage, ...] = (
-    _recorded("comparison", "recorded_pool", "--seeds 5 --jobs 2",
+    _recorded("comparison", "recorded_pool", "--seeds 1 --jobs 2",
               "--settings chosen --seeds 1 --folds 1 --steps 512 --jobs 1"),
     _recorded("new_expert", "new_expert", "--seeds 1 --jobs 2",
               "--folds 1 --steps 512 --probes 5 --jobs 1"),

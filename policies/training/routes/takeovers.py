@@ -8,6 +8,7 @@ only compare.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -58,9 +59,9 @@ def compare_with_simple(
     total = max(agent.observer.total, 1e-12)
     found: list[Takeover] = []
     best_gain, lines = -np.inf, []
-    for price, (first, last) in zip(prices, bands, strict=True):
+    orders = best_orders(tree, prices, total)
+    for price, (first, last), (order, until_agreed) in zip(prices, bands, orders, strict=True):
         own = _utility(agent, dev, rules, price, total)
-        order, until_agreed = best_order(tree, price, total)
         names = tuple(rules.names[i] for i in order)
         gains: list[tuple[float, float, Takeover]] = []
         for policy in (Takeover(first, last), Takeover(first, last, names, until_agreed)):
@@ -85,31 +86,38 @@ def compare_with_simple(
     return Compared(found, lines)
 
 
-def best_order(tree: RouteTree, price: float, total: float) -> tuple[tuple[int, ...], bool]:
-    """The order that was worth most on the training questions, and whether it stops at agreement.
+def best_orders(
+    tree: RouteTree, prices: Sequence[float], total: float
+) -> list[tuple[tuple[int, ...], bool]]:
+    """For each price, the order that was worth most on the training questions; does it stop at agreement?
 
     Args:
         tree: Routes and outcomes.
-        price: Of cost.
+        prices: Of cost.
         total: Cost that is worth one unit of quality at a price of 1.
     """
-    best: tuple[float, tuple[int, ...], bool] = (-np.inf, (), False)
+    worth = np.full(len(prices), -np.inf)
+    found: list[tuple[tuple[int, ...], bool]] = [((), False)] * len(prices)
+    charged = np.asarray(prices) / total
+    rows = np.arange(len(tree.quality))
     for position, route in enumerate(tree.routes[1:], start=1):
         along = tree.along[position]
-        paid = np.cumsum(tree.cost[:, along], axis=1) * price / total
-        utility = tree.quality[:, along] - paid
+        quality = tree.quality[:, along]
+        paid = np.cumsum(tree.cost[:, along], axis=1)
         value = tree.value[:, along]
         agreed = np.array(
             [(value[:, [k]] == value[:, :k]).any(axis=1) for k in range(len(along))]
         ).T
         agreed[:, -1] = True
         stops = agreed.argmax(axis=1)
-        rows = np.arange(len(utility))
-        for worth, until_agreed in ((utility[:, -1], False), (utility[rows, stops], True)):
-            mean = float(worth.mean())
-            if mean > best[0] + 1e-9 and (len(along) > 1 or not until_agreed):
-                best = (mean, route, until_agreed)
-    return best[1], best[2]
+        ends = [(quality[:, -1], paid[:, -1], False)]
+        if len(along) > 1:
+            ends.append((quality[rows, stops], paid[rows, stops], True))
+        for reached, spent, until_agreed in ends:
+            mean = float(reached.mean()) - charged * float(spent.mean())
+            for k in np.flatnonzero(mean > worth + 1e-9).tolist():
+                worth[k], found[k] = mean[k], (route, until_agreed)
+    return found
 
 
 def _utility(

@@ -23,7 +23,7 @@ from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import run_routes
-from der_graph.policies.training.routes.takeovers import best_order, compare_with_simple
+from der_graph.policies.training.routes.takeovers import best_orders, compare_with_simple
 from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.policies.training.train import _compare
 from der_graph.state import DERContext
@@ -43,9 +43,9 @@ def wrong_every_third(name: str, at: int, cost: float) -> Expert:
 def test_the_best_order_by_hand() -> None:
     """Half of the questions are sums, which writer and counter solve at 1.1; facts solves the others at 2."""
     tree = collect_tree(toy_source(8), [WRITER, COUNTER, FACTS], 2)
-    assert best_order(tree, 0.5, 3.6) == ((WRITER, COUNTER), False)
+    assert best_orders(tree, [0.5], 3.6) == [((WRITER, COUNTER), False)]
     # Nothing is worth its price.
-    assert best_order(tree, 20.0, 3.6) == ((COUNTER,), False)
+    assert best_orders(tree, [0.5, 20.0], 3.6)[1] == ((COUNTER,), False)
 
 
 def test_an_order_until_two_agree_by_hand() -> None:
@@ -56,7 +56,7 @@ def test_an_order_until_two_agree_by_hand() -> None:
     examples = [Example(f"q{i}", f"question {i}?", "right") for i in range(30)]
     source = AnswerSource(experts, examples, get_metric("match"))
     tree = collect_tree(source, [0, 1, 2], 3)
-    order, until_agreed = best_order(tree, 0.1, 12.0)
+    [(order, until_agreed)] = best_orders(tree, [0.1], 12.0)
     assert (sorted(order[:2]), order[2], until_agreed) == ([0, 1], 2, True)
 
 
