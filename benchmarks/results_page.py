@@ -174,7 +174,7 @@ def comparison(results: Results) -> Row:
     single = [r for r in rows if r["method"].startswith("single:")]
     body = [
         [name.replace("der", "**DER**", name == "der"), *(spread(band(rows, name, c)) for c in COSTS)]
-        for name in ("der", *methods(rows, BEST), *routers)
+        for name in ("der", *methods(rows, "planner"), *methods(rows, BEST), *routers)
     ]  # fmt: skip
     body += [[COIN, *(shown(mixed(single, cost), 3) for cost in COSTS)]] if single else []
     ranges = []
@@ -190,7 +190,7 @@ def comparison(results: Results) -> Row:
             ["{method}", lambda r: spread({**r, "estimate": r["quality"]}), "{cost:.1f}", "{calls:.2f}"],
         ),
         "target": _target(rows), "margin": _margin(rows, routers), "fixed": _fixed(rows, fixed),
-        "by_seed": {"count": len(seeds), "ranges": ranges} if ranges else None,
+        "by_seed": {"count": len(seeds), "ranges": ranges} if ranges and len(seeds) > 1 else None,
         "tested": found.get("differences") and table(
             "against; DER's cost, B; its cost, B; difference; p", found["differences"],
             ["{method}", "{cost:.1f}", "{other_cost:.1f}", change, p_value],
