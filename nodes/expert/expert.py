@@ -325,6 +325,9 @@ class Expert:
                 digest.update(f"\x02{json.dumps(more, sort_keys=True, default=repr)}".encode())
         if settings:
             digest.update(f"\x03{json.dumps(settings, sort_keys=True, default=repr)}".encode())
+        read = (self.thought_marks, self.max_answer_chars)
+        if read != (THOUGHT_MARKS, MAX_ANSWER_CHARS):
+            digest.update(f"\x04{read}".encode())
         return digest.hexdigest()
 
     def ask(

@@ -5,9 +5,9 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
-from fakes import an_answer
+from fakes import ScriptedAgent, an_answer, scripted_expert
 
-from der_graph import state
+from der_graph import create_der_graph, state
 from der_graph.state import (
     DERContext,
     DEROutput,
