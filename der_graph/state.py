@@ -14,11 +14,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Annotated, Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph import MessagesState
-from typing_extensions import NotRequired
+from typing_extensions import NotRequired, TypedDict
 
 from der_graph.errors import BudgetError, cut
 

@@ -151,11 +151,18 @@ class _Reader:
 _ADDRESS = re.compile(r"url|base|endpoint|host|region|location|deployment|project", re.IGNORECASE)
 
 
+_SENT_ALONG = ("default_headers", "default_query")
+
+
 def _addresses(model: BaseChatModel) -> dict[str, str]:
     """Where a model's provider is reached: another server's model of the same name is another."""
     names = sorted(filter(_ADDRESS.search, type(model).model_fields))
     found = {name: getattr(model, name) for name in names}
-    return {name: value for name, value in public(found).items() if isinstance(value, str)}
+    told = {name: value for name, value in public(found).items() if isinstance(value, str)}
+    for name in _SENT_ALONG:  # gateways choose models and versions by them
+        if isinstance(given := getattr(model, name, None), Mapping) and given:
+            told[name] = json.dumps(public(dict(given)), sort_keys=True, default=repr)
+    return told
 
 
 def _names_in(code: CodeType) -> set[str]:

@@ -137,14 +137,18 @@ class DecisionEdge:
         """The edge in the form in which LangGraph calls it."""
         return Node("next_expert", self.call, self.acall)
 
-    def call(self, state: DERState, config: RunnableConfig) -> Send:
+    def call(self, state: DERState, config: RunnableConfig) -> Send | list[Send]:
         """Decide, and say where to go."""
+        if _runtime(config) is None:
+            return _left_for_later(state)
         asked = self._read(state, config)
         decision = self.decider.decide(asked.situation, config, self._in_thread)
         return self._send(decision, asked, config)
 
-    async def acall(self, state: DERState, config: RunnableConfig) -> Send:
+    async def acall(self, state: DERState, config: RunnableConfig) -> Send | list[Send]:
         """Decide without blocking the event loop; see `call`."""
+        if _runtime(config) is None:
+            return _left_for_later(state)
         read = partial(self._read, state, config)
         asked = await asyncio.wrap_future(self._readers.run(read)) if self.counts_tokens else read()
         decision = await self.decider.adecide(asked.situation, config, self._off_loop)
@@ -163,7 +167,7 @@ class DecisionEdge:
         history = history_for_experts(before)
         question, question_id = message.text.strip(), message.id or ""
         route, spent, refused = open_route(state, question_id)
-        context = as_context(_context(config))
+        context = as_context(_runtime(config).context)
         if context.ktp is not None:
             ktp_template(context.ktp)  # a wrong name is said now, and not after a decision
         task: dict[str, Any] = {
@@ -255,10 +259,28 @@ class DecisionEdge:
         return Send(_node(choice, self.rules.prices, self.approve_above), task)
 
 
-def _context(config: RunnableConfig) -> Any:
-    """The request's context. Edges are not called with LangGraph's own in place, as nodes are."""
+def _runtime(config: RunnableConfig) -> Any:
+    """LangGraph's runtime, with the request's context; None in `update_state`, which is no run.
+
+    Edges are not called with it in place, as nodes are.
+    """
     with set_config_context(config) as context:
-        return context.run(lambda: get_runtime(DERContext)).context
+        return context.run(lambda: get_runtime(DERContext))
+
+
+def _left_for_later(state: DERState) -> list[Send]:
+    """Where `update_state` leaves a thread: at the hub while a question is open, else at its end.
+
+    Without `as_node`, LangGraph takes the hub for the node that ran last, and calls its edge. Only the run
+    that goes on knows its bounds, so nothing is decided here.
+    """
+    try:
+        _, message, _ = find_question(without_handovers(state["messages"]))
+    except QuestionError:
+        return []
+    route = state.get("route") or []
+    ended = bool(route) and route[-1]["choice"] == END_CHOICE
+    return [] if ended and state.get("question_id") == message.id else [Send(HUB_NODE, {})]
 
 
 def _patience(seen: Situation) -> Limit:

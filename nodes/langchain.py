@@ -12,13 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import operator
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
+from functools import partial, reduce
 from typing import Any, Literal, TypeVar
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    BaseMessageChunk,
+    HumanMessage,
+    convert_to_messages,
+)
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.pregel import Pregel
 
@@ -64,7 +72,8 @@ def as_expert(
     Args:
         model: A chat model; a string for `init_chat_model` such as `"openai:gpt-4o-mini"`; a pipeline of
             langchain-huggingface; any Runnable or compiled graph; or a function, synchronous or not, from
-            the question's text, or from the list of messages, to a text or message.
+            the question's text, or from the list of messages, to a text, number or message, or to a
+            generator of such; it gets the call's configuration if it has a further parameter `config`.
         name: Unique in the pool, without `|`, `:` or white space.
         cost: Price of one call, in the pool's unit; with `token_prices`, the most that one call may cost.
             Chat models then get a `max_tokens` that keeps it; others are not asked under a budget.
@@ -210,7 +219,7 @@ def bounded(model: ChatRunnable, max_concurrency: int | None) -> ChatRunnable:
 
 
 def to_message(output: Any) -> AIMessage:
-    """Read an answer from what a Runnable or a function gave.
+    """Read an answer from what a Runnable or a function gave; of several messages the last is the answer.
 
     Raises:
         ExpertError: If there is no text in it.
@@ -221,14 +230,23 @@ def to_message(output: Any) -> AIMessage:
         return AIMessage(content=output.content, response_metadata=output.response_metadata)
     if isinstance(output, str):
         return AIMessage(content=output)
+    if isinstance(output, (int, float)) and not isinstance(output, bool):
+        return AIMessage(content=str(output))
+    if isinstance(output, (list, tuple)) and output and isinstance(output[-1], BaseMessage):
+        return to_message(output[-1])
     if isinstance(output, Mapping):
         if isinstance(output.get("content"), (str, list)):
             return AIMessage(content=output["content"])
         if output.get("messages"):
-            return to_message(output["messages"][-1])
+            last = output["messages"][-1]
+            is_pair = isinstance(last, tuple)  # ("ai", "It is 42.")
+            return to_message(convert_to_messages([last])[0] if is_pair else last)
+    named = (
+        f" with {', '.join(map(repr, output))}" if isinstance(output, Mapping) and output else ""
+    )
     raise NoTextError(
-        f"the expert gave {type(output).__name__}; "
-        "it must give a text, a message, or a dict with 'content' or 'messages'"
+        f"the expert gave {type(output).__name__}{named[:200]}; "
+        "it must give a text, a number, a message, or a dict with 'content' or 'messages'"
     )
 
 
@@ -251,30 +269,63 @@ def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
 
 
 def _from_function(function: Callable[..., Any]) -> ChatRunnable:
-    takes_messages = _takes_messages(function)
+    takes_messages, told = _takes_messages(function), _takes_config(function)
     name = re.sub(r"\W+", "_", getattr(function, "__name__", type(function).__name__))
 
     def given(messages: Any) -> Any:
         return messages if takes_messages else last_question(messages)
 
-    async def later(messages: Any) -> AIMessage:
+    def asked(messages: Any, config: RunnableConfig) -> Any:
+        return function(given(messages), **({"config": config} if told else {}))
+
+    async def later(messages: Any, config: RunnableConfig) -> AIMessage:
         try:
-            return to_message(await function(given(messages)))
+            return to_message(await _settled(asked(messages, config)))
         # In a task, as LangChain makes one, these would end the event loop itself.
         except (SystemExit, KeyboardInterrupt) as error:
             raise ExpertExitError(describe_error(error)) from None
 
-    def now(messages: Any) -> AIMessage:
-        return to_message(function(given(messages)))
+    def now(messages: Any, config: RunnableConfig) -> AIMessage:
+        output = asked(messages, config)
+        if inspect.isawaitable(output) or inspect.isasyncgen(output):  # `lambda text: model(text)`
+            return to_message(_waited_for(_settled(output)))
+        return to_message(_joined(list(output)) if inspect.isgenerator(output) else output)
 
-    def wait(messages: Any) -> AIMessage:
-        return _waited_for(later(messages))
+    def wait(messages: Any, config: RunnableConfig) -> AIMessage:
+        return _waited_for(later(messages, config))
 
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - the method is wanted, not a test
-    ):
-        return RunnableLambda(wait, later, name=name)
-    return RunnableLambda(now, name=name)
+    return (
+        RunnableLambda(wait, later, name=name)
+        if _is_awaited(function)
+        else RunnableLambda(now, name=name)
+    )
+
+
+def _is_awaited(function: Callable[..., Any]) -> bool:
+    """Is a function, or object that can be called, asynchronous?"""
+    while isinstance(function, partial):
+        function = function.func
+    inner = getattr(function, "__call__", None)  # noqa: B004 - the method is wanted, not a test
+    tests = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    return any(test(each) for each in (function, inner) for test in tests)
+
+
+async def _settled(output: Any) -> Any:
+    """What is behind a coroutine or an asynchronous generator."""
+    if inspect.isawaitable(output):
+        output = await output
+    return _joined([each async for each in output]) if inspect.isasyncgen(output) else output
+
+
+def _joined(pieces: Sequence[Any]) -> Any:
+    """What a generator yielded, as one: texts and chunks put together; of anything else the last."""
+    if not pieces:
+        return None
+    if all(isinstance(each, str) for each in pieces):
+        return "".join(pieces)
+    if all(isinstance(each, BaseMessageChunk) for each in pieces):
+        return reduce(operator.add, pieces)
+    return pieces[-1]
 
 
 def _waited_for(work: Coroutine[Any, Any, Result]) -> Result:
@@ -294,6 +345,28 @@ def _awaited(graph: Pregel[Any, Any, Any, Any]) -> Runnable[Any, Any]:
         return await graph.ainvoke(given, config)
 
     return RunnableLambda(wait, later, name=graph.name)
+
+
+def _takes_config(function: Callable[..., Any]) -> bool:
+    """Does a function want the call's configuration beside the question, by the name `config`?
+
+    Raises:
+        PoolError: If it cannot be called with the question.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        return False
+    told = "config" in list(signature.parameters)[1:]
+    try:
+        signature.bind(None, **({"config": None} if told else {}))
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise PoolError(
+            f"an expert cannot be made of {name}{signature}: it is called with the question's text, or with "
+            f"the list of messages, alone ({error})"
+        ) from None
+    return told
 
 
 def _takes_messages(function: Callable[..., Any]) -> bool:

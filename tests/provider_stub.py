@@ -13,7 +13,8 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 Reply = Mapping[str, Any]
 """`content`, and where they matter: `finish`, `usage`, `message` (more fields), `logprobs`, `status`,
-`error`, `headers`, `breaks` (the stream stops without a last chunk)."""
+`error`, `headers`, `breaks` (the stream stops without a last chunk), `chunks` (the stream, as it is), `body`
+(the whole answer, as it is)."""
 
 
 class Provider:
@@ -69,6 +70,8 @@ class Provider:
 
 
 def _whole(body: Mapping[str, Any], reply: Reply) -> bytes:
+    if "body" in reply:
+        return json.dumps(reply["body"]).encode()
     message = {"role": "assistant", "content": reply["content"], **reply.get("message", {})}
     choice = {
         "index": 0,
@@ -87,6 +90,12 @@ def _stream(body: Mapping[str, Any], reply: Reply) -> bytes:
     def chunk(delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> Any:
         return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]}
 
+    if "chunks" in reply:
+        given = [{**head, **part} for part in reply["chunks"]]
+        return (
+            "".join(f"data: {json.dumps(part)}\n\n" for part in given).encode()
+            + b"data: [DONE]\n\n"
+        )
     words = (reply["content"] or "").split(" ")
     parts = [
         chunk({"role": "assistant", "content": words[0], **_indexed(reply.get("message", {}))})
@@ -103,6 +112,11 @@ def _stream(body: Mapping[str, Any], reply: Reply) -> bytes:
 def _indexed(message: Mapping[str, Any]) -> dict[str, Any]:
     calls = [{"index": i, **call} for i, call in enumerate(message.get("tool_calls", ()))]
     return {**message, "tool_calls": calls} if calls else dict(message)
+
+
+def piece(delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+    """One chunk of a stream, for `chunks`."""
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
 
 
 @contextmanager

@@ -5,6 +5,8 @@
 | what | told by | question, answer |
 |---|---|---|
 | table, JSON array, JSON Lines | its columns | the columns named, or `question` and `answer` |
+| multiple choice, as of MMLU | `choices` | the question with its choices, the letter or text of the right one |
+| reading, as of SQuAD | `answers` | `question`, any of the `answers.text` |
 | chat of OpenAI's fine-tuning | `messages` | the last user's message, the assistant's after it |
 | dataset of LangSmith | `inputs`, `outputs` | their messages, or their only text |
 | results of promptfoo | `results.results` | the prompt, an assertion's value; outputs are candidates |
@@ -19,7 +21,7 @@ import csv
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +102,11 @@ def known_layout(row: Row, columns: Columns) -> tuple[Row, list[str]]:
         row = _chat(row)
     elif isinstance(row.get("inputs"), Mapping):
         row = _langsmith(row)
+    elif isinstance(row.get("choices"), list) and row["choices"] and "question" in row:
+        row = _multiple_choice(row)
+    elif isinstance(row.get("answers"), Mapping) and "answer" not in row:
+        row = {**row, "answer": row["answers"].get("text")}
+        del row["answers"]
     return row, [key for key in row if key not in _READ]
 
 
@@ -128,6 +135,26 @@ def _chat(row: Row) -> Row:
         **rest,
         "question": question,
         "history": history or None,
+    }
+
+
+def _multiple_choice(row: Row) -> Row:
+    """A question whose answer is the number of one of its choices, its letter or its text."""
+    letters = [chr(ord("A") + i) for i in range(len(row["choices"]))]
+    texts = [_text(choice) for choice in row["choices"]]
+    rest = {key: value for key, value in row.items() if key != "choices"}
+    listed = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True))
+    right = row.get("answer")
+    if isinstance(right, int) and 0 <= right < len(texts):
+        at = right
+    elif right in letters or right in texts:
+        at = (letters if right in letters else texts).index(right)
+    else:
+        return {**rest, "question": f"{_text(row['question'])}\n\n{listed}"}
+    return {
+        **rest,
+        "question": f"{_text(row['question'])}\n\n{listed}",
+        "answer": [letters[at], texts[at]],
     }
 
 
@@ -173,8 +200,13 @@ def _text(given: Any) -> str:
 def _table(path: Path, delimiter: str) -> Rows:
     with _opened(path) as file:
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        reader = csv.DictReader(file, delimiter=delimiter)
         try:
+            heading = file.readline()
+            if delimiter not in heading and ";" in heading:
+                delimiter = ";"  # as spreadsheets write it where the comma is in numbers
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=delimiter)
+            reader.fieldnames = _heading(path, reader.fieldnames or ())
             for row in reader:
                 if None in row or None in row.values():
                     raise DataError(
@@ -186,6 +218,14 @@ def _table(path: Path, delimiter: str) -> Rows:
             raise DataError(f"{path}, line {reader.line_num}: not a table ({error})") from None
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not UTF-8 text ({error.reason})") from None
+
+
+def _heading(path: Path, names: Sequence[str]) -> list[str]:
+    found = [name.strip() for name in names]
+    for name in found:
+        if found.count(name) > 1:
+            raise DataError(f"{path}, line 1: two columns are named {name!r}; rename one of them")
+    return found
 
 
 def _opened(path: Path) -> Any:

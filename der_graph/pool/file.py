@@ -285,7 +285,8 @@ def load_yaml(text: str) -> Any:
     """What a YAML text says, with a bound on what its aliases unfold to.
 
     Raises:
-        YAMLError: If it is none, unfolds to more than is allowed, or is nested too deeply.
+        YAMLError: If it is none, names a field twice, unfolds to more than is allowed, or is nested too
+            deeply.
     """
     try:
         loader = yaml.SafeLoader(text)
@@ -295,11 +296,39 @@ def load_yaml(text: str) -> Any:
                 return None
             if _unfolded(node, {}) > _MOST_NODES:
                 raise yaml.YAMLError(f"its aliases unfold to more than {_MOST_NODES} values")
+            _check_nodes(node, set())
             return loader.construct_document(node)
         finally:
             loader.dispose()
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply, or holds itself") from None
+
+
+def _check_nodes(node: yaml.Node, seen: set[int]) -> None:
+    """Refuse what YAML allows and no pool file means: a field that is there twice, and sets and the like."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    where = f"line {node.start_mark.line + 1}"
+    if node.tag.rpartition(":")[2] in ("set", "omap", "pairs", "binary"):
+        raise yaml.YAMLError(
+            f"{where}: values of type !!{node.tag.rpartition(':')[2]} are not allowed"
+        )
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _check_nodes(each, seen)
+    if isinstance(node, yaml.MappingNode):
+        names = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(
+                        f"line {line}: field {cut(key.value)!r} is there twice; remove one of them"
+                    )
+                names.add(key.value)
+            _check_nodes(key, seen)
+            _check_nodes(value, seen)
 
 
 def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
@@ -317,6 +346,8 @@ def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
 def expand_variables(value: Any, where: str) -> Any:
     """Replace `${NAME}` by the environment variable, in texts at any depth.
 
+    `${NAME:-text}` stands for the text where the variable is empty or not set.
+
     Raises:
         PoolError: If a variable is not set.
     """
@@ -324,11 +355,13 @@ def expand_variables(value: Any, where: str) -> Any:
 
         def look_up(match: re.Match[str]) -> str:
             found = os.environ.get(match.group(1))
+            if not found and match.group(2) is not None:
+                found = match.group(2)
             if found is None:
                 raise PoolError(f"{where}: environment variable {match.group(1)} is not set")
             return found
 
-        return re.sub(r"\$\{(\w+)\}", look_up, value)
+        return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", look_up, value)
     if isinstance(value, Mapping):
         return {key: expand_variables(each, where) for key, each in value.items()}
     if isinstance(value, list):

@@ -117,7 +117,7 @@ class Sites:
         """Check where a request comes from, and that what it sends is JSON.
 
         Raises:
-            RequestError: 403 for another page or host, 415 for another type of content.
+            RequestError: 403 for another page or host, 415 for content of another type, or packed.
         """
         given = {name: value.decode("latin-1") for name, value in headers}
         host = given.get(b"host", "")
@@ -148,6 +148,13 @@ class Sites:
             raise RequestError(
                 415,
                 f"the content is {content[:80] or 'of no type'!r}; send 'Content-Type: application/json'",
+                code="unsupported_media_type",
+            )
+        packed = given.get(b"content-encoding", "identity").strip().lower()
+        if packed not in ("", "identity"):
+            raise RequestError(
+                415,
+                f"the content is packed by {packed[:40]!r}; send it as it is, without 'Content-Encoding'",
                 code="unsupported_media_type",
             )
 

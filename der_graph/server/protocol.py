@@ -20,6 +20,7 @@ from langchain_core.messages import (
     AIMessage,
     AnyMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
     ToolCall,
     ToolMessage,
@@ -62,6 +63,9 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _PARTS = ("image_url", "input_audio", "file")
 """What a user may send beside text; experts whose profile says so read it."""
+
+_THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
+"""What clients of several providers send back of an answer beside its text."""
 
 
 @dataclass(frozen=True)
@@ -263,28 +267,42 @@ def _message(message: Mapping[str, Any], role: str, where: str) -> AnyMessage:
             raise wrong(f"{where}.tool_call_id", call, "the id of the call that this answers")
         return ToolMessage(text, tool_call_id=call)
     if role == "assistant" and message.get("tool_calls"):
-        return AIMessage(text, tool_calls=_calls(message["tool_calls"], f"{where}.tool_calls"))
+        calls, invalid = _calls(message["tool_calls"], f"{where}.tool_calls")
+        return AIMessage(text, tool_calls=calls, invalid_tool_calls=invalid)
+    if role == "assistant" and not text.strip():
+        text = _typed(message, "refusal", str, "a string", "", f"{where}.")
     if any(each["type"] != "text" for each in parts):
         return HumanMessage(list(parts))
     return _MESSAGES[role](text)
 
 
-def _calls(given: Any, where: str) -> list[ToolCall]:
-    calls = []
+def _calls(given: Any, where: str) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+    """The calls of an earlier answer, and those with arguments that no tool can be called with.
+
+    Models write such arguments now and then, and their callers send them back with an error as the result.
+    """
+    calls: list[ToolCall] = []
+    invalid: list[InvalidToolCall] = []
     for i, call in enumerate(of_type(given, where, list, "a list")):
         place = f"{where}[{i}]"
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise wrong(place, call, "an object with id and function")
+        text = function.get("arguments") or "{}"
+        of_type(text, f"{place}.function.arguments", str, "a JSON object, as text")
         try:
-            args = json.loads(function.get("arguments") or "{}")
-        except (ValueError, TypeError, RecursionError):
+            args = json.loads(text)
+        except (ValueError, RecursionError):
             args = None
-        if not isinstance(args, dict):
-            raise wrong(f"{place}.function.arguments", args, "a JSON object, as text")
         name, call_id = function["name"], of_type(call.get("id"), f"{place}.id", str, "a string")
-        calls.append(ToolCall(name=name, args=args, id=call_id, type="tool_call"))
-    return calls
+        if isinstance(args, dict):
+            calls.append(ToolCall(name=name, args=args, id=call_id, type="tool_call"))
+        else:
+            fault = InvalidToolCall(
+                name=name, args=text, id=call_id, error="no JSON object", type="invalid_tool_call"
+            )
+            invalid.append(fault)
+    return calls, invalid
 
 
 def _content(content: Any, where: str, role: str) -> list[dict[str, Any]]:
@@ -301,7 +319,10 @@ def _content(content: Any, where: str, role: str) -> list[dict[str, Any]]:
         text = part.get("text" if kind == "text" else "refusal") if isinstance(part, dict) else None
         if kind in ("text", "refusal") and isinstance(text, str):
             parts.append({"type": "text", "text": text})
+        elif kind in _THOUGHTS and role == "assistant":
+            continue  # no part of the conversation
         elif kind in _PARTS and role == "user" and isinstance(part.get(kind), dict) and part[kind]:
+            _check_address(part, f"{where}[{i}]")
             parts.append(dict(part))
         else:
             also = f", and of {', '.join(_PARTS)} from users" if role == "user" else ""
@@ -311,6 +332,16 @@ def _content(content: Any, where: str, role: str) -> list[dict[str, Any]]:
                 400, message + shown, param=f"{where}[{i}]", code="unsupported_content"
             )
     return parts
+
+
+def _check_address(part: Mapping[str, Any], where: str) -> None:
+    """Refuse pictures neither on the web nor in the request: a model's server has files of its own."""
+    url = part["image_url"].get("url") if part["type"] == "image_url" else None
+    if part["type"] == "image_url" and not (isinstance(url, str) and _ADDRESS.match(url)):
+        raise wrong(f"{where}.image_url.url", url, "an address with http:, https: or data:")
+
+
+_ADDRESS = re.compile("(https?|data):", re.IGNORECASE)
 
 
 def _no_number(name: str) -> None:

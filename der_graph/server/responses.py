@@ -28,6 +28,11 @@ _SAME = {
         "safety_identifier service_tier prompt_cache_key prompt_cache_retention".split()
     },
 }
+_NAMES_HERE = {
+    "max_completion_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+}
 _READ = frozenset({*_SAME, "input", "instructions", "tools", "tool_choice", "text", "reasoning"})
 _NOTHING_ASKED = {"include", "truncation", "background", "stream_options", "max_tool_calls"}
 _ECHO = "instructions temperature top_p tools tool_choice parallel_tool_calls max_output_tokens text metadata"
@@ -67,10 +72,22 @@ def read_response_request(body: bytes) -> ChatRequest:
     if chat.get("top_logprobs"):
         chat["logprobs"] = True
     unknown = given.keys() - _READ - _NOTHING_ASKED
-    request = chat_request({name: value for name, value in chat.items() if value is not None})
+    try:
+        request = chat_request({name: value for name, value in chat.items() if value is not None})
+    except RequestError as error:
+        raise _renamed(error) from None
     echo = {name: given[name] for name in _ECHO.split() if name in given}
     ignored = tuple(sorted({*request.ignored, *(str(name)[:80] for name in unknown)}))
     return replace(request, include_usage=True, ignored=ignored, echo=echo)
+
+
+def _renamed(error: RequestError) -> RequestError:
+    """An error about a field, by the name that it has here."""
+    for new, old in _NAMES_HERE.items():
+        if error.param is not None and error.param.split(".")[0] == new:
+            error.param = error.param.replace(new, old, 1)
+            error.message = error.message.replace(f"'{new}", f"'{old}", 1)
+    return error
 
 
 def _list(given: Mapping[str, Any], name: str) -> list[Any]:

@@ -325,6 +325,9 @@ class Expert:
                 digest.update(f"\x02{json.dumps(more, sort_keys=True, default=repr)}".encode())
         if settings:
             digest.update(f"\x03{json.dumps(settings, sort_keys=True, default=repr)}".encode())
+        read = (self.thought_marks, self.max_answer_chars)
+        if read != (THOUGHT_MARKS, MAX_ANSWER_CHARS):
+            digest.update(f"\x04{read}".encode())
         return digest.hexdigest()
 
     def ask(
@@ -448,11 +451,14 @@ def check_name(name: str) -> None:
         PoolError: If it cannot.
     """
     if not name or _BAD_NAME.search(name):
+        fit = re.sub(r"[|:_\s]+", "-", name.strip()) or "expert-1"
         raise PoolError(
             f"expert name {name!r}: a name is not empty and has no '|', ':' or white space "
-            f"(LangGraph reserves them); try {re.sub(r'[|:_ ]+', '-', name.strip()) or 'expert-1'!r}"
+            f"(LangGraph reserves them); try {fit!r}"
         )
-    if name in RESERVED_NAMES:
+    if not name.isprintable():
+        raise PoolError(f"expert name {name!r}: a name has no characters that cannot be seen")
+    if name in RESERVED_NAMES or (name.startswith("__") and name.endswith("__")):
         raise PoolError(f"expert name {name!r} is reserved by the graph; choose another")
 
 

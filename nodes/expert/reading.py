@@ -15,7 +15,13 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from der_graph.nodes.model_settings import FORMAT_ERROR, cut_at_stop, json_fault, schema_of
-from der_graph.nodes.providers import ThoughtMarks, finish_reason_of, split_thought
+from der_graph.nodes.providers import (
+    ThoughtMarks,
+    finish_reason_of,
+    is_broken_off,
+    split_thought,
+    with_ids,
+)
 from der_graph.nodes.reliability import Failure, FailureKind, failure_of, is_free
 from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.reliability.deadline import TimeLimitError
@@ -27,6 +33,8 @@ from der_graph.nodes.values.quoting import writable
 from der_graph.state import Answer, blank_answer
 
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
+_BROKEN_OFF = "its provider says that the answer broke off with an error"
+_BAD_CALL = "called a tool with arguments that are no JSON object"
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,16 @@ class Reader:
         return self._read(message, seconds, settings or {})
 
     def _read(self, message: BaseMessage, seconds: float, settings: Mapping[str, Any]) -> Answer:
+        if is_broken_off(message):
+            return self._failed(Failure("unavailable", _BROKEN_OFF), seconds)
         text, fault = self._text_of(message)
-        calls, finish = calls_of(message), finish_reason_of(message)
+        calls, finish = with_ids(calls_of(message)), finish_reason_of(message)
         whole, text = text, cut_at_stop(text, settings.get("stop") or ())
         if text != whole:
             finish = "stop"
+        refusal = "" if text or calls else refusal_of(message)
+        if refusal:
+            fault, finish = f"refused to answer: {refusal[:300]}", "content_filter"
         error = None if text or calls else fault or "returned an empty answer"
         schema = schema_of(settings)
         if error is None and schema is not None and not calls and finish != "length":
@@ -121,6 +134,8 @@ class Reader:
             thought, text, _ = split_thought(text, self.thought_marks)
         thought = thought or str(message.additional_kwargs.get("reasoning_content") or "")
         text = writable(text)[: self.max_chars].strip()
+        if getattr(message, "invalid_tool_calls", None) and not calls_of(message):
+            return "", _BAD_CALL  # what it says beside a call is no answer
         return text, _UNCLOSED if thought and not text else None
 
     def _failed(self, failure: Failure, seconds: float, *, spoken: bool = False) -> Answer:
@@ -136,6 +151,16 @@ class Reader:
         if failure.retry_after is not None:
             answer["retry_after"] = failure.retry_after
         return answer
+
+
+def refusal_of(message: BaseMessage) -> str:
+    """Why a model will not answer, where it says so beside its text as OpenAI's do; else empty."""
+    said: list[Any] = [message.additional_kwargs.get("refusal")]
+    for block in message.content if isinstance(message.content, list) else ():
+        if isinstance(block, Mapping):
+            inner = block.get("value")  # LangChain's standard content
+            said += [each.get("refusal") for each in (block, inner) if isinstance(each, Mapping)]
+    return " ".join(each.strip() for each in said if isinstance(each, str) and each.strip())
 
 
 def size_of(answer: Answer) -> CallSize:

@@ -4,9 +4,10 @@ Every provider has words of its own for the same things. This room reads them; i
 routes.
 """
 
+from der_graph.nodes.providers.calls import with_ids
 from der_graph.nodes.providers.chat import ProviderChat
 from der_graph.nodes.providers.failures import Failure, FailureKind, failure_of
-from der_graph.nodes.providers.finish import finish_reason_of
+from der_graph.nodes.providers.finish import finish_reason_of, is_broken_off
 from der_graph.nodes.providers.thoughts import (
     THINK_TAGS,
     THOUGHT_MARKS,
@@ -25,5 +26,7 @@ __all__ = [
     "ThoughtMarks",
     "failure_of",
     "finish_reason_of",
+    "is_broken_off",
     "split_thought",
+    "with_ids",
 ]

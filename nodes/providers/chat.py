@@ -18,10 +18,12 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage, subtract_usage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.providers.calls import CallPieces, identified
 from der_graph.nodes.providers.finish import finish_reason_of
 from der_graph.nodes.providers.messages import sendable
 from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, ThoughtMarks
@@ -133,6 +135,8 @@ class ProviderChat(BaseChatModel):
             reader = AnswerReader(self.marks, stop or (), exact=True)
             content = _filtered(message.content, reader, last=True)
             changes: dict[str, Any] = {"content": content}
+            if isinstance(message, AIMessage):
+                changes |= identified(message)
             told = each.generation_info
             if reader.stopped:
                 changes["response_metadata"] = _at_stop(message.response_metadata)
@@ -176,7 +180,7 @@ class ProviderChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        pieces = _Pieces(self.marks, stop)
+        pieces = self._pieces(stop)
         for chunk in self.chat._stream(sendable(messages), stop, **self._usage(kwargs)):
             read = pieces.read(chunk)
             if run_manager is not None:
@@ -191,7 +195,7 @@ class ProviderChat(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        pieces, sent = _Pieces(self.marks, stop), sendable(messages)
+        pieces, sent = self._pieces(stop), sendable(messages)
         for attempt in (1, 2):
             try:
                 async for chunk in self.chat._astream(sent, stop, **self._usage(kwargs)):
@@ -206,6 +210,9 @@ class ProviderChat(BaseChatModel):
                     raise
         for rest in pieces.close(self.chat):
             yield rest
+
+    def _pieces(self, stop: list[str] | None) -> _Pieces:
+        return _Pieces(self.marks, stop, tells_totals=is_a(self.chat, "BaseChatOpenAI"))
 
     def _usage(self, given: dict[str, Any]) -> dict[str, Any]:
         """Ask servers of OpenAI's protocol for the tokens used, unless somebody has said what to do."""
@@ -223,8 +230,13 @@ class ProviderChat(BaseChatModel):
 class _Pieces:
     """Reads the chunks of one stream."""
 
-    def __init__(self, marks: Sequence[ThoughtMarks], stop: Sequence[str] | None) -> None:
+    def __init__(
+        self, marks: Sequence[ThoughtMarks], stop: Sequence[str] | None, *, tells_totals: bool
+    ) -> None:
         self._reader = AnswerReader(marks, stop or (), exact=True)
+        self._tells_totals = tells_totals
+        self._used: UsageMetadata | None = None
+        self._calls = CallPieces()
         self._closed = self._finished = self.begun = False
 
     def read(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
@@ -241,6 +253,11 @@ class _Pieces:
         if self._reader.stopped and reason is not None:
             changes["response_metadata"] = _at_stop(message.response_metadata)
             told = _at_stop(told or {})
+        if self._tells_totals and isinstance(message, AIMessageChunk) and message.usage_metadata:
+            changes["usage_metadata"] = self._more_used(message.usage_metadata)
+        if isinstance(message, AIMessageChunk) and message.tool_call_chunks:
+            self._calls.add(message.tool_call_chunks)
+            changes |= {"tool_call_chunks": [], "tool_calls": [], "invalid_tool_calls": []}
         if last and not self._closed:
             self._closed = True
             if self._reader.thought:
@@ -249,6 +266,12 @@ class _Pieces:
                     "reasoning_content": self._reader.thought,
                 }
         return ChatGenerationChunk(message=message.model_copy(update=changes), generation_info=told)
+
+    def _more_used(self, total: UsageMetadata) -> UsageMetadata:
+        """What a chunk adds to the tokens used: chunks are added up, and some servers tell totals."""
+        more = subtract_usage(total, self._used)
+        self._used = add_usage(self._used, more)
+        return more
 
     def close(self, chat: BaseChatModel) -> Iterator[ChatGenerationChunk]:
         """What was held back to the end.
@@ -260,8 +283,11 @@ class _Pieces:
             error = ExpertError(_ENDED)
             error.failure_kind = "unavailable"
             raise error
-        if not self._closed and (rest := self._reader.close()):
-            yield ChatGenerationChunk(message=AIMessageChunk(content=rest))
+        rest = "" if self._closed else self._reader.close()
+        calls = self._calls.close()
+        if rest or calls:
+            message = AIMessageChunk(content=rest, tool_call_chunks=calls)
+            yield ChatGenerationChunk(message=message)
 
 
 def _at_stop(info: Mapping[str, Any]) -> dict[str, Any]:

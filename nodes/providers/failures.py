@@ -85,7 +85,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _kind(error: BaseException) -> FailureKind | None:
-    text, status = _said(error), _status(error)
+    text, status = _said(error), _status(error) or _told_status(error)
     if isinstance(error, getattr(exceptions, "ContextOverflowError", ())):
         return "context_length"
     # A provider's 429 may speak of tokens a minute, and its 5xx of anything.
@@ -99,6 +99,8 @@ def _kind(error: BaseException) -> FailureKind | None:
         return _by_status(status)
     if isinstance(error, getattr(exceptions, "ModelRateLimitError", ())):
         return "rate_limit"
+    if _NO_CHOICES.search(text):
+        return "unavailable"
     name = type(error).__name__
     if isinstance(error, TimeoutError) or name.endswith(("Timeout", "TimeoutError")):
         return "timeout"
@@ -111,16 +113,34 @@ def _kind(error: BaseException) -> FailureKind | None:
 
 def _said(error: BaseException) -> str:
     """What an exception says, with the provider's words for programs, which its text may leave out."""
-    body = getattr(error, "body", None)
-    inner = body.get("error") if isinstance(body, Mapping) else None
     words = [getattr(error, "code", None), getattr(error, "type", None)]
-    for each in (body, inner):
-        if isinstance(each, Mapping):
-            words += [each.get("code"), each.get("type")]
+    for each in _bodies(error):
+        words += [each.get("code"), each.get("type")]
     return " ".join([str(error), *(word for word in words if isinstance(word, str))])
 
 
-_UNREACHED = frozenset({"APIConnectionError", "ConnectError", "RemoteProtocolError", "ReadError"})
+def _bodies(error: BaseException) -> Iterator[Mapping[str, Any]]:
+    """The objects of an error's body, wherever its client keeps them."""
+    # LangChain raises the `error` of a body that came with HTTP 200 as `ValueError(error)`.
+    for body in (getattr(error, "body", None), *error.args[:1]):
+        for each in (body, body.get("error") if isinstance(body, Mapping) else None):
+            if isinstance(each, Mapping):
+                yield each
+
+
+def _told_status(error: BaseException) -> int | None:
+    """The status that an error's body tells, where gateways answer with HTTP 200 all the same."""
+    for each in _bodies(error):
+        code = str(each.get("code") or each.get("status") or "")
+        if code.isdecimal() and 400 <= int(code) < 600:
+            return int(code)
+    return None
+
+
+_NO_CHOICES = re.compile("(?:null value for|missing) 'choices'")  # an error of a form of its own
+_UNREACHED = frozenset(
+    {"APIError", "APIConnectionError", "ConnectError", "RemoteProtocolError", "ReadError"}
+)
 
 
 def _by_status(status: int) -> FailureKind:

@@ -38,6 +38,16 @@ _WORDS: dict[str, FinishReason] = {
 }
 
 
+_BROKEN = frozenset("error abort aborted cancelled canceled failed".split())
+
+
+def is_broken_off(message: BaseMessage) -> bool:
+    """Does a provider say that it did not get to the end of an answer? What there is of it is no answer."""
+    given = message.response_metadata
+    said = [given.get(key) for key in (*_KEYS, "status")]
+    return any(isinstance(each, str) and _plain(each) in _BROKEN for each in said)
+
+
 def finish_reason_of(message: BaseMessage) -> FinishReason | None:
     """Why a message ended; None where its provider does not say.
 

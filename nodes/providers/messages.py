@@ -1,9 +1,10 @@
 """A conversation as strict providers take it.
 
-    no turn without content    several turns of one role as one    a user's turn first
+    no turn without content    several turns of one role as one    a user's turn first    results after calls
 
-Chat products leave empty turns where a stream was stopped, people send two messages in a row, and
-assistants open chats with a greeting. Some providers, and many chat templates, refuse each of these. Knows
+Chat products leave empty turns where a stream was stopped, people send two messages in a row or do not wait
+for a tool, assistants open chats with a greeting, and histories are trimmed between a call and its result.
+Some providers, and many chat templates, refuse each of these. Knows
 nothing of models.
 """
 
@@ -28,6 +29,9 @@ _NO_NAME = re.compile(r"[\s<|\\/>]+")
 NO_OUTPUT = "(no output)"
 """Stands for the result of a tool that gave none."""
 
+NO_RESULT = "(no result: the call was not made, or did not end)"
+"""Stands for the result of a call that nobody answered."""
+
 
 def has_content(message: BaseMessage) -> bool:
     """Does a message hold anything: text, another block, or calls of tools?"""
@@ -44,9 +48,9 @@ def _holds(block: dict[str, object]) -> bool:
 
 
 def sendable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The conversation without empty turns, with roles in turn, and opened by the user."""
+    """The conversation without empty turns, with roles in turn, results after calls, the user first."""
     sent: list[BaseMessage] = []
-    for message in messages:
+    for message in _with_results(messages):
         if not has_content(message):
             if not isinstance(message, ToolMessage):
                 continue
@@ -62,6 +66,24 @@ def sendable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     if first is not None and isinstance(sent[first], AIMessage):
         sent.insert(first, HumanMessage(OPENING))
     return sent
+
+
+def _with_results(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Each call with one result right after it; results whose call is not there are left out."""
+    results = {each.tool_call_id: each for each in messages if isinstance(each, ToolMessage)}
+    if not results and not any(getattr(each, "tool_calls", None) for each in messages):
+        return list(messages)
+    placed: list[BaseMessage] = []
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            continue
+        placed.append(message)
+        if isinstance(message, AIMessage):
+            calls = [*message.tool_calls, *message.invalid_tool_calls]
+            for call_id in dict.fromkeys(call["id"] for call in calls if call["id"]):
+                missing = ToolMessage(NO_RESULT, tool_call_id=call_id)
+                placed.append(results.pop(call_id, missing))
+    return placed
 
 
 def _joins(before: BaseMessage, after: BaseMessage) -> bool:

@@ -111,10 +111,13 @@ class AnswerReader:
         if self.stopped or not text:
             return ""
         self._pending += text
-        if self._state == "start":
-            self._find_opening()
-        if self._state == "thought":
-            self._find_closing()
+        before = None
+        while self._state not in (before, "answer"):
+            before = self._state
+            if before == "start":
+                self._find_opening()
+            else:
+                self._find_closing()
         return self._show() if self._state == "answer" else ""
 
     def close(self) -> str:
@@ -125,6 +128,8 @@ class AnswerReader:
             self.unclosed = True
         elif not self.stopped:
             self._state = "answer"
+            if self._strip:
+                self._pending = self._pending.lstrip()
             shown = self._emit(self._pending if self._exact else self._pending.rstrip())
         self._pending = ""
         if not self.thought:
@@ -135,7 +140,7 @@ class AnswerReader:
     def _find_opening(self) -> None:
         begun = self._pending.lstrip()
         for pair in self._marks:
-            if begun.startswith(pair[0]):
+            if pair[0] and begun.startswith(pair[0]):
                 self._tags, self._state = pair, "thought"
                 self._pending = begun[len(pair[0]) :]
                 return
@@ -156,7 +161,7 @@ class AnswerReader:
         if found:
             self.thought += before
             self._pending = after
-            self._state, self._strip = "answer", True
+            self._state, self._strip = "start", True  # another thought may follow at once
         else:
             keep = _overlap(self._pending, self._tags[1:])
             cut = len(self._pending) - keep

@@ -49,6 +49,28 @@ def test_tables_arrays_and_lines_with_columns_of_other_names(tmp_path: Path) -> 
         load_examples(tmp_path / "a.csv", columns=MINE._replace(answer="target"))
 
 
+def test_tables_of_spreadsheets(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text(" question ; answer\r\n2,5 + 3?;5,5\r\n", "utf-8")
+    assert seen(load_examples(table)) == [("2,5 + 3?", "5,5", "")]
+    table.write_text("question,answer,answer\n2 + 3?,5,6\n", "utf-8")
+    with pytest.raises(DataError, match="line 1: two columns are named 'answer'"):
+        load_examples(table)
+
+
+@pytest.mark.parametrize("answer", [1, "B", "Berlin"])
+def test_a_multiple_choice_is_asked_with_its_choices(tmp_path: Path, answer: Any) -> None:
+    row = {"question": "Capital of Germany?", "choices": ["Bonn", "Berlin"], "answer": answer}
+    (example,) = load_examples(document(tmp_path, [row]))
+    assert example.question == "Capital of Germany?\n\nA. Bonn\nB. Berlin"
+    assert example.reference == "B | Berlin"
+
+
+def test_answers_of_reading_tasks(tmp_path: Path) -> None:
+    row = {"question": "Who?", "answers": {"text": ["Ann", "Ann Lee"], "answer_start": [3, 3]}}
+    assert seen(load_examples(document(tmp_path, [row]))) == [("Who?", "Ann | Ann Lee", "")]
+
+
 def test_parquet_and_folders_of_datasets(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     ipc, parquet = pytest.importorskip("pyarrow.ipc"), pytest.importorskip("pyarrow.parquet")

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from fakes import ScriptedAgent, a_human, an_answer, scripted_expert
 from killed_route import QUESTION, ROUTE, build, open_saver, thread_config
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from postgres import NoServerError, postgres_server
 
 from der_graph import DERContext, create_der_graph
@@ -227,6 +229,36 @@ def test_a_changed_answer_is_what_the_next_expert_reads(saver: Any, config: Any)
     assert "corrected by hand" in models["large"].prompts[-1][-1].text
     assert "from small" not in models["large"].prompts[-1][-1].text
     assert len(models["small"].prompts) == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_messages_of_a_thread_are_edited(saver: Any, config: Any, asynchronous: bool) -> None:
+    """As apps trim and correct a conversation: without naming a node."""
+    experts, models = three()
+    agent = ScriptedAgent("small")
+    kept = InMemorySaver() if asynchronous else saver  # the others have one way each
+    graph = create_der_graph(experts, agent=agent).compile(checkpointer=kept)
+    graph.invoke(a_human("2 + 3?"), config)
+    decided = len(agent.seen)
+
+    def update(*messages: Any) -> tuple[str, ...]:
+        values = {"messages": list(messages)}
+        if asynchronous:
+            asyncio.run(graph.aupdate_state(config, values))
+        else:
+            graph.update_state(config, values)
+        return graph.get_state(config).next
+
+    answer = graph.get_state(config).values["messages"][-1]
+    assert update(AIMessage("corrected", id=answer.id)) == ()
+    assert update(RemoveMessage(id=answer.id)) == ()
+    assert update(HumanMessage("And 3 + 4?", id="q2")) == ("der_agent",)
+    assert len(agent.seen) == decided  # its budget is known once the run goes on
+    result = graph.invoke(None, config, context=DERContext(max_steps=1))
+    assert [each["choice"] for each in result["route"]] == ["small", "END"]
+    assert "3 + 4" in models["small"].prompts[-1][-1].text
+    assert update(RemoveMessage(id=REMOVE_ALL_MESSAGES)) == ()
+    assert graph.invoke(a_human("2 + 3?"), config)["answer"] == "from small"
 
 
 def test_an_answer_can_be_set_by_hand_before_the_route_ends(saver: Any, config: Any) -> None:

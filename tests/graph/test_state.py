@@ -5,9 +5,9 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
-from fakes import an_answer
+from fakes import ScriptedAgent, an_answer, scripted_expert
 
-from der_graph import state
+from der_graph import create_der_graph, state
 from der_graph.state import (
     DERContext,
     DEROutput,
@@ -88,3 +88,13 @@ def test_every_field_of_the_state_says_who_writes_it() -> None:
             after = source.split(f"\n    {name}: ", 1)[1].split("\n", 2)[1]
             assert after.strip().startswith('"""'), f"{name} has no description"
             assert "rites" in after or "Hub only" in after or "writes" in source, name
+
+
+def test_its_schemas_can_be_written_down() -> None:
+    """As LangGraph's server, Studio and `as_tool` do."""
+    expert, _ = scripted_expert("a", "x")
+    graph = create_der_graph([expert], agent=ScriptedAgent("a")).compile()
+    assert "messages" in graph.get_input_jsonschema()["properties"]
+    assert {"answer", "route", "cost"} <= graph.get_output_jsonschema()["properties"].keys()
+    tool = graph.as_tool(name="ask", description="Asks.", arg_types={"messages": list})
+    assert tool.invoke({"messages": [("user", "2 + 3?")]})["answer"] == "x"

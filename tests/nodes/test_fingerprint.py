@@ -56,6 +56,7 @@ class Elsewhere(FakeListChatModel):
     """A provider's model, with an address that its parameters leave out."""
 
     api_base: str | None = None
+    default_headers: dict[str, str] | None = None
 
 
 def test_a_model_at_another_address_is_another() -> None:
@@ -66,6 +67,9 @@ def test_a_model_at_another_address_is_another() -> None:
     assert len({here, there, nowhere}) == 3
     again = Elsewhere(responses=["a"], api_base="http://one/v1")
     assert fingerprint_of(again, {}) == here
+    routed = {"x-route": "large"}  # as gateways choose by
+    other = Elsewhere(responses=["a"], api_base="http://one/v1", default_headers=routed)
+    assert fingerprint_of(other, {}) != here
 
 
 def test_the_same_code_is_the_same_function() -> None:

@@ -3,16 +3,24 @@ from __future__ import annotations
 import asyncio
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.language_models.llms import LLM
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+)
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError
@@ -92,9 +100,40 @@ async def of_messages_later(history: Sequence[BaseMessage]) -> dict[str, str]:
     return {"content": f"{len(history)} messages"}
 
 
+class Callable:
+    """An object that is called as a coroutine."""
+
+    async def __call__(self, text: str) -> str:
+        return "Five."
+
+
+def in_pieces(text: str) -> Iterator[str]:
+    yield "Fi"
+    yield "ve."
+
+
+async def in_pieces_later(text: str) -> AsyncIterator[AIMessageChunk]:
+    yield AIMessageChunk("Fi")
+    yield AIMessageChunk("ve.")
+
+
+def with_config(text: str, config: RunnableConfig) -> str:
+    return "Five." if "callbacks" in config else "no configuration"
+
+
 @pytest.mark.parametrize(
     ("model", "answer"),
     [
+        (Callable(), "Five."),
+        (partial(Callable()), "Five."),
+        (lambda text: of_text_later(text), "What is 2 + 3? Five."),
+        (in_pieces, "Five."),
+        (in_pieces_later, "Five."),
+        (lambda text: in_pieces_later(text), "Five."),
+        (with_config, "Five."),
+        (lambda text: 5, "5"),
+        (lambda text: [HumanMessage("2 + 3?"), AIMessage("Five.")], "Five."),
+        (lambda text: {"messages": [("user", "2 + 3?"), ("ai", "Five.")]}, "Five."),
         (of_text, "What is 2 + 3? Five."),
         (of_messages, "2 messages"),
         (of_conversation, "2 messages"),
@@ -129,12 +168,17 @@ def test_compiled_graphs_get_and_give_messages() -> None:
 
 
 def test_outputs_without_text_are_refused() -> None:
-    outputs: list[Any] = [None, 7, {"text": "x"}, {"messages": []}]
+    def ask() -> str:
+        return ""
+
+    outputs: list[Any] = [None, True, b"x", {"text": "x"}, {"messages": []}, []]
     for output in outputs:
         with pytest.raises(ExpertError, match="must give a text"):
             to_message(output)
     with pytest.raises(PoolError, match="cannot be made of int"):
         as_chat_runnable(7)
+    with pytest.raises(PoolError, match=r"cannot be made of ask\(\)"):
+        as_chat_runnable(ask)
     with pytest.raises(PoolError, match="settings are for model strings"):
         as_chat_runnable(of_text, temperature=0)
 

@@ -153,6 +153,12 @@ HF = "experts: [{name: a, backend: huggingface, model: experts/tiny"
         ),
         (HF.replace("name: a", "name: 'a:b'") + "}]", "'a:b': a name is not empty and has no"),
         (HF.replace("name: a", "name: END") + "}]", "reserved"),
+        (HF.replace("name: a", "name: __interrupt__") + "}]", "reserved"),
+        (HF.replace("name: a", 'name: "a\\u00a0b"') + "}]", "try 'a-b'"),
+        (HF.replace("name: a", 'name: "a\\e[31m"') + "}]", "characters that cannot be seen"),
+        (HF + "}]\nexperts: []", "line 2: field 'experts' is there twice; remove one of them"),
+        (HF + ", cost: 1, cost: 2}]", "line 1: field 'cost' is there twice"),
+        ("experts: !!set {a, b}", "line 1: values of type !!set are not allowed"),
         (
             HF.replace("tiny", "gone") + "}]",
             "expert 'a': model 'experts/gone': there is no such folder",
@@ -200,10 +206,10 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 
 def test_environment_variables_are_expanded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DER_TEST_FOLDER", "experts")
-    pool = load_pool(
-        pool_file(tiny, HF.replace("experts/tiny", "'${DER_TEST_FOLDER}/tiny'") + "}]")
-    )
-    assert pool["a"].model.model == str(tiny / "experts" / "tiny")  # type: ignore[attr-defined]
+    for written in ("${DER_TEST_FOLDER}", "${DER_TEST_FOLDER:-other}", "${DER_TEST_NONE:-experts}"):
+        text = HF.replace("experts/tiny", f"'{written}/tiny'") + "}]"
+        model: Any = load_pool(pool_file(tiny, text))["a"].model
+        assert model.model == str(tiny / "experts" / "tiny")
 
 
 def test_pools_in_python() -> None:

@@ -54,6 +54,8 @@ LOCAL = "127.0.0.1:8000"
         ({"content_type": "application/json"}, None),
         ({"content_type": "application/json; charset=utf-8"}, None),
         ({}, None),  # a small program that sends no type
+        ({"content_type": "application/json", "content_encoding": "identity"}, None),
+        ({"content_type": "application/json", "content_encoding": "gzip"}, 415),
         ({"content_type": "text/plain"}, 415),
         ({"content_type": "application/x-www-form-urlencoded"}, 415),
         ({"origin": "https://evil.example", "content_type": "application/json"}, 403),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import an_answer
+from langchain_core.messages import AIMessage
 
 from der_graph.errors import (
     AllExpertsFailedError,
@@ -27,7 +28,7 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 TOLD = {"role": "tool", "tool_call_id": "c1", "content": "rainy"}
 
 
-def called(arguments: str) -> dict[str, Any]:
+def called(arguments: Any) -> dict[str, Any]:
     function = {"name": "look", "arguments": arguments}
     calls = [{"id": "c1", "type": "function", "function": function}]
     return {"role": "assistant", "content": None, "tool_calls": calls}
@@ -164,7 +165,7 @@ def test_the_knobs_are_those_of_the_graph_but_drafts_are_no_content() -> None:
             "id and function",
         ),
         (
-            {"messages": [*HELLO, called("not json"), TOLD]},
+            {"messages": [*HELLO, called({"place": "Ulm"}), TOLD]},
             "messages[1].tool_calls[0].function.arguments",
             "a JSON object",
         ),
@@ -186,6 +187,19 @@ def test_what_cannot_be_read_is_named(fields: dict[str, Any], param: str, words:
 
 
 @pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "/etc/passwd", "FILE:/etc/passwd", "ftp://host/a", "", None]
+)
+def test_pictures_are_on_the_web_or_in_the_request(url: str | None) -> None:
+    def asked(address: str | None) -> list[dict[str, Any]]:
+        image = {"type": "image_url", "image_url": {"url": address}}
+        return [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
+
+    assert refused(messages=asked(url)).param == "messages[0].content[1].image_url.url"
+    for address in ("https://host/a.png", "data:image/png;base64,AAAA"):
+        assert read(messages=asked(address)).messages[0].content[1]["image_url"]["url"] == address  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"{", b"[1]", b'{"model": NaN}', b"\xff", b"[" * 100_000, b'{"a": "\\ud800"}']
 )
 def test_bodies_that_are_no_request(body: bytes) -> None:
@@ -198,6 +212,25 @@ def test_text_that_is_no_text() -> None:
     body = b'{"model": "der", "messages": [{"role": "user", "content": "a \\ud800"}]}'
     with pytest.raises(RequestError, match="surrogate"):
         read_request(body)
+
+
+def test_a_call_that_no_tool_could_take_goes_back_with_its_result() -> None:
+    request = read(messages=[*HELLO, called('{"place": "Ul'), {**TOLD, "content": "not JSON"}])
+    answer, result = request.messages[1:]
+    assert isinstance(answer, AIMessage)
+    assert answer.tool_calls == []
+    assert [call["args"] for call in answer.invalid_tool_calls] == ['{"place": "Ul']
+    assert result.text == "not JSON"
+
+
+def test_what_an_earlier_answer_has_beside_its_text() -> None:
+    no = {"role": "assistant", "content": None, "refusal": "I will not."}
+    thought = {"type": "thinking", "thinking": "Hm."}
+    said = {"role": "assistant", "content": [thought, {"type": "text", "text": "Hello."}]}
+    request = read(messages=[*HELLO, no, *HELLO, said, *HELLO])
+    assert [message.text for message in request.messages] == [
+        "hello", "I will not.", "hello", "Hello.", "hello",
+    ]  # fmt: skip
 
 
 def test_errors_do_not_repeat_what_was_written() -> None:

@@ -134,6 +134,14 @@ def test_tools_live_as_long_as_what_is_known_of_them() -> None:
 # What is kept -------------------------------------------------------------------------------------
 
 
+def test_what_is_done_to_an_answer_is_part_of_its_key() -> None:
+    def key(**reading: Any) -> str:
+        return Expert("a", FakeListChatModel(responses=["x"]), 1.0, **reading).cache_key(PROMPT)
+
+    assert key() == key()
+    assert len({key(), key(thought_marks=()), key(max_answer_chars=5)}) == 3
+
+
 @pytest.mark.parametrize(
     ("error", "time_left", "kept"),
     [(None, None, True), (None, 10.0, True), (None, 1.0, False), ("no", None, False)],

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
-from provider_stub import provider, remote_model
+from provider_stub import USAGE, piece, provider, remote_model
 
 from der_graph.errors import ExpertError
 from der_graph.nodes.expert import Expert
@@ -171,3 +171,140 @@ def test_a_failed_call_that_nobody_began_to_answer_costs_nothing() -> None:
     assert [answer["cost"] for answer in answers.values()] == [0.0, 0.0, 0.0, 0.0]
     assert answers["429"]["retry_after"] == 20.0
     assert "retry_after" not in answers["401"]
+
+
+SO_FAR = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+NOTHING = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param([None, None, USAGE], id="at the end"),
+        pytest.param([SO_FAR, SO_FAR, USAGE], id="the total so far in every chunk"),
+        pytest.param([None, USAGE, USAGE], id="twice"),
+        pytest.param([NOTHING, USAGE, NOTHING], id="zeros around it"),
+    ],
+)
+def test_tokens_used_are_counted_once_however_often_a_stream_tells_them(told: list[Any]) -> None:
+    first, finish, last = told
+    chunks = [
+        piece({"role": "assistant", "content": "It is"}, usage=first),
+        piece({"content": " 42"}, usage=first),
+        piece({}, "stop", usage=finish),
+        {"choices": [], "usage": last},
+    ]
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        chat = ProviderChat(chat=remote_model(stub.url))
+        message = merged(list(chat.stream("q")))
+    assert message.text == "It is 42"
+    assert {k: message.usage_metadata[k] for k in TOKENS} == TOKENS
+
+
+def call_piece(args: str, **more: Any) -> dict[str, Any]:
+    return piece({"tool_calls": [{"index": 0, "function": {"arguments": args}, **more}]})
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("args", ['{"path": "/tmp/a', '{"path": ', "rm -rf"])
+def test_arguments_that_broke_off_are_no_call(args: str, whole: bool) -> None:
+    function = {"name": "delete", "arguments": args}
+    call = {"id": "c1", "type": "function", "function": function}
+    begin = piece({"tool_calls": [{"index": 0, **call, "function": {"name": "delete"}}]})
+    chunks = [piece({"content": "Let me see."}), begin, call_piece(args), piece({}, "length")]
+    reply = {"content": "Let me see.", "finish": "length", "message": {"tool_calls": [call]}}
+    with provider(lambda body: {**reply, "chunks": chunks}) as stub:
+        model = remote_model(stub.url, streaming=not whole)
+        answer = as_expert(model, name="m", cost=1).ask([[HumanMessage("q")]])[0]
+    assert answer["text"] == ""
+    assert "tool_calls" not in answer
+    assert answer["error"] == "called a tool with arguments that are no JSON object"
+
+
+def test_calls_are_put_together_from_the_pieces_of_a_stream() -> None:
+    names = {"id": "c1", "type": "function"}
+    chunks = [
+        piece(
+            {"tool_calls": [{"index": 0, **names, "function": {"name": "add", "arguments": ""}}]}
+        ),
+        # Some servers repeat id and name in every piece.
+        piece(
+            {
+                "tool_calls": [
+                    {"index": 0, **names, "function": {"name": "add", "arguments": '{"x"'}}
+                ]
+            }
+        ),
+        call_piece(": 1}"),
+        piece({"tool_calls": [{"index": 1, "function": {"name": "now", "arguments": None}}]}),
+        piece({}, "tool_calls"),
+    ]
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        message = merged(list(ProviderChat(chat=remote_model(stub.url)).stream("q")))
+    one, two = message.tool_calls
+    assert (one["name"], one["args"], one["id"]) == ("add", {"x": 1}, "c1")
+    assert (two["name"], two["args"]) == ("now", {})
+    assert two["id"].startswith("call_")  # its server gave none, and results must name their call
+
+
+def test_calls_of_one_answer_have_ids_of_their_own() -> None:
+    call = {"type": "function", "function": {"name": "now", "arguments": "{}"}}
+    given = [{**call, "id": "c1"}, {**call, "id": "c1"}, {**call, "id": ""}]
+    with provider(lambda body: {"content": None, "message": {"tool_calls": given}}) as stub:
+        message: Any = ProviderChat(chat=remote_model(stub.url)).invoke("q")
+    ids = [each["id"] for each in message.tool_calls]
+    assert ids[0] == "c1"
+    assert all(ids)
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("reason", ["error", "abort"])
+def test_an_answer_whose_provider_broke_it_off_is_none(reason: str, streaming: bool) -> None:
+    with provider(lambda body: {"content": "The capital of", "finish": reason}) as stub:
+        model = remote_model(stub.url, streaming=streaming)
+        answer = as_expert(model, name="m", cost=1).ask([[HumanMessage("q")]])[0]
+    assert (answer["text"], answer["failure"], answer["cost"]) == ("", "unavailable", 0)
+
+
+def test_a_refusal_is_no_empty_answer() -> None:
+    refusal = {"refusal": "I cannot help with that."}
+    with provider(lambda body: {"content": None, "message": refusal}) as stub:
+        answer = as_expert(remote_model(stub.url), name="m", cost=1).ask([[HumanMessage("q")]])[0]
+    assert answer["error"] == "refused to answer: I cannot help with that."
+    assert answer["failure"] == "content_filter"  # says nothing of the expert's health
+    blocks: Any = AIMessage([{"type": "refusal", "refusal": "No."}])
+    expert = as_expert(lambda question: blocks, name="m", cost=1)
+    assert expert.ask([[HumanMessage("q")]])[0]["error"] == "refused to answer: No."
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "cost"),
+    [
+        ({"message": "Rate limit exceeded", "code": 429}, "rate_limit", 0),
+        ({"message": "Rate limit exceeded", "code": "429"}, "rate_limit", 0),
+        ({"message": "Provider returned error", "code": 502}, "unavailable", 0),
+        (
+            {"message": "This model's maximum context length is 10", "code": 400},
+            "context_length",
+            0,
+        ),
+    ],
+)
+@pytest.mark.parametrize("streaming", [True, False])
+def test_an_error_that_comes_with_status_200_keeps_its_kind(
+    error: dict[str, Any], kind: str, cost: float, streaming: bool
+) -> None:
+    with provider(lambda body: {"body": {"error": error}, "chunks": [{"error": error}]}) as stub:
+        expert = as_expert(remote_model(stub.url, streaming=streaming), name="m", cost=1)
+        answer = expert.ask([[HumanMessage("q")]], fallback="other")[0]
+    assert (answer["failure"], answer["cost"]) == (kind, cost)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_body_that_is_no_answer_costs_nothing(streaming: bool) -> None:
+    body = {"detail": "Not now"}
+    with provider(lambda asked: {"body": body, "chunks": [body]}) as stub:
+        expert = as_expert(remote_model(stub.url, streaming=streaming), name="m", cost=1)
+        answer = expert.ask([[HumanMessage("q")]], fallback="other")[0]
+    assert (answer["failure"], answer["cost"]) == ("unavailable", 0)

@@ -17,7 +17,7 @@ from langchain_core.messages import (
 
 from der_graph.errors import ExpertError
 from der_graph.nodes.providers import failure_of, finish_reason_of
-from der_graph.nodes.providers.messages import NO_OUTPUT, OPENING, sendable
+from der_graph.nodes.providers.messages import NO_OUTPUT, NO_RESULT, OPENING, sendable
 from der_graph.nodes.reliability.redaction import Guarded
 
 
@@ -174,6 +174,49 @@ def test_calls_and_results_stay_as_they_are() -> None:
     assert first.tool_calls[0]["name"] == "f"
     assert "let me see" in first.text
     assert sent[2].content == NO_OUTPUT
+
+
+CALL = {"name": "add", "args": {}, "type": "tool_call"}
+
+
+def called(*ids: str) -> AIMessage:
+    return AIMessage("", tool_calls=[{**CALL, "id": each} for each in ids])  # type: ignore[list-item]
+
+
+def result(call: str, text: str = "5") -> ToolMessage:
+    return ToolMessage(text, tool_call_id=call)
+
+
+@pytest.mark.parametrize(
+    ("messages", "sent"),
+    [
+        pytest.param(
+            [result("a"), AIMessage("Hello."), HumanMessage("q")],
+            [HumanMessage(OPENING), AIMessage("Hello."), HumanMessage("q")],
+            id="trimmed between call and result",
+        ),
+        pytest.param(
+            [HumanMessage("p"), called("a", "b"), result("b"), HumanMessage("q")],
+            [
+                HumanMessage("p"),
+                called("a", "b"),
+                result("a", NO_RESULT),
+                result("b"),
+                HumanMessage("q"),
+            ],
+            id="nobody answered a call",
+        ),
+        pytest.param(
+            [HumanMessage("p"), called("a"), HumanMessage("q"), result("a")],
+            [HumanMessage("p"), called("a"), result("a"), HumanMessage("q")],
+            id="the user did not wait",
+        ),
+    ],
+)
+def test_calls_and_results_stand_together(
+    messages: list[BaseMessage], sent: list[BaseMessage]
+) -> None:
+    assert sendable(messages) == sent
 
 
 def test_people_with_names_keep_them() -> None:

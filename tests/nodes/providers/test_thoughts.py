@@ -21,6 +21,15 @@ def test_the_marks_of_every_family_are_known(marks: tuple[str, str], size: int) 
     assert split_thought(text) == ("41? No, one more.", "It is 42.", False)
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_several_thoughts_before_an_answer(size: int) -> None:
+    text = "<think>41?</think>\n\n<think>No.</think>\n\n It is 42. \n"
+    reader = AnswerReader(THOUGHT_MARKS, exact=True)
+    shown = "".join(reader.feed(text[i : i + size]) for i in range(0, len(text), size))
+    assert shown + reader.close() == "It is 42. \n"
+    assert (reader.answer, reader.thought) == ("It is 42.", "41?No.")
+
+
 def test_a_thought_without_end_is_no_answer() -> None:
     assert split_thought("<think>and so on") == ("and so on", "", True)
 
