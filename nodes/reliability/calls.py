@@ -220,7 +220,9 @@ def is_at_home(model: Any) -> bool:
     chat = bare(model)
     chat = getattr(chat, "chat", chat)
     packages = (base.__module__.partition(".")[0] for base in type(chat).__mro__)
-    package = next((p for p in packages if p.startswith("langchain_") and p != "langchain_core"), "")
+    package = next(
+        (p for p in packages if p.startswith("langchain_") and p != "langchain_core"), ""
+    )
     if not package:
         return True
     loop, now = asyncio.get_running_loop(), time.monotonic()
