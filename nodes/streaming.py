@@ -108,8 +108,8 @@ class Audiences:
     ) -> Audience:
         """Who hears this expert; arguments as those of `RouteRules.mask`, and what there is if it fails.
 
-        What is allowed only shrinks as a route goes on, but for experts that fail again and again: they may be
-        back by then, and are asked where nobody else is left. So an expert that could not be followed by
+        What is allowed only shrinks as a route goes on, but for experts that fail again and again: they may
+        be back by then, and are asked where nobody else is left. So an expert that could not be followed by
         another even if those were there, it answered at once, and at the least that it may cost, is the last
         for certain.
         """

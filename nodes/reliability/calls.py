@@ -211,8 +211,8 @@ def is_at_home(model: Any) -> bool:
 
     LangChain's clients of one package share connections among all models of a process, and a connection
     belongs to the loop that opened it: on another one, as of a second `asyncio.run`, it still sends the
-    request, and then fails, so that the provider is paid twice. Where that may be, a thread has connections of
-    its own.
+    request, and then fails, so that the provider is paid twice. Where that may be, a thread has connections
+    of its own.
 
     Args:
         model: What is to be awaited; it counts as used here if it may.
