@@ -5,7 +5,8 @@ else can be asked; an expert is asked at most once per route unless repeats are 
 is not asked again; nobody is asked whom the request rules out, who was not approved, or who does not fit into
 its budget or its time; and after `max_steps` answers only END is left, so no route has more, whatever the
 agent wants. Calls that failed are not counted. An expert that fails again and again
-(`nodes/reliability/breaker.py`) is left out as long as somebody else is there.
+(`nodes/reliability/breaker.py`) is left out as long as somebody else is there; so is one that was chosen but
+not asked, as it shut before the call.
 """
 
 from __future__ import annotations
@@ -194,7 +195,11 @@ class RouteRules:
                 before, left = left, [i for i in left if fits(i)]
                 reason = reason if left else bound
         if not good and not left:
-            self._raise_no_answer(answers, context, reason, before)
+            shut_out = [i for i, name in enumerate(self.names) if _was_shut_out(name, answers)]
+            left = [i for i in shut_out if all(fits(i) for _, fits in bounds)]
+            if not left:
+                self._raise_no_answer(answers, context, reason, before)
+            reason = "agent"
         if unavailable and left:
             there = [i for i in left if self.names[i] not in unavailable]
             if there or good:
@@ -289,6 +294,12 @@ class RouteRules:
             f"max_cost={context.max_cost} does not pay for a single call: the cheapest expert is "
             f"'{self.names[cheapest]}' at {self.costs[cheapest]:g}; raise max_cost to at least that"
         )
+
+
+def _was_shut_out(name: str, answers: Sequence[Answer]) -> bool:
+    """Was an expert chosen, but not asked, as its breaker shut in between? Once: the next call is made."""
+    failures = [each.get("failure") for each in answers if each["expert"] == name]
+    return failures == ["open"]
 
 
 def _abilities(

@@ -108,13 +108,19 @@ class Audiences:
     ) -> Audience:
         """Who hears this expert; arguments as those of `RouteRules.mask`, and what there is if it fails.
 
-        What is allowed only shrinks as a route goes on, so an expert that could not be followed by another
-        even if it answered at once, and at the least that it may cost, is the last for certain.
+        What is allowed only shrinks as a route goes on, but for experts that fail again and again: they may
+        be back by then, and are asked where nobody else is left. So an expert that could not be followed by
+        another even if those were there, it answered at once, and at the least that it may cost, is the last
+        for certain.
         """
         mode = context.stream_tokens or self.stream_tokens
         if mode == "all" or choice == END_CHOICE:
             return "all"
-        certain = mode == "live" or fallback == "none" or choice in self.steady
+        asked = {each["expert"] for each in answers if each.get("failure") != "open"}
+        shut_out = {each["expert"] for each in answers} - asked
+        waiting = (shut_out | set(unavailable)) - asked - {choice} - self.rules.barred(context)
+        alone = fallback == "none" and not waiting
+        certain = mode == "live" or alone or choice in self.steady
         if self.votes or not certain:
             return "draft"
         least = spent + (0.0 if choice in self.token_priced else self.rules.prices[choice])
@@ -125,7 +131,6 @@ class Audiences:
             spent=least,
             elapsed=elapsed,
             refused=refused,
-            unavailable=unavailable,
             unable=unable,
         )
         return "draft" if any(mask[:-1]) else "final"

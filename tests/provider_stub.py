@@ -41,6 +41,9 @@ class Provider:
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # connections stay open, as those of providers do
+            timeout = 10
+
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
 

@@ -25,7 +25,7 @@ from der_graph.server.engine import Engine
 from der_graph.server.failures import RequestError, failure_of
 from der_graph.server.feedback import rate
 from der_graph.server.limits import KeyLimits
-from der_graph.server.openapi import BODIES
+from der_graph.server.openapi import DESCRIBED
 from der_graph.server.protocol import model_and_price
 from der_graph.server.replies import model_card, to_json
 from der_graph.server.service import CHAT, CLIENT_GONE, RESPONSES, Service, describe
@@ -212,7 +212,7 @@ def build_app(
             methods=[method],
             response_model=None,
             operation_id=endpoint.__name__,
-            openapi_extra=BODIES.get(path),
+            openapi_extra=DESCRIBED[path],
         )
         if method == "GET":
             app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)

@@ -16,8 +16,7 @@ from typing import Any
 from der_graph.errors import cut, did_you_mean
 from der_graph.server.failures import RequestError
 
-# Smallest and largest value.
-_NUMBERS: dict[str, tuple[type, float, float]] = {
+NUMBERS: dict[str, tuple[type, float, float]] = {
     "temperature": (float, 0, 2),
     "top_p": (float, 0, 1),
     "presence_penalty": (float, -2, 2),
@@ -27,11 +26,13 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
     "seed": (int, -(2**63), 2**63),
     "top_logprobs": (int, 0, 20),
 }
+"""Numbers of the protocol, each with its type, its smallest and its largest value."""
 _FLAGS = ("logprobs", "parallel_tool_calls")
-_MOST_STOPS = 16
+MOST_STOPS = 16
+"""Most texts at which an answer ends."""
 
 SETTINGS_READ = frozenset(
-    {*_NUMBERS, *_FLAGS, "stop", "reasoning_effort", "tools", "tool_choice", "response_format"}
+    {*NUMBERS, *_FLAGS, "stop", "reasoning_effort", "tools", "tool_choice", "response_format"}
 )
 """Parameters of the protocol that are read here."""
 
@@ -43,7 +44,7 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         RequestError: If one has a value that it cannot have; names it.
     """
     settings: dict[str, Any] = {}
-    for name, (kind, low, high) in _NUMBERS.items():
+    for name, (kind, low, high) in NUMBERS.items():
         if name in given:
             settings[name] = _number(name, given[name], kind, low, high)
     for name in _FLAGS:
@@ -131,8 +132,8 @@ def _number(name: str, value: Any, kind: type, low: float, high: float) -> Any:
 
 def _stop(value: Any) -> list[str]:
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or len(texts) > _MOST_STOPS:
-        raise wrong("stop", value, f"a string, or a list of at most {_MOST_STOPS} strings")
+    if not isinstance(texts, list) or len(texts) > MOST_STOPS:
+        raise wrong("stop", value, f"a string, or a list of at most {MOST_STOPS} strings")
     if not all(isinstance(each, str) and each for each in texts):
         raise wrong("stop", value, "a list of strings that are not empty")
     return texts

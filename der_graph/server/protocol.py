@@ -59,7 +59,7 @@ _MESSAGES: dict[str, type[SystemMessage] | type[HumanMessage] | type[AIMessage]]
     "user": HumanMessage,
     "assistant": AIMessage,
 }
-_ROLES = ("system", "developer", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _PARTS = ("image_url", "input_audio", "file")
 """What a user may send beside text; experts whose profile says so read it."""
@@ -239,8 +239,8 @@ def _messages(given: Any) -> list[AnyMessage]:
         if not isinstance(message, dict):
             raise wrong(where, message, "an object with role and content")
         role = message.get("role")
-        if not isinstance(role, str) or role not in _ROLES:
-            raise wrong(f"{where}.role", role, "one of " + ", ".join(_ROLES))
+        if not isinstance(role, str) or role not in ROLES:
+            raise wrong(f"{where}.role", role, "one of " + ", ".join(ROLES))
         if message.get("function_call") or message.get("audio"):
             message_ = "function_call and audio are not supported in messages; use tool_calls"
             raise RequestError(400, message_, param=where, code="unsupported_value")

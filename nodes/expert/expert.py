@@ -55,6 +55,7 @@ from der_graph.nodes.reliability.calls import (
     acall_task,
     call,
     configured,
+    is_at_home,
     runs_on_loop,
 )
 from der_graph.nodes.reliability.charge import Charge, TokenPrices, token_prices
@@ -413,7 +414,7 @@ class Expert:
         on_loop = self._streams_on_loop if is_streamed(config) else self._runs_on_loop
         while True:
             with attempt:
-                if on_loop:
+                if on_loop and is_at_home(model):
                     later = partial(_ainvoke, model, prompt, config, **attempt.told)
                     # Local ones have a line of their own.
                     place = None if self.is_local else bulkhead

@@ -13,7 +13,9 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import math
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -27,7 +29,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.pregel import Pregel
 
 from der_graph.nodes.reliability.bulkhead import Bulkhead, BusyError
-from der_graph.nodes.reliability.concurrency import Bounded
+from der_graph.nodes.reliability.concurrency import Bounded, bare
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.reliability.threads import STOPS, StreamClosedError
 
@@ -197,6 +199,38 @@ def runs_on_loop(model: Any, *, streamed: bool = False) -> bool:
     if isinstance(model, Pregel):
         return _nodes_run_on_loop(model)
     return isinstance(model, Runnable) and type(model).ainvoke is not Runnable.ainvoke
+
+
+_KEPT_OPEN = 150.0  # seconds that a call may take, and its connection is then kept open
+_homes: dict[str, tuple[weakref.ref[asyncio.AbstractEventLoop], float]] = {}
+"""By the package of a client: the event loop that its connections belong to, and when it was last used."""
+
+
+def is_at_home(model: Any) -> bool:
+    """May a model be awaited on this event loop, as far as its client's connections are concerned?
+
+    LangChain's clients of one package share connections among all models of a process, and a connection
+    belongs to the loop that opened it: on another one, as of a second `asyncio.run`, it still sends the
+    request, and then fails, so that the provider is paid twice. Where that may be, a thread has connections
+    of its own.
+
+    Args:
+        model: What is to be awaited; it counts as used here if it may.
+    """
+    chat = bare(model)
+    chat = getattr(chat, "chat", chat)
+    packages = (base.__module__.partition(".")[0] for base in type(chat).__mro__)
+    package = next(
+        (p for p in packages if p.startswith("langchain_") and p != "langchain_core"), ""
+    )
+    if not package:
+        return True
+    loop, now = asyncio.get_running_loop(), time.monotonic()
+    home, used = _homes.get(package, (None, -math.inf))
+    if home is not None and home() is not loop and now - used < _KEPT_OPEN:
+        return False
+    _homes[package] = (weakref.ref(loop), now)
+    return True
 
 
 def _nodes_run_on_loop(graph: Pregel[Any, Any, Any, Any]) -> bool:

@@ -144,7 +144,10 @@ def train(rank: int, args: argparse.Namespace) -> None:
         optimizer.load_state_dict(state["optimizer"])
         step, trained, seconds = state["step"], state["trained"], state["seconds"]
         flat.to_model(flat.master.data)
-    rows = [r for r in data.read_jsonl(Path(args.data) / "train.jsonl") if not data.is_held_out(r)]
+    rows: list[dict[str, Any]] = []
+    if args.synthetic_share < 1:  # on generated problems alone nothing else is read
+        given = data.read_jsonl(Path(args.data) / "train.jsonl")
+        rows = [row for row in given if not data.is_held_out(row)]
 
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False))
@@ -240,7 +243,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--rows", type=int, default=2, help="packed rows per worker and step")
     parser.add_argument("--length", type=int, default=192, help="tokens in a packed row")
-    parser.add_argument("--synthetic-share", type=float, default=0.4)
+    parser.add_argument(
+        "--synthetic-share", type=float, default=0.4, help="1: generated problems alone, no --data"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--port", type=int, default=29511, help="for the workers on this machine")

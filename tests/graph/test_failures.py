@@ -82,6 +82,24 @@ def test_when_all_fail_the_error_tells_why() -> None:
         graph.invoke(a_human("2 + 3?"))
 
 
+def test_who_was_shut_out_by_others_failures_is_asked_at_last() -> None:
+    """Other requests' failures open the breaker of `a` while this one is on its way to it."""
+    (a, _), (b, _) = scripted_expert("a", "5"), scripted_expert("b", ValueError("boom"))
+    breaker, enter = a.health.breaker, a.health.breaker.enter
+
+    def race(*, insist: bool = False) -> bool:
+        if breaker.view().state == "closed":
+            for _ in range(3):
+                breaker.failure("error")
+        return enter(insist=insist)
+
+    breaker.enter = race  # type: ignore[method-assign]
+    graph = create_der_graph([a, b], agent=ScriptedAgent("a", "b", "a")).compile()
+    result = graph.invoke(a_human("2 + 3?"))
+    assert route_of(result) == ["a", "b", "a", "END"]
+    assert result["answer"] == "5"
+
+
 def test_a_failure_can_end_the_run_or_be_retried() -> None:
     flaky, model = scripted_expert("flaky", OSError("once"), "5")
     builder = create_der_graph([flaky], agent=ScriptedAgent("flaky"), on_error="raise")

@@ -147,6 +147,19 @@ def outcome(work: Callable[[], str]) -> str:
         return "all failed"
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_while_another_is_out_of_order_half_an_answer_is_still_none(asynchronous: bool) -> None:
+    def graph() -> Any:
+        experts = pool_of(["breaks off", "function"])
+        for _ in range(3):
+            experts[1].health.breaker.failure("error")
+        return create_der_graph(experts, agent=ScriptedAgent("expert_0", "expert_1")).compile()
+
+    whole = str(graph().invoke(a_human("Say it"))["answer"])
+    assert whole == "answer number 1 of function"
+    assert outcome(lambda: _joined(graph(), asynchronous)) == whole
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3),

@@ -76,6 +76,21 @@ def test_who_fails_again_and_again_is_left_out_while_others_are_there() -> None:
     assert given == ([False, False, False, True], "unavailable")
 
 
+def test_who_was_not_asked_after_all_comes_again_where_nobody_else_is_left() -> None:
+    """Its breaker shut between the decision and the call: it has not failed on this question."""
+    shut, broken = an_answer("middle", error="not asked"), an_answer("small", error="boom")
+    shut["failure"] = "open"
+    assert RULES.mask([shut, broken]) == ([False, False, True, False], "agent")
+    third = an_answer("large", error="boom")
+    assert RULES.mask([shut, broken, third]) == ([False, True, False, False], "agent")
+    with pytest.raises(AllExpertsFailedError):  # once; whoever waits for it waits long
+        RULES.mask([shut, broken, third, shut])
+    with pytest.raises(AllExpertsFailedError):
+        RULES.mask([shut, broken, third], DERContext(forbidden_experts=["middle"]))
+    answers = [shut, an_answer("small"), third]
+    assert RULES.mask(answers) == ([False, False, False, True], "no_expert_left")
+
+
 def test_but_is_asked_where_nobody_else_could_answer() -> None:
     assert RULES.mask([], unavailable=RULES.names) == ([True, True, True, False], "agent")
     failed = [an_answer("small", error="boom")]

@@ -66,3 +66,23 @@ def test_a_price_by_the_token_may_leave_room_for_another() -> None:
     assert voting.of("b", answers, DERContext(max_steps=2), **settings) == "draft"
     settings["refused"] = ("a", "c")
     assert by_token.of("b", [], DERContext(), **settings) == "final"
+
+
+@pytest.mark.parametrize("mode", ["live", "final"])
+def test_who_fails_again_and_again_may_be_back_before_the_answer_is_whole(mode: Any) -> None:
+    audiences = Audiences(RULES, mode)
+    settings: dict[str, Any] = {"spent": 0.0, "elapsed": 0.0, "unavailable": ("b", "c")}
+    assert audiences.of("a", [], DERContext(), fallback="none", **settings) == "draft"
+
+
+def test_and_is_asked_if_the_last_one_breaks_off() -> None:
+    audiences, one = Audiences(RULES, "final"), DERContext(max_steps=1)
+    settings: dict[str, Any] = {"fallback": "none", "spent": 0.0, "elapsed": 0.0}
+    assert audiences.of("a", [], one, unavailable=("b",), **settings) == "draft"
+    assert audiences.of("a", [], one, unavailable=("a",), **settings) == "final"
+    failed = [an_answer("b", error="boom")]
+    assert audiences.of("a", failed, one, unavailable=("a", "b"), **settings) == "final"
+    failed[0]["failure"] = "open"  # it was not asked after all, and may be now
+    assert audiences.of("a", failed, one, **settings) == "draft"
+    barred = DERContext(max_steps=1, forbidden_experts=["b"])
+    assert audiences.of("a", [], barred, unavailable=("b",), **settings) == "final"

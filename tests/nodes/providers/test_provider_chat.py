@@ -308,3 +308,15 @@ def test_a_body_that_is_no_answer_costs_nothing(streaming: bool) -> None:
         expert = as_expert(remote_model(stub.url, streaming=streaming), name="m", cost=1)
         answer = expert.ask([[HumanMessage("q")]], fallback="other")[0]
     assert (answer["failure"], answer["cost"]) == ("unavailable", 0)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_call_is_sent_once_whatever_event_loop_asks(status: int) -> None:
+    """Clients share their connections: one of a loop that has ended takes a call and loses its answer."""
+    error = {"message": "out of order"}
+    with provider(lambda body: {"content": "42", "status": status, "error": error}) as stub:
+        for sent in (1, 2, 3):
+            expert = as_expert(remote_model(stub.url), name="a", cost=1.0)
+            answer = asyncio.run(expert.aask([HumanMessage("q")], fallback="expert"))
+            assert (answer["error"] is None) == (status == 200)
+            assert len(stub.requests) == sent
