@@ -31,10 +31,17 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from der_graph.data.formats import Columns, known_layout, other_rows
+from der_graph.data.formats import (
+    Columns,
+    is_promptfoo,
+    known_layout,
+    other_rows,
+    promptfoo_rows,
+)
 from der_graph.data.reading import check_regular
 from der_graph.errors import DataError
 
@@ -172,10 +179,8 @@ def _read(path: Path, limit: int | None, columns: Columns) -> _Read:
     ignored: Counter[str] = Counter()
     lines_of: dict[str, int] = {}
     others = other_rows(path)
-    rows: Iterable[tuple[int, Any]] = _lines(path) if others is None else others
+    rows: Iterable[tuple[int, Any]] = _line_rows(path, columns) if others is None else others
     for number, line in rows:
-        if isinstance(line, str) and not line.strip():
-            continue
         row = _Row(path, number, line, columns)
         example = row.example()
         ignored.update(row.ignored)
@@ -191,6 +196,27 @@ def _read(path: Path, limit: int | None, columns: Columns) -> _Read:
     if not examples:
         raise DataError(f"{path}: the file has no questions; {_LAYOUTS}")
     return examples, ignored
+
+
+def _line_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Any]]:
+    """Numbered lines that are not blank; of promptfoo's results, a line each, the rows that they make."""
+    lines = ((number, line) for number, line in _lines(path) if line.strip())
+    first = next(lines, None)
+    if first is None:
+        return
+    every = chain([first], lines)
+    if is_promptfoo(_parsed_or_none(first[1])):
+        results = (_Row(path, number, line, columns).row for number, line in every)
+        yield from enumerate(promptfoo_rows(results), 1)
+    else:
+        yield from every
+
+
+def _parsed_or_none(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None  # said later, with its line
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -9,7 +9,7 @@
 | reading, as of SQuAD | `answers` | `question`, any of the `answers.text` |
 | chat of OpenAI's fine-tuning | `messages` | the last user's message, the assistant's after it |
 | dataset of LangSmith | `inputs`, `outputs` | their messages, or their only text |
-| results of promptfoo | `results.results` | the prompt, an assertion's value; outputs are candidates |
+| results of promptfoo | `results.results`, or a row of it a line | the prompt, an assertion's value; outputs are candidates |
 | log of inspect_ai | `eval`, `samples` | the sample's input and target; the model's output is a candidate |
 
 Knows nothing of experts.
@@ -21,7 +21,7 @@ import csv
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,8 +246,8 @@ def _document(path: Path) -> Rows:
             return iter(enumerate(_inspect(content["eval"], content["samples"]), 1))
         results = content.get("results")
         results = results.get("results") if isinstance(results, dict) else results
-        if isinstance(results, list) and results and "vars" in dict(results[0]):
-            return iter(enumerate(_promptfoo(results), 1))
+        if isinstance(results, list) and results and is_promptfoo(results[0]):
+            return iter(enumerate(promptfoo_rows(results), 1))
         lists = [value for value in content.values() if isinstance(value, list)]
         content = lists[0] if len(lists) == 1 else [content]
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
@@ -255,7 +255,14 @@ def _document(path: Path) -> Rows:
     return iter(enumerate(content, 1))
 
 
-def _promptfoo(results: list[Row]) -> Iterator[Row]:
+def is_promptfoo(row: Any) -> bool:
+    """Is it a result of promptfoo: what one provider said to one prompt, and how that was judged?"""
+    known = isinstance(row, Mapping) and isinstance(row.get("vars"), Mapping)
+    return known and ("provider" in row or "testCase" in row)
+
+
+def promptfoo_rows(results: Iterable[Row]) -> Iterator[Row]:
+    """A row for each question of promptfoo's results, with what every provider said."""
     rows: dict[str, Row] = {}
     for result in results:
         given, test = result.get("vars") or {}, result.get("testCase") or {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ _OWN_PRIOR = 60.0
 _PAIRS_PRIOR = 20.0  # the same in pairs of wrong answers: those of one question go together
 _ANYWHERE = 0.2  # how often two wrong answers are the same where nothing is known
 _REMEMBERED = 50_000  # texts; a server must not grow without end
+_SIMILARITIES = 2**23  # of questions to probes, at a time: 32 MB
 
 
 class Projected(NamedTuple):
@@ -84,11 +85,12 @@ class ProjectedTexts:
             )
         self._own = np.where(known, beyond - self._common[:, None], np.nan)
         self._wrong = arrays.get("wrong_pairs", np.zeros((len(known), 2), dtype=np.float32))
-        self._chance = _share(self._wrong.sum(axis=0), _ANYWHERE)
+        self._chance = float(_share(self._wrong.sum(axis=0), _ANYWHERE))
         self._cost = arrays.get("probe_cost")
         self._ones = np.ones(known.shape[1], dtype=np.float32)
         self._questions: OrderedDict[str, Projected] = OrderedDict()
         self._answers: OrderedDict[str, Projected] = OrderedDict()
+        self._own_features: dict[str, Projected] = {}
         self._lock = threading.Lock()
 
     def look_up(
@@ -102,6 +104,9 @@ class ProjectedTexts:
         """
         with self._lock:
             known_questions = _found(self._questions, questions)
+            known_questions |= {
+                t: self._own_features[t] for t in questions if t in self._own_features
+            }
             known_answers = _found(self._answers, answers)
         new_questions = [t for t in dict.fromkeys(questions) if t not in known_questions]
         new_answers = [t for t in dict.fromkeys(answers) if t not in known_answers]
@@ -111,10 +116,7 @@ class ProjectedTexts:
         # Outside the lock: threads whose texts are known do not wait for the encoder.
         vectors = dict(zip(new, self._encoder.encode(new), strict=True))
         arrays, none = self._arrays, np.zeros(0, dtype=np.float32)
-        for text in new_questions:
-            vector = vectors[text]
-            projected = (vector - arrays["question_mean"]) @ arrays["question_axes"]
-            known_questions[text] = self._project(vector, projected)
+        known_questions.update(self._project(new_questions, vectors))
         for text in new_answers:
             vector = vectors[text]
             projected = (vector - arrays["answer_mean"]) @ arrays["answer_axes"]
@@ -127,7 +129,7 @@ class ProjectedTexts:
     def remember(self, questions: Sequence[str], projected: Vectors, expected: Vectors) -> None:
         """Show some questions with features of their own, whatever the arrays would give them.
 
-        Training questions get features from a fit without them. Not kept where the memory overflows.
+        Training questions get features from a fit without them. These are never crowded out.
 
         Args:
             questions: Some questions.
@@ -140,64 +142,104 @@ class ProjectedTexts:
             for text, features, quality in zip(questions, projected, expected, strict=True)
         }
         with self._lock:
-            _remember(self._questions, changed)
+            self._own_features.update(changed)
+            for text in changed:
+                self._questions.pop(text, None)
 
-    def _project(self, vector: Vectors, projected: Vectors) -> Projected:
-        skill, expected, chance, cost_ratio = self._near(vector)
-        axes = self._arrays.get("quality_axes")
-        if axes is not None:
-            centred = vector - self._arrays["question_mean"]
-            linear = self._arrays["quality_mean"] + centred @ axes
-            fitted = np.clip(linear, EPSILON, 1 - EPSILON)
-            # Experts that joined later have no fit of their own: what is near the question stands for it.
-            expected = np.concatenate([fitted, expected[len(fitted) :]]).astype(np.float32)
-        return Projected(vector, projected, skill, expected, chance, cost_ratio)
+    def _project(
+        self, questions: Sequence[str], vectors: Mapping[str, Vectors]
+    ) -> Iterator[tuple[str, Projected]]:
+        """Questions as the agent sees them, some at a time: all against all would be much at once."""
+        arrays = self._arrays
+        at_once = max(1, _SIMILARITIES // max(1, len(arrays["probe_vectors"])))
+        for start in range(0, len(questions), at_once):
+            chunk = questions[start : start + at_once]
+            block = np.stack([vectors[text] for text in chunk])
+            centred = block - arrays["question_mean"]
+            near = self._near(block)
+            expected = near.expected
+            if "quality_axes" in arrays:
+                linear = arrays["quality_mean"] + centred @ arrays["quality_axes"]
+                fitted = np.clip(linear, EPSILON, 1 - EPSILON)
+                # Experts that joined later have no fit of their own: what is near the question stands for it.
+                expected = np.concatenate([fitted, expected[:, fitted.shape[1] :]], axis=1)
+            rows = zip(
+                chunk, block, centred @ arrays["question_axes"], near.skill,
+                expected.astype(np.float32), near.chance.tolist(), near.cost_ratio, strict=True,
+            )  # fmt: skip
+            yield from ((text, Projected(*row)) for text, *row in rows)
 
-    def _near(self, vector: Vectors) -> tuple[Vectors, Vectors, float, Vectors]:
-        """What is known of the experts near a question.
-
-        Returns:
-            Kernel-weighted quality on the nearest probe questions, pulled towards the overall mean; and a
-            better guess for comparing experts, in which what they have in common, how hard questions are
-            here, counts more than how they differ. Both (experts,). How often wrong answers are the same. And
-            what calls cost here, in their means: (experts,).
-        """
+    def _near(self, block: Vectors) -> _Near:
+        """What is known of the experts near some questions: (n, d)."""
         probes, quality = self._arrays["probe_vectors"], self._arrays["probe_quality"]
+        n, ones = len(block), np.broadcast_to(self._ones, (len(block), len(self._ones)))
         if not self._neighbours or len(probes) == 0:
-            return self._skill, self._skill, self._chance, self._ones
-        similarity = probes @ vector
+            skill = np.broadcast_to(self._skill, (n, len(self._skill)))
+            return _Near(skill, skill, np.full(n, self._chance), ones)
+        similarity = block @ probes.T
         # A training question must not look its own result up: it would learn to trust what it cannot have.
-        similarity = np.where(similarity > 1 - 1e-5, -1.0, similarity)
-        k = min(NEIGHBOURS, len(probes))
-        nearest = np.argpartition(-similarity, k - 1)[:k]
-        near = self._kernel_mean(similarity[nearest], quality[nearest], self._skill)
+        similarity[similarity > 1 - 1e-5] = -1.0
+        some, nearest = _most(similarity, min(NEIGHBOURS, len(probes)))
+        near = self._kernel_mean(some, quality[nearest], self._skill)
         for expert in self._sparse:  # its own nearest: few of the probes have asked it
             asked = np.flatnonzero(~np.isnan(quality[:, expert]))
-            own = asked[np.argsort(-similarity[asked], kind="stable")[:k]]
+            own, at = _most(similarity[:, asked], min(NEIGHBOURS, len(asked)))
             column = slice(expert, expert + 1)
-            near[column] = self._kernel_mean(
-                similarity[own], quality[own, column], self._skill[column]
+            near[:, column] = self._kernel_mean(
+                own, quality[asked[at], column], self._skill[column]
             )
-        some, zero = similarity[nearest], np.zeros(1, dtype=np.float32)
+        zero = np.zeros(1, dtype=np.float32)
         common = self._kernel_mean(some, self._common[nearest, None], zero, _COMMON_PRIOR)
         own_skill = self._kernel_mean(some, self._own[nearest], zero, _OWN_PRIOR)
-        weight = np.exp((some - some.max()) * _SHARPNESS)
-        chance = _share(weight @ self._wrong[nearest], self._chance)
+        weight = _kernel(some)
+        pairs = (weight[:, :, None] * self._wrong[nearest]).sum(axis=1)
+        chance = _share(pairs, self._chance)
         guess = np.clip(self._skill + common + own_skill, EPSILON, 1 - EPSILON)
         if self._cost is None:
-            return near, guess, chance, self._ones
-        return near, guess, chance, self._kernel_mean(some, self._cost[nearest], self._ones)
+            return _Near(near, guess, chance, ones)
+        return _Near(near, guess, chance, self._kernel_mean(some, self._cost[nearest], self._ones))
 
     @staticmethod
     def _kernel_mean(
         similarity: Vectors, quality: Vectors, prior: Vectors, strength: float = _PRIOR
     ) -> Vectors:
-        """(k,) similarities and (k, experts) qualities -> (experts,)."""
-        weight = np.exp((similarity - similarity.max(initial=-1.0)) * _SHARPNESS)[:, None]
+        """(n, k) similarities and (n, k, experts) qualities -> (n, experts)."""
+        weight = _kernel(similarity)[:, :, None]
         known = ~np.isnan(quality)
-        total = (weight * np.where(known, quality, 0.0)).sum(axis=0) + strength * prior
-        mean: Vectors = (total / ((weight * known).sum(axis=0) + strength)).astype(np.float32)
+        total = (weight * np.where(known, quality, 0.0)).sum(axis=1) + strength * prior
+        mean: Vectors = (total / ((weight * known).sum(axis=1) + strength)).astype(np.float32)
         return mean
+
+
+class _Near(NamedTuple):
+    """What is known of the experts near some questions.
+
+    Attributes:
+        skill: (n, experts) kernel-weighted quality on the nearest probe questions, pulled towards the overall
+            mean.
+        expected: (n, experts) a better guess for comparing experts, in which what they have in common, how
+            hard questions are here, counts more than how they differ.
+        chance: (n,) how often wrong answers are the same.
+        cost_ratio: (n, experts) what calls cost here, in their means.
+    """
+
+    skill: Vectors
+    expected: Vectors
+    chance: Vectors
+    cost_ratio: Vectors
+
+
+def _kernel(similarity: Vectors) -> Vectors:
+    """(n, k) weights of neighbours, 1 for the nearest."""
+    nearest = similarity.max(axis=1, keepdims=True, initial=-1.0)
+    weight: Vectors = np.exp((similarity - nearest) * _SHARPNESS)
+    return weight
+
+
+def _most(similarity: Vectors, k: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
+    """(n, k) largest similarities of each row, and where they are."""
+    at = np.argpartition(similarity, similarity.shape[1] - k, axis=1)[:, similarity.shape[1] - k :]
+    return np.take_along_axis(similarity, at, axis=1), at
 
 
 def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
@@ -223,10 +265,11 @@ def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
     return mean.astype(np.float32), scaled
 
 
-def _share(pairs: Vectors, before: float) -> float:
-    """Share of the pairs that are the same, pulled towards what was thought before."""
-    share = (float(pairs[1]) + _PAIRS_PRIOR * before) / (float(pairs[0]) + _PAIRS_PRIOR)
-    return min(max(share, EPSILON), 1 - EPSILON)
+def _share(pairs: Vectors, before: float) -> Vectors:
+    """(..., 2) pairs, and how many are the same -> that share, pulled towards what was thought before."""
+    share = (pairs[..., 1] + _PAIRS_PRIOR * before) / (pairs[..., 0] + _PAIRS_PRIOR)
+    bounded: Vectors = np.clip(share, EPSILON, 1 - EPSILON)
+    return bounded
 
 
 def _found(memory: OrderedDict[str, Projected], texts: Sequence[str]) -> dict[str, Projected]:

@@ -30,8 +30,10 @@ FIRST_CALLS = 8
 NEARLY_THE_SAME = 0.98
 """Cosine of two questions' embeddings from which on they count as one, if their references are the same."""
 
-_BEYOND = 4.0  # how far above the price that decides the highest one is
+_BEYOND = 2.0  # how far above the price that decides the highest one is: some questions cost less than most
+_AS_CHEAP = 1.25  # experts that cost at most so many times what the cheapest one does are as cheap
 _PAIRS = 64  # answers to what another expert said, where first answers tell no experts apart
+_COMPARED = 128  # dev questions compared with all training questions at a time
 _SHOWN = 60  # characters of a question in a message
 
 Outcomes = Sequence[Sequence[Outcome]]
@@ -208,26 +210,24 @@ def first_report(experts: Sequence[Expert], first: Outcomes, dev_first: Outcomes
 
 
 def with_prices_for(config: TrainConfig, experts: Sequence[Expert], first: Outcomes) -> TrainConfig:
-    """Settings whose prices reach from the dearest sensible expert to the cheapest.
+    """Settings whose prices reach from the dearest sensible expert to the cheapest alone.
 
     Where calls are charged by what they use, experts' real costs may differ by much more than a pool's prices
-    usually do, and the range of prices that serves other pools may not reach the cheapest of them.
+    usually do, and the range of prices that serves other pools may not reach the cheapest of them. The highest
+    price is the one at which even a right answer in place of a wrong one is not worth the next dearer expert:
+    what experts know on the mean of all questions would not do, as they may differ more on some kind of them.
     """
     usual = TrainConfig()
     if config.cost_weight_range != usual.cost_weight_range or all(e.charge.fixed for e in experts):
         return config
-    costs = [float(np.mean([row[i].answer["cost"] for row in first])) for i in range(len(experts))]
-    quality = [float(np.mean([row[i].quality for row in first])) for i in range(len(experts))]
-    cheapest = min(range(len(experts)), key=lambda i: (costs[i], -quality[i]))
-    # Quality per cost of the best step up from the cheapest: prices above it keep to the cheapest.
-    steps = [
-        (quality[i] - quality[cheapest]) / (costs[i] - costs[cheapest])
-        for i in range(len(experts))
-        if costs[i] > costs[cheapest]
-    ]
+    costs = np.array([[outcome.answer["cost"] for outcome in row] for row in first]).mean(axis=0)
+    cheapest = costs.min()
+    dearer = costs[costs > cheapest * _AS_CHEAP]
     low, high = usual.cost_weight_range
-    enough = _BEYOND * max(steps, default=0.0) * sum(costs)
-    return replace(config, cost_weight_range=(low, max(high, float(f"{enough:.3g}"))))
+    if len(dearer):
+        enough = _BEYOND * costs.sum() / (dearer.min() - cheapest)
+        high = max(high, float(f"{enough:.3g}"))
+    return replace(config, cost_weight_range=(low, high))
 
 
 def _check_failures(experts: Sequence[Expert], outcomes: Outcomes) -> None:
@@ -264,13 +264,15 @@ def near_duplicates(
     shared = set(shared_questions(dev, examples))
     left = [example for i, example in enumerate(dev) if i not in shared]
     near: list[tuple[Example, Example]] = []
-    for example, vector in zip(left, encoder.encode([e.question for e in left]), strict=True):
-        reference = example.reference.strip().casefold()
-        similar = np.flatnonzero(there @ vector >= NEARLY_THE_SAME).tolist()
-        twins = (examples[i] for i in similar)
-        twin = next((e for e in twins if e.reference.strip().casefold() == reference), None)
-        if twin is not None:
-            near.append((example, twin))
+    for start in range(0, len(left), _COMPARED):
+        some = left[start : start + _COMPARED]
+        similar = encoder.encode([e.question for e in some]) @ there.T >= NEARLY_THE_SAME
+        for row in np.flatnonzero(similar.any(axis=1)).tolist():
+            reference = some[row].reference.strip().casefold()
+            twins = (examples[i] for i in np.flatnonzero(similar[row]).tolist())
+            twin = next((e for e in twins if e.reference.strip().casefold() == reference), None)
+            if twin is not None:
+                near.append((some[row], twin))
     if not near:
         return []
     return [

@@ -127,14 +127,23 @@ def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
             "score": score, "cost": 0.25, "testCase": {"assert": [{"type": "icontains", "value": "5"}]},
         }  # fmt: skip
 
-    found = load_examples(
-        document(tmp_path, {"results": {"results": [result("a", "5", 1), result("b", "6", 0)]}})
-    )
-    assert seen(found) == [("2 + 3?", "5", "")]
-    assert found[0].candidates == {
-        "a": Candidate("a", "5", {"score": 1.0}, tokens=7, cost=0.25),
-        "b": Candidate("b", "6", {"score": 0.0}, tokens=7, cost=0.25),
-    }
+    results = [result("a", "5", 1), result("b", "6", 0)]
+    other = {**result("a", "7", 0), "vars": {"question": "3 + 3?"}}
+    lines = tmp_path / "results.jsonl"  # in the order in which they came
+    lines.write_text("".join(json.dumps(row) + "\n" for row in (results[0], other, results[1])))
+    for file, more in (
+        (document(tmp_path, {"results": {"results": results}}), []),
+        (lines, [("3 + 3?", "5", "")]),
+    ):
+        found = load_examples(file)
+        assert seen(found) == [("2 + 3?", "5", ""), *more]
+        assert found[0].candidates == {
+            "a": Candidate("a", "5", {"score": 1.0}, tokens=7, cost=0.25),
+            "b": Candidate("b", "6", {"score": 0.0}, tokens=7, cost=0.25),
+        }
+    lines.write_text(json.dumps(results[0]) + "\n{\n")
+    with pytest.raises(DataError, match=r"results\.jsonl, line 2: not JSON"):
+        load_examples(lines)
 
     about = {"model": "openai/x", "task": "sums"}
     sample = {

@@ -73,6 +73,39 @@ def test_a_probe_question_is_not_looked_up() -> None:
     np.testing.assert_allclose(questions["40"].expected, 0.5 - 0.5 / 3, atol=1e-6)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_many_questions_are_looked_up_in_blocks(
+    sparse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two questions at a time, one at a time, or all at once: the same neighbours."""
+    draw = np.random.default_rng(0)
+    results = {str(i): draw.integers(0, 2, 2).astype(float).tolist() for i in range(40)}
+    if sparse:
+        results |= {str(i): [results[str(i)][0], np.nan] for i in range(0, 40, 2)}
+    texts = [f"{i / 2}" for i in range(21)]
+    whole, _ = probed(results).look_up(texts, [])
+    monkeypatch.setattr("der_graph.policies.observation.projection._SIMILARITIES", 2 * len(results))
+    blocks, _ = probed(results).look_up(texts, [])
+    for text in texts:
+        single, _ = probed(results).look_up([text], [])
+        for found in (blocks[text], single[text]):
+            np.testing.assert_allclose(found.skill, whole[text].skill, atol=1e-5)
+            np.testing.assert_allclose(found.expected, whole[text].expected, atol=1e-5)
+            assert found.chance == pytest.approx(whole[text].chance, abs=1e-5)
+    assert len({tuple(near.skill.tolist()) for near in whole.values()}) > 5
+
+
+def test_features_of_their_own_are_never_crowded_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("der_graph.policies.observation.projection._REMEMBERED", 1)
+    texts = probed({"40": [1.0, 1.0], "60": [0.0, 0.0]})
+    own = np.arange(3, dtype=np.float32)[:, None]
+    texts.remember(["10", "20", "30"], own, np.repeat(own, 2, axis=1))
+    for _ in range(2):
+        found, _ = texts.look_up(["30", "50", "10", "60", "20"], [])
+        assert [found[text].projected.tolist() for text in ("10", "20", "30")] == own.tolist()
+        assert found["30"].expected.tolist() == [2.0, 2.0]
+
+
 def probed(results: dict[str, list[float]]) -> ProjectedTexts:
     """Two experts, each right half of the time, and what they did on some probe questions."""
     arrays = {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
+from fakes import an_answer
 from toy import WordEncoder, profile_observer, toy_examples, toy_experts, toy_rules
 
 pytest.importorskip("stable_baselines3")
@@ -17,10 +18,18 @@ pytest.importorskip("stable_baselines3")
 from der_graph.data import Candidate, Example
 from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
+from der_graph.nodes.reliability.charge import TokenPrices
+from der_graph.policies.answers import Outcome
 from der_graph.policies.agent import load_agent
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, train_agent
-from der_graph.policies.training.checks import FIRST_CALLS, leak_warnings, near_duplicates, usable
+from der_graph.policies.training.checks import (
+    FIRST_CALLS,
+    leak_warnings,
+    near_duplicates,
+    usable,
+    with_prices_for,
+)
 
 
 def expert(name: str, answer: Callable[[str], str]) -> Expert:
@@ -102,7 +111,7 @@ def test_a_bad_verdict_lowers_its_expert_and_no_other() -> None:
     assert np.delete(after.skill, 2).tolist() == np.delete(before.skill, 2).tolist()
 
 
-def test_leaks_are_said() -> None:
+def test_leaks_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     train = toy_examples(8)
     twin = replace(train[0], id="twin", question=train[0].question.upper() + " ", reference="other")
     near = replace(train[2], id="near", question=train[2].question + "!")
@@ -113,5 +122,30 @@ def test_leaks_are_said() -> None:
     (line,) = leak_warnings([*train, twin], others)
     assert "come twice with different references" in line
     assert "'other' in twin" in line
-    (line,) = near_duplicates(train, [near], WordEncoder())
-    assert "1 of 1 dev questions nearly are training questions" in line
+    for at_once in (128, 1):
+        monkeypatch.setattr("der_graph.policies.training.checks._COMPARED", at_once)
+        (line,) = near_duplicates(train, [near, replace(near, id="again")], WordEncoder())
+        assert "2 of 2 dev questions nearly are training questions" in line
+
+
+def test_prices_reach_where_only_the_cheapest_is_worth_asking() -> None:
+    """On the mean of all questions `mid` is little better than `cheap`; on sums it is always right."""
+    priced = [expert(name, lambda q: "no") for name in ("cheap", "twin", "mid", "dear")]
+    by_token = [replace(e, token_prices=TokenPrices(1.0, 1.0)) for e in priced]
+    costs = (0.01, 0.012, 0.1, 0.878)
+
+    def row(sums: bool) -> list[Outcome]:
+        right = (0.0, 0.0, 1.0, 1.0) if sums else (1.0, 1.0, 0.5, 1.0)
+        return [Outcome(an_answer(cost=c), q) for c, q in zip(costs, right, strict=True)]
+
+    first = [row(True), *[row(False)] * 3]
+    low, high = with_prices_for(TrainConfig(), by_token, first).cost_weight_range
+    # The step from `cheap` to `mid` is charged 0.09 of the cost of asking everyone, so at 11.1 it costs as much
+    # as a right answer is worth. `twin` costs nearly the same: no price is needed to keep to `cheap` alone.
+    assert low == TrainConfig().cost_weight_range[0]
+    assert 11.1 < high < 30
+    assert with_prices_for(TrainConfig(), priced, first) == TrainConfig()
+    mine = replace(TrainConfig(), cost_weight_range=(0.1, 1.0))
+    assert with_prices_for(mine, by_token, first) == mine
+    alike = [[row(True)[0]] * 4]
+    assert with_prices_for(TrainConfig(), by_token, alike) == TrainConfig()
