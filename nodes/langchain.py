@@ -15,7 +15,7 @@ import inspect
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -251,30 +251,37 @@ def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
 
 
 def _from_function(function: Callable[..., Any]) -> ChatRunnable:
-    takes_messages = _takes_messages(function)
     name = re.sub(r"\W+", "_", getattr(function, "__name__", type(function).__name__))
 
-    def given(messages: Any) -> Any:
-        return messages if takes_messages else last_question(messages)
+    called = _Function(function, _takes_messages(function))
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - the method is wanted, not a test
+    ):
+        return RunnableLambda(called.wait, called.later, name=name)
+    return RunnableLambda(called.now, name=name)
 
-    async def later(messages: Any) -> AIMessage:
+
+class _Function(NamedTuple):
+    """A user's function, asked as a model is. No closures: those cannot be pickled."""
+
+    function: Callable[..., Any]
+    takes_messages: bool
+
+    def now(self, messages: Any) -> AIMessage:
+        return to_message(self.function(self._given(messages)))
+
+    def wait(self, messages: Any) -> AIMessage:
+        return _waited_for(self.later(messages))
+
+    async def later(self, messages: Any) -> AIMessage:
         try:
-            return to_message(await function(given(messages)))
+            return to_message(await self.function(self._given(messages)))
         # In a task, as LangChain makes one, these would end the event loop itself.
         except (SystemExit, KeyboardInterrupt) as error:
             raise ExpertExitError(describe_error(error)) from None
 
-    def now(messages: Any) -> AIMessage:
-        return to_message(function(given(messages)))
-
-    def wait(messages: Any) -> AIMessage:
-        return _waited_for(later(messages))
-
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - the method is wanted, not a test
-    ):
-        return RunnableLambda(wait, later, name=name)
-    return RunnableLambda(now, name=name)
+    def _given(self, messages: Any) -> Any:
+        return messages if self.takes_messages else last_question(messages)
 
 
 def _waited_for(work: Coroutine[Any, Any, Result]) -> Result:
