@@ -44,8 +44,13 @@ def show(rows: dict[str, Spread], unit: str = "ms") -> None:
     print(f"{unit:<48}{'median':>9}{'p95':>9}{'worst':>9}{'n':>6}")
     for name, row in rows.items():
         print(f"{name:<48}{row.median:>9.3f}{row.p95:>9.3f}{row.worst:>9.3f}{row.n:>6}")
+    print(load_of_machine())
+
+
+def load_of_machine() -> str:
+    """What else it does, in words."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    print(f"load of the machine: {load:.1f} on {os.cpu_count()} cores")
+    return f"load of the machine: {load:.1f} on {os.cpu_count()} cores"
 
 
 def verdict(target: str, met: bool) -> int:
