@@ -24,6 +24,7 @@ import hashlib
 import json
 import re
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,10 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from langchain.agents import create_agent
 from langchain.agents.middleware import ToolRetryMiddleware
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import Runnable
 from langchain_core.tools import tool
 
 from der_graph.middleware import DERMiddleware, outcome_of
@@ -45,6 +43,9 @@ from der_graph.nodes.expert import Expert
 from der_graph.policies.baselines import Random, Single
 from der_graph.policies.observation import SentenceEncoder, TextEncoder
 from der_graph.policies.training.agent_tasks import AgentOutcome, train_bandit
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))  # which is no package
+from agent_middleware import Program
 
 PRICES = {"small": 1.0, "middle": 4.0, "large": 20.0}
 SKILLS = {
@@ -208,30 +209,15 @@ def wrong_step(step: Step, *, loud: bool) -> Step:
     return (name, {**args, **numbers}) if numbers else "It is done: 99."
 
 
-class Program(BaseChatModel):
-    """An expert that is a program, behind the interface of a chat model."""
+class Clerk(Program):
+    """An expert that is a program."""
 
     expert: str
     task: Task
     seed: int
 
-    @property
-    def _llm_type(self) -> str:
-        return "program"
-
-    def bind_tools(
-        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
-    ) -> Runnable[Any, AIMessage]:
-        """Take tools, as models do that can call them."""
-        return self.bind(tools=[each.name for each in tools])
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: Any = None,
-        **kwargs: Any,
-    ) -> ChatResult:
+    def reply(self, messages: Sequence[BaseMessage]) -> AIMessage:
+        """The next step of the task, right or wrong."""
         calls = {c["id"]: c for m in messages if isinstance(m, AIMessage) for c in m.tool_calls}
         results = [m for m in messages if isinstance(m, ToolMessage)]
         done = [
@@ -247,11 +233,9 @@ class Program(BaseChatModel):
         if luck >= skill:
             step = wrong_step(step, loud=(luck - skill) / (1 - skill) < LOUD)
         if isinstance(step, str):
-            message = AIMessage(step)
-        else:
-            call = {"name": step[0], "args": step[1], "id": f"c{len(results)}"}
-            message = AIMessage("", tool_calls=[call])
-        return ChatResult(generations=[ChatGeneration(message=message)])
+            return AIMessage(step)
+        call = {"name": step[0], "args": step[1], "id": f"c{len(results)}"}
+        return AIMessage("", tool_calls=[call])
 
 
 class Outcome(NamedTuple):
@@ -266,7 +250,7 @@ class Outcome(NamedTuple):
 def programs(task: Task, seed: int) -> list[Expert]:
     """The pool for one task."""
     return [
-        Expert(name, Program(expert=name, task=task, seed=seed), cost=cost)
+        Expert(name, Clerk(expert=name, task=task, seed=seed), cost=cost)
         for name, cost in PRICES.items()
     ]
 

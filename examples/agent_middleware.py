@@ -35,14 +35,16 @@ def book(room: int) -> str:
     return f"room {room} is booked"
 
 
-class Scripted(BaseChatModel):
-    """Stands for a model: wants one room, and says so when it has it."""
+class Program(BaseChatModel):
+    """A program behind the interface of a chat model that calls tools."""
 
-    room: int
+    def reply(self, messages: Sequence[BaseMessage]) -> AIMessage:
+        """What it says to a conversation, or calls."""
+        raise NotImplementedError
 
     @property
     def _llm_type(self) -> str:
-        return "scripted"
+        return "program"
 
     def bind_tools(
         self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
@@ -57,12 +59,20 @@ class Scripted(BaseChatModel):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self.reply(messages))])
+
+
+class Scripted(Program):
+    """Stands for a model: wants one room, and says so when it has it."""
+
+    room: int
+
+    def reply(self, messages: Sequence[BaseMessage]) -> AIMessage:
+        """Book, or say that it is done."""
         if messages[-1].text.endswith("is booked"):
-            reply = AIMessage(f"Done: {messages[-1].text}.")
-        else:
-            wanted = {"name": "book", "args": {"room": self.room}, "id": f"book-{self.room}"}
-            reply = AIMessage("", tool_calls=[wanted])
-        return ChatResult(generations=[ChatGeneration(message=reply)])
+            return AIMessage(f"Done: {messages[-1].text}.")
+        wanted = {"name": "book", "args": {"room": self.room}, "id": f"book-{self.room}"}
+        return AIMessage("", tool_calls=[wanted])
 
 
 def main() -> dict[str, Any]:

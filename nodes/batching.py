@@ -40,6 +40,7 @@ from langchain_core.runnables.config import get_config_list
 from pydantic import PrivateAttr
 
 from der_graph.nodes.reliability import in_thread, resolve_futures
+from der_graph.nodes.reliability.copying import BeginsAnew
 
 
 class Cancellable(Protocol):
@@ -76,7 +77,7 @@ class _Waiting(NamedTuple):
     expected: int
 
 
-class RequestQueue:
+class RequestQueue(BeginsAnew):
     """Calls from any number of threads and event loops, answered in batches by one thread at a time.
 
     Args:
@@ -84,10 +85,13 @@ class RequestQueue:
     """
 
     def __init__(self, quiet: float = _QUIET) -> None:
+        self._quiet = quiet
+        self._begin()
+
+    def _begin(self) -> None:
         self._queue: deque[_Waiting] = deque()
         self._busy = False
         self._lock = threading.Condition()
-        self._quiet = quiet
 
     def join(self, request: Cancellable, answer_all: AnswerTogether, at_most: int) -> Future[Any]:
         """Wait for an answer.

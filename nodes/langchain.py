@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial, reduce
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
@@ -269,36 +269,39 @@ def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
 
 
 def _from_function(function: Callable[..., Any]) -> ChatRunnable:
-    takes_messages, told = _takes_messages(function), _takes_config(function)
     name = re.sub(r"\W+", "_", getattr(function, "__name__", type(function).__name__))
+    called = _Function(function, _takes_messages(function), _takes_config(function))
+    if _is_awaited(function):
+        return RunnableLambda(called.wait, called.later, name=name)
+    return RunnableLambda(called.now, name=name)
 
-    def given(messages: Any) -> Any:
-        return messages if takes_messages else last_question(messages)
 
-    def asked(messages: Any, config: RunnableConfig) -> Any:
-        return function(given(messages), **({"config": config} if told else {}))
+class _Function(NamedTuple):
+    """A user's function, asked as a model is. No closures: those cannot be pickled."""
 
-    async def later(messages: Any, config: RunnableConfig) -> AIMessage:
-        try:
-            return to_message(await _settled(asked(messages, config)))
-        # In a task, as LangChain makes one, these would end the event loop itself.
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise ExpertExitError(describe_error(error)) from None
+    function: Callable[..., Any]
+    takes_messages: bool
+    takes_config: bool
 
-    def now(messages: Any, config: RunnableConfig) -> AIMessage:
-        output = asked(messages, config)
+    def now(self, messages: Any, config: RunnableConfig) -> AIMessage:
+        output = self._asked(messages, config)
         if inspect.isawaitable(output) or inspect.isasyncgen(output):  # `lambda text: model(text)`
             return to_message(_waited_for(_settled(output)))
         return to_message(_joined(list(output)) if inspect.isgenerator(output) else output)
 
-    def wait(messages: Any, config: RunnableConfig) -> AIMessage:
-        return _waited_for(later(messages, config))
+    def wait(self, messages: Any, config: RunnableConfig) -> AIMessage:
+        return _waited_for(self.later(messages, config))
 
-    return (
-        RunnableLambda(wait, later, name=name)
-        if _is_awaited(function)
-        else RunnableLambda(now, name=name)
-    )
+    async def later(self, messages: Any, config: RunnableConfig) -> AIMessage:
+        try:
+            return to_message(await _settled(self._asked(messages, config)))
+        # In a task, as LangChain makes one, these would end the event loop itself.
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise ExpertExitError(describe_error(error)) from None
+
+    def _asked(self, messages: Any, config: RunnableConfig) -> Any:
+        given = messages if self.takes_messages else last_question(messages)
+        return self.function(given, **({"config": config} if self.takes_config else {}))
 
 
 def _is_awaited(function: Callable[..., Any]) -> bool:

@@ -25,6 +25,7 @@ from pydantic import PrivateAttr
 from der_graph.errors import ExpertError, cut
 from der_graph.nodes.huggingface.weights import path_digest
 from der_graph.nodes.ktp import estimate_tokens
+from der_graph.nodes.reliability.copying import remade
 from der_graph.nodes.values.quoting import neutralize
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ class RecordedChat(BaseChatModel):
 
     _answers: dict[str, Candidate] | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RecordedChat:
+        """A copy of the settings, which shares what was read."""
+        return self.model_copy()
+
+    def __reduce__(self) -> Any:
+        return remade(self)
 
     def load(self) -> None:
         """Read the file unless that was done.

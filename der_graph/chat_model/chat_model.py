@@ -63,6 +63,7 @@ from der_graph.nodes.batching import expected_calls
 from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.ktp import estimate_tokens
 from der_graph.nodes.model_settings import can_call_tools
+from der_graph.nodes.reliability.copying import remade
 from der_graph.policies.agent.batched import BatchedAgent
 from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool, as_pool, load_pool
@@ -114,6 +115,8 @@ class BaseChatDER(BaseChatModel):
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
     """Without effect, as experts have their own; taken for code that builds any chat model."""
 
+    # Pool and agent as they were given: names of files go into a pickle, and not what is in the files.
+    _sources: dict[str, Any] = PrivateAttr(default_factory=dict)
     _graph: Any = PrivateAttr(default=None)
     _deciding: Any = PrivateAttr(default=None)
     _agent_fingerprint: str = PrivateAttr(default="")
@@ -131,6 +134,7 @@ class BaseChatDER(BaseChatModel):
             if not isinstance(self.pool, str) or self.pool != "demo":
                 raise ChatModelError("ChatDER was given a pool and experts; give one of the two")
             self.pool, self.experts = self.experts, None
+        self._sources = {"pool": self.pool, "agent": self.agent}
         if isinstance(self.pool, (str, os.PathLike)):
             self.pool = load_pool(os.fspath(self.pool))
         self.pool = as_pool(self.pool)
@@ -145,6 +149,9 @@ class BaseChatDER(BaseChatModel):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
         """A copy of the settings over the same pool and agent, which may hold models in memory."""
         return self.model_copy()
+
+    def __reduce__(self) -> Any:
+        return remade(self, experts=None, **self._sources)
 
     @property
     def settings(self) -> dict[str, Any]:

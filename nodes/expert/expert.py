@@ -165,6 +165,10 @@ class Expert:
                     "answers right, from 0 to 1"
                 )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Expert:
+        """Itself: nothing in it changes, and clients of models cannot be copied."""
+        return self
+
     @cached_property
     def is_local(self) -> bool:
         """Does its model run in this process, in batches, and stop by itself when its time is over?"""

@@ -70,6 +70,7 @@ from der_graph.nodes.ktp import check_fields
 from der_graph.nodes.model_settings import LANGCHAINS_OWN
 from der_graph.nodes.providers.thoughts import THINK_TAGS
 from der_graph.nodes.reliability import alisten, listen, resolve_futures
+from der_graph.nodes.reliability.copying import remade
 
 
 class HuggingFaceChat(BatchedChatModel):
@@ -194,6 +195,9 @@ class HuggingFaceChat(BatchedChatModel):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> HuggingFaceChat:
         """A copy of the settings, which shares the weights in memory."""
         return self.model_copy()
+
+    def __reduce__(self) -> Any:
+        return remade(self)  # the weights stay: whoever opens it reads them when they are wanted
 
     @property
     def parameters_b(self) -> float | None:

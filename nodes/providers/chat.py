@@ -65,6 +65,10 @@ class ProviderChat(BaseChatModel):
             given.setdefault(name, getattr(chat, name, None))
         super().__init__(**given)
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ProviderChat:
+        """A copy of the settings over the same model, whose client cannot be copied."""
+        return self.model_copy()
+
     # What the model is called, and told to tracers and caches ----------------------------------------------
 
     @property

@@ -29,12 +29,20 @@ class Slots:
     """
 
     def __init__(self, number: int) -> None:
-        self._free = number
+        self._number = self._free = number
         self._waiting: deque[Future[None]] = deque()
         self._lock = threading.Lock()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Slots:
+        """Itself: whoever is asked has as many places, whatever copies of its model there are."""
+        return self
+
+    def __reduce__(self) -> tuple[type[Slots], tuple[int]]:
+        return Slots, (self._number,)
+
     def grow(self, more: int) -> None:
         """Add places."""
+        self._number += more
         for _ in range(more):
             self._give_back()
 

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.state import Answer, good_answers
 
 log = logging.getLogger("der_graph.reliability")
@@ -59,7 +60,7 @@ class _Shift:
         self._by += rate * (happened - self.of(usual))
 
 
-class DriftWatch:
+class DriftWatch(BeginsAnew):
     """Adds up evidence against each expert. Safe in threads.
 
     Args:
@@ -79,7 +80,6 @@ class DriftWatch:
     ) -> None:
         self.names = list(names)
         self._limit = limit
-        self._lock = threading.Lock()
         self._evidence = dict.fromkeys(self.names, 0.0)
         self._suspected: set[str] = set()
         self._rng = random.Random(0)
@@ -96,6 +96,10 @@ class DriftWatch:
         self._pairs = {(one, two): [0.0, 0.0] for one in self.names for two in self.names}
         given = [0.5] * len(self.names) if quality is None else quality
         self._quality = dict(zip(self.names, map(float, given), strict=True))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
 
     @property
     def suspected(self) -> frozenset[str]:

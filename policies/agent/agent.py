@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.errors import AgentPoolMismatchError
 from der_graph.nodes.decision import Choice
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.agent.folder import (
@@ -40,6 +39,7 @@ from der_graph.policies.agent.folder import (
     same_encoder,
     write_agent,
 )
+from der_graph.policies.agent.pools import check_known
 from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder
 from der_graph.policies.observation.call_costs import CostScale
@@ -159,15 +159,9 @@ class DERAgent:
         Raises:
             AgentPoolMismatchError: If it does not.
         """
-        unknown = [name for name in names if name not in self.names]
-        if not unknown and names:
-            return
         way = "" if self.positional else "Add an expert with der pool add, or: "
-        raise AgentPoolMismatchError(
-            f"the agent does not know {_listed(unknown) or 'a pool without experts'}; it knows "
-            f"{_listed(self.names)}. {way}Train an agent for this pool: "
-            "der train --pool FILE --data FILE --out FOLDER"
-        )
+        train = "Train an agent for this pool: der train --pool FILE --data FILE --out FOLDER"
+        check_known(self.names, names, way + train)
 
     def for_pool(
         self,
@@ -366,10 +360,6 @@ def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
 
         return TextAgent.from_pretrained(folder)
     return DERAgent.from_pretrained(folder)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
 
 
 def _identity(config: dict[str, Any], features: int) -> npt.NDArray[np.float32]:

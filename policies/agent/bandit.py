@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.errors import AgentPoolMismatchError
 from der_graph.nodes.decision import Choice
 from der_graph.policies.agent.folder import (
     check_experts,
@@ -28,6 +27,7 @@ from der_graph.policies.agent.folder import (
     same_encoder,
     write_agent,
 )
+from der_graph.policies.agent.pools import KnowsExperts, check_known
 from der_graph.policies.observation import TextEncoder
 from der_graph.state import Situation, good_answers
 
@@ -40,7 +40,7 @@ _TEMPERATURE = 0.05
 Array = npt.NDArray[np.float32]
 
 
-class BanditAgent:
+class BanditAgent(KnowsExperts):
     """Chooses the expert whose runs of such tasks are worth most: success, less the price of its cost.
 
     Args:
@@ -64,17 +64,12 @@ class BanditAgent:
         cost_weight: float,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self.experts = [(name, float(cost)) for name, cost in experts]
+        super().__init__(experts)
         self.encoder = encoder
         self.arrays = {name: arrays[name] for name in ARRAYS}
         self.cost_scale = cost_scale
         self.cost_weight = cost_weight
         self.metadata = metadata or {}
-
-    @property
-    def names(self) -> list[str]:
-        """The experts that it knows, in order."""
-        return [name for name, _ in self.experts]
 
     def check_pool(self, names: Sequence[str]) -> None:
         """Check that it knows every expert of a pool; order and number do not matter.
@@ -82,13 +77,8 @@ class BanditAgent:
         Raises:
             AgentPoolMismatchError: If it does not.
         """
-        unknown = [name for name in names if name not in self.names]
-        if unknown or not names:
-            raise AgentPoolMismatchError(
-                f"the agent does not know {', '.join(unknown) or 'a pool without experts'}; it knows "
-                f"{', '.join(self.names)}. Train one for this pool: "
-                "der train --agent-task FILE --pool FILE --out FOLDER"
-            )
+        cure = "Train one for this pool: der train --agent-task FILE --pool FILE --out FOLDER"
+        check_known(self.names, names, cure)
 
     def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> BanditAgent:
         """The agent for some of its experts, in any order. What runs cost was learnt, and stays."""

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from der_graph.errors import AgentPoolMismatchError
 from der_graph.nodes.decision import Choice
+from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.policies.agent.folder import (
     check_experts,
     kept_metadata,
@@ -34,6 +34,7 @@ from der_graph.policies.agent.folder import (
     write_agent,
 )
 from der_graph.policies.agent.network import masked_probabilities
+from der_graph.policies.agent.pools import KnowsExperts, check_same
 from der_graph.state import Situation, good_answers
 
 KIND = "text"
@@ -46,7 +47,7 @@ _REMEMBERED = 50_000  # texts
 Tokens = npt.NDArray[np.int32]
 
 
-class TextObserver:
+class TextObserver(BeginsAnew):
     """Turns situations into token ids.
 
     Args:
@@ -58,6 +59,9 @@ class TextObserver:
         self.tokenizer = tokenizer
         self.size = max_tokens
         self.vocabulary = len(tokenizer)
+        self._begin()
+
+    def _begin(self) -> None:
         self._known: OrderedDict[str, list[int]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -115,7 +119,7 @@ def last_token(encoder: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return ends
 
 
-class TextAgent:
+class TextAgent(KnowsExperts):
     """The paper's agent: chooses by what a fine-tuned language model reads.
 
     Args:
@@ -137,17 +141,12 @@ class TextAgent:
         cost_weight: float,
         metadata: dict[str, Any] | None = None,
     ) -> None:
+        super().__init__(experts)
         self.observer = observer
         self.encoder = encoder.eval()
         self.head = head.eval()
-        self.experts = [(name, float(cost)) for name, cost in experts]
         self.cost_weight = cost_weight
         self.metadata = metadata or {}
-
-    @property
-    def names(self) -> list[str]:
-        """The experts that the agent knows, in order."""
-        return [name for name, _ in self.experts]
 
     def check_pool(self, names: Sequence[str]) -> None:
         """Check that the pool is the one that the agent was trained for.
@@ -155,12 +154,12 @@ class TextAgent:
         Raises:
             AgentPoolMismatchError: If it is not.
         """
-        if list(names) != self.names:
-            raise AgentPoolMismatchError(
-                f"this agent was trained for the experts {', '.join(self.names)}, in this order, and its "
-                f"outputs are fixed; the pool has: {', '.join(names)}. Use that pool, or train an agent "
-                "for this one: der train --pool FILE --data FILE --out FOLDER"
-            )
+        check_same(
+            "this agent was trained, with fixed outputs,",
+            self.names,
+            names,
+            "Use that pool, or train an agent for this one: der train --pool FILE --data FILE --out FOLDER",
+        )
 
     def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> TextAgent:
         """This agent, which sees no prices: warns where the pool's are others than in training.

@@ -87,6 +87,10 @@ class AnswerBar:
         many = "" if self._done == 1 else "s"
         if self._total is None:
             return f"{self._label}: {self._done:,} {self._unit}{many} in {seconds:.0f} s"
+        more = self._done - self._total
+        if more > 0:  # asked for after these, on routes
+            further = f"{more:,} further {self._unit}s"
+            return f"{self._label}: all {self._total:,}, and {further}, in {seconds:.0f} s"
         left = seconds / self._done * max(0, self._total - self._done)
         return (
             f"{self._label}: {self._done:,} of {self._total:,} {self._unit}s in {seconds:.0f} s, at most "

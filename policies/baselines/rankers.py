@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from der_graph.errors import MetricError
+from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.policies.baselines.voting import Select
 from der_graph.state import Answer
 
@@ -75,7 +76,7 @@ def pairwise(compare: Callable[[str, str, str], float]) -> Select:
     return highest(score)
 
 
-class RewardRanker:
+class RewardRanker(BeginsAnew):
     """A reward model from transformers as a selection for `RunAll`; loaded when first used.
 
     Args:
@@ -89,6 +90,9 @@ class RewardRanker:
         self.model_id = model_id
         self._device = device
         self._batch_size = batch_size
+        self._begin()
+
+    def _begin(self) -> None:
         self._loaded: tuple[Any, Any] | None = None
         self._lock = threading.RLock()
         self._select = highest(self.score)

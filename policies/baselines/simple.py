@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from der_graph.errors import AgentPoolMismatchError, DataError, UnknownExpertError
+from der_graph.errors import DataError, UnknownExpertError
 from der_graph.nodes.decision import Choice
+from der_graph.policies.agent.pools import check_same
 from der_graph.state import Situation, good_answers
 
 
@@ -43,11 +44,7 @@ class Baseline:
         Raises:
             AgentPoolMismatchError: If they are not.
         """
-        if tuple(names) != self.names:
-            raise AgentPoolMismatchError(
-                f"{type(self).__name__} was made for the experts {', '.join(self.names)}; the pool "
-                f"has {', '.join(names)}"
-            )
+        check_same(f"{type(self).__name__} was made", self.names, names)
 
     def decide(self, situations: Sequence[Situation]) -> list[Choice]:
         """Choose for each situation, with certainty."""

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
 from der_graph.errors import AgentError, MissingDependencyError, PluginError, require
+from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.plugins import find_plugin
 
 Vectors = npt.NDArray[np.float32]
@@ -41,7 +42,14 @@ class TextEncoder(Protocol):
         """Encode texts: float32, (n, dimensions), rows of length 1."""
 
 
-class SentenceEncoder:
+class FrozenEncoder(BeginsAnew):
+    """Base of encoders that nothing changes: a deep copy is the encoder itself, with its model in memory."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+class SentenceEncoder(FrozenEncoder):
     """A frozen encoder from transformers, with a memory of the last texts.
 
     Args:
@@ -63,6 +71,9 @@ class SentenceEncoder:
         self.device = device
         self.batch_size = batch_size
         self._remember = remember
+        self._begin()
+
+    def _begin(self) -> None:
         self._known: OrderedDict[str, Vectors] = OrderedDict()
         self._loaded: tuple[Any, Any] | None = None
         self._lock = threading.RLock()
@@ -131,7 +142,7 @@ class SentenceEncoder:
         return vectors
 
 
-class EmbeddingsEncoder:
+class EmbeddingsEncoder(FrozenEncoder):
     """Any LangChain embeddings as an encoder; vectors are scaled to length 1.
 
     Args:
@@ -142,6 +153,9 @@ class EmbeddingsEncoder:
     def __init__(self, embeddings: Embeddings, name: str | None = None) -> None:
         self.embeddings = embeddings
         self._name = name or _name_of(embeddings)
+        self._begin()
+
+    def _begin(self) -> None:
         self._memory: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = threading.RLock()
 

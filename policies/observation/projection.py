@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.policies.observation.encoder import TextEncoder, Vectors
 from der_graph.policies.observation.evidence import EPSILON
 
@@ -53,7 +54,7 @@ class Projected(NamedTuple):
     cost_ratio: Vectors | float = 1.0
 
 
-class ProjectedTexts:
+class ProjectedTexts(BeginsAnew):
     """Encodes and projects texts, each once.
 
     Args:
@@ -88,6 +89,9 @@ class ProjectedTexts:
         self._chance = float(_share(self._wrong.sum(axis=0), _ANYWHERE))
         self._cost = arrays.get("probe_cost")
         self._ones = np.ones(known.shape[1], dtype=np.float32)
+        self._begin()
+
+    def _begin(self) -> None:
         self._questions: OrderedDict[str, Projected] = OrderedDict()
         self._answers: OrderedDict[str, Projected] = OrderedDict()
         self._own_features: dict[str, Projected] = {}

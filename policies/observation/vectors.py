@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 
 from der_graph.nodes.huggingface.weights import path_digest
-from der_graph.policies.observation.encoder import TextEncoder, Vectors
+from der_graph.policies.observation.encoder import FrozenEncoder, TextEncoder, Vectors
 
 _AT_ONCE = 256  # texts between two reports of progress
 _KEYS_A_QUERY = 500
 _REMEMBERED = 50_000  # texts in memory
 
 
-class CachedEncoder:
+class CachedEncoder(FrozenEncoder):
     """An encoder that keeps its vectors in a file.
 
     Args:
@@ -46,9 +46,12 @@ class CachedEncoder:
     ) -> None:
         self.encoder = encoder
         self.path = Path(path)
-        self.on_encoded = on_encoded or (lambda count: None)
+        self.on_encoded = on_encoded
         folder = Path(encoder.name).expanduser()
         self._identity = encoder.name + (path_digest(folder) if folder.is_dir() else "")
+        self._begin()
+
+    def _begin(self) -> None:
         self._memory: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -63,18 +66,22 @@ class CachedEncoder:
             wanted = [text for text in dict.fromkeys(texts) if text not in self._memory]
             kept = self._read(wanted)
             self._memory.update(kept)
-            self.on_encoded(len(kept))
+            self._tell(len(kept))
             new = sorted((t for t in wanted if t not in kept), key=len, reverse=True)
             for start in range(0, len(new), _AT_ONCE):
                 chunk = new[start : start + _AT_ONCE]
                 found = dict(zip(chunk, self.encoder.encode(chunk), strict=True))
                 self._memory.update(found)
                 self._write(found)
-                self.on_encoded(len(chunk))
+                self._tell(len(chunk))
             rows = [self._memory[text] for text in texts]
             while len(self._memory) > _REMEMBERED:
                 self._memory.popitem(last=False)
         return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+
+    def _tell(self, count: int) -> None:
+        if self.on_encoded is not None:
+            self.on_encoded(count)
 
     def _key(self, text: str) -> bytes:
         data = f"{self._identity}\x00{text}".encode("utf-8", "surrogatepass")

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.errors import AgentPoolMismatchError
 from der_graph.nodes.decision import Choice
+from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.nodes.rules import COST_TOLERANCE
+from der_graph.policies.agent.pools import check_same
 from der_graph.policies.agent.prices import PRICE, PRICE_RANGE
 from der_graph.policies.observation import TextEncoder
 from der_graph.policies.planning.candidates import candidates
@@ -45,7 +46,7 @@ _WORTHS = 100_000
 Kept = TypeVar("Kept")
 
 
-class Planner:
+class Planner(BeginsAnew):
     """Asks whom the plan says, and ends where no question is worth its price.
 
     Each choice is explained: `kind` of question; `source` of the chosen expert's skill (`prior`, `hint`,
@@ -88,6 +89,9 @@ class Planner:
         self._seconds = np.array([s or 0.0 for s in seconds] or [0.0] * len(costs))
         self._position = {name: i for i, name in enumerate(knowledge.names)}
         self._everyone = np.arange(len(costs))
+        self._begin()
+
+    def _begin(self) -> None:
         self._trees: OrderedDict[tuple[Any, ...], Tree] = OrderedDict()
         self._worths: OrderedDict[tuple[Any, ...], Worth] = OrderedDict()
         self._named: npt.NDArray[np.float32] | None = None
@@ -166,11 +170,7 @@ class Planner:
         Raises:
             AgentPoolMismatchError: If they are not.
         """
-        if tuple(names) != self.names:
-            raise AgentPoolMismatchError(
-                f"the planner was made for the experts {', '.join(self.names)}; the pool has "
-                f"{', '.join(names)}"
-            )
+        check_same("the planner was made", self.names, names)
         self.prepare()
 
     def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> Planner:

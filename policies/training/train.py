@@ -216,7 +216,7 @@ def _read_questions(
     with AnswerBar("reading questions", count, show=progress, unit="question", say=say) as bar:
         kept = CachedEncoder(encoder, Path(cache.path).with_name("vectors.sqlite"), bar.advance)
         kept.encode(texts)
-        kept.on_encoded = lambda count: None
+        kept.on_encoded = None
     return kept
 
 

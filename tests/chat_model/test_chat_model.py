@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -25,6 +27,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from der_graph import ChatDER, Expert
 from der_graph.errors import BudgetError, ChatModelError, ExpertError, QuestionError
+from der_graph.nodes.langchain import as_expert
 from der_graph.pool import pool_from
 
 
@@ -378,3 +381,29 @@ def test_the_python_of_its_page_runs(repo_root: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert shown.startswith("42\n")
     assert "der.decision" in shown
+
+
+def test_a_pickle_names_pool_and_agent_as_they_were_given() -> None:
+    der = ChatDER(max_cost=0.3, temperature=0.5)
+    written = pickle.dumps(der)
+    assert len(written) < 1000
+    other = pickle.loads(written)
+    assert (other.max_cost, other.temperature) == (0.3, 0.5)
+    assert other._identifying_params == der._identifying_params
+
+
+def test_pools_and_agents_made_in_python_go_into_a_pickle() -> None:
+    experts = [as_expert(shouting, name="a", cost=1.0), as_expert(shouting, name="b", cost=2.0)]
+    der = ChatDER(experts=experts, agent=ScriptedAgent("b"))
+    assert pickle.loads(pickle.dumps(der)).invoke("why?").content == "WHY?"
+
+
+def shouting(question: str) -> str:
+    return question.upper()
+
+
+def test_models_whose_clients_cannot_be_copied() -> None:
+    openai = pytest.importorskip("langchain_openai")
+    der = ChatDER(experts=[openai.ChatOpenAI(model="x", api_key="none")])
+    assert copy.deepcopy(der.pool).names == der.pool.names
+    assert copy.deepcopy(der).pool is der.pool

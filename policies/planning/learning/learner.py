@@ -11,6 +11,7 @@ whom little is known, within a share of what is spent.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import threading
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,7 @@ class Learner:
             if not 0 <= share <= 1:
                 raise BudgetError(f"{name} is {share}; it is a share, from 0 to 1")
         self.planner = planner
+        self._store = store
         self.memory = Memory(open_store(store), planner.names)
         self.explore = explore
         self.acting = acting
@@ -86,6 +89,17 @@ class Learner:
         self._compared = {"decisions": 0, "same": 0, "planner_expects_more": 0.0}
         self._work = ThreadPoolExecutor(1, "der-learning")
         self._work.submit(self._learn)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
+        """Itself: what it knows is in its store, which a copy would share."""
+        return self
+
+    def __reduce__(self) -> Any:
+        settings: dict[str, Any] = {"explore": self.explore, "acting": self.acting}
+        settings |= {"judge": self._judge, "judge_share": self._judge_share}
+        start = copy.copy(self.planner)
+        start.knowledge = self._base
+        return partial(Learner, start, self._store, **settings), ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -28,6 +28,15 @@ def test_a_line_a_minute(clock: list[float]) -> None:
     ]
 
 
+def test_what_is_asked_after_them_is_told_apart(clock: list[float]) -> None:
+    said: list[str] = []
+    with AnswerBar("first answers", 4, show=True, say=said.append) as bar:
+        bar.advance(4)
+    clock[0] += 61
+    bar.advance(2)
+    assert said == ["first answers: all 4, and 2 further answers, in 61 s"]
+
+
 def test_without_a_total_and_without_a_wish_to_show(clock: list[float]) -> None:
     said: list[str] = []
     for show in (True, False):

@@ -1,0 +1,1 @@
+"""The subjects of `benchmarks/speed.py`, one a module."""
