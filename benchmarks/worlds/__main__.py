@@ -37,6 +37,7 @@ def main() -> None:
         "--worlds", nargs="+", choices=list(WORLDS), default=list(WORLDS), metavar="W"
     )
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each world")
+    parser.add_argument("--first-seed", type=int, default=0, help="of these trainings")
     parser.add_argument("--prices", type=prices, default=[0.05, 0.2, 0.6, 1.5], metavar="P,P,...")
     parser.add_argument("--questions", type=int, default=600, help="for training")
     parser.add_argument("--tests", type=int, default=TEST_QUESTIONS, help="test questions")
@@ -52,7 +53,8 @@ def main() -> None:
         for each in stored
         if asked.items() <= each.items() and list(each["prices"]) == [f"{p:g}" for p in args.prices]
     }
-    wanted = [(world, seed) for seed in range(args.seeds) for world in args.worlds]
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    wanted = [(world, seed) for seed in seeds for world in args.worlds]
     missing = [key for key in wanted if key not in done]
     start = time.perf_counter()
     say(f"{len(missing)} trainings to go, {len(wanted) - len(missing)} are there")
