@@ -5,7 +5,7 @@
 | what | told by | question, answer |
 |---|---|---|
 | table, JSON array, JSON Lines | its columns | the columns named, or `question` and `answer` |
-| multiple choice, as of MMLU | `choices` | the question with its choices, the letter or text of the right one |
+| multiple choice, as of MMLU | `choices` | the question with its choices, letter or text of the right one |
 | reading, as of SQuAD | `answers` | `question`, any of the `answers.text` |
 | chat of OpenAI's fine-tuning | `messages` | the last user's message, the assistant's after it |
 | dataset of LangSmith | `inputs`, `outputs` | their messages, or their only text |
