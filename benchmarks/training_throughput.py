@@ -1,6 +1,6 @@
 """How fast experience is made: lockstep routes against the authors' loop, and steps on a warm cache.
 
-    python benchmarks/training_throughput.py [--questions 12] [--routes 8] [--data recorded_pool]
+    python benchmarks/training_throughput.py [--questions 12] [--routes 8] [--data recorded_pool] [--stubs 6]
 
 Cold: a random policy over a live pool without any cache. The authors' loop is rebuilt from what is published
 of it: one environment per question, one question in each call of an expert, the knowledge transferred by the
@@ -10,27 +10,39 @@ episodes are of one question, as in training (8 in the authors' settings). Both 
 
 Warm: with `--data`, a folder with train.jsonl.gz of recorded answers, environment steps per second after one
 pass over everything, for the environment alone (a random policy) and with PPO learning.
+
+Stubs: with `--stubs N`, the training of N remote experts that take their time (`--seconds` a call on average,
+`--concurrency` calls at once each), against what their bounds allow: the time that the busiest of them would
+need if it never had a free place. Asking is the time in which at least one call is in flight.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 
 from der_graph import load_pool
 from der_graph.data import Example, load_examples
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import TEMPLATES
+from der_graph.nodes.langchain import bounded
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation import ObservationConfig, Observer, SentenceEncoder
 from der_graph.policies.quality import QualityMetric, get_metric
-from der_graph.policies.training import preset
+from der_graph.policies.training import preset, split_dev, train_agent
 from der_graph.policies.training.env import Episodes, RequestConfig, RoutingVecEnv
 from der_graph.policies.training.ppo import features_learner
 from der_graph.policies.training.reward import PRESETS, step_reward
@@ -173,6 +185,85 @@ def warm(folder: Path, steps: int, envs: int, limit: int | None) -> None:
     print(f"warm, with PPO learning: {clock.rate(learner.model.num_timesteps)}")
 
 
+class Stub(BaseChatModel):
+    """A remote model that takes its time, and is right on some questions.
+
+    Attributes:
+        name_: Of the stub.
+        skill: Share of the questions that it knows; with an answer before it, one in ten more.
+        seconds: Of a call, on average; some take three times as long as others.
+        calls: When each call began and ended.
+    """
+
+    name_: str
+    skill: float
+    seconds: float
+    calls: list[tuple[float, float]]
+
+    @property
+    def _llm_type(self) -> str:
+        return "stub"
+
+    @property
+    def fingerprint(self) -> str:
+        """Its name: it always says the same."""
+        return self.name_
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        began = time.perf_counter()
+        text = messages[-1].text
+        draw = np.random.default_rng(zlib.crc32(f"{self.name_} {text}".encode()))
+        time.sleep(self.seconds * float(draw.uniform(0.5, 1.5)))
+        self.calls.append((began, time.perf_counter()))
+        number = int(re.findall(r"case (\d+)", text)[0])
+        right = draw.random() < self.skill + 0.1 * ("answer" in text)
+        said = f"It is {number * 7 if right else int(draw.integers(10**6))}."
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(said))])
+
+
+def live(stubs: int, questions: int, seconds: float, concurrency: int) -> None:
+    calls: list[list[tuple[float, float]]] = [[] for _ in range(stubs)]
+    experts = [
+        Expert(
+            f"stub-{i}",
+            bounded(
+                Stub(name_=f"{i}", skill=0.3 + 0.1 * i, seconds=seconds, calls=calls[i]),
+                concurrency,
+            ),
+            cost=2.0**i,
+        )
+        for i in range(stubs)
+    ]
+    kinds = ("a sum", "a law", "a dose", "a river")
+    examples = [
+        Example(str(i), f"What is {kinds[i % 4]} in case {i}?", str(i * 7))
+        for i in range(questions)
+    ]
+    train, dev = split_dev(examples)
+    clock = Clock()
+    with TemporaryDirectory() as folder:
+        train_agent(experts, train, dev, folder, progress=False)
+    whole, cpu = clock.seconds()
+    allowed = max(sum(end - began for began, end in each) for each in calls) / concurrency
+    asking = _in_flight([call for each in calls for call in each])
+    print(
+        f"stubs: {sum(map(len, calls)):,} calls of {stubs} experts, {concurrency} at once each: "
+        f"{asking:.0f} s of asking, {asking / allowed:.2f} of the {allowed:.0f} s that their bounds allow; "
+        f"training took {whole:.0f} s, {whole / allowed:.2f} of it ({cpu:.0f} s of CPU time)"
+    )
+
+
+def _in_flight(calls: Sequence[tuple[float, float]]) -> float:
+    """Time in which at least one call was."""
+    total = until = 0.0
+    for began, ended in sorted(calls):
+        total += max(0.0, ended - max(began, until))
+        until = max(until, ended)
+    return total
+
+
 class Clock:
     """Wall time, and the CPU time of this process, which a busy machine does not stretch as much."""
 
@@ -203,11 +294,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the recorded pool")
     parser.add_argument("--steps", type=int, default=40_000, help="on the recorded pool")
     parser.add_argument("--limit", type=int, help="only so many questions of it")
+    parser.add_argument("--stubs", type=int, default=0, help="remote stubs to train with (0: none)")
+    parser.add_argument("--stub-questions", type=int, default=300, help="for these (300)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a stub's call (1)")
+    parser.add_argument("--concurrency", type=int, default=8, help="of each stub (8)")
     args = parser.parse_args()
     if args.questions:
         cold(args.pool, args.file, args.questions, args.routes)
     if args.data:
         warm(args.data, args.steps, 256, args.limit)
+    if args.stubs:
+        live(args.stubs, args.stub_questions, args.seconds, args.concurrency)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list
 from pydantic import PrivateAttr
 
 from der_graph.errors import ExpertError, cut
@@ -98,6 +100,25 @@ class RecordedChat(BaseChatModel):
         return LangSmithParams(
             ls_provider="recorded", ls_model_name=self.model, ls_model_type="chat"
         )
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """One after the other: starting threads takes longer than looking up."""
+        found: list[Any] = []
+        for asked, each in zip(inputs, get_config_list(config, len(inputs)), strict=True):
+            try:
+                found.append(self.invoke(asked, each, **kwargs))
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                found.append(error)
+        return found
 
     def _recorded(self) -> dict[str, Candidate]:
         with self._lock:

@@ -144,7 +144,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint in --out; more --steps extend the run",
+        help="go on from the checkpoint in --out to the end of its run; more --steps extend it",
     )
     parser.set_defaults(run=run)
 
@@ -169,8 +169,17 @@ def run(args: argparse.Namespace) -> int:
         examples, dev = split_dev(examples, seed=args.seed)
     if not dev:
         raise DataError(f"{args.data} has too few questions to set some aside; give --dev FILE")
+    steps = args.steps
+    if args.resume and steps is None:
+        from der_graph.policies.training.checkpoint import (
+            CHECKPOINT_FILE,
+            planned_steps,
+            read_checkpoint,
+        )
+
+        steps = planned_steps(read_checkpoint(Path(args.out) / CHECKPOINT_FILE))
     changes = {
-        "steps": args.steps,
+        "steps": steps,
         "cost_weight": args.cost_weight,
         "cost_weight_range": args.cost_weight_range,
         "text_encoder": args.encoder,

@@ -9,7 +9,7 @@
 | reading, as of SQuAD | `answers` | `question`, any of the `answers.text` |
 | chat of OpenAI's fine-tuning | `messages` | the last user's message, the assistant's after it |
 | dataset of LangSmith | `inputs`, `outputs` | their messages, or their only text |
-| results of promptfoo | `results.results`, or a row of it a line | the prompt, an assertion's value; outputs are candidates |
+| results of promptfoo | `vars` of a result | the prompt, an assertion's value; outputs are candidates |
 | log of inspect_ai | `eval`, `samples` | the sample's input and target; the model's output is a candidate |
 
 Knows nothing of experts.

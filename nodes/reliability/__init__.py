@@ -6,7 +6,13 @@ it may take, and how LangGraph runs nodes and closes streams; it does not know w
 
 from der_graph.nodes.reliability.breaker import Breaker
 from der_graph.nodes.reliability.bulkhead import Bulkhead
-from der_graph.nodes.reliability.concurrency import Bounded, Slots, bare, is_remote
+from der_graph.nodes.reliability.concurrency import (
+    Bounded,
+    Slots,
+    bare,
+    calls_at_once,
+    is_remote,
+)
 from der_graph.nodes.reliability.deadline import (
     DEFAULT_TIMEOUT,
     DeadlineError,
@@ -54,6 +60,7 @@ __all__ = [
     "arace",
     "bare",
     "call_limit",
+    "calls_at_once",
     "check_hedge",
     "describe_error",
     "failure_of",

@@ -176,9 +176,14 @@ class Bounded(Runnable[Any, Any]):
 
 def is_remote(model: Any) -> bool:
     """Does a model take many calls at once, within a bound of its own, whatever else is bound to it?"""
+    return calls_at_once(model) > 0
+
+
+def calls_at_once(model: Any) -> int:
+    """The bound of a model that takes many calls at once; 0 for others."""
     while isinstance(model, RunnableBindingBase):
         model = model.bound
-    return isinstance(model, Bounded)
+    return model.max_concurrency if isinstance(model, Bounded) else 0
 
 
 def bare(model: Any) -> Any:

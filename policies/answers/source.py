@@ -16,9 +16,11 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
+
+from langchain_core.messages import BaseMessage
 
 from der_graph.data import Example
 from der_graph.errors import DataError, MetricError
@@ -26,7 +28,7 @@ from der_graph.nodes.conversation import conversation_text, history_for_experts,
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
-from der_graph.nodes.reliability import is_remote
+from der_graph.nodes.reliability import calls_at_once, is_remote
 from der_graph.policies.answers.cache import AnswerCache
 from der_graph.policies.quality import QualityMetric
 from der_graph.state import Answer, good_answers
@@ -159,6 +161,7 @@ class AnswerSource:
     Attributes:
         questions: The questions as agents read them: with their history, where examples have one.
         histories: What experts read before each question.
+        on_asked: As given; another phase of a run may have a bar of its own.
     """
 
     def __init__(
@@ -185,7 +188,7 @@ class AnswerSource:
         self.generated = 0
         self._ktp = ktp_template(ktp)
         self._cache = cache
-        self._on_asked = on_asked
+        self.on_asked = on_asked
         self._memory: dict[_Key, Outcome] = {}
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
         self._counting = threading.Lock()
@@ -345,9 +348,8 @@ class AnswerSource:
         new = [key for key in prompts if key not in answers]
         # Similar lengths share a batch, so less is padded.
         new.sort(key=lambda key: len(prompts[key][-1].text))
-        for start in range(0, len(new), MAX_BATCH):
-            chunk = new[start : start + MAX_BATCH]
-            replies = expert.ask([prompts[key] for key in chunk])
+        chunks = [new[start : start + MAX_BATCH] for start in range(0, len(new), MAX_BATCH)]
+        for chunk, replies in _replies_to(expert, chunks, prompts):
             answers.update(zip(chunk, replies, strict=True))
             if cache:
                 # After every batch, so that a crash loses one batch at most.
@@ -355,9 +357,33 @@ class AnswerSource:
                 cache.put_many({digests[k]: a for k, a in done if a["error"] is None})
             with self._counting:
                 self.generated += len(chunk)
-                if self._on_asked:
-                    self._on_asked(len(chunk))
+                if self.on_asked:
+                    self.on_asked(len(chunk))
         return answers
+
+
+def _replies_to(
+    expert: Expert, chunks: Sequence[list[_Key]], prompts: dict[_Key, list[BaseMessage]]
+) -> Iterator[tuple[list[_Key], list[Answer]]]:
+    """Each chunk with the answers to it.
+
+    A remote expert gets some chunks at a time, within its own bound: while the slow calls of one are waited
+    for, those of the next go on.
+    """
+    side_by_side = -(-calls_at_once(expert.model) // MAX_BATCH) + 1
+    if not is_remote(expert.model) or len(chunks) < 2:
+        yield from ((chunk, expert.ask([prompts[key] for key in chunk])) for chunk in chunks)
+        return
+    side_by_side = -(-calls_at_once(expert.model) // MAX_BATCH) + 1
+    threads = ThreadPoolExecutor(side_by_side, "der-chunk")
+    try:
+        asked = {
+            threads.submit(expert.ask, [prompts[key] for key in chunk]): chunk for chunk in chunks
+        }
+        for done in as_completed(asked):
+            yield asked[done], done.result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> None:

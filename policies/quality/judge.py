@@ -8,13 +8,12 @@ be fooled; check a sample by hand before training on its marks.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable
@@ -23,10 +22,10 @@ from der_graph.data import Example
 from der_graph.errors import MetricError
 from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.ktp import quote
-from der_graph.nodes.langchain import as_chat_runnable, bounded
 from der_graph.nodes.values.quoting import neutralize
 from der_graph.policies.quality.metric import is_answered
-from der_graph.state import Answer, blank_answer
+from der_graph.policies.quality.replies import Replies, ReplyCache
+from der_graph.state import Answer
 
 BEST_MARK = 10
 
@@ -70,6 +69,7 @@ class Judge:
             lose their middle.
         rubric: What counts, in words, added to the instruction; or a file that holds it.
         name: Of the metric.
+        identity: What its replies depend on, for caches; found out where left out.
     """
 
     needs_reference = False
@@ -82,6 +82,7 @@ class Judge:
         max_answer_tokens: int = 1024,
         rubric: str | os.PathLike[str] | None = None,
         name: str = "judge",
+        identity: str | None = None,
     ) -> None:
         if not isinstance(model, Runnable):
             raise MetricError(
@@ -92,10 +93,9 @@ class Judge:
             raise MetricError(f"judge: fallback={fallback}; it must be from 0 to 1, or None")
         self.name = name
         self._rubric = "" if rubric is None else _rubric(rubric)
-        self._identity = fingerprint_of(model, {})
-        self._marks: dict[str, str] = {}  # what the judge replied, by a digest of what it was asked
-        self._cache: ReplyCache | None = None
-        self._model = model
+        self._replies = Replies(
+            model, name, fingerprint_of(model, {}) if identity is None else identity
+        )
         self._fallback = fallback
         self._max_answer_tokens = max_answer_tokens
 
@@ -107,101 +107,53 @@ class Judge:
         """
         pairs = list(zip(answers, examples, strict=True))
         asked = [index for index, (answer, _) in enumerate(pairs) if is_answered(answer)]
-        if not asked:
-            return [0.0] * len(pairs)
-        prompts = {index: self.messages(*pairs[index]) for index in asked}
-        keys = {index: self._key(prompt) for index, prompt in prompts.items()}
-        self._recall([key for key in keys.values() if key not in self._marks])
-        new = {keys[index]: index for index in asked if keys[index] not in self._marks}
-        replies = self._model.batch([prompts[i] for i in new.values()], return_exceptions=True)
-        fresh: dict[str, str] = {}
+        prompts = [self.messages(*pairs[index]) for index in asked]
+        replies = self._replies.ask(prompts, lambda text: read_mark(text) is not None)
         qualities = [0.0] * len(pairs)
-        for (key, index), reply in zip(new.items(), replies, strict=True):
-            self._quality(reply, pairs[index][1])  # a reply without a mark is not kept
-            fresh[key] = reply.text if isinstance(reply, BaseMessage) else str(reply)
-        self._marks.update(fresh)
-        self._keep(fresh)
-        for index in asked:
-            qualities[index] = self._quality(self._marks[keys[index]], pairs[index][1])
+        for index, reply in zip(asked, replies, strict=True):
+            qualities[index] = self._quality(reply, pairs[index][1])
         return qualities
 
     def keep_marks_in(self, cache: ReplyCache) -> None:
         """Keep replies in an answer cache too, where it can be told what they depend on."""
-        self._cache = cache if self._identity else None
-
-    def _key(self, prompt: Sequence[BaseMessage]) -> str:
-        parts = [self.name, self._identity, *(str(message.text) for message in prompt)]
-        return hashlib.sha256("\x00".join(parts).encode("utf-8", "replace")).hexdigest()
-
-    def _recall(self, keys: Sequence[str]) -> None:
-        if self._cache is not None and keys:
-            found = self._cache.get_many(list(keys))
-            self._marks.update({key: answer["text"] for key, answer in found.items()})
-
-    def _keep(self, replies: Mapping[str, str]) -> None:
-        if self._cache is not None and replies:
-            self._cache.put_many(
-                {key: blank_answer(self.name, text=text) for key, text in replies.items()}
-            )
+        self._replies.keep_in(cache)
 
     def messages(self, answer: Answer, example: Example) -> list[BaseMessage]:
         """What the judge reads."""
-        quoted = quote(answer["text"], self._max_answer_tokens)
         known = bool(example.reference.strip())
         prompt = (PROMPT if known else PROMPT_ALONE).format(
             question=neutralize(example.question),
             reference=neutralize(example.reference),
-            answer=_QUOTATION.sub(r"< \1", quoted),
+            answer=self._quoted(answer["text"]),
         )
-        instruction = INSTRUCTION if known else INSTRUCTION_ALONE
+        return self._prompt(INSTRUCTION if known else INSTRUCTION_ALONE, prompt)
+
+    def _prompt(self, instruction: str, prompt: str) -> list[BaseMessage]:
         if self._rubric:
             instruction += f"\n\nWhat counts:\n{self._rubric}"
         return [SystemMessage(instruction), HumanMessage(prompt)]
 
-    def _quality(self, reply: Any, example: Example) -> float:
-        if isinstance(reply, BaseException):
+    def _quoted(self, text: str) -> str:
+        """An answer as data: bounded, and unable to close its quotation."""
+        return _QUOTATION.sub(r"< \1", quote(text, self._max_answer_tokens))
+
+    def _quality(self, reply: str | Exception, example: Example) -> float:
+        if isinstance(reply, Exception):
             raise MetricError(f"question {example.id!r}: the judge failed: {reply}") from reply
-        text = reply.text if isinstance(reply, BaseMessage) else str(reply)
-        mark = read_mark(text)
+        mark = read_mark(reply)
         if mark is not None:
             return mark / BEST_MARK
-        problem = (
-            f"question {example.id!r}: the judge gave no mark from 0 to {BEST_MARK}: {text[:200]!r}"
-        )
+        return self._unread(f"no mark from 0 to {BEST_MARK}", reply, example)
+
+    def _unread(self, wanted: str, reply: str, example: Example) -> float:
+        """The quality to assume where a reply does not say what was asked for."""
+        problem = f"question {example.id!r}: the judge gave {wanted}: {reply[:200]!r}"
         if self._fallback is None:
             raise MetricError(
                 f"{problem}; use a stronger judge, or set fallback= to the quality to assume"
             )
         _LOG.warning("%s; taken as quality %g", problem, self._fallback)
         return self._fallback
-
-
-def judge_by(model: str, **settings: Any) -> Judge:
-    """A judge of a model string such as `openai:gpt-4o-mini`, greedy, at most eight calls at a time.
-
-    Args:
-        model: For `init_chat_model`.
-        settings: Those of `Judge`, and of the model.
-    """
-    mine = {key: settings.pop(key) for key in _SETTINGS if key in settings}
-    made = as_chat_runnable(model, **{"temperature": 0, **settings})
-    judge = Judge(bounded(made, _AT_ONCE), name=f"judge:{model}", **mine)
-    judge._identity = fingerprint_of(model, settings)
-    return judge
-
-
-_SETTINGS = ("fallback", "max_answer_tokens", "rubric")
-_AT_ONCE = 8
-
-
-class ReplyCache(Protocol):
-    """What keeps replies: an `AnswerCache`."""
-
-    def get_many(self, keys: Sequence[str]) -> Mapping[str, Answer]:
-        """What is there, by key."""
-
-    def put_many(self, items: Mapping[str, Answer]) -> None:
-        """Keep."""
 
 
 def _rubric(given: str | os.PathLike[str]) -> str:

@@ -213,9 +213,9 @@ def with_prices_for(config: TrainConfig, experts: Sequence[Expert], first: Outco
     """Settings whose prices reach from the dearest sensible expert to the cheapest alone.
 
     Where calls are charged by what they use, experts' real costs may differ by much more than a pool's prices
-    usually do, and the range of prices that serves other pools may not reach the cheapest of them. The highest
-    price is the one at which even a right answer in place of a wrong one is not worth the next dearer expert:
-    what experts know on the mean of all questions would not do, as they may differ more on some kind of them.
+    usually do, and the range of prices that serves other pools may not reach the cheapest of them. At the
+    highest price even a right answer in place of a wrong one is not worth the next dearer expert: means over
+    all questions would not tell, as experts may differ more on some kind of them.
     """
     usual = TrainConfig()
     if config.cost_weight_range != usual.cost_weight_range or all(e.charge.fixed for e in experts):

@@ -149,8 +149,12 @@ def train_agent(
         "training": {**config.plain(), "metric": scorer.name, "versions": versions()},
         "seen": {"train": digests_of(examples), "dev": digests_of(dev)},
     }
+    source.on_asked = dev_source.on_asked = None
     if config.text_encoder is None:
-        learner = features_learner(config, source, rules, first, reader, metadata, verdicts)
+        with AnswerBar("routes", None, show=progress, say=say) as bar:
+            source.on_asked = bar.advance
+            learner = features_learner(config, source, rules, first, reader, metadata, verdicts)
+            source.on_asked = None
     else:
         from der_graph.policies.training.text_training import text_learner
 

@@ -146,3 +146,37 @@ def test_model_output_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[
 
     assert printable("a\x1b[2Jb\x07") == "a\\x1b[2Jb\\x07"
     assert shortened("x" * 300, 50).count("x") == 44
+
+
+def test_resume_takes_the_steps_of_its_run(
+    recorded: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("stable_baselines3")
+    pool, data = recorded
+    taken: list[int] = []
+    monkeypatch.setattr(
+        "der_graph.policies.training.train_agent",
+        lambda experts, examples, dev, out, config, **more: taken.append(config.steps),
+    )
+    words = [
+        "train",
+        "--pool",
+        pool,
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        "--cache",
+        ":memory:",
+    ]
+    assert run(*words, "--resume") == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    kept = {"format": 2, "config": json.dumps({"steps": 4321})}
+    torch.save(kept, tmp_path / "run" / "checkpoint.pt")
+    assert run(*words, "--resume") == run(*words, "--resume", "--steps", 9000) == run(*words) == 0
+    assert taken == [4321, 9000, 60_000]

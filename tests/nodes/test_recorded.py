@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -91,3 +93,20 @@ def test_real_recordings(recorded_data: Path) -> None:
         assert message.content == candidate.text
         assert message.response_metadata["der_value"] == candidate.answer
         break
+
+
+def test_a_batch_is_looked_up_without_threads(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat, threads = RecordedChat(data=data, model="a"), set()
+    original = RecordedChat._generate
+
+    def watched(self: RecordedChat, *args: Any, **kwargs: Any) -> Any:
+        threads.add(threading.get_ident())
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(RecordedChat, "_generate", watched)
+    known, unknown = [HumanMessage("What is 2 + 3?")], [HumanMessage("Who?")]
+    found = chat.batch([known, unknown, known], return_exceptions=True)
+    assert [type(each).__name__ for each in found] == ["AIMessage", "ExpertError", "AIMessage"]
+    assert threads == {threading.get_ident()}
+    with pytest.raises(ExpertError, match="no recorded answer"):
+        chat.batch([known, unknown])

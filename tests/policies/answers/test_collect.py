@@ -6,17 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from toy import toy_examples, toy_experts, toy_rules
 
 from der_graph.cli import main
-from der_graph.data import load_examples
+from der_graph.data import Example, load_examples
 from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.langchain import as_expert, bounded
 from der_graph.policies.answers import AnswerCache, AnswerSource, open_cache
 from der_graph.policies.answers.collect import (
     Done,
@@ -232,3 +234,37 @@ def test_a_cluster_that_is_not_there(
     assert "no Ray cluster at 127.0.0.1:1" in capsys.readouterr().err
     assert main(command(recorded_pool, "ray.db", "--engine", "ray", "--workers", "0")) == 2
     assert "--workers is 0" in capsys.readouterr().err
+
+
+def test_a_slow_call_holds_up_nobody_but_its_own_batch(
+    cache: AnswerCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call waits for one of the next batch, which is asked meanwhile, within the bound."""
+    monkeypatch.setattr("der_graph.policies.answers.source.MAX_BATCH", 2)
+    begun, later = threading.Event(), threading.Event()
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def answer(question: str) -> str:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        try:
+            if question == "1":
+                begun.set()
+                return "yes" if later.wait(20) else "no"
+            if question == "33333":
+                begun.wait(20)
+                later.set()
+            return "yes"
+        finally:
+            with lock:
+                running[0] -= 1
+
+    expert = as_expert(answer, name="slow", cost=1.0, fingerprint="slow")
+    expert = replace(expert, model=bounded(expert.model, 2))
+    examples = [Example(text, text, "yes") for text in ("1", "22", "33333", "4444444", "555555555")]
+    source = AnswerSource([expert], examples, get_metric("match"), cache=cache)
+    assert [row[0].quality for row in source.first_answers()] == [1.0] * 5
+    assert source.generated == 5
+    assert most == [2]
+    assert cache.stats().answers == 5

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import an_answer
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
-from fakes import an_answer
 from toy import WordEncoder, profile_observer, toy_examples, toy_experts, toy_rules
 
 pytest.importorskip("stable_baselines3")
@@ -19,8 +19,8 @@ from der_graph.data import Candidate, Example
 from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.reliability.charge import TokenPrices
-from der_graph.policies.answers import Outcome
 from der_graph.policies.agent import load_agent
+from der_graph.policies.answers import Outcome
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, train_agent
 from der_graph.policies.training.checks import (
@@ -140,8 +140,8 @@ def test_prices_reach_where_only_the_cheapest_is_worth_asking() -> None:
 
     first = [row(True), *[row(False)] * 3]
     low, high = with_prices_for(TrainConfig(), by_token, first).cost_weight_range
-    # The step from `cheap` to `mid` is charged 0.09 of the cost of asking everyone, so at 11.1 it costs as much
-    # as a right answer is worth. `twin` costs nearly the same: no price is needed to keep to `cheap` alone.
+    # The step from `cheap` to `mid` is charged 0.09 of the cost of asking everyone, so at 11.1 it costs as
+    # much as a right answer is worth. `twin` costs nearly the same, and needs no price to be left out.
     assert low == TrainConfig().cost_weight_range[0]
     assert 11.1 < high < 30
     assert with_prices_for(TrainConfig(), priced, first) == TrainConfig()
