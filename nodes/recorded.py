@@ -20,6 +20,8 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list
 from pydantic import PrivateAttr
 
 from der_graph.errors import ExpertError, cut
@@ -69,6 +71,26 @@ class RecordedChat(BaseChatModel):
     def has_answer(self, question: str) -> bool:
         """Is there a recorded answer to this question?"""
         return neutralize(question.strip()) in self._recorded()
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: Any = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Answer one after another: looking up takes less than a thread does to start."""
+
+        def ask(question: Any, own: RunnableConfig) -> Any:
+            try:
+                return self.invoke(question, own, **kwargs)
+            except Exception as error:
+                if return_exceptions:
+                    return error
+                raise
+
+        return list(map(ask, inputs, get_config_list(config, len(inputs))))
 
     @property
     def fingerprint(self) -> str:

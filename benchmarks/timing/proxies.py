@@ -125,12 +125,13 @@ def free_port() -> int:
 def process(command: Sequence[str], url: str, page: str, **environment: str) -> Iterator[str]:
     """A process that serves a page once it is ready."""
     with tempfile.TemporaryFile() as log:
+        # A group, to end its workers too; no session: Linux would give that a share of time of its own.
         started = subprocess.Popen(
             command,
             stdout=log,
             stderr=log,
             env={**os.environ, **environment},
-            start_new_session=True,
+            preexec_fn=os.setpgrp,
         )
         try:
             for _ in range(600):
@@ -143,7 +144,7 @@ def process(command: Sequence[str], url: str, page: str, **environment: str) -> 
             yield url
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.pid, 15)  # its workers too
+                os.killpg(started.pid, 15)
             started.wait()
 
 
@@ -156,6 +157,7 @@ def litellm(program: str, stub: str, workers: int, folder: Path) -> Iterator[lis
     with process(
         [*command, "--num_workers", str(workers)], f"http://127.0.0.1:{port}", "/health/liveliness",
         LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOG="ERROR",
+        LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY="true",  # as der serve has none either
     ) as url:  # fmt: skip
         yield [url]
 

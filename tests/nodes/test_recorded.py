@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables import RunnableConfig
 
 from der_graph.errors import DataError, ExpertError
 from der_graph.nodes.recorded import RecordedChat, recorded_models
@@ -91,3 +96,20 @@ def test_real_recordings(recorded_data: Path) -> None:
         assert message.content == candidate.text
         assert message.response_metadata["der_value"] == candidate.answer
         break
+
+
+def test_a_batch_needs_no_threads(data: str) -> None:
+    class Where(BaseCallbackHandler):
+        def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+            seen.append(threading.get_ident())
+
+    seen: list[int] = []
+    given: list[Any] = [[HumanMessage(q)] for q in ("What is 2 + 3?", "Why?", "Name a colour.")]
+    chat = RecordedChat(data=data, model="a")
+    config: RunnableConfig = {"callbacks": [Where()]}
+    first, unknown, last = chat.batch(given, config, return_exceptions=True)
+    assert (first.content, last.content) == ("It is 5.", "Red")
+    assert isinstance(unknown, ExpertError)
+    assert seen == [threading.get_ident()] * 2
+    with pytest.raises(ExpertError):
+        chat.batch(given)
