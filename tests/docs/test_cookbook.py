@@ -15,7 +15,7 @@ from der_graph.data.leaks import shared_questions
 from der_graph.pool import load_pool
 
 FUNCTIONS = ("support", "research", "review")
-RECIPES = FUNCTIONS
+RECIPES = (*FUNCTIONS, "on_device")
 
 
 @pytest.fixture

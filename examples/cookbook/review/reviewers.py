@@ -11,7 +11,9 @@ import re
 import threading
 import zlib
 
-_RUNNING = threading.Lock()  # doctest puts its own stdout in place, and experts are asked in threads
+_RUNNING = (
+    threading.Lock()
+)  # doctest puts its own stdout in place, and experts are asked in threads
 VERDICTS = ("approve", "mutable default", "bare except", "unused variable", "wrong result")
 
 
