@@ -56,7 +56,7 @@ def check_same(made: str, known: Sequence[str], names: Sequence[str], cure: str 
     """
     if list(names) != list(known):
         raise AgentPoolMismatchError(
-            f"{made} for the experts {', '.join(known)}, in this order; the pool has "
+            f"{made} for the experts {', '.join(known)}; the pool has "
             f"{', '.join(names) or 'none'}{'. ' * bool(cure)}{cure}"
         )
 

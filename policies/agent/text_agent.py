@@ -154,12 +154,11 @@ class TextAgent(KnowsExperts):
         Raises:
             AgentPoolMismatchError: If it is not.
         """
-        check_same(
-            "this agent was trained, with fixed outputs,",
-            self.names,
-            names,
-            "Use that pool, or train an agent for this one: der train --pool FILE --data FILE --out FOLDER",
+        cure = (
+            "Its outputs are fixed, so the order counts: use that pool, or train an agent for this one: "
+            "der train --pool FILE --data FILE --out FOLDER"
         )
+        check_same("this agent was trained", self.names, names, cure)
 
     def for_pool(self, names: Sequence[str], costs: Sequence[float]) -> TextAgent:
         """This agent, which sees no prices: warns where the pool's are others than in training.

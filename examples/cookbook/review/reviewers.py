@@ -8,8 +8,12 @@ from __future__ import annotations
 import ast
 import doctest
 import re
+import threading
 import zlib
 
+_RUNNING = (
+    threading.Lock()
+)  # doctest puts its own stdout in place, and experts are asked in threads
 VERDICTS = ("approve", "mutable default", "bare except", "unused variable", "wrong result")
 
 
@@ -40,8 +44,9 @@ def wrong(code: str) -> bool:
     scope: dict[str, object] = {}
     exec(compile(code, "review", "exec"), scope)  # the recipe's own questions, and nothing else
     runner = doctest.DocTestRunner(verbose=False)
-    for test in doctest.DocTestFinder().find(scope["reviewed"], "reviewed", globs=scope):
-        runner.run(test, out=lambda text: None)
+    with _RUNNING:
+        for test in doctest.DocTestFinder().find(scope["reviewed"], "reviewed", globs=scope):
+            runner.run(test, out=lambda text: None)
     return runner.failures > 0
 
 

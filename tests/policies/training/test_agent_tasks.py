@@ -95,7 +95,9 @@ def test_saved_and_loaded_it_is_the_same(bandit: BanditAgent, tmp_path: Path) ->
 def test_other_pools(bandit: BanditAgent) -> None:
     turned = bandit.for_pool(["large", "small"], [10.0, 1.0])
     assert [c.index for c in turned.decide([wants(COUNT), wants(MOVE)])] == [1, 0]
-    with pytest.raises(AgentPoolMismatchError, match="does not know huge; it knows small, large"):
+    with pytest.raises(
+        AgentPoolMismatchError, match="does not know 'huge'; it knows 'small', 'large'"
+    ):
         bandit.check_pool(["small", "huge"])
 
 
