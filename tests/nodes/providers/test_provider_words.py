@@ -180,7 +180,7 @@ CALL = {"name": "add", "args": {}, "type": "tool_call"}
 
 
 def called(*ids: str) -> AIMessage:
-    return AIMessage("", tool_calls=[{**CALL, "id": each} for each in ids])  # type: ignore[list-item]
+    return AIMessage("", tool_calls=[{**CALL, "id": each} for each in ids])
 
 
 def result(call: str, text: str = "5") -> ToolMessage:
