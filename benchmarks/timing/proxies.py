@@ -191,7 +191,7 @@ def cpu_seconds(urls: Sequence[str]) -> float:
     pids = {
         each.pid
         for each in psutil.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN and each.laddr.port in ports and each.pid
+        if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr[1] in ports and each.pid
     }
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return sum(each.user + each.system for each in times)
