@@ -23,10 +23,17 @@ class Provider:
     Attributes:
         requests: What was sent, in order.
         url: For `base_url`.
+
+    Args:
+        reply: What it says.
+        keep_alive: Do connections stay open, as those of real providers do?
     """
 
-    def __init__(self, reply: Callable[[dict[str, Any]], Reply]) -> None:
+    def __init__(
+        self, reply: Callable[[dict[str, Any]], Reply], *, keep_alive: bool = False
+    ) -> None:
         self.requests: list[dict[str, Any]] = []
+        self._version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
         self._reply = reply
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -41,7 +48,7 @@ class Provider:
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"  # connections stay open, as those of providers do
+            protocol_version = provider._version
             timeout = 10
 
             def log_message(self, *_: Any) -> None:
@@ -123,9 +130,12 @@ def piece(delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> d
 
 
 @contextmanager
-def provider(reply: Callable[[dict[str, Any]], Reply] | str) -> Iterator[Provider]:
+def provider(
+    reply: Callable[[dict[str, Any]], Reply] | str, *, keep_alive: bool = False
+) -> Iterator[Provider]:
     """A provider that is closed afterwards; a text is what it always says."""
-    made = Provider((lambda body: {"content": reply}) if isinstance(reply, str) else reply)
+    always = (lambda body: {"content": reply}) if isinstance(reply, str) else reply
+    made = Provider(always, keep_alive=keep_alive)
     try:
         yield made
     finally:

@@ -314,7 +314,8 @@ def test_a_body_that_is_no_answer_costs_nothing(streaming: bool) -> None:
 def test_a_call_is_sent_once_whatever_event_loop_asks(status: int) -> None:
     """Clients share their connections: one of a loop that has ended takes a call and loses its answer."""
     error = {"message": "out of order"}
-    with provider(lambda body: {"content": "42", "status": status, "error": error}) as stub:
+    told = {"content": "42", "status": status, "error": error}
+    with provider(lambda body: told, keep_alive=True) as stub:
         for sent in (1, 2, 3):
             expert = as_expert(remote_model(stub.url), name="a", cost=1.0)
             answer = asyncio.run(expert.aask([HumanMessage("q")], fallback="expert"))
