@@ -208,9 +208,12 @@ def test_no_foreign_exception_from_a_data_file(tmp_path: Path, value: Any) -> No
 # Agents on the Hub --------------------------------------------------------------------------------
 
 
-def test_a_missing_folder_never_leads_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_never_leads_to_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub
 
+    monkeypatch.chdir(tmp_path)
     asked: list[str] = []
 
     def fetch(name: str, **_: Any) -> str:

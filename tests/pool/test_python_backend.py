@@ -64,8 +64,8 @@ def test_a_function_answers_by_argument_flag_or_variable(
 
 
 def test_an_installed_module_comes_before_one_beside_the_pool_file(pool: Path) -> None:
-    pool.with_name("colorsys.py").write_text("raise SystemExit('taken')")
-    pool.write_text("experts: [{name: a, backend: python, model: 'colorsys:rgb_to_hsv', cost: 1}]")
+    pool.with_name("textwrap.py").write_text("raise SystemExit('taken')")
+    pool.write_text("experts: [{name: a, backend: python, model: 'textwrap:dedent', cost: 1}]")
     assert load_pool(pool, allow_python=True).names == ("a",)
 
 
