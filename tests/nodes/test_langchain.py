@@ -113,8 +113,8 @@ def in_pieces(text: str) -> Iterator[str]:
 
 
 async def in_pieces_later(text: str) -> AsyncIterator[AIMessageChunk]:
-    yield AIMessageChunk("Fi")
-    yield AIMessageChunk("ve.")
+    yield AIMessageChunk(content="Fi")
+    yield AIMessageChunk(content="ve.")
 
 
 def with_config(text: str, config: RunnableConfig) -> str:

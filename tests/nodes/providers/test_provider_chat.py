@@ -297,7 +297,7 @@ def test_an_error_that_comes_with_status_200_keeps_its_kind(
 ) -> None:
     with provider(lambda body: {"body": {"error": error}, "chunks": [{"error": error}]}) as stub:
         expert = as_expert(remote_model(stub.url, streaming=streaming), name="m", cost=1)
-        answer = expert.ask([[HumanMessage("q")]], fallback="other")[0]
+        answer = expert.ask([[HumanMessage("q")]], fallback="expert")[0]
     assert (answer["failure"], answer["cost"]) == (kind, cost)
 
 
@@ -306,7 +306,7 @@ def test_a_body_that_is_no_answer_costs_nothing(streaming: bool) -> None:
     body = {"detail": "Not now"}
     with provider(lambda asked: {"body": body, "chunks": [body]}) as stub:
         expert = as_expert(remote_model(stub.url, streaming=streaming), name="m", cost=1)
-        answer = expert.ask([[HumanMessage("q")]], fallback="other")[0]
+        answer = expert.ask([[HumanMessage("q")]], fallback="expert")[0]
     assert (answer["failure"], answer["cost"]) == ("unavailable", 0)
 
 
