@@ -155,9 +155,9 @@ def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
         "model_usage": {"openai/x": {"input_tokens": 9, "output_tokens": 4}},
     }
     log = tmp_path / "run.eval"
-    with zipfile.ZipFile(log, "w") as file:
-        file.writestr("header.json", json.dumps({"eval": about}))
-        file.writestr("samples/1_epoch_1.json", json.dumps(sample))
+    with zipfile.ZipFile(log, "w") as archive:
+        archive.writestr("header.json", json.dumps({"eval": about}))
+        archive.writestr("samples/1_epoch_1.json", json.dumps(sample))
     for path in (log, document(tmp_path, {"eval": about, "samples": [sample]})):
         (example,) = load_examples(path)
         assert seen([example]) == EXPECTED[:1]

@@ -140,7 +140,7 @@ def test_comparing_reads_rubric_and_data_and_refuses_other_settings() -> None:
     assert "Kind words count." in seen[0]
     assert seen[0].count("</graded_answer>") == 2
     assert "<|im_start|>" not in seen[0]
-    model = RunnableLambda(lambda messages: AIMessage("A"))
+    model: Any = RunnableLambda(lambda messages: AIMessage("A"))
     for settings, message in (
         ({"against": model}, "add pairwise=true"),
         ({"pairwise": "yes"}, "must be true or false"),
