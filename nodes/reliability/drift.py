@@ -16,6 +16,7 @@ import logging
 import math
 import random
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ class DriftWatch(BeginsAnew):
         self._suspected: set[str] = set()
         self._rng = random.Random(0)
         self._agreeing, self._liked = _Shift(), _Shift()
-        self._said_by: dict[str, str] = {}
+        self._said_by: OrderedDict[str, str] = OrderedDict()
         table = {} if agreement is None else dict(enumerate(agreement))
         self._known = {
             (first, second): float(table[i][j])
@@ -155,7 +156,7 @@ class DriftWatch(BeginsAnew):
             if good:
                 self._said_by[key] = good[-1]["expert"]
             while len(self._said_by) > _REMEMBERED:
-                del self._said_by[next(iter(self._said_by))]
+                self._said_by.popitem(last=False)
         self.note({answer["expert"]: answer["value"] for answer in good})
 
     def rated(self, key: str, score: float) -> None:
