@@ -193,7 +193,9 @@ def cpu_seconds(urls: Sequence[str]) -> float:
         for each in psutil.net_connections("tcp")
         if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr[1] in ports and each.pid
     }
-    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    parents = [psutil.Process(pid) for pid in pids]
+    workers = [child for each in parents for child in each.children(recursive=True)]
+    times = [each.cpu_times() for each in (*parents, *workers)]
     return sum(each.user + each.system for each in times)
 
 

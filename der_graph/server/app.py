@@ -44,6 +44,7 @@ def build_app(
     root_path: str = "",
     read_timeout: float = 20.0,
     limits: KeyLimits | None = None,
+    on_ready: Callable[[], None] = lambda: None,
     on_failure: Callable[[], None] = lambda: None,
     health_interval: float | None = None,
 ) -> Any:
@@ -59,6 +60,7 @@ def build_app(
         root_path: Path below which a proxy shows the server.
         read_timeout: Seconds within which a request must have come whole.
         limits: What every key may ask for.
+        on_ready: Called when the models are loaded.
         on_failure: Called when loading has failed.
         health_interval: Seconds between two health checks of failing experts; None for none.
     """
@@ -80,6 +82,7 @@ def build_app(
             log.error("loading failed: %s", shown)
             on_failure()
         else:
+            on_ready()
             log.info("ready: %s", ", ".join(engine.models))
         finally:
             service.settled.set()

@@ -140,6 +140,24 @@ def test_but_not_for_ever() -> None:
         assert child.wait(60) == 0
 
 
+def test_what_is_loaded_is_left_out_of_garbage_collections() -> None:
+    script = """
+        import gc
+        from der_graph.nodes.langchain import as_expert
+        from der_graph.policies.baselines import Single
+        from der_graph.pool import pool_from
+        from der_graph.server import serve
+
+        expert = as_expert(lambda text: f"{gc.get_freeze_count()}", name="a", cost=1.0)
+        serve(pool_from([expert], max_steps=1), Single(["a"], [1.0], "a"), port=0)
+    """
+    with process("-c", textwrap.dedent(script)) as (_, address):
+        wait_until_ready(address)
+        status, content = ask(address)
+    assert status == 200
+    assert int(content["choices"][0]["message"]["content"]) > 50_000
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
