@@ -370,7 +370,6 @@ def _replies_to(
     A remote expert gets some chunks at a time, within its own bound: while the slow calls of one are waited
     for, those of the next go on.
     """
-    side_by_side = -(-calls_at_once(expert.model) // MAX_BATCH) + 1
     if not is_remote(expert.model) or len(chunks) < 2:
         yield from ((chunk, expert.ask([prompts[key] for key in chunk])) for chunk in chunks)
         return
