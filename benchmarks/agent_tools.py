@@ -42,7 +42,7 @@ from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.expert import Expert
 from der_graph.policies.baselines import Random, Single
 from der_graph.policies.observation import SentenceEncoder, TextEncoder
-from der_graph.policies.training.agent_tasks import AgentOutcome, train_bandit
+from der_graph.policies.training.bandit import AgentOutcome, train_bandit
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))  # which is no package
 from agent_middleware import Program

@@ -40,7 +40,7 @@ from der_graph.data import Example
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.evaluation.statistics import paired_difference
 from der_graph.policies.quality import get_metric
-from der_graph.policies.training.new_expert import probe_expert
+from der_graph.policies.training.new_experts import probe_expert
 
 ARMS = ("without", "added", "trained")
 

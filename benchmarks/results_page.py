@@ -22,7 +22,7 @@ from results_stages import DEMO_LEARNT, HERE, PEERS, STAGES, stage
 from der_graph.policies.evaluation import read_report
 from der_graph.policies.evaluation import render as reports
 from der_graph.policies.evaluation.render import markdown_table
-from der_graph.policies.evaluation.report import Report, mean_unit
+from der_graph.policies.evaluation.report_schema import Report, mean_unit
 
 Row = Mapping[str, Any]
 Results = dict[str, Any]

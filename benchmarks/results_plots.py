@@ -19,7 +19,7 @@ from results_page import ARMS, Results, Row, methods, points
 
 from der_graph.policies.evaluation import plots
 from der_graph.policies.evaluation.plots import LOOKS, ROUTER_LINES, ROUTER_MARKERS, new_figure
-from der_graph.policies.evaluation.report import Estimate
+from der_graph.policies.evaluation.report_schema import Estimate
 from der_graph.policies.evaluation.study_plots import Effect, effects, training_curves
 
 COST = "cost of a question, billions of parameters (mean)"

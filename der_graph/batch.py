@@ -39,10 +39,10 @@ from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situ
 from der_graph.nodes.expert import unable_experts
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.reliability.redaction import mask_secrets
+from der_graph.policies.agent import find_agent
 from der_graph.policies.answers import AnswerCache, with_cache
-from der_graph.policies.answers.progress_bar import AnswerBar
-from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool
+from der_graph.progress_bar import AnswerBar
 from der_graph.state import Decision, DERContext
 
 CONCURRENCY = 8

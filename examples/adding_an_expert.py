@@ -17,7 +17,7 @@ from der_graph.nodes.langchain import as_expert
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.observation import TextEncoder
 from der_graph.policies.training import preset, split_dev, train_agent
-from der_graph.policies.training.new_expert import probe_expert
+from der_graph.policies.training.new_experts import probe_expert
 from der_graph.pool import pool_from
 
 

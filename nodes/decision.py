@@ -21,7 +21,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphBubbleUp
 
-from der_graph.errors import AgentError
+from der_graph.errors import AgentError, AgentPoolMismatchError
 from der_graph.nodes.reliability import describe_error
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import DecisionRun
@@ -78,6 +78,48 @@ def agent_for_pool(agent: Agent, rules: RouteRules) -> Agent:
     if "charges" not in inspect.signature(adapt).parameters:
         return cast(Agent, adapt(rules.names, rules.costs))
     return cast(Agent, adapt(rules.names, rules.costs, charges=rules.charges, unit=rules.cost_unit))
+
+
+def check_known(known: Sequence[str], names: Sequence[str], cure: str) -> None:
+    """Check that every expert of a pool is known; order and number do not matter.
+
+    Args:
+        known: The experts that the agent knows.
+        names: Those of the pool.
+        cure: What to do where one is not.
+
+    Raises:
+        AgentPoolMismatchError: If one is not, or the pool is empty.
+    """
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise AgentPoolMismatchError(
+            f"the agent does not know {_listed(unknown) or 'a pool without experts'}; it knows "
+            f"{_listed(known)}. {cure}"
+        )
+
+
+def check_same(made: str, known: Sequence[str], names: Sequence[str], cure: str = "") -> None:
+    """Check that a pool's experts are those that are known, in this order.
+
+    Args:
+        made: What was made for which experts, such as `the planner was made`.
+        known: The experts that the agent knows.
+        names: Those of the pool.
+        cure: What to do where they are others.
+
+    Raises:
+        AgentPoolMismatchError: If they are others.
+    """
+    if list(names) != list(known):
+        raise AgentPoolMismatchError(
+            f"{made} for the experts {', '.join(known)}; the pool has "
+            f"{', '.join(names) or 'none'}{'. ' * bool(cure)}{cure}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _here(work: Callable[[], Any], seen: Situation) -> Any:

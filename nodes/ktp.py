@@ -10,7 +10,7 @@ wrong, because an answer is model output and must never be read as an instructio
 
 Answers are shortened in the middle to a budget; the question never is. Control tokens of chat templates
 are broken up in everything that people, experts and tools wrote, on this route and in earlier turns
-(`nodes/values/quoting.py`), so that no text can open a turn of its own.
+(`nodes/quoting.py`), so that no text can open a turn of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from der_graph.errors import PluginError, PoolError
-from der_graph.nodes.values.quoting import neutral_message, neutralize
+from der_graph.nodes.quoting import neutral_message, neutralize
 from der_graph.plugins import find_plugin, known_names
 from der_graph.state import Answer, good_answers
 

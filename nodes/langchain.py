@@ -32,7 +32,7 @@ from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
 from der_graph.nodes.expert import MAX_ANSWER_CHARS, ChatRunnable, Expert
-from der_graph.nodes.fingerprint import fingerprint_of
+from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template

@@ -24,9 +24,9 @@ from langchain_core.runnables import Runnable
 from der_graph.errors import ChatModelError, did_you_mean
 from der_graph.nodes.ktp import quote
 from der_graph.nodes.providers.chat import is_a
+from der_graph.nodes.quoting import neutralize
 from der_graph.nodes.reliability import bare
 from der_graph.nodes.tools import rebound
-from der_graph.nodes.values.quoting import neutralize
 from der_graph.state import Answer
 
 SAMPLING = (

@@ -27,8 +27,8 @@ from pydantic import PrivateAttr
 from der_graph.errors import ExpertError, cut
 from der_graph.nodes.huggingface.weights import path_digest
 from der_graph.nodes.ktp import estimate_tokens
+from der_graph.nodes.quoting import neutralize
 from der_graph.nodes.reliability.copying import remade
-from der_graph.nodes.values.quoting import neutralize
 
 if TYPE_CHECKING:
     from der_graph.data import Candidate

@@ -64,8 +64,8 @@ from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.ktp import estimate_tokens
 from der_graph.nodes.model_settings import can_call_tools
 from der_graph.nodes.reliability.copying import remade
+from der_graph.policies.agent import find_agent
 from der_graph.policies.agent.batched import BatchedAgent
-from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool, as_pool, load_pool
 from der_graph.state import DERContext, answer_only
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from der_graph.errors import ChatModelError, did_you_mean
-from der_graph.nodes.fingerprint import fingerprint_of
+from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.model_settings import LANGCHAINS_OWN, SAMPLING, SETTINGS
 from der_graph.state import DERContext
 

@@ -24,7 +24,7 @@ from der_graph.commands.options import (
 
 if TYPE_CHECKING:
     from der_graph.data import Example
-    from der_graph.policies.evaluation.report import WallClock
+    from der_graph.policies.evaluation.report_schema import WallClock
     from der_graph.pool import Pool
 
 
@@ -95,14 +95,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data.leaks import shared_questions
     from der_graph.nodes.decision import agent_for_pool
-    from der_graph.policies.agent import learnt_from, trained_metric
+    from der_graph.policies.agent import find_agent, learnt_from, trained_metric
     from der_graph.policies.answers import open_cache
     from der_graph.policies.baselines import RewardRanker
     from der_graph.policies.evaluation import BASELINES, evaluate, write_report
     from der_graph.policies.evaluation.provenance import agent_info, data_info, pool_info, run_info
     from der_graph.policies.evaluation.summary import is_live, summarize
-    from der_graph.policies.planning import find_agent
-    from der_graph.policies.training.checks import usable
+    from der_graph.policies.training.preflight import usable
 
     pool = pool_of(args)
     agent = agent_for_pool(find_agent(args.agent, pool), pool.rules)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.display import printable
     from der_graph.errors import PoolError
     from der_graph.pool import check_pool
-    from der_graph.pool.setup import chosen, look, models_of, names_of, pool_text
+    from der_graph.pool.draft import chosen, look, models_of, names_of, pool_text
 
     settings: dict[str, Any] = {}
     secrets: dict[str, Any] = {}

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.policies.observation.encoder import DEFAULT_ENCODER
     from der_graph.policies.observation.features import STATE_FEATURES
     from der_graph.policies.quality import metric_names
-    from der_graph.pool.file import BACKENDS
+    from der_graph.pool.backends import BACKENDS
 
     own = {
         "backends": BACKENDS,

@@ -91,7 +91,7 @@ def run_add(args: argparse.Namespace) -> int:
     from der_graph.errors import AgentError, PoolError
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
-    from der_graph.policies.training.new_expert import probe_expert
+    from der_graph.policies.training.new_experts import probe_expert
 
     if args.probes < 1:
         raise PoolError(f"--probes is {args.probes}; it must be at least 1")
@@ -135,7 +135,7 @@ def run_refresh(args: argparse.Namespace) -> int:
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
-    from der_graph.policies.training.new_expert import refresh_expert
+    from der_graph.policies.training.new_experts import refresh_expert
 
     if args.probes < 1:
         raise PoolError(f"--probes is {args.probes}; it must be at least 1")

@@ -236,8 +236,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _train_on_runs(args: argparse.Namespace, pool: Pool) -> int:
     """Learn who should open a run of an agent with tools."""
-    from der_graph.policies.agent.prices import PRICE
-    from der_graph.policies.training.agent_tasks import load_outcomes, train_bandit
+    from der_graph.policies.observation.prices import PRICE
+    from der_graph.policies.training.bandit import load_outcomes, train_bandit
 
     runs = load_outcomes(args.agent_task, [expert.name for expert in pool])
     train_bandit(

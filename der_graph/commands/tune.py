@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import AnswerSource, open_cache
-    from der_graph.policies.evaluation.report import shown_cost
+    from der_graph.policies.evaluation.report_schema import shown_cost
     from der_graph.policies.evaluation.tuning import (
         KnobPoint,
         choose_prices,
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         measure_price,
         refine,
     )
-    from der_graph.policies.training.checks import usable
+    from der_graph.policies.training.preflight import usable
 
     if args.points < 1:
         raise BudgetError(f"--points is {args.points}; it must be at least 1")

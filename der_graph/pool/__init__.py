@@ -4,8 +4,8 @@
 knows nothing of agents or graphs.
 """
 
-from der_graph.pool.file import Backend
-from der_graph.pool.models import as_pool
+from der_graph.pool.backends import Backend
+from der_graph.pool.from_objects import as_pool
 from der_graph.pool.pool import Pool, PoolSettings, check_pool, load_pool, pool_from
 
 __all__ = ["Backend", "Pool", "PoolSettings", "as_pool", "check_pool", "load_pool", "pool_from"]

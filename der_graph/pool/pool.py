@@ -26,9 +26,9 @@ from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import Hedge, bare, check_hedge, describe_error
 from der_graph.nodes.rules import RouteRules
-from der_graph.pool.experts import Surroundings, data_files, expert_of, template_of
-from der_graph.pool.file import CostUnit, read_pool_file
+from der_graph.pool.backends import CostUnit, Surroundings, data_files, expert_of, template_of
 from der_graph.pool.memory import check_memory, share_memory
+from der_graph.pool.pool_file import read_pool_file
 from der_graph.pool.recorded import experts_of_answers, is_data_file
 from der_graph.state import MAX_STEPS, Situation
 

@@ -13,14 +13,13 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from der_graph.data import load_examples
 from der_graph.data.reading import parse_json, read_text
 from der_graph.errors import PoolError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import TEMPLATES
 from der_graph.nodes.recorded import RecordedChat, expert_name_of
 from der_graph.policies.planning.probing.sizes import size_in_name
-from der_graph.pool.file import CostUnit
+from der_graph.pool.backends import CostUnit, costs_in
 
 _ENDINGS = (".jsonl", ".gz", ".eval", ".parquet", ".csv", ".tsv")
 
@@ -69,21 +68,6 @@ def experts_of_answers(
             )
         )
     return experts, unit
-
-
-def costs_in(files: Sequence[str]) -> dict[str, list[float]]:
-    """What the answers of each model cost, in order of appearance; none for answers that do not say.
-
-    Raises:
-        DataError: If a file cannot be read.
-    """
-    costs: dict[str, list[float]] = {}
-    for example in (each for file in files for each in load_examples(file)):
-        for model, candidate in example.candidates.items():
-            known = costs.setdefault(model, [])
-            if candidate.cost is not None:
-                known.append(candidate.cost)
-    return costs
 
 
 def _prices(data: Path, costs: dict[str, list[float]]) -> tuple[dict[str, float], CostUnit]:

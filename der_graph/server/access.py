@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from der_graph.errors import ServerError
+from der_graph.server.chat_replies import to_json
 from der_graph.server.failures import RequestError
-from der_graph.server.replies import to_json
 
 log = logging.getLogger("der_graph.server")
 

@@ -19,16 +19,16 @@ from typing import Any
 import der_graph
 from der_graph.errors import DERError, require
 from der_graph.nodes.reliability import in_thread
-from der_graph.pool.checks import check_again_and_again
+from der_graph.pool.health_checks import check_again_and_again
 from der_graph.server.access import Access, Keys, Sites
+from der_graph.server.chat_call import CHAT, CLIENT_GONE, RESPONSES, Service, describe
+from der_graph.server.chat_replies import model_card, to_json
+from der_graph.server.chat_requests import model_and_price
 from der_graph.server.engine import Engine
 from der_graph.server.failures import RequestError, failure_of
 from der_graph.server.feedback import rate
 from der_graph.server.limits import KeyLimits
 from der_graph.server.openapi import DESCRIBED
-from der_graph.server.protocol import model_and_price
-from der_graph.server.replies import model_card, to_json
-from der_graph.server.service import CHAT, CLIENT_GONE, RESPONSES, Service, describe
 
 log = logging.getLogger("der_graph.server")
 

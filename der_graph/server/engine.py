@@ -31,13 +31,13 @@ from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache, with_cache
 from der_graph.policies.baselines import Single
 from der_graph.policies.planning import Learner
-from der_graph.policies.planning.probing.watching import watch_for
+from der_graph.policies.planning.probing.drift_watch import watch_for
 from der_graph.pool.pool import Pool, preload
+from der_graph.server.chat_replies import Outcome
+from der_graph.server.chat_requests import ENSEMBLE, ChatRequest
 from der_graph.server.failures import RequestError
 from der_graph.server.limits import Ceilings
 from der_graph.server.metrics import Metrics
-from der_graph.server.protocol import ENSEMBLE, ChatRequest
-from der_graph.server.replies import Outcome
 from der_graph.state import DERContext, answer_only
 
 log = logging.getLogger("der_graph.server")

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from der_graph.errors import require
-from der_graph.nodes.together import HEDGE, PARALLEL
+from der_graph.nodes.parallel import HEDGE, PARALLEL
 from der_graph.server.failures import kind_of
 
 if TYPE_CHECKING:
-    from der_graph.server.replies import Outcome
+    from der_graph.server.chat_replies import Outcome
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _MOST_KINDS = 40

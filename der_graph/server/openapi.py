@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from der_graph.server.chat_requests import ROLES
 from der_graph.server.parameters import MOST_STOPS, NUMBERS
-from der_graph.server.protocol import ROLES
 
 _MODEL = "`der`, `der/PRICE` such as `der/0.5` for another price of cost, or the name of an expert"
 

@@ -18,8 +18,8 @@ from langgraph.store.base import BaseStore
 
 from der_graph.errors import ServerError, require
 from der_graph.nodes.decision import RoutingAgent
+from der_graph.policies.agent import find_agent
 from der_graph.policies.answers import open_cache
-from der_graph.policies.planning import find_agent
 from der_graph.pool import Pool, load_pool
 from der_graph.server.access import read_secrets
 from der_graph.server.process import (

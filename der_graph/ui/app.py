@@ -21,7 +21,7 @@ from typing import Any
 
 from der_graph.errors import ServerError, require
 from der_graph.nodes.decision import RoutingAgent
-from der_graph.policies.planning import find_agent
+from der_graph.policies.agent import find_agent
 from der_graph.pool.pool import Pool, load_pool, pool_path
 from der_graph.server.access import Keys, read_secrets
 from der_graph.server.process import address_of, is_local, make_server, open_socket

@@ -24,8 +24,8 @@ from der_graph.nodes.reliability import (
     is_stale,
     unless_late,
 )
+from der_graph.nodes.reliability.call_limits import TooLongError
 from der_graph.nodes.reliability.deadline import Limit
-from der_graph.nodes.reliability.spending import TooLongError
 from der_graph.state import Answer
 
 if TYPE_CHECKING:

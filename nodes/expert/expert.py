@@ -27,8 +27,8 @@ from langgraph.errors import GraphBubbleUp
 
 from der_graph.errors import PoolError
 from der_graph.nodes.expert.attempt import Attempt
+from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.expert.reading import Reader, price_of
-from der_graph.nodes.fingerprint import fingerprint_of
 from der_graph.nodes.ktp import KTPTemplate, ktp_messages, ktp_template
 from der_graph.nodes.model_settings import (
     context_length_of,
@@ -50,6 +50,7 @@ from der_graph.nodes.reliability import (
     limit_of,
     unless_late,
 )
+from der_graph.nodes.reliability.call_limits import can_be_bounded, no_longer_than, priced
 from der_graph.nodes.reliability.calls import (
     acall,
     acall_task,
@@ -60,7 +61,6 @@ from der_graph.nodes.reliability.calls import (
 )
 from der_graph.nodes.reliability.charge import Charge, TokenPrices, token_prices
 from der_graph.nodes.reliability.deadline import Limit
-from der_graph.nodes.reliability.spending import can_be_bounded, no_longer_than, priced
 from der_graph.nodes.streaming import is_streamed
 from der_graph.nodes.tools import calls_of, reads_tools, rebound, without_tools
 from der_graph.state import END_CHOICE, Answer, Task, answers_of

@@ -22,14 +22,14 @@ from der_graph.nodes.providers import (
     split_thought,
     with_ids,
 )
+from der_graph.nodes.quoting import writable
 from der_graph.nodes.reliability import Failure, FailureKind, failure_of, is_free
+from der_graph.nodes.reliability.call_limits import TooLongError
 from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.reliability.deadline import TimeLimitError
 from der_graph.nodes.reliability.redaction import mask_secrets
-from der_graph.nodes.reliability.spending import TooLongError
 from der_graph.nodes.tools import calls_of
 from der_graph.nodes.values import extract_value, is_refusal, one_spelling
-from der_graph.nodes.values.quoting import writable
 from der_graph.state import Answer, blank_answer
 
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"

@@ -4,9 +4,8 @@ Every provider has words of its own for the same things. This room reads them; i
 routes.
 """
 
-from der_graph.nodes.providers.calls import with_ids
 from der_graph.nodes.providers.chat import ProviderChat
-from der_graph.nodes.providers.failures import Failure, FailureKind, failure_of
+from der_graph.nodes.providers.client_errors import Failure, FailureKind, failure_of
 from der_graph.nodes.providers.finish import finish_reason_of, is_broken_off
 from der_graph.nodes.providers.thoughts import (
     THINK_TAGS,
@@ -15,6 +14,7 @@ from der_graph.nodes.providers.thoughts import (
     ThoughtMarks,
     split_thought,
 )
+from der_graph.nodes.providers.tool_calls import with_ids
 
 __all__ = [
     "THINK_TAGS",

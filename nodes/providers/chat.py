@@ -23,10 +23,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.providers.calls import CallPieces, identified
 from der_graph.nodes.providers.finish import finish_reason_of
 from der_graph.nodes.providers.messages import sendable
 from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, ThoughtMarks
+from der_graph.nodes.providers.tool_calls import CallPieces, identified
 
 # Classes whose streams always say why they ended.
 _SAY_WHY = frozenset(

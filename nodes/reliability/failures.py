@@ -13,7 +13,7 @@ import concurrent.futures
 from typing import Literal, NamedTuple
 
 from der_graph.errors import DERError, ExpertError
-from der_graph.nodes.providers import failures as providers
+from der_graph.nodes.providers import client_errors as providers
 
 FailureKind = Literal[
     "auth", "busy", "cancelled", "content_filter", "context_length", "cut", "deadline", "empty", "error",

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.decision import Choice
+from der_graph.nodes.decision import Choice, check_known
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.agent.folder import (
     agent_kind,
@@ -39,7 +39,6 @@ from der_graph.policies.agent.folder import (
     same_encoder,
     write_agent,
 )
-from der_graph.policies.agent.pools import check_known
 from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder
 from der_graph.policies.observation.call_costs import CostScale
@@ -204,7 +203,7 @@ class DERAgent:
     def over(self, observer: Observer) -> DERAgent:
         """The same weights over another observer; one with more experts than outputs has newcomers."""
         if self.network.shape.head == "fixed" and len(observer.names) > self.network.shape.experts:
-            from der_graph.policies.agent.newcomers import WithNewcomers
+            from der_graph.policies.agent.new_experts import WithNewcomers
 
             return WithNewcomers(self, observer)
         return DERAgent(observer, self.network, **self.settings)

@@ -2,7 +2,7 @@
 
     task ──encoder──> a few numbers ──one linear model per expert──> success, cost ──> the best of them
 
-A contextual bandit; `policies/training/agent_tasks.py` learns what becomes of a run that an expert opens. The
+A contextual bandit; `policies/training/bandit.py` learns what becomes of a run that an expert opens. The
 expert that opened a run goes on with it. Where another is needed (a tool failed, a budget shrank), the
 same estimates choose among those that are left. Knows nothing of LangChain.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.decision import Choice
+from der_graph.nodes.decision import Choice, check_known
 from der_graph.policies.agent.folder import (
     check_experts,
     find_agent_folder,
@@ -27,7 +27,7 @@ from der_graph.policies.agent.folder import (
     same_encoder,
     write_agent,
 )
-from der_graph.policies.agent.pools import KnowsExperts, check_known
+from der_graph.policies.agent.pools import KnowsExperts
 from der_graph.policies.observation import TextEncoder
 from der_graph.state import Situation, good_answers
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from der_graph.nodes.decision import Choice
+from der_graph.nodes.decision import Choice, check_same
 from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.policies.agent.folder import (
     check_experts,
@@ -34,7 +34,7 @@ from der_graph.policies.agent.folder import (
     write_agent,
 )
 from der_graph.policies.agent.network import masked_probabilities
-from der_graph.policies.agent.pools import KnowsExperts, check_same
+from der_graph.policies.agent.pools import KnowsExperts
 from der_graph.state import Situation, good_answers
 
 KIND = "text"

@@ -18,7 +18,7 @@ from langchain_core.runnables import RunnableConfig
 
 from der_graph.errors import CacheError
 from der_graph.nodes.expert import Expert, worth_keeping
-from der_graph.nodes.fingerprint import fingerprint_of
+from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.policies.answers.cache import AnswerCache
 from der_graph.state import Answer
 

@@ -26,8 +26,8 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.reliability import is_remote
 from der_graph.policies.answers.cache import AnswerCache
-from der_graph.policies.answers.progress_bar import AnswerBar
 from der_graph.policies.answers.source import MAX_BATCH, check_recorded
+from der_graph.progress_bar import AnswerBar
 from der_graph.state import Answer
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from der_graph.errors import DataError, UnknownExpertError
-from der_graph.nodes.decision import Choice
-from der_graph.policies.agent.pools import check_same
+from der_graph.nodes.decision import Choice, check_same
 from der_graph.state import Situation, good_answers
 
 

@@ -6,7 +6,7 @@
 from der_graph.policies.evaluation.evaluate import Evaluation, evaluate
 from der_graph.policies.evaluation.methods import BASELINES
 from der_graph.policies.evaluation.render import write_report
-from der_graph.policies.evaluation.report import Report, read_report
+from der_graph.policies.evaluation.report_schema import Report, read_report
 from der_graph.policies.evaluation.summary import summarize
 
 __all__ = [

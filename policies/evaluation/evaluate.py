@@ -22,10 +22,8 @@ from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.nodes.rules import RouteRules
-from der_graph.policies.agent.prices import PRICE_RANGE
 from der_graph.policies.answers import AnswerSource, check_recorded
 from der_graph.policies.answers.cache import MEMORY, AnswerCache
-from der_graph.policies.answers.progress_bar import AnswerBar
 from der_graph.policies.answers.source import Repeated
 from der_graph.policies.baselines import Select
 from der_graph.policies.evaluation.methods import (
@@ -38,8 +36,10 @@ from der_graph.policies.evaluation.methods import (
     check_wanted,
 )
 from der_graph.policies.observation import TextEncoder
+from der_graph.policies.observation.prices import PRICE_RANGE
 from der_graph.policies.quality import QualityMetric
 from der_graph.policies.training.mdp import Episode, run_routes
+from der_graph.progress_bar import AnswerBar
 
 KNOB_POINTS = 9
 

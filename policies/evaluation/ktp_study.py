@@ -22,7 +22,7 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerCache, AnswerSource, Request
 from der_graph.policies.baselines import Baseline
 from der_graph.policies.baselines.mixture import transfers, with_template, without_transfer
-from der_graph.policies.evaluation.report import Estimate
+from der_graph.policies.evaluation.report_schema import Estimate
 from der_graph.policies.evaluation.statistics import mcnemar_p, paired_difference, permutation_p
 from der_graph.policies.quality import QualityMetric
 from der_graph.policies.training.mdp import Episode, run_routes

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from der_graph.errors import require
-from der_graph.policies.evaluation.report import Flow, MethodResult, Report, mean_unit
+from der_graph.policies.evaluation.report_schema import Flow, MethodResult, Report, mean_unit
 from der_graph.policies.evaluation.statistics import pareto_front
 
 # Ratio of the dearest to the cheapest method from which on costs need a logarithmic axis.

@@ -18,7 +18,13 @@ import der_graph
 from der_graph.data import Example
 from der_graph.data.leaks import shared_questions
 from der_graph.policies.evaluation.evaluate import Evaluation
-from der_graph.policies.evaluation.report import AgentInfo, DataInfo, ExpertInfo, PoolInfo, Run
+from der_graph.policies.evaluation.report_schema import (
+    AgentInfo,
+    DataInfo,
+    ExpertInfo,
+    PoolInfo,
+    Run,
+)
 
 if TYPE_CHECKING:
     from der_graph.pool import Pool

@@ -18,7 +18,7 @@ import jinja2
 from der_graph.errors import MissingDependencyError
 from der_graph.policies.evaluation.evaluate import Evaluation
 from der_graph.policies.evaluation.plots import draw_report
-from der_graph.policies.evaluation.report import (
+from der_graph.policies.evaluation.report_schema import (
     REPORT_FILE,
     UNITS,
     Comparison,

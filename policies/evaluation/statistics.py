@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from der_graph.policies.evaluation.report import Comparison, EqualCost, Estimate
+from der_graph.policies.evaluation.report_schema import Comparison, EqualCost, Estimate
 
 Floats = NDArray[np.float64]
 

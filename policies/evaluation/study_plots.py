@@ -15,7 +15,7 @@ import numpy as np
 
 from der_graph.errors import DataError
 from der_graph.policies.evaluation.plots import new_figure
-from der_graph.policies.evaluation.report import Estimate
+from der_graph.policies.evaluation.report_schema import Estimate
 
 _LINES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 3)))
 

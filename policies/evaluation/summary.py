@@ -23,7 +23,7 @@ from der_graph.nodes.recorded import RecordedChat
 from der_graph.policies.answers.source import Repeated
 from der_graph.policies.evaluation.evaluate import Evaluation
 from der_graph.policies.evaluation.methods import Method
-from der_graph.policies.evaluation.report import (
+from der_graph.policies.evaluation.report_schema import (
     AgentInfo,
     Comparison,
     DataInfo,

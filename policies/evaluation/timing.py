@@ -17,7 +17,7 @@ import numpy as np
 
 from der_graph.errors import AllExpertsFailedError
 from der_graph.policies.agent import DERAgent
-from der_graph.policies.evaluation.report import Span, WallClock
+from der_graph.policies.evaluation.report_schema import Span, WallClock
 from der_graph.policies.observation.encoder import SentenceEncoder, TextEncoder, Vectors
 
 

@@ -5,7 +5,7 @@ from questions. Its knowledge of a pool is `Knowledge`; `Tree` is the plan. This
 graph, of networks or of training.
 """
 
-from der_graph.policies.planning.finding import find_agent, planner_for
+from der_graph.policies.planning.for_pool import planner_for
 from der_graph.policies.planning.knowledge import Knowledge
 from der_graph.policies.planning.learning.learner import Learner
 from der_graph.policies.planning.planner import Planner
@@ -15,7 +15,6 @@ __all__ = [
     "Knowledge",
     "Learner",
     "Planner",
-    "find_agent",
     "load_knowledge",
     "planner_for",
     "save_knowledge",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.policies.planning.model import (
+from der_graph.policies.planning.belief import (
     Told,
     ask,
     believe,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from der_graph.nodes.values import is_refusal
 from der_graph.policies.observation.evidence import appearance
-from der_graph.policies.planning.model import NOT_COMPARABLE, Told
+from der_graph.policies.planning.belief import NOT_COMPARABLE, Told
 from der_graph.policies.planning.tables import Floats, Ints
 from der_graph.state import Answer
 

@@ -18,18 +18,17 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.decision import Choice
+from der_graph.nodes.decision import Choice, check_same
 from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.nodes.rules import COST_TOLERANCE
-from der_graph.policies.agent.pools import check_same
-from der_graph.policies.agent.prices import PRICE, PRICE_RANGE
 from der_graph.policies.observation import TextEncoder
+from der_graph.policies.observation.prices import PRICE, PRICE_RANGE
+from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.candidates import candidates
 from der_graph.policies.planning.choices import explanation_of, probabilities
 from der_graph.policies.planning.fitting import fit_knowledge
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
-from der_graph.policies.planning.model import Told
 from der_graph.policies.planning.tables import Ints
 from der_graph.policies.planning.tree import Bounds, Tree, Worth
 from der_graph.state import Situation, good_answers

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.policies.planning.model import (
+from der_graph.policies.planning.belief import (
     Nodes,
     Told,
     after_any_claim,

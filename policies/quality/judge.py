@@ -20,9 +20,9 @@ from langchain_core.runnables import Runnable
 
 from der_graph.data import Example
 from der_graph.errors import MetricError
-from der_graph.nodes.fingerprint import fingerprint_of
+from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.ktp import quote
-from der_graph.nodes.values.quoting import neutralize
+from der_graph.nodes.quoting import neutralize
 from der_graph.policies.quality.metric import is_answered
 from der_graph.policies.quality.replies import Replies, ReplyCache
 from der_graph.state import Answer

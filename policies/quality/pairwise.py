@@ -20,7 +20,7 @@ from langchain_core.runnables import Runnable
 from der_graph.data import ALIAS_SEPARATOR, Example
 from der_graph.errors import MetricError
 from der_graph.nodes.conversation import messages_of
-from der_graph.nodes.values.quoting import neutralize
+from der_graph.nodes.quoting import neutralize
 from der_graph.policies.quality.judge import Judge
 from der_graph.policies.quality.metric import is_answered
 from der_graph.policies.quality.replies import Replies, ReplyCache

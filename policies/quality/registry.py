@@ -12,7 +12,7 @@ from typing import Any
 
 from der_graph.errors import MetricError, PluginError
 from der_graph.plugins import find_plugin, import_object, known_names
-from der_graph.policies.quality.judges import judge_by, make_judge
+from der_graph.policies.quality.judge_registry import judge_by, make_judge
 from der_graph.policies.quality.match import (
     MathVerify,
     RougeL,

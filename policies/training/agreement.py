@@ -18,10 +18,10 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.answers.cache import AnswerCache
+from der_graph.policies.planning.belief import believe
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
 from der_graph.policies.planning.learning.relearning import Served, relearn
-from der_graph.policies.planning.model import believe
 from der_graph.policies.planning.probing.sizes import sizes_of
 from der_graph.policies.quality import get_metric
 from der_graph.state import Answer

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from der_graph.errors import AgentError
-from der_graph.policies.agent.prices import PRICE, PRICE_RANGE
 from der_graph.policies.observation import ObservationConfig
+from der_graph.policies.observation.prices import PRICE, PRICE_RANGE
 from der_graph.policies.training.reward import PRESETS, RewardConfig
 
 

@@ -35,7 +35,6 @@ from der_graph.policies.observation import ObservationConfig, Observer, TextEnco
 from der_graph.policies.observation.call_costs import CostScale, expected_costs, fit_call_costs
 from der_graph.policies.observation.evidence import answer_tokens
 from der_graph.policies.observation.features import PROFILE_FEATURES, ROUTE_FEATURES, FeatureNames
-from der_graph.policies.training.checks import Verdict
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.env import (
     Episodes,
@@ -43,6 +42,7 @@ from der_graph.policies.training.env import (
     RoutingVecEnv,
     SituationObserver,
 )
+from der_graph.policies.training.preflight import Verdict
 from der_graph.policies.training.routes.lesson import RouteLesson, prepare_lesson
 from der_graph.state import Answer
 

@@ -27,7 +27,6 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import TrainedAgent
 from der_graph.policies.agent.folder import WEIGHTS_FILE
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.answers.progress_bar import TrainingBar
 from der_graph.policies.training.checkpoint import (
     CHECKPOINT_FILE,
     apply_checkpoint,
@@ -39,6 +38,7 @@ from der_graph.policies.training.checkpoint import (
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.ppo import PPOLearner
 from der_graph.policies.training.selection import clearly_better, evaluate_utility
+from der_graph.progress_bar import TrainingBar
 
 SECONDS_A_CHECKPOINT = 120.0
 """Age of a checkpoint from which on the next update writes a new one."""

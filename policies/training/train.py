@@ -32,7 +32,8 @@ from der_graph.policies.answers import AnswerCache, AnswerSource, check_recorded
 from der_graph.policies.answers.cache import MEMORY
 from der_graph.policies.observation import CachedEncoder, TextEncoder, as_encoder
 from der_graph.policies.quality import QualityMetric, get_metric
-from der_graph.policies.training.checks import (
+from der_graph.policies.training.config import TrainConfig
+from der_graph.policies.training.preflight import (
     ask_a_few,
     check_first_answers,
     first_report,
@@ -41,7 +42,6 @@ from der_graph.policies.training.checks import (
     usable,
     with_prices_for,
 )
-from der_graph.policies.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from der_graph.policies.training.ppo import PPOLearner
@@ -103,10 +103,10 @@ def train_agent(
     """
     require("stable_baselines3", extra="train", why="training an agent")
     require("sb3_contrib", extra="train", why="training an agent")
-    from der_graph.policies.answers.progress_bar import AnswerBar
     from der_graph.policies.training.checkpoint import run_digests
     from der_graph.policies.training.ppo import features_learner
     from der_graph.policies.training.progress import TrainingProgress
+    from der_graph.progress_bar import AnswerBar
 
     config = config or TrainConfig()
     say = say or (lambda line: None)
@@ -210,7 +210,7 @@ def _read_questions(
     say: Say,
 ) -> TextEncoder:
     """Encode all questions, showing how far it is; vectors are kept beside the answer cache."""
-    from der_graph.policies.answers.progress_bar import AnswerBar
+    from der_graph.progress_bar import AnswerBar
 
     texts = [*source.questions, *dev_source.questions]
     if cache is None or cache.path == MEMORY:

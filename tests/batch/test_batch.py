@@ -15,9 +15,9 @@ from der_graph.data import Example
 from der_graph.errors import BudgetError, DataError, ExpertError
 from der_graph.nodes.langchain import as_expert
 from der_graph.policies.answers import AnswerCache
-from der_graph.policies.answers.progress_bar import AnswerBar
 from der_graph.policies.baselines import FixedOrder, Single
 from der_graph.pool import Pool, pool_from
+from der_graph.progress_bar import AnswerBar
 from der_graph.state import DERContext
 
 __all__ = ["recorded"]

@@ -15,7 +15,7 @@ import pytest
 from der_graph.cli import main
 from der_graph.errors import PoolError
 from der_graph.pool import load_pool
-from der_graph.pool.setup import Found, chosen, models_of, names_of, pool_text
+from der_graph.pool.draft import Found, chosen, models_of, names_of, pool_text
 
 KEY = "sk-do-not-write-me"
 

@@ -15,7 +15,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from der_graph import ChatDER, create_der_graph
 from der_graph.errors import AgentError, BudgetError, ChatModelError, PoolError
 from der_graph.nodes.langchain import as_expert
-from der_graph.policies.planning import Planner, find_agent, planner_for
+from der_graph.policies.agent import find_agent
+from der_graph.policies.planning import Planner, planner_for
 from der_graph.policies.planning.probing.sizes import size_in_name
 from der_graph.pool import as_pool
 from der_graph.state import DERContext

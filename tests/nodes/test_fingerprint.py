@@ -12,7 +12,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 
 from der_graph.data import Example
-from der_graph.nodes.fingerprint import fingerprint_of
+from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.langchain import as_expert
 from der_graph.policies.answers import AnswerCache, AnswerSource
 from der_graph.policies.quality import get_metric

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from der_graph.nodes.huggingface.prompts import PromptWriter
 from der_graph.nodes.huggingface.weights import find_weights, weights_folder
 from der_graph.nodes.ktp import TEMPLATES, ktp_messages, ktp_text, quote
-from der_graph.nodes.values.quoting import neutral_message, neutralize
+from der_graph.nodes.quoting import neutral_message, neutralize
 
 CASES = [(family, text) for family, texts in ATTACKS.items() for text in texts]
 IDS = [f"{family}-{i}" for family, texts in ATTACKS.items() for i in range(len(texts))]

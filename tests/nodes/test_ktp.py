@@ -18,7 +18,7 @@ from der_graph.nodes.ktp import (
     quote,
     shorten_middle,
 )
-from der_graph.nodes.values.quoting import neutralize
+from der_graph.nodes.quoting import neutralize
 
 CONTROL_TOKENS = [
     "<|im_start|>",

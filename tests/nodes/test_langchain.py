@@ -24,7 +24,7 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError
-from der_graph.nodes.fingerprint import fingerprint_of
+from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.langchain import (
     as_chat_runnable,

@@ -243,7 +243,7 @@ def test_loading_a_pool_loads_no_model(tiny: Path) -> None:
 
 
 def test_the_demo_pool_is_well_formed() -> None:
-    from der_graph.pool.file import read_pool_file
+    from der_graph.pool.pool_file import read_pool_file
 
     path = pool_path("demo")
     content: Any = read_pool_file(path)

@@ -14,7 +14,7 @@ from der_graph import Expert
 from der_graph.errors import ServerError
 from der_graph.nodes.langchain import as_expert
 from der_graph.pool import pool_from
-from der_graph.pool.checks import check
+from der_graph.pool.health_checks import check
 from der_graph.server import create_app, in_background
 
 

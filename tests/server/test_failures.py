@@ -14,8 +14,8 @@ from server_calls import HELLO, KEY, client, metric, raw, serving, two_experts
 
 from der_graph.errors import PoolError, ServerError
 from der_graph.pool import pool_from
+from der_graph.server.chat_call import while_connected
 from der_graph.server.server import create_app, in_background
-from der_graph.server.service import while_connected
 
 openai = pytest.importorskip("openai", reason="needs the extra test")
 

@@ -18,9 +18,9 @@ from der_graph.errors import (
 )
 from der_graph.server import read_keys
 from der_graph.server.access import Keys
+from der_graph.server.chat_replies import Outcome, Reply, public_event, to_json
+from der_graph.server.chat_requests import KNOBS, ChatRequest, read_request
 from der_graph.server.failures import RequestError, expert_error, failure_of
-from der_graph.server.protocol import KNOBS, ChatRequest, read_request
-from der_graph.server.replies import Outcome, Reply, public_event, to_json
 from der_graph.state import RouteStep
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -26,7 +26,7 @@ def metric_of(args: argparse.Namespace, name: str) -> QualityMetric:
     """The metric of a name, with the settings of `add_metric_settings`."""
     from der_graph.errors import MetricError
     from der_graph.policies.quality import get_metric
-    from der_graph.pool.file import expand_variables
+    from der_graph.pool.backends import expand_variables
 
     settings: dict[str, Any] = {}
     for pair in args.metric_setting:

@@ -27,11 +27,11 @@ from langgraph.store.base import BaseStore
 
 from der_graph.errors import BudgetError
 from der_graph.nodes.decision import Choice, RoutingAgent
+from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
-from der_graph.policies.planning.learning.memory import Kept, Memory, open_store
 from der_graph.policies.planning.learning.relearning import Served, relearn
-from der_graph.policies.planning.model import Told
+from der_graph.policies.planning.learning.route_store import Kept, Memory, open_store
 from der_graph.policies.planning.planner import Planner
 from der_graph.policies.planning.tables import mean_skill
 from der_graph.state import Answer, Situation, good_answers

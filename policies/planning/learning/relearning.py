@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from der_graph.policies.planning.belief import Told, believe, columns_of
 from der_graph.policies.planning.knowledge import Knowledge
-from der_graph.policies.planning.model import Told, believe, columns_of
 from der_graph.policies.planning.tables import Floats, Tables, sigmoid
 
 HALF_LIFE = 1_000.0

@@ -27,7 +27,7 @@ from der_graph.policies.observation.encoder import Vectors
 from der_graph.policies.observation.evidence import answer_tokens
 from der_graph.policies.observation.features import PROFILE_FEATURES
 from der_graph.policies.quality import get_metric
-from der_graph.policies.training.new_expert import add_expert, probe_expert
+from der_graph.policies.training.new_experts import add_expert, probe_expert
 from der_graph.state import Answer, DERContext, Situation
 
 NAMES = ["writer", "counter", "facts", "parrot"]

@@ -22,7 +22,7 @@ from der_graph.policies.agent.network import Shape, make_network
 from der_graph.policies.answers import AnswerCache, AnswerSource, Outcome
 from der_graph.policies.answers.source import Repeated
 from der_graph.policies.quality import get_metric
-from der_graph.policies.training.new_expert import refresh_expert
+from der_graph.policies.training.new_experts import refresh_expert
 
 EXAMPLES = [Example(str(i), f"What is {i} + 1?", str(i + 1)) for i in range(8)]
 

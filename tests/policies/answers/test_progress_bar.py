@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from der_graph.policies.answers.progress_bar import AnswerBar, TrainingBar
+from der_graph.progress_bar import AnswerBar, TrainingBar
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which tests set."""
     now = [1000.0]
-    monkeypatch.setattr("der_graph.policies.answers.progress_bar.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("der_graph.progress_bar.time.monotonic", lambda: now[0])
     return now
 
 

@@ -23,7 +23,7 @@ from der_graph.policies.baselines import Baseline, FixedOrder
 from der_graph.policies.evaluation import BASELINES, Report, read_report, write_report
 from der_graph.policies.evaluation.evaluate import evaluate, knob_points
 from der_graph.policies.evaluation.render import to_markdown
-from der_graph.policies.evaluation.report import Drift, shown_cost
+from der_graph.policies.evaluation.report_schema import Drift, shown_cost
 from der_graph.policies.evaluation.summary import headline, share_of
 from der_graph.policies.evaluation.timing import timed_agent
 from der_graph.policies.observation import Observer

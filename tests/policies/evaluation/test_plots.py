@@ -19,7 +19,7 @@ from der_graph.policies.evaluation.plots import (
     route_flow,
     save,
 )
-from der_graph.policies.evaluation.report import Estimate
+from der_graph.policies.evaluation.report_schema import Estimate
 from der_graph.policies.evaluation.study_plots import (
     Effect,
     Point,

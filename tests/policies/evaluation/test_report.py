@@ -13,7 +13,7 @@ from der_graph.errors import DataError
 from der_graph.policies.evaluation import Report, read_report, render, write_report
 from der_graph.policies.evaluation.plots import draw_report
 from der_graph.policies.evaluation.render import to_html, to_markdown
-from der_graph.policies.evaluation.report import ExampleRoute
+from der_graph.policies.evaluation.report_schema import ExampleRoute
 
 
 @pytest.fixture(scope="module")

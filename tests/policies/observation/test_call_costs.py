@@ -65,7 +65,7 @@ def test_who_joins_leaves_or_is_repriced_does_not_move_the_others(tmp_path: Path
     )
     dearer = charges(mine.for_pool(NAMES, [1.0, 0.1, 20.0, 0.5]), NAMES)
     assert dearer == pytest.approx({**before, "facts": 2.0 / 3.6})
-    from der_graph.policies.training.new_expert import add_expert
+    from der_graph.policies.training.new_experts import add_expert
 
     more = add_expert(mine, "giant", 400.0, questions=["Who?"], qualities=[1.0], lengths=[3.0])
     joined = charges(more, [*NAMES, "giant"])
@@ -104,7 +104,7 @@ def replace_arrays(mine: DERAgent, more: dict[str, np.ndarray]):  # type: ignore
 
 
 def test_an_agent_is_read_again_whose_new_expert_was_not_asked_everything(tmp_path: Path) -> None:
-    from der_graph.policies.training.new_expert import add_expert
+    from der_graph.policies.training.new_experts import add_expert
 
     more = add_expert(
         agent(CostScale(3.6, 4, "usd")), "giant", 4.0, questions=["Who?", "Why?"],

@@ -15,9 +15,9 @@ from langgraph.store.memory import InMemoryStore
 from der_graph import create_der_graph
 from der_graph.errors import BudgetError, DataError
 from der_graph.policies.planning import Learner, Planner
-from der_graph.policies.planning.learning.memory import KEEP, Kept, Memory, open_store
+from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.learning.relearning import Served, relearn
-from der_graph.policies.planning.model import Told
+from der_graph.policies.planning.learning.route_store import KEEP, Kept, Memory, open_store
 from der_graph.policies.planning.tables import mean_skill
 from der_graph.pool import as_pool
 from der_graph.state import Situation

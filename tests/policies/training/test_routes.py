@@ -27,7 +27,7 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import preset, run_routes, train_agent
-from der_graph.policies.training.new_expert import probe_expert, refresh_expert
+from der_graph.policies.training.new_experts import probe_expert, refresh_expert
 from der_graph.policies.training.ppo import features_learner
 from der_graph.policies.training.routes.axes import fit_ridge, folds_of, question_axes
 from der_graph.policies.training.routes.induction import backward_induction

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from der_graph.server.chat_replies import Outcome, summary_of, to_json
+from der_graph.server.chat_requests import ChatRequest, chat_request, read_object
 from der_graph.server.failures import RequestError
 from der_graph.server.parameters import check_names, of_type, wrong
-from der_graph.server.protocol import ChatRequest, chat_request, read_object
-from der_graph.server.replies import Outcome, summary_of, to_json
 
 # Their names in chat completions.
 _SAME = {
@@ -180,7 +180,7 @@ def _content(content: Any) -> Any:
 
 @dataclass
 class ResponsesReply:
-    """Writes one response; see `der_graph.server.replies.Reply`.
+    """Writes one response; see `der_graph.server.chat_replies.Reply`.
 
     Attributes:
         model: The model that was asked.

@@ -23,7 +23,7 @@ from der_graph.policies.agent import load_agent
 from der_graph.policies.answers import Outcome
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, train_agent
-from der_graph.policies.training.checks import (
+from der_graph.policies.training.preflight import (
     FIRST_CALLS,
     leak_warnings,
     near_duplicates,
@@ -123,7 +123,7 @@ def test_leaks_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "come twice with different references" in line
     assert "'other' in twin" in line
     for at_once in (128, 1):
-        monkeypatch.setattr("der_graph.policies.training.checks._COMPARED", at_once)
+        monkeypatch.setattr("der_graph.policies.training.preflight._COMPARED", at_once)
         (line,) = near_duplicates(train, [near, replace(near, id="again")], WordEncoder())
         assert "2 of 2 dev questions nearly are training questions" in line
 

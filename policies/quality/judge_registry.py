@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from der_graph.errors import MetricError
-from der_graph.nodes.fingerprint import fingerprint_of
+from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.langchain import as_chat_runnable, bounded
 from der_graph.policies.quality.judge import Judge
 from der_graph.policies.quality.pairwise import PairwiseJudge

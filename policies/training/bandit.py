@@ -25,8 +25,8 @@ from langchain_core.embeddings import Embeddings
 from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
 from der_graph.policies.agent.bandit import Array, BanditAgent, project
-from der_graph.policies.agent.prices import PRICE
 from der_graph.policies.observation import TextEncoder, as_encoder
+from der_graph.policies.observation.prices import PRICE
 from der_graph.policies.observation.projection import principal_axes
 
 HEAVIEST = 20.0

@@ -17,7 +17,7 @@ from pydantic import Field
 from der_graph import DERContext, create_der_graph
 from der_graph.errors import BudgetError, PoolError
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.reliability.spending import MOST_TOKENS
+from der_graph.nodes.reliability.call_limits import MOST_TOKENS
 
 
 class Talker(BaseChatModel):

@@ -16,7 +16,7 @@ from toy import WordEncoder
 from der_graph.errors import AgentError, AgentPoolMismatchError, DataError
 from der_graph.policies.agent import load_agent
 from der_graph.policies.agent.bandit import BanditAgent
-from der_graph.policies.training.agent_tasks import (
+from der_graph.policies.training.bandit import (
     AgentOutcome,
     _ridge,
     load_outcomes,
@@ -155,7 +155,7 @@ def test_files_that_cannot_be(tmp_path: Path, line: str, said: str) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    import der_graph.policies.training.agent_tasks as module
+    import der_graph.policies.training.bandit as module
 
     monkeypatch.setattr(module, "as_encoder", lambda _: WordEncoder())
     pool = tmp_path / "pool.yaml"

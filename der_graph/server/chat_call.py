@@ -21,12 +21,12 @@ from typing import Any, NamedTuple, TypeVar
 from der_graph.errors import BudgetError
 from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.server.access import KEY_NAME, NOBODY, NOTE
+from der_graph.server.chat_replies import Outcome, Reply, to_json
+from der_graph.server.chat_requests import ENSEMBLE, ChatRequest, read_request
 from der_graph.server.engine import Account, Engine
 from der_graph.server.failures import RequestError, failure_of, is_mistake
 from der_graph.server.limits import KeyLimits, lower, out_of_budget
-from der_graph.server.protocol import ENSEMBLE, ChatRequest, read_request
-from der_graph.server.replies import Outcome, Reply, to_json
-from der_graph.server.responses import ResponsesReply, read_response_request
+from der_graph.server.responses_api import ResponsesReply, read_response_request
 
 log = logging.getLogger("der_graph.server")
 

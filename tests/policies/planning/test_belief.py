@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from der_graph.policies.planning.forms import (
-    FORMS,
-)
-from der_graph.policies.planning.model import (
+from der_graph.policies.planning.belief import (
     Told,
     believe,
+)
+from der_graph.policies.planning.forms import (
+    FORMS,
 )
 from der_graph.policies.planning.tables import (
     HARDNESS_WEIGHT,

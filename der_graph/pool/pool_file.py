@@ -7,182 +7,30 @@ Checks what can be seen in the file alone; `pool.py` makes experts of it.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError, create_model
+from pydantic import BaseModel, Field, StrictFloat, ValidationError, create_model
 
 from der_graph.data.reading import read_text
 from der_graph.errors import PluginError, PoolError, cut, did_you_mean
 from der_graph.plugins import find_plugin, known_names
-
-CostUnit = Literal["parameters_b", "usd", "seconds", "calls"]
-"""What costs count: billions of parameters run, US dollars, seconds, or calls."""
+from der_graph.pool.backends import (
+    BACKENDS,
+    Backend,
+    CostUnit,
+    ExpertSection,
+    KTPSection,
+    Section,
+    TokenPricesSection,
+)
 
 _MOST_BYTES = 4 * 2**20
 _MOST_NODES = 100_000
 
-BACKENDS = ("huggingface", "vllm", "langchain", "recorded", "python")
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False, protected_namespaces=())
-
-
-class KTPSection(_Section):
-    """A Knowledge Transfer Prompt of one's own; see `der_graph.nodes.ktp`."""
-
-    transfer: str
-    """Text once there is an earlier answer; fields: question, answer, answers."""
-    first: str = "{question}"
-    """Text while there is none; field: question."""
-    max_answer_tokens: int = Field(default=512, ge=1)
-    """Longest share of the prompt that earlier answers may take."""
-
-
-class TokenPricesSection(_Section):
-    """Prices per million tokens, in the pool's cost unit."""
-
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cached_input: float | None = Field(default=None, ge=0)
-    """Of input tokens that the provider had in its cache; no discount where left out."""
-    minimum: float = Field(default=0.0, ge=0)
-    """The least that a call costs."""
-
-
-class Backend(_Section):
-    """One entry of `experts:`, with the fields that all backends have.
-
-    A backend of another package (see `der_graph.plugins`) is a subclass with `backend: Literal["its name"]`,
-    fields of its own, and `make_model`.
-    """
-
-    backend: str
-
-    name: str
-    """Unique; also the node's name: no '|', ':' or white space."""
-    cost: float | None = Field(default=None, ge=0)
-    """Price of one call in the pool's unit; read from the model's size where left out."""
-    description: str = ""
-    """What it is good at, in a few words."""
-    system: str | None = None
-    """A system prompt of its own."""
-    ktp: str | KTPSection | None = None
-    """How it receives earlier answers: a template's name or one's own; the pool's where left out."""
-    token_prices: TokenPricesSection | None = None
-    """Charge by token; `cost` is then the most that one call may cost."""
-    max_answer_chars: int | None = Field(default=None, ge=1)
-    """Longest answer, in characters; what goes on is cut off there (100,000 where left out)."""
-    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Usual time of one call: who would not be done before a request's deadline is not asked."""
-    timeout: float | None = Field(default=None, gt=0)
-    """Longest time of one call in seconds, `.inf` for no limit; 120 where left out, and no limit for models
-    that run in this process."""
-    skill: float | dict[str, float] | None = None
-    """How often it is right, from 0 to 1, or that for each kind of question; the planner begins with it."""
-    context_length: int | None = Field(default=None, ge=1)
-    """Most tokens that it reads, where the model does not say: it is not asked what it cannot read."""
-
-    def make_model(self, folder: Path) -> Any:
-        """Make what answers: a chat model, a Runnable, or a function of the question.
-
-        Args:
-            folder: The pool file's, for paths that are relative to it.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no make_model")
-
-
-class HuggingFaceSection(Backend):
-    """A local model run by transformers; see `der_graph.nodes.huggingface.chat.HuggingFaceChat`."""
-
-    backend: Literal["huggingface"]
-    model: str
-    """Hub id, folder or .gguf file; paths are relative to the pool file."""
-    adapter: str | None = None
-    """Folder of a LoRA adapter, relative to the pool file."""
-    revision: str | None = None
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["4bit", "8bit", "int8", "int4", "float8"] | None = None
-    """`4bit`, `8bit`: bitsandbytes; `int8`, `int4`, `float8`: torchao."""
-    generation: dict[str, Any] = Field(default_factory=dict)
-    prompt_format: str | None = None
-    stop: list[str] = Field(default_factory=list)
-    reasoning: tuple[str, str] | Literal[False] | None = None
-    """Marks of a thought, `["<think>", "</think>"]` where left out; false for none."""
-    template_settings: dict[str, Any] = Field(default_factory=dict)
-    max_batch_size: int = Field(default=32, ge=1)
-    batching: Literal["auto", "continuous", "static"] = "auto"
-    """How calls that meet share the model; `auto`: continuous on CUDA, static on the CPU."""
-    kv_cache_gb: float | None = Field(default=None, gt=0)
-    """GB of keys and values for continuous batching; planned where left out (`der pool check --device`)."""
-
-
-class VLLMSection(Backend):
-    """A local model run by vLLM; see `der_graph.nodes.huggingface.vllm.VLLMChat`."""
-
-    backend: Literal["vllm"]
-    model: str
-    """Hub id or folder; paths are relative to the pool file."""
-    adapter: str | None = None
-    """Folder of a LoRA adapter, relative to the pool file; experts of one model share its weights."""
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    engine: dict[str, Any] = Field(default_factory=dict)
-    """Settings of vLLM's `AsyncEngineArgs`, such as `{gpu_memory_utilization: 0.4}`."""
-    generation: dict[str, Any] = Field(default_factory=dict)
-    prompt_format: str | None = None
-    stop: list[str] = Field(default_factory=list)
-    reasoning: tuple[str, str] | Literal[False] | None = None
-    """Marks of a thought, `["<think>", "</think>"]` where left out; false for none."""
-    template_settings: dict[str, Any] = Field(default_factory=dict)
-
-
-class LangChainSection(Backend):
-    """A provider's model through LangChain's `init_chat_model`."""
-
-    backend: Literal["langchain"]
-    model: str
-    """Such as `openai:gpt-4o-mini`."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Passed on; write secrets as `${VARIABLE}`."""
-    max_concurrency: int = Field(default=8, ge=1)
-    """Most calls in flight at this model, over everything that asks it."""
-    inputs: list[Literal["image", "audio", "video", "pdf"]] = Field(default_factory=list)
-    """What it reads beside text, where LangChain's profile of the model does not say."""
-    reasoning: tuple[str, str] | Literal[False] | None = None
-    """Marks of a thought in its text; those of the known models where left out; false for none."""
-
-
-class RecordedSection(Backend):
-    """Replays recorded answers; see `der_graph.nodes.recorded.RecordedChat`."""
-
-    backend: Literal["recorded"] = "recorded"
-    data: str | list[str] | None = None
-    """Data file with candidates, or several, relative to the pool file; the pool's `data` where left out."""
-    model: str | None = None
-    """Name of the model in the data file; the expert's name where left out."""
-
-
-class PythonSection(Backend):
-    """A function, chat model or Runnable in a Python module; runs only where the user allows it."""
-
-    backend: Literal["python"]
-    model: str
-    """`module:name`; the module is installed, or lies beside the pool file."""
-
-
-ExpertSection = (
-    HuggingFaceSection | VLLMSection | LangChainSection | RecordedSection | PythonSection
-)
-
-
-class SettingsSection(_Section):
+class SettingsSection(Section):
     """What holds for the whole pool."""
 
     max_steps: int = Field(default=4, ge=1)
@@ -205,7 +53,7 @@ class SettingsSection(_Section):
     times such as `p95`; never where left out."""
 
 
-class PoolFile(_Section):
+class PoolFile(Section):
     """A whole pool file."""
 
     experts: list[Backend] = Field(min_length=1)
@@ -341,32 +189,6 @@ def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
                 total += _unfolded(each, known)
         known[id(node)] = total
     return known[id(node)]
-
-
-def expand_variables(value: Any, where: str) -> Any:
-    """Replace `${NAME}` by the environment variable, in texts at any depth.
-
-    `${NAME:-text}` stands for the text where the variable is empty or not set.
-
-    Raises:
-        PoolError: If a variable is not set.
-    """
-    if isinstance(value, str):
-
-        def look_up(match: re.Match[str]) -> str:
-            found = os.environ.get(match.group(1))
-            if not found and match.group(2) is not None:
-                found = match.group(2)
-            if found is None:
-                raise PoolError(f"{where}: environment variable {match.group(1)} is not set")
-            return found
-
-        return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", look_up, value)
-    if isinstance(value, Mapping):
-        return {key: expand_variables(each, where) for key, each in value.items()}
-    if isinstance(value, list):
-        return [expand_variables(each, where) for each in value]
-    return value
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:
