@@ -26,7 +26,6 @@ from der_graph.nodes.answer import answer_node
 from der_graph.nodes.approval import approval_node
 from der_graph.nodes.decision import RoutingAgent, agent_for_pool
 from der_graph.nodes.expert import Expert, NodeCache, expert_node, unable_experts
-from der_graph.nodes.graph_node import Node
 from der_graph.nodes.hub import (
     ANSWER_NODE,
     APPROVAL_NODE,
@@ -38,6 +37,7 @@ from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.parallel import TOGETHER_NODE, Hedged, Tasks, together_node
 from der_graph.nodes.reliability import Hedge, check_hedge
 from der_graph.nodes.reliability.drift import DriftWatch
+from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.reliability.threads import StoppableBuilder
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences

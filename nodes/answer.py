@@ -15,8 +15,8 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 
 from der_graph.nodes.conversation import DRAFT, EXPERTS
-from der_graph.nodes.graph_node import Node
 from der_graph.nodes.hub import ANSWER_NODE
+from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.streaming import write_event
 from der_graph.state import Answer, RouteStep, Task, answers_of, elapsed, good_answers
 

@@ -18,8 +18,8 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 from langgraph.types import Command, Send, interrupt
 
-from der_graph.nodes.graph_node import Node
 from der_graph.nodes.hub import ANSWER_NODE, APPROVAL_NODE, HUB_NODE
+from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.streaming import write_event
 from der_graph.state import END_CHOICE, Audience, Decision, Task
 

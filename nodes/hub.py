@@ -34,7 +34,6 @@ from der_graph.nodes.decision import Choice as Choice
 from der_graph.nodes.decision import Decider, situation_of
 from der_graph.nodes.decision import RoutingAgent as RoutingAgent
 from der_graph.nodes.decision import agent_for_pool as agent_for_pool
-from der_graph.nodes.graph_node import Node
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.model_settings import check_settings
 from der_graph.nodes.parallel import TOGETHER_NODE, Tasks, asked_together, backup_of
@@ -42,6 +41,7 @@ from der_graph.nodes.reliability import Bulkhead, Fallback
 from der_graph.nodes.reliability.bulkhead import SIZE
 from der_graph.nodes.reliability.calls import acall, call
 from der_graph.nodes.reliability.deadline import Limit
+from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences, write_event
 from der_graph.state import (

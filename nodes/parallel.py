@@ -33,9 +33,9 @@ from langchain_core.runnables.config import get_executor_for_config
 from typing_extensions import TypedDict
 
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.graph_node import Node
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_template
 from der_graph.nodes.reliability import Hedge, arace, patience, race
+from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.reliability.hedging import Raced
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
 from der_graph.nodes.streaming import write_event

@@ -13,9 +13,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from der_graph.errors import AllExpertsFailedError, ExpertError
 from der_graph.nodes.expert.cache import NodeCache
 from der_graph.nodes.expert.expert import Expert
-from der_graph.nodes.graph_node import Node
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_template
 from der_graph.nodes.reliability import Fallback
+from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.streaming import Listener, write_event
 from der_graph.state import Answer, RouteStep, Task, answers_of
 
