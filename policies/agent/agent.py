@@ -43,6 +43,7 @@ from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder
 from der_graph.policies.observation.call_costs import CostScale
 from der_graph.policies.observation.features import ROUTE_FEATURES
+from der_graph.policies.planning import Planner, load_knowledge, save_knowledge
 from der_graph.state import Situation
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class DERAgent:
         cost_weight_range: Prices that the agent was trained with; requests are clipped to it.
         prices: Prices taken in turn where a request names none, each with its share of the questions; the one
             `cost_weight` where left out.
-        takeovers: Simple policies that decide at some prices in the network's place.
+        takeovers: Policies that decide at some prices in the network's place.
+        planner: The planner, where it is one of them.
         metadata: Anything else to keep in the config file: training settings, versions, results.
     """
 
@@ -83,6 +85,7 @@ class DERAgent:
         cost_weight_range: tuple[float, float],
         prices: Sequence[tuple[float, float]] = (),
         takeovers: Sequence[Takeover] = (),
+        planner: Planner | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self.observer = observer
@@ -90,8 +93,8 @@ class DERAgent:
         self.cost_weight = cost_weight
         self.cost_weight_range = cost_weight_range
         self.prices = tuple(prices)
-        self.takeovers = tuple(takeovers)
         self.metadata = metadata or {}
+        self.take_over(takeovers, planner)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -101,8 +104,15 @@ class DERAgent:
             "cost_weight_range": self.cost_weight_range,
             "prices": self.prices,
             "takeovers": self.takeovers,
+            "planner": self.planner,
             "metadata": self.metadata,
         }
+
+    def take_over(self, takeovers: Sequence[Takeover], planner: Planner | None = None) -> None:
+        """Let these policies decide at their prices, and no others."""
+        self.takeovers = tuple(takeovers)
+        self.planner = planner
+        self._planner = None if planner is None else _planner_over(planner, self.observer)
 
     def set_prices(self, prices: Sequence[tuple[float, float]]) -> None:
         """Take these prices where a request names none, each for its share of the questions."""
@@ -237,17 +247,27 @@ class DERAgent:
     def _taken_over(
         self, situations: Sequence[Situation], weights: Sequence[float], choices: list[Choice]
     ) -> list[Choice]:
-        """The choices, with those of simple policies at their prices."""
-        right_now, expected = self.observer.believe(situations, weights)
-        worth = np.column_stack([expected, right_now])
-        names = self.observer.names
-        return [
-            next(
-                (each.choose(seen, names, row, w) for each in self.takeovers if each.decides(w)),
-                choice,
-            )
-            for seen, row, w, choice in zip(situations, worth, weights, choices, strict=True)
-        ]
+        """The choices, with those of other policies at their prices."""
+        deciding = [next((t for t in self.takeovers if t.decides(w)), None) for w in weights]
+        simple = [i for i, each in enumerate(deciding) if each is not None and not each.planner]
+        planned = [i for i, each in enumerate(deciding) if each is not None and each.planner]
+        found = list(choices)
+        if simple:
+            seen, prices = [situations[i] for i in simple], [weights[i] for i in simple]
+            right_now, expected = self.observer.believe(seen, prices)
+            worth = np.column_stack([expected, right_now])
+            for i, row in zip(simple, worth, strict=True):
+                if (takeover := deciding[i]) is not None:
+                    found[i] = takeover.choose(situations[i], self.names, row, weights[i])
+        if planned and self._planner is not None:
+            # The planner counts prices in what its own experts cost together.
+            scale = sum(self._planner.costs) / max(self.observer.total, 1e-12)
+            asked = [replace(situations[i], cost_weight=weights[i] * scale) for i in planned]
+            for i, choice in zip(planned, self._planner.decide(asked), strict=True):
+                said = choice.explanation or {}
+                why = f"{deciding[i].why if deciding[i] else ''}: {said.get('why', '')}"
+                found[i] = replace(choice, cost_weight=weights[i], explanation={**said, "why": why})
+        return found
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the agent folder: `agent.safetensors` and `config.json`."""
@@ -276,6 +296,8 @@ class DERAgent:
             "takeovers": [each.plain() for each in self.takeovers],
             **self.metadata,
         }
+        if self.planner is not None:
+            save_knowledge(self.planner.knowledge, folder)
         write_agent(folder, {**network, **arrays}, config)
 
     @classmethod
@@ -319,6 +341,7 @@ class DERAgent:
             low, high = config["cost_weight_range"]
             fixed = network.shape.head == "fixed"
             known = observer.some(network.shape.experts) if fixed else observer
+            takeovers = list(map(Takeover.read, config.get("takeovers") or ()))
             agent = cls(
                 known,
                 network,
@@ -327,7 +350,8 @@ class DERAgent:
                 prices=[
                     (float(price), float(share)) for price, share in config.get("prices") or ()
                 ],
-                takeovers=list(map(Takeover.read, config.get("takeovers") or ())),
+                takeovers=takeovers,
+                planner=_planner_in(path, known) if any(t.planner for t in takeovers) else None,
                 metadata=kept_metadata(config),
             )
             return agent if known is observer else agent.over(observer)
@@ -359,6 +383,19 @@ def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
 
         return TextAgent.from_pretrained(folder)
     return DERAgent.from_pretrained(folder)
+
+
+def _planner_in(folder: Path, observer: Observer) -> Planner:
+    """The planner in an agent's folder."""
+    knowledge = load_knowledge(folder).take(observer.names)
+    return Planner(knowledge, observer.costs.tolist(), encoder=observer.encoder)
+
+
+def _planner_over(planner: Planner, observer: Observer) -> Planner | None:
+    """The planner over an observer's experts, at their prices; none where it does not know one of them."""
+    if not set(observer.names) <= set(planner.names):
+        return None
+    return planner.for_pool(observer.names, observer.costs.tolist())
 
 
 def _identity(config: dict[str, Any], features: int) -> npt.NDArray[np.float32]:

@@ -80,7 +80,7 @@ def _fetched(given: str) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    patterns = [WEIGHTS_FILE, CONFIG_FILE, "encoder/*"]
+    patterns = [WEIGHTS_FILE, CONFIG_FILE, "planner.*", "encoder/*"]
     try:
         return Path(
             snapshot_download(repository, revision=revision or None, allow_patterns=patterns)

@@ -1,7 +1,7 @@
-"""Simple policies that take the network's place at some prices of cost.
+"""Policies that take the network's place at some prices of cost.
 
-Training compares an agent with them on questions kept aside (`policies/training/routes/takeovers.py`). Where
-one of them was clearly better, it decides at those prices, and its choices say so.
+Training compares an agent with them (`policies/training/routes/takeovers.py`). Where one of them was better,
+it decides at those prices, and its choices say so.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ class Takeover:
         order: Experts to ask in this order; none: the router, which asks the one expert that promises most
             after its price.
         until_agreed: Stop as soon as an answer has the value of an earlier one.
+        planner: The agent's planner decides, and the fields above say nothing.
     """
 
     low: float
     high: float
     order: tuple[str, ...] = ()
     until_agreed: bool = False
+    planner: bool = False
 
     @classmethod
     def read(cls, kept: dict[str, Any]) -> Takeover:
@@ -42,6 +44,7 @@ class Takeover:
             float(kept["high"]),
             tuple(map(str, kept["order"])),
             bool(kept["until_agreed"]),
+            bool(kept.get("planner", False)),
         )
 
     def plain(self) -> dict[str, Any]:
@@ -52,7 +55,14 @@ class Takeover:
         """Is it its turn at a price?"""
         return self.low <= price <= self.high
 
+    @property
+    def why(self) -> str:
+        """What its choices say of themselves."""
+        return f"at this price {self} did better than the network in training"
+
     def __str__(self) -> str:
+        if self.planner:
+            return "the planner"
         if not self.order:
             return "the router"
         return ", ".join(self.order) + (" until two agree" if self.until_agreed else "")
@@ -75,8 +85,7 @@ class Takeover:
         """
         index = self._index(situation, names, worth)
         chances = [float(i == index) for i in range(len(names) + 1)]
-        explanation = {"why": f"at this price {self} did better than the network in training"}
-        return Choice(index, chances, float(worth[index]), price, explanation)
+        return Choice(index, chances, float(worth[index]), price, {"why": self.why})
 
     def _index(
         self, situation: Situation, names: Sequence[str], worth: npt.NDArray[np.floating]

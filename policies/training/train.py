@@ -190,7 +190,7 @@ def train_agent(
             model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
     agent = watcher.finish()
     if learner.lesson is not None:
-        _compare(agent, learner.lesson, dev_source, rules, folder, say)
+        _compare(agent, learner.lesson, source, dev_source, rules, folder, say, config.seed)
     return agent
 
 
@@ -254,21 +254,23 @@ def _learn_routes(
 def _compare(
     agent: Any,
     lesson: RouteLesson,
+    source: AnswerSource,
     dev: AnswerSource,
     rules: RouteRules,
     folder: Path,
     say: Say,
+    seed: int = 0,
 ) -> None:
-    """Let simple policies take over where they were better on the dev questions."""
+    """Let other policies take over where they were better."""
     from der_graph.policies.training.checkpoint import saving
     from der_graph.policies.training.routes.takeovers import compare_with_simple
 
     before, agent.takeovers = agent.takeovers, ()  # a resumed run may find its agent with some
-    compared = compare_with_simple(agent, lesson.tree, dev, rules)
+    compared = compare_with_simple(agent, lesson, source, dev, rules, seed=seed)
     for line in compared.lines:
         say(line)
     if compared.takeovers or before:
-        agent.takeovers = tuple(compared.takeovers)
+        agent.take_over(compared.takeovers, compared.planner)
         with saving(folder):
             agent.save_pretrained(folder)
 

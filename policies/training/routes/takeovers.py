@@ -1,16 +1,19 @@
-"""Where a simple policy does better than the trained agent, it takes over, and the run says so.
+"""Where another policy does better than the trained agent, it takes over, and the run says so.
 
-    agent, router, best fixed orders ──at some prices, on dev──> a Takeover for what is clearly better
+    agent | router, best fixed orders, planner ──at some prices──> a Takeover for what is better
 
-The orders are chosen on the training questions, over the routes that were tried there; the dev questions
-only compare.
+Training questions compare best, as there are many. The agent has learnt from them and the others are fitted
+without the question that they are asked, so whatever still does better there does better. What was chosen is
+looked at on the dev questions as well, and what is clearly better on those alone takes over too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from math import perm
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,109 +23,282 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.answers import AnswerSource
+from der_graph.policies.planning import Planner
+from der_graph.policies.planning.forms import Route, form_of
 from der_graph.policies.training.mdp import run_routes
+from der_graph.policies.training.routes.lesson import RouteLesson
 from der_graph.policies.training.routes.tree import RouteTree
 from der_graph.state import DERContext
 
-PRICES = 5
+PRICES = 7
 """Prices compared, log-evenly over the range of training."""
-_ERRORS = 2.0  # standard errors by which a policy must be better
+_ERRORS = 2.0  # standard errors by which a policy must be better on the dev questions alone
+_LEAST = 0.002  # utility by which it must be better on all questions
+_ROWS = 800  # training questions, at most
+_PARTS = 3  # of the training questions; the planner that is asked one has learnt from the others
+_ROUTES = 10_000  # from which a planner learns how experts react to one another
+
+Utility = npt.NDArray[np.float64]
+Order = tuple[tuple[int, ...], bool]
+"""Experts, and whether to stop as soon as two agree."""
 
 
 class Compared(NamedTuple):
     """The comparison.
 
     Attributes:
-        takeovers: Policies that were clearly better, with their prices.
+        takeovers: Policies that were better, with their prices.
+        planner: The planner, if it is one of them.
         lines: What to tell people.
     """
 
     takeovers: list[Takeover]
+    planner: Planner | None
     lines: list[str]
 
 
+class _Tried(NamedTuple):
+    """A policy at one price: its utility on the training questions looked at, and on the dev questions."""
+
+    policy: Takeover
+    train: Utility
+    dev: Utility
+
+    def gain_over(self, own: _Tried) -> tuple[float, bool]:
+        """How much better it is than the agent, and whether that is enough to take over."""
+        dev = self.dev - own.dev
+        clearly = dev.mean() > max(_ERRORS * dev.std() / np.sqrt(len(dev)), 0.0)
+        if not len(own.train):
+            return float(dev.mean()), bool(clearly)
+        gain = float(np.concatenate([self.train - own.train, dev]).mean())
+        return gain, bool(clearly or gain > _LEAST)
+
+
 def compare_with_simple(
-    agent: DERAgent, tree: RouteTree, dev: AnswerSource, rules: RouteRules
+    agent: DERAgent,
+    lesson: RouteLesson,
+    source: AnswerSource,
+    dev: AnswerSource,
+    rules: RouteRules,
+    *,
+    seed: int = 0,
 ) -> Compared:
-    """Compare an agent with simple policies at the prices of its range.
+    """Compare an agent with other policies at the prices of its range.
 
     Args:
-        agent: The agent, without takeovers.
-        tree: Routes of the training questions.
+        agent: The agent.
+        lesson: What it has learnt from.
+        source: The training questions.
         dev: The dev questions.
         rules: What is allowed on a route.
+        seed: Of the choice of training questions.
     """
     low, high = agent.cost_weight_range
     prices = np.geomspace(low, high, PRICES).tolist() if low < high else [low]
     between = [float(np.sqrt(a * b)) for a, b in pairwise(prices)]
-    bands = zip([low, *between], [*between, high], strict=True)
     total = max(agent.observer.total, 1e-12)
-    found: list[Takeover] = []
-    best_gain, lines = -np.inf, []
-    orders = best_orders(tree, prices, total)
-    for price, (first, last), (order, until_agreed) in zip(prices, bands, orders, strict=True):
-        own = _utility(agent, dev, rules, price, total)
-        names = tuple(rules.names[i] for i in order)
-        gains: list[tuple[float, float, Takeover]] = []
-        for policy in (Takeover(first, last), Takeover(first, last, names, until_agreed)):
-            simple = DERAgent(
-                agent.observer, agent.network, **{**agent.settings, "takeovers": [policy]}
-            )
-            gain = _utility(simple, dev, rules, price, total) - own
-            gains.append((float(gain.mean()), float(gain.std() / np.sqrt(len(gain))), policy))
-        mean, error, policy = max(gains, key=lambda each: each[0])
-        best_gain = max(best_gain, mean)
-        if mean > max(_ERRORS * error, 0.0):
-            found.append(policy)
-            lines.append(
-                f"at prices from {first:.2g} to {last:.2g} {policy} did better on dev by {mean:.3f} "
-                f"± {error:.3f} and takes over"
-            )
-    if not found:
+    some = np.zeros(0, dtype=np.int64)
+    if _all_known(lesson.tree, source):  # else routes of other policies would cost new answers
+        some = np.random.default_rng(seed).permutation(len(source.examples))[:_ROWS]
+    planners = _planners(lesson, source) if len(some) else []
+    planner = planners[-1] if planners else None
+    orders, charged = Orders.of(lesson.tree), np.asarray(prices) / total
+    best_order = [orders.orders[i] for i in orders.best(charged)]
+    by_order = orders.held_out(charged, lesson.fold)[some]
+
+    def tried(policy: Takeover | None, price: float, train: Utility | None = None) -> _Tried:
+        settings = agent.settings
+        if policy is not None:
+            settings = {**settings, "takeovers": [policy], "planner": planner}
+        acting = DERAgent(agent.observer, agent.network, **settings)
+        if train is None:
+            shown = DERAgent(lesson.observer, agent.network, **settings)
+            train = _utility(shown, source, rules, price, total, some.tolist())
+        return _Tried(policy or Takeover(0, 0), train, _utility(acting, dev, rules, price, total))
+
+    taken: list[tuple[Takeover, float]] = []
+    nearest = -np.inf
+    for k, price in enumerate(prices):
+        own = tried(None, price)
+        band = [low, *between][k], [*between, high][k]
+        names = tuple(rules.names[i] for i in best_order[k][0])
+        found = [
+            tried(Takeover(*band), price),
+            tried(Takeover(*band, names, best_order[k][1]), price, by_order[:, k]),
+        ]
+        if planner is not None:
+            plans = _held_out_plans(planners, lesson, source, rules, price, total, some)
+            found.append(tried(Takeover(*band, planner=True), price, plans))
+        best = max(found, key=lambda each: each.gain_over(own)[0])
+        gain, enough = best.gain_over(own)
+        nearest = max(nearest, gain)
+        if enough:
+            taken.append((best.policy, gain))
+    takeovers = _joined([policy for policy, _ in taken])
+    lines = [
+        f"at prices from {each.low:.2g} to {each.high:.2g} {each} did better and takes over, by "
+        f"{max(gain for policy, gain in taken if each.low <= policy.low < each.high):.3f} at most"
+        for each in takeovers
+    ]
+    if not takeovers:
         lines.append(
-            "on dev no router and no fixed order was clearly better at any price "
-            f"(the nearest: {best_gain:+.3f})"
+            "no router, no fixed order and no plan did better than the agent at any price "
+            f"(the nearest: {nearest:+.3f})"
         )
-    return Compared(found, lines)
+    planned = any(each.planner for each in takeovers)
+    return Compared(takeovers, planner if planned else None, lines)
 
 
-def best_orders(
-    tree: RouteTree, prices: Sequence[float], total: float
-) -> list[tuple[tuple[int, ...], bool]]:
-    """For each price, the order that was worth most on the training questions; does it stop at agreement?
+class Orders(NamedTuple):
+    """Fixed orders, to their end or until two agree, and what they bring.
 
-    Args:
-        tree: Routes and outcomes.
-        prices: Of cost.
-        total: Cost that is worth one unit of quality at a price of 1.
+    Attributes:
+        orders: Each order.
+        quality: (questions, orders) of the answer at the end.
+        cost: (questions, orders) of all calls.
     """
-    worth = np.full(len(prices), -np.inf)
-    found: list[tuple[tuple[int, ...], bool]] = [((), False)] * len(prices)
-    charged = np.asarray(prices) / total
-    rows = np.arange(len(tree.quality))
-    for position, route in enumerate(tree.routes[1:], start=1):
-        along = tree.along[position]
-        quality = tree.quality[:, along]
-        paid = np.cumsum(tree.cost[:, along], axis=1)
-        value = tree.value[:, along]
-        agreed = np.array(
-            [(value[:, [k]] == value[:, :k]).any(axis=1) for k in range(len(along))]
-        ).T
-        agreed[:, -1] = True
-        stops = agreed.argmax(axis=1)
-        ends = [(quality[:, -1], paid[:, -1], False)]
-        if len(along) > 1:
-            ends.append((quality[rows, stops], paid[rows, stops], True))
-        for reached, spent, until_agreed in ends:
-            mean = float(reached.mean()) - charged * float(spent.mean())
-            for k in np.flatnonzero(mean > worth + 1e-9).tolist():
-                worth[k], found[k] = mean[k], (route, until_agreed)
+
+    orders: list[Order]
+    quality: npt.NDArray[np.float32]
+    cost: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, tree: RouteTree) -> Orders:
+        """All orders of a tree."""
+        rows = np.arange(len(tree.quality))
+        orders: list[Order] = []
+        ends: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
+        for position, route in enumerate(tree.routes[1:], start=1):
+            along = tree.along[position]
+            quality = tree.quality[:, along]
+            paid = np.cumsum(tree.cost[:, along], axis=1)
+            orders.append((route, False))
+            ends.append((quality[:, -1], paid[:, -1]))
+            if len(along) > 1:
+                value = tree.value[:, along]
+                agreed = np.array(
+                    [(value[:, [k]] == value[:, :k]).any(axis=1) for k in range(len(along))]
+                ).T
+                agreed[:, -1] = True
+                stops = agreed.argmax(axis=1)
+                orders.append((route, True))
+                ends.append((quality[rows, stops], paid[rows, stops]))
+        quality, cost = (np.stack(each, axis=1) for each in zip(*ends, strict=True))
+        return cls(orders, quality, cost)
+
+    def best(self, charged: Utility, rows: npt.NDArray[Any] | None = None) -> list[int]:
+        """For each price of a unit of cost, the order that was worth most; the first of equals."""
+        quality, cost = (
+            (each if rows is None else each[rows]).mean(axis=0, dtype=np.float64)
+            for each in (self.quality, self.cost)
+        )
+        worth = quality - charged[:, None] * cost
+        near = worth >= worth.max(axis=1, keepdims=True) - 1e-9
+        return [int(k) for k in near.argmax(axis=1)]
+
+    def held_out(self, charged: Utility, fold: npt.NDArray[np.int64]) -> Utility:
+        """(questions, prices) utility of the order that was best on the other folds' questions."""
+        found = np.zeros((len(fold), len(charged)))
+        for f in np.unique(fold).tolist():
+            held = fold == f
+            best = self.best(charged, None if held.all() else ~held)
+            found[held] = self.quality[held][:, best] - charged * self.cost[held][:, best]
+        return found
+
+
+def _planners(lesson: RouteLesson, source: AnswerSource) -> list[Planner]:
+    """A planner without each part of the training questions, and one that has learnt from all."""
+    n, observer = len(source.examples), lesson.observer
+    first = source.first_answers()
+    quality = np.array([[o.quality for o in row] for row in first])
+    values = [[o.answer["value"] for o in row] for row in first]
+    texts = [[o.answer["text"] for o in row] for row in first]
+    reads = any(source.reads_answers(i) for i in range(len(source.experts)))
+    routes = _routes(lesson.tree) if reads else []
+
+    def fit(rows: list[int]) -> Planner:
+        place = {row: i for i, row in enumerate(rows)}
+        return Planner.fit(
+            observer.names,
+            observer.costs.tolist(),
+            [source.questions[i] for i in rows],
+            quality[rows],
+            [values[i] for i in rows],
+            texts=[texts[i] for i in rows],
+            routes=[r._replace(question=place[r.question]) for r in routes if r.question in place],
+            encoder=observer.encoder,
+        )
+
+    parts = [[i for i in range(n) if lesson.fold[i] % _PARTS != part] for part in range(_PARTS)]
+    return [*(fit(rows or list(range(n))) for rows in parts), fit(list(range(n)))]
+
+
+def _routes(tree: RouteTree) -> list[Route]:
+    """Some of the routes of more than one expert, as planners learn from them."""
+    longer = np.flatnonzero(tree.depth > 1)
+    draw, found = np.random.default_rng(0), []
+    for _ in range(min(_ROUTES, len(longer) * len(tree.quality))):
+        i, q = int(draw.choice(longer)), int(draw.integers(len(tree.quality)))
+        answers = tree.answers(i, q)
+        if all(answer["error"] is None for answer in answers):
+            forms = tuple(form_of(answer["text"], answer["value"]) for answer in answers)
+            said = tuple(answer["value"] for answer in answers)
+            qualities = tuple(map(float, tree.quality[q, tree.along[i]]))
+            found.append(Route(q, tree.routes[i], forms, said, qualities))
+    return found
+
+
+def _held_out_plans(
+    planners: Sequence[Planner],
+    lesson: RouteLesson,
+    source: AnswerSource,
+    rules: RouteRules,
+    price: float,
+    total: float,
+    rows: npt.NDArray[np.int64],
+) -> Utility:
+    """(rows,) utility of the planner that has not learnt from the question."""
+    found = np.zeros(len(rows))
+    part = lesson.fold[rows] % _PARTS
+    for p, planner in enumerate(planners[:_PARTS]):
+        mine = np.flatnonzero(part == p)
+        at = rows[mine].tolist()
+        scale = sum(planner.costs) / total  # a planner counts prices in what its experts cost
+        found[mine] = _utility(planner, source, rules, price, total, at, scale)
+    return found
+
+
+def _all_known(tree: RouteTree, source: AnswerSource) -> bool:
+    """Is the answer of every route of every policy known: nobody reads answers, or every route was tried?"""
+    experts = range(len(source.experts))
+    if not any(source.reads_answers(i) for i in experts):
+        return True
+    return len(tree.routes) == sum(perm(len(experts), k) for k in range(tree.longest + 1))
+
+
+def _joined(policies: Sequence[Takeover]) -> list[Takeover]:
+    """The same with neighbours that are one policy made one."""
+    found: list[Takeover] = []
+    for each in policies:
+        if found and found[-1].high == each.low:
+            longer = replace(each, low=found[-1].low)
+            if replace(found[-1], high=each.high) == longer:
+                found[-1] = longer
+                continue
+        found.append(each)
     return found
 
 
 def _utility(
-    agent: RoutingAgent, dev: AnswerSource, rules: RouteRules, price: float, total: float
-) -> npt.NDArray[np.float64]:
-    """(questions,) quality less the price of cost."""
-    episodes = run_routes(agent, dev, rules, context=DERContext(cost_weight=price))
+    agent: RoutingAgent,
+    source: AnswerSource,
+    rules: RouteRules,
+    price: float,
+    total: float,
+    rows: Sequence[int] | None = None,
+    scale: float = 1.0,
+) -> Utility:
+    """(rows,) quality less the price of cost; `scale` times the price is what the agent is told."""
+    context = DERContext(cost_weight=price * scale)
+    episodes = run_routes(agent, source, rules, examples=rows, context=context)
     return np.array([e.quality - price * e.cost / total for e in episodes], dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from toy import WordEncoder, toy_agent, toy_rules, toy_source
 
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.takeover import Takeover
+from der_graph.policies.answers import AnswerSource
+from der_graph.policies.planning import Planner
 from der_graph.policies.training import run_routes
 from der_graph.state import Answer, DERContext, Situation
 
@@ -18,7 +21,7 @@ WRITER, COUNTER, FACTS, PARROT, END = range(5)
 
 def agent_with(*takeovers: Takeover) -> DERAgent:
     agent = toy_agent(toy_source(12))
-    agent.takeovers = takeovers
+    agent.take_over(takeovers)
     return agent
 
 
@@ -87,6 +90,51 @@ def test_takeovers_stay_with_the_agent(tmp_path: Path) -> None:
         again, source, toy_rules(source.experts), context=DERContext(cost_weight=0.2)
     )
     assert [route.experts for route in routes] == [[PARROT, FACTS]] * 4
+
+
+def planned(source: AnswerSource) -> Planner:
+    first = source.first_answers()
+    return Planner.fit(
+        [expert.name for expert in source.experts],
+        [expert.cost for expert in source.experts],
+        source.questions,
+        [[outcome.quality for outcome in row] for row in first],
+        [[outcome.answer["value"] for outcome in row] for row in first],
+        encoder=WordEncoder(),
+    )
+
+
+def test_the_planner_decides_at_its_prices_and_says_why(tmp_path: Path) -> None:
+    source = toy_source(60)
+    agent, planner = toy_agent(source), planned(source)
+    agent.take_over([Takeover(0.1, 0.5, planner=True)], planner)
+    agent.save_pretrained(tmp_path)
+    for each in (agent, DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())):
+        seen = Situation("What is the colour of thing 3?", [], [True] * 4 + [False])
+        [choice] = each.decide([replace(seen, cost_weight=0.2)])
+        # The agent counts prices in the whole cost of the pool of its training, and so does the planner.
+        scale = sum(planner.costs) / each.observer.total
+        [own] = planner.decide([replace(seen, cost_weight=0.2 * scale)])
+        assert choice.index == own.index
+        assert choice.value == pytest.approx(own.value)
+        assert choice.cost_weight == 0.2
+        assert choice.explanation is not None
+        assert choice.explanation["why"].startswith("at this price the planner did better than")
+        [network] = each.decide([replace(seen, cost_weight=0.6)])
+        assert "planner" not in str(network.explanation)
+
+
+def test_the_planner_follows_the_pool() -> None:
+    """Some of the experts, at other prices; and none where it does not know one of them."""
+    source = toy_source(60)
+    agent = toy_agent(source)
+    agent.take_over([Takeover(0.0, 9.0, planner=True)], planned(source))
+    part = agent.for_pool(["parrot", "facts"], [0.5, 2.0])
+    seen = Situation("What is the colour of thing 3?", [], [True, True, False], cost_weight=0.2)
+    [choice] = part.decide([seen])
+    assert choice.explanation is not None
+    assert choice.explanation["why"].startswith("at this price the planner")
+    assert part.names[choice.index] == "facts"
 
 
 def test_folders_of_before_have_none(tmp_path: Path) -> None:

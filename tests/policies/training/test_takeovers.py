@@ -1,9 +1,10 @@
-"""Simple policies take over where they are clearly better on the dev questions, and nowhere else."""
+"""Other policies take over where they do better than the agent, and nowhere else."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,12 @@ pytest.importorskip("stable_baselines3")
 from der_graph.data import Example
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
+from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import run_routes
-from der_graph.policies.training.routes.takeovers import best_orders, compare_with_simple
+from der_graph.policies.training.routes.takeovers import Orders, _joined, compare_with_simple
 from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.policies.training.train import _compare
 from der_graph.state import DERContext
@@ -43,9 +45,10 @@ def wrong_every_third(name: str, at: int, cost: float) -> Expert:
 def test_the_best_order_by_hand() -> None:
     """Half of the questions are sums, which writer and counter solve at 1.1; facts solves the others at 2."""
     tree = collect_tree(toy_source(8), [WRITER, COUNTER, FACTS], 2)
-    assert best_orders(tree, [0.5], 3.6) == [((WRITER, COUNTER), False)]
-    # Nothing is worth its price.
-    assert best_orders(tree, [0.5, 20.0], 3.6)[1] == ((COUNTER,), False)
+    orders = Orders.of(tree)
+    # At 20 / 3.6 nothing is worth its price.
+    best = orders.best(np.array([0.5, 20.0]) / 3.6)
+    assert [orders.orders[k] for k in best] == [((WRITER, COUNTER), False), ((COUNTER,), False)]
 
 
 def test_an_order_until_two_agree_by_hand() -> None:
@@ -56,37 +59,70 @@ def test_an_order_until_two_agree_by_hand() -> None:
     examples = [Example(f"q{i}", f"question {i}?", "right") for i in range(30)]
     source = AnswerSource(experts, examples, get_metric("match"))
     tree = collect_tree(source, [0, 1, 2], 3)
-    [(order, until_agreed)] = best_orders(tree, [0.1], 12.0)
+    orders = Orders.of(tree)
+    order, until_agreed = orders.orders[orders.best(np.array([0.1]) / 12.0)[0]]
     assert (sorted(order[:2]), order[2], until_agreed) == ([0, 1], 2, True)
+
+
+def lesson_of(agent: DERAgent, source: AnswerSource, experts: Sequence[int]) -> Any:
+    tree = collect_tree(source, experts, 3)
+    fold = np.arange(len(source.examples)) % 5
+    return SimpleNamespace(tree=tree, observer=agent.observer, fold=fold)
 
 
 def test_a_better_order_takes_over_and_the_run_says_so() -> None:
     source, dev = toy_source(40), toy_source(40, seed=1)
     rules = toy_rules(source.experts)
-    tree = collect_tree(source, [WRITER, COUNTER, FACTS], 3)
     agent = toy_agent(source)  # its weights are random
-    agent.takeovers = (Takeover(0.0, 9.0, ("parrot",)),)
-    compared = compare_with_simple(agent, tree, dev, rules)
+    lesson = lesson_of(agent, source, [WRITER, COUNTER, FACTS])
+    agent.take_over([Takeover(0.0, 9.0, ("parrot",))])
+    asked = source.generated
+    compared = compare_with_simple(agent, lesson, source, dev, rules)
+    assert source.generated == asked  # the parrot is in no route of the tree
     assert "takes over" in compared.lines[0]
-    agent.takeovers = tuple(compared.takeovers)
+    agent.take_over(compared.takeovers)
     episodes = run_routes(agent, dev, rules, context=DERContext(cost_weight=0.02))
     assert np.mean([episode.quality for episode in episodes]) == 0.5  # the parrot's is 0
     # Nothing is better than what is as simple.
-    again = compare_with_simple(agent, tree, dev, rules)
+    again = compare_with_simple(agent, lesson, source, dev, rules)
     assert again.takeovers == []
-    assert "clearly better at any price" in again.lines[0]
+    assert "did better than the agent at any price" in again.lines[0]
+
+
+def test_the_planner_takes_over_where_it_does_better_than_an_order() -> None:
+    """Sums need two experts, facts a third one: the plan tells them apart by their kind, an order cannot."""
+    source, dev = toy_source(200), toy_source(60, seed=1)
+    rules = toy_rules(source.experts)
+    agent = toy_agent(source)
+    lesson = lesson_of(agent, source, range(4))
+    compared = compare_with_simple(agent, lesson, source, dev, rules)
+    assert compared.planner is not None
+    assert any(each.planner for each in compared.takeovers)
+    assert "the planner did better and takes over" in " ".join(compared.lines)
+    agent.take_over(compared.takeovers, compared.planner)
+    at = next(each.low for each in compared.takeovers if each.planner)
+    episodes = run_routes(agent, dev, rules, context=DERContext(cost_weight=at))
+    assert np.mean([episode.quality for episode in episodes]) > 0.9
+
+
+def test_neighbouring_prices_of_one_policy_are_one_line() -> None:
+    order = ("a", "b")
+    policies = [Takeover(0.1, 0.2, order), Takeover(0.2, 0.4, order), Takeover(0.4, 1.0)]
+    assert _joined(policies) == [Takeover(0.1, 0.4, order), Takeover(0.4, 1.0)]
+    apart = [Takeover(0.1, 0.2, order), Takeover(0.4, 1.0, order)]
+    assert _joined(apart) == apart
 
 
 def test_takeovers_of_a_run_that_goes_on_are_judged_anew(tmp_path: Path) -> None:
     source, dev = toy_source(40), toy_source(40, seed=1)
     rules = toy_rules(source.experts)
-    lesson: Any = SimpleNamespace(tree=collect_tree(source, [WRITER, COUNTER, FACTS], 3))
     agent = toy_agent(source)  # its weights are random
+    lesson = lesson_of(agent, source, [WRITER, COUNTER, FACTS])
     told: list[list[str]] = [[], []]
-    _compare(agent, lesson, dev, rules, tmp_path, told[0].append)
+    _compare(agent, lesson, source, dev, rules, tmp_path, told[0].append)
     found = [each.plain() for each in agent.takeovers]
     assert found
-    _compare(agent, lesson, dev, rules, tmp_path, told[1].append)
+    _compare(agent, lesson, source, dev, rules, tmp_path, told[1].append)
     assert told[0] == told[1]
     saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["takeovers"]
     assert [each.plain() for each in agent.takeovers] == saved == found
