@@ -91,9 +91,10 @@ def agent_fingerprint(agent: Any) -> str:
     modules = [part for part in parts if hasattr(part, "state_dict")]
     if not modules:
         return fingerprint_of(agent, {}) or f"{type(agent).__qualname__} {id(agent)}"
-    digest = hashlib.sha256(
-        str((getattr(agent, "cost_weight", ""), getattr(agent, "prices", ()))).encode()
-    )
+    names = ("cost_weight", "prices", "takeovers")
+    planner = getattr(getattr(agent, "planner", None), "fingerprint", "")
+    plain = [getattr(agent, name, "") for name in names]
+    digest = hashlib.sha256(repr([*plain, planner]).encode())
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())

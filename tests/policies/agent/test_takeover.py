@@ -9,6 +9,7 @@ import pytest
 from fakes import an_answer
 from toy import WordEncoder, toy_agent, toy_rules, toy_source
 
+from der_graph.chat_model.settings import agent_fingerprint
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.answers import AnswerSource
@@ -122,6 +123,19 @@ def test_the_planner_decides_at_its_prices_and_says_why(tmp_path: Path) -> None:
         assert choice.explanation["why"].startswith("at this price the planner did better than")
         [network] = each.decide([replace(seen, cost_weight=0.6)])
         assert "planner" not in str(network.explanation)
+
+
+def test_caches_tell_agents_apart_by_who_decides() -> None:
+    source = toy_source(60)
+    agent, planner = toy_agent(source), planned(source)
+    told = {agent_fingerprint(agent)}
+    agent.take_over([Takeover(0.1, 0.5, planner=True)], planner)
+    told.add(agent_fingerprint(agent))
+    agent.take_over(agent.takeovers, planner.for_pool(planner.names, [1.0, 1.0, 1.0, 1.0]))
+    told.add(agent_fingerprint(agent))
+    agent.take_over([Takeover(0.1, 0.5, ("facts",))])
+    told.add(agent_fingerprint(agent))
+    assert len(told) == 4
 
 
 def test_the_planner_follows_the_pool() -> None:
