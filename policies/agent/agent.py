@@ -248,25 +248,28 @@ class DERAgent:
         self, situations: Sequence[Situation], weights: Sequence[float], choices: list[Choice]
     ) -> list[Choice]:
         """The choices, with those of other policies at their prices."""
-        deciding = [next((t for t in self.takeovers if t.decides(w)), None) for w in weights]
-        simple = [i for i, each in enumerate(deciding) if each is not None and not each.planner]
-        planned = [i for i, each in enumerate(deciding) if each is not None and each.planner]
         found = list(choices)
+        planned: list[tuple[int, Takeover]] = []
+        simple: list[tuple[int, Takeover]] = []
+        for i, weight in enumerate(weights):
+            takeover = next((each for each in self.takeovers if each.decides(weight)), None)
+            if takeover is not None:
+                (planned if takeover.planner else simple).append((i, takeover))
         if simple:
-            seen, prices = [situations[i] for i in simple], [weights[i] for i in simple]
-            right_now, expected = self.observer.believe(seen, prices)
+            right_now, expected = self.observer.believe(
+                [situations[i] for i, _ in simple], [weights[i] for i, _ in simple]
+            )
             worth = np.column_stack([expected, right_now])
-            for i, row in zip(simple, worth, strict=True):
-                if (takeover := deciding[i]) is not None:
-                    found[i] = takeover.choose(situations[i], self.names, row, weights[i])
+            for (i, takeover), row in zip(simple, worth, strict=True):
+                found[i] = takeover.choose(situations[i], self.names, row, weights[i])
         if planned and self._planner is not None:
             # The planner counts prices in what its own experts cost together.
             scale = sum(self._planner.costs) / max(self.observer.total, 1e-12)
-            asked = [replace(situations[i], cost_weight=weights[i] * scale) for i in planned]
-            for i, choice in zip(planned, self._planner.decide(asked), strict=True):
-                said = choice.explanation or {}
-                why = f"{deciding[i].why if deciding[i] else ''}: {said.get('why', '')}"
-                found[i] = replace(choice, cost_weight=weights[i], explanation={**said, "why": why})
+            asked = [replace(situations[i], cost_weight=weights[i] * scale) for i, _ in planned]
+            for (i, takeover), plan in zip(planned, self._planner.decide(asked), strict=True):
+                said = plan.explanation or {}
+                why = f"{takeover.why}: {said.get('why', '')}"
+                found[i] = replace(plan, cost_weight=weights[i], explanation={**said, "why": why})
         return found
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
