@@ -171,13 +171,9 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{args.data} has too few questions to set some aside; give --dev FILE")
     steps = args.steps
     if args.resume and steps is None:
-        from der_graph.policies.training.checkpoint import (
-            CHECKPOINT_FILE,
-            planned_steps,
-            read_checkpoint,
-        )
+        from der_graph.policies.training.checkpoint import newest_checkpoint, planned_steps
 
-        steps = planned_steps(read_checkpoint(Path(args.out) / CHECKPOINT_FILE))
+        steps = planned_steps(newest_checkpoint(Path(args.out)))
     changes = {
         "steps": steps,
         "cost_weight": args.cost_weight,

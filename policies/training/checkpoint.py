@@ -30,6 +30,8 @@ from der_graph.policies.training.env import RoutingVecEnv
 
 CHECKPOINT_FILE = "checkpoint.pt"
 CHECKPOINT_FORMAT = 2
+ROUTES_FILE = "routes.pt"
+"""The networks that have learnt from routes so far, until PPO begins and has a checkpoint of its own."""
 
 
 @contextmanager
@@ -132,6 +134,49 @@ def write_checkpoint(
         os.replace(part, folder / CHECKPOINT_FILE)
 
 
+def write_routes(
+    folder: Path,
+    config: TrainConfig,
+    names: Sequence[str],
+    digests: Mapping[str, str],
+    networks: Sequence[Mapping[str, torch.Tensor]],
+) -> None:
+    """Write the networks that have learnt from routes; whole or not at all.
+
+    Args:
+        folder: Of the run.
+        config: The run's settings.
+        names: The experts, in order.
+        digests: See `run_digests`.
+        networks: Their weights, in order.
+
+    Raises:
+        AgentError: If they cannot be written.
+    """
+    kept = {
+        "format": CHECKPOINT_FORMAT,
+        "config": json.dumps(config.plain(), sort_keys=True),
+        "experts": list(names),
+        "digests": dict(digests),
+        "networks": [dict(each) for each in networks],
+    }
+    part = folder / f"{ROUTES_FILE}.part"
+    with saving(folder / ROUTES_FILE):
+        torch.save(kept, part)
+        os.replace(part, folder / ROUTES_FILE)
+
+
+def newest_checkpoint(folder: Path) -> dict[str, Any]:
+    """What a run in a folder goes on from: PPO's checkpoint, or the networks that have learnt from routes.
+
+    Raises:
+        AgentError: If there is neither, or it is damaged.
+    """
+    routes = folder / ROUTES_FILE
+    begun = routes.is_file() and not (folder / CHECKPOINT_FILE).is_file()
+    return read_checkpoint(routes if begun else folder / CHECKPOINT_FILE)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint.
 
@@ -177,6 +222,32 @@ def apply_checkpoint(
         AgentError: If it was made with other settings or more steps, for another pool, or on other
             questions.
     """
+    check_same_run(checkpoint, config, names, digests)
+    model.policy.load_state_dict(checkpoint["policy"])
+    model.policy.optimizer.load_state_dict(checkpoint["optimizer"])
+    model.num_timesteps = checkpoint["steps"]
+    model._n_updates = checkpoint["updates"]
+    model._last_obs = env.restore(json.loads(checkpoint["env"]))
+    model._last_episode_starts = checkpoint["starts"].numpy()
+    _restore_numpy(json.loads(checkpoint["numpy"]))
+    torch.set_rng_state(checkpoint["torch"])
+    if torch.cuda.is_available() and checkpoint["cuda"]:
+        torch.cuda.set_rng_state_all(checkpoint["cuda"])
+    own: dict[str, Any] = json.loads(checkpoint["own"])
+    return own
+
+
+def check_same_run(
+    checkpoint: Mapping[str, Any],
+    config: TrainConfig,
+    names: Sequence[str],
+    digests: Mapping[str, str],
+) -> None:
+    """Check that a checkpoint was made with these settings, for this pool, on these questions.
+
+    Raises:
+        AgentError: If it was not; names what differs.
+    """
     now, then = json.loads(json.dumps(config.plain())), json.loads(checkpoint["config"])
     changed = [
         f"{key} was {then.get(key)!r}, is {now.get(key)!r}"
@@ -195,18 +266,6 @@ def apply_checkpoint(
             f"the checkpoint was made with other settings ({'; '.join(changed)}); resume with the same "
             "ones (steps may be more), or train anew without --resume"
         )
-    model.policy.load_state_dict(checkpoint["policy"])
-    model.policy.optimizer.load_state_dict(checkpoint["optimizer"])
-    model.num_timesteps = checkpoint["steps"]
-    model._n_updates = checkpoint["updates"]
-    model._last_obs = env.restore(json.loads(checkpoint["env"]))
-    model._last_episode_starts = checkpoint["starts"].numpy()
-    _restore_numpy(json.loads(checkpoint["numpy"]))
-    torch.set_rng_state(checkpoint["torch"])
-    if torch.cuda.is_available() and checkpoint["cuda"]:
-        torch.cuda.set_rng_state_all(checkpoint["cuda"])
-    own: dict[str, Any] = json.loads(checkpoint["own"])
-    return own
 
 
 def _numpy_state() -> list[Any]:

@@ -83,7 +83,8 @@ def train_agent(
         cache: Durable store of answers.
         encoder: The frozen sentence encoder, its name, or LangChain embeddings; MiniLM where left out.
             Not used with a text encoder. Vectors are kept in a file beside `cache`.
-        resume: Go on from the checkpoint in `out`; more steps in `config` than the run had extend it.
+        resume: Go on from the checkpoint in `out`, of PPO or of what learns from routes before it; more steps
+            in `config` than the run had extend it.
         fresh: Cached first answers of each remote expert to ask again, to see whether it still is the same.
         tensorboard: Folder for TensorBoard's event files; none are written where left out.
         progress: Show progress bars and a table on a terminal.
@@ -103,7 +104,13 @@ def train_agent(
     """
     require("stable_baselines3", extra="train", why="training an agent")
     require("sb3_contrib", extra="train", why="training an agent")
-    from der_graph.policies.training.checkpoint import run_digests
+    from der_graph.policies.training.checkpoint import (
+        ROUTES_FILE,
+        check_same_run,
+        newest_checkpoint,
+        run_digests,
+        write_routes,
+    )
     from der_graph.policies.training.ppo import features_learner
     from der_graph.policies.training.progress import TrainingProgress
     from der_graph.progress_bar import AnswerBar
@@ -159,15 +166,21 @@ def train_agent(
         from der_graph.policies.training.text_training import text_learner
 
         learner = text_learner(config, source, rules, metadata)
+    digests = run_digests(
+        members, examples, dev, metric=scorer.name, ktp=ktp_template(ktp), rules=rules
+    )
+    learnt: list[dict[str, Any]] = []
+    if resume and "networks" in (stopped := newest_checkpoint(folder)):
+        check_same_run(stopped, config, rules.names, digests)
+        learnt, resume = stopped["networks"], False  # PPO had not begun
+        say(f"going on after {len(learnt)} of {config.ensemble} networks that learnt from routes")
     watcher = TrainingProgress(
         folder,
         config,
         learner,
         dev_source=dev_source,
         rules=rules,
-        digests=run_digests(
-            members, examples, dev, metric=scorer.name, ktp=ktp_template(ktp), rules=rules
-        ),
+        digests=digests,
         tensorboard=None if tensorboard is None else Path(tensorboard),
         show=progress,
         say=say,
@@ -180,7 +193,17 @@ def train_agent(
     if config.warm_start == "cascades" and not resume:
         _imitate_cascades(learner, members, config, rules, reader, source.questions, first, say)
     if learner.lesson is not None and not resume:
-        _learn_routes(learner, learner.lesson, config, source, rules, watcher, say)
+        _learn_routes(
+            learner,
+            learner.lesson,
+            config,
+            source,
+            rules,
+            watcher,
+            say,
+            before=learnt,
+            after_each=lambda all_: write_routes(folder, config, rules.names, digests, all_),
+        )
     model = learner.model
     remaining = config.steps - model.num_timesteps
     if resume:
@@ -189,6 +212,7 @@ def train_agent(
         with watcher:
             model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
     agent = watcher.finish()
+    (folder / ROUTES_FILE).unlink(missing_ok=True)
     if learner.lesson is not None:
         _compare(agent, learner.lesson, source, dev_source, rules, folder, say, config.seed)
     return agent
@@ -232,6 +256,7 @@ def _learn_routes(
     rules: RouteRules,
     watcher: TrainingProgress,
     say: Say,
+    **goes_on: Any,
 ) -> None:
     from der_graph.policies.training.routes.lesson import learn_routes
 
@@ -241,7 +266,8 @@ def _learn_routes(
         f"routes: {len(lesson.tree.routes) - 1:,} of up to {lesson.tree.longest} calls to "
         f"{', '.join(names)}, on {len(source.examples):,} questions"
     )
-    worth, teacher = learn_routes(learner.model.policy.network, lesson, source, rules, config)
+    network = learner.model.policy.network
+    worth, teacher = learn_routes(network, lesson, source, rules, config, **goes_on)
     price = float(worth.prices[len(worth.prices) // 2])
     say(
         f"learnt in {time.perf_counter() - started:.0f} s: utility at price {price:.2g} "

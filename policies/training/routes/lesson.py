@@ -6,7 +6,7 @@ first answers ──experts that promise something──> tree ──> question 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ from der_graph.state import Situation
 PRICES = 8
 """At how many prices, log-evenly over the range of training, the teacher works choices out."""
 _BATCH = 4096  # situations observed at once
+
+Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,9 @@ def learn_routes(
     source: AnswerSource,
     rules: RouteRules,
     config: TrainConfig,
+    *,
+    before: Sequence[Weights] = (),
+    after_each: Callable[[list[Weights]], None] = lambda networks: None,
 ) -> tuple[Worth, TreeLearner]:
     """Teach a network what the routes show: some times from the beginning, and the best one is kept.
 
@@ -103,6 +108,8 @@ def learn_routes(
         source: The training questions.
         rules: What is allowed on a route.
         config: The run's settings.
+        before: Networks of an ensemble that have learnt already, in a run that was stopped.
+        after_each: Gets the weights of all that have learnt, whenever one more has.
 
     Returns:
         What the teacher found, and who taught.
@@ -138,7 +145,11 @@ def learn_routes(
         )
         member = FixedHead(network.shape._replace(experts=len(chosen), hidden=config.hidden))
         learners.append(TreeLearner(member, seen, settings))
+        if attempt < len(before):
+            member.load_state_dict(before[attempt])
+            continue
         learners[-1].learn(part)
+        after_each([each.network.state_dict() for each in learners])
     utility = [
         float(np.mean([float(each.utility(float(p)).mean()) for p in prices])) for each in learners
     ]

@@ -32,6 +32,36 @@ def test_a_killed_run_goes_on_as_if_never_stopped(
         assert tensor.equal(resumed.network.state_dict()[name]), name
 
 
+def test_a_run_killed_before_ppo_goes_on_with_the_next_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from der_graph.policies.training.routes.learner import TreeLearner
+
+    config = replace(SMALL, steps=1024, evaluations=1, ensemble=3)
+    whole = train(tmp_path / "whole", config)
+    assert not (tmp_path / "whole" / "routes.pt").exists()
+    learn, taught = TreeLearner.learn, []
+
+    def counted(self: TreeLearner, worth: Any) -> None:
+        taught.append(self)
+        if len(taught) == 3:
+            raise KeyboardInterrupt
+        learn(self, worth)
+
+    monkeypatch.setattr(TreeLearner, "learn", counted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", config)
+    with pytest.raises(AgentError, match="seed was 0, is 1"):
+        train(tmp_path / "killed", replace(config, seed=1), resume=True)
+    lines: list[str] = []
+    resumed = train(tmp_path / "killed", config, resume=True, say=lines.append)
+    assert "going on after 2 of 3 networks that learnt from routes" in lines
+    assert len(taught) == 4  # the third network alone
+    for name, tensor in whole.network.state_dict().items():
+        assert tensor.equal(resumed.network.state_dict()[name]), name
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(("seconds", "kept"), [(0.0, 2048), (1e6, 0)])
 def test_checkpoints_between_evaluations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, kept: int
