@@ -214,7 +214,10 @@ def train_agent(
     agent = watcher.finish()
     (folder / ROUTES_FILE).unlink(missing_ok=True)
     if learner.lesson is not None:
-        _compare(agent, learner.lesson, source, dev_source, rules, folder, say, config.seed)
+        with AnswerBar("other policies", None, show=progress, say=say) as bar:
+            source.on_asked = dev_source.on_asked = bar.advance
+            _compare(agent, learner.lesson, source, dev_source, rules, folder, say, config.seed)
+            source.on_asked = dev_source.on_asked = None
     return agent
 
 
