@@ -44,7 +44,9 @@ def load_results(runs: Path) -> Results:
             found[each.name] = (
                 read_report(file) if each.name == "demo" else json.loads(file.read_text("utf-8"))
             )
-    peers = runs / PEERS if (runs / PEERS).is_file() else HERE / "peers" / "measured.json"
+    peers = runs / PEERS
+    if not peers.is_file() and "comparison" in found:  # which they are set beside
+        peers = HERE / "peers" / "measured.json"
     if peers.is_file():
         found["peers"] = json.loads(peers.read_text("utf-8"))
     if (runs / "gpu.md").is_file():
@@ -129,7 +131,8 @@ def points(rows: Sequence[Row], method: str) -> list[Row]:
 
 def budget(rows: Sequence[Row], method: str, cost: float, of: str = "quality") -> float | None:
     """Quality of a method at a cost, between its points linearly; None outside."""
-    found = at_cost([(r["cost"], r[of]) for r in points(rows, method)], cost)
+    own = points(rows, method)
+    found = at_cost([(r["cost"], r[of]) for r in own], cost) if own else float("nan")
     return None if found != found else found
 
 

@@ -307,3 +307,17 @@ def test_a_section_that_was_not_measured_again_stays_as_it_was(load: Load) -> No
     assert "Measured on 2026-11-28." in fresh
     assert "old table" not in fresh
     assert made.page({}, {}, before) == before
+
+
+def test_where_nothing_was_measured_the_page_stays_as_it_is(load: Load, tmp_path: Path) -> None:
+    """The other projects' figures lie in the checkout; without DER's beside them they say nothing."""
+    made = load("results_page")
+    now = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    title = "### Other projects' routers"
+    again = made.page(made.load_results(tmp_path), {}, now)
+    assert section(again, title) == section(now, title)
+
+
+def section(page: str, title: str) -> str:
+    body = page.split(f"{title}\n")[1]
+    return body.split("\n### ")[0].split("\n## ")[0]
