@@ -37,6 +37,7 @@ _ERRORS = 2.0  # standard errors by which a policy must be better on the dev que
 _LEAST = 0.002  # utility by which it must be better on all questions
 _FLATTERED = 0.03  # utility by which an agent may look better on what it has learnt from
 _ROWS = 800  # training questions, at most
+_FITTED = 4_000  # training questions from which a planner learns, at most
 _PARTS = 3  # of the training questions; the planner that is asked one has learnt from the others
 _ROUTES = 10_000  # from which a planner learns how experts react to one another
 
@@ -99,10 +100,11 @@ def compare_with_simple(
     prices = np.geomspace(low, high, PRICES).tolist() if low < high else [low]
     between = [float(np.sqrt(a * b)) for a, b in pairwise(prices)]
     total = max(agent.observer.total, 1e-12)
-    some = np.zeros(0, dtype=np.int64)
-    if _all_known(lesson.tree, source):  # else routes of other policies would cost new answers
-        some = np.random.default_rng(seed).permutation(len(source.examples))[:_ROWS]
-    planners = _planners(lesson, source) if len(some) else []
+    drawn = np.random.default_rng(seed).permutation(len(source.examples))
+    if not _all_known(lesson.tree, source):
+        drawn = drawn[:0]  # routes of other policies would cost new answers
+    some = drawn[:_ROWS]
+    planners = _planners(lesson, source, drawn[:_FITTED].tolist()) if len(some) else []
     planner = planners[-1] if planners else None
     orders, charged = Orders.of(lesson.tree), np.asarray(prices) / total
     best_order = [orders.orders[i] for i in orders.best(charged)]
@@ -217,9 +219,9 @@ class Orders(NamedTuple):
         return found
 
 
-def _planners(lesson: RouteLesson, source: AnswerSource) -> list[Planner]:
-    """A planner without each part of the training questions, and one that has learnt from all."""
-    n, observer = len(source.examples), lesson.observer
+def _planners(lesson: RouteLesson, source: AnswerSource, among: Sequence[int]) -> list[Planner]:
+    """A planner without each part of these training questions, and one that has learnt from all of them."""
+    observer = lesson.observer
     first = source.first_answers()
     quality = np.array([[o.quality for o in row] for row in first])
     values = [[o.answer["value"] for o in row] for row in first]
@@ -227,21 +229,21 @@ def _planners(lesson: RouteLesson, source: AnswerSource) -> list[Planner]:
     reads = any(source.reads_answers(i) for i in range(len(source.experts)))
     routes = _routes(lesson.tree) if reads else []
 
-    def fit(rows: list[int]) -> Planner:
+    def fit(rows: Sequence[int]) -> Planner:
         place = {row: i for i, row in enumerate(rows)}
         return Planner.fit(
             observer.names,
             observer.costs.tolist(),
             [source.questions[i] for i in rows],
-            quality[rows],
+            quality[list(rows)],
             [values[i] for i in rows],
             texts=[texts[i] for i in rows],
             routes=[r._replace(question=place[r.question]) for r in routes if r.question in place],
             encoder=observer.encoder,
         )
 
-    parts = [[i for i in range(n) if lesson.fold[i] % _PARTS != part] for part in range(_PARTS)]
-    return [*(fit(rows or list(range(n))) for rows in parts), fit(list(range(n)))]
+    parts = [[i for i in among if lesson.fold[i] % _PARTS != part] for part in range(_PARTS)]
+    return [*(fit(rows or among) for rows in parts), fit(among)]
 
 
 def _routes(tree: RouteTree) -> list[Route]:
