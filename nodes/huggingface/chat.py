@@ -50,6 +50,7 @@ from der_graph.nodes.huggingface.loading import (
     LoadedModel,
     LoadSpec,
     Quantization,
+    has_flash_attention,
     load,
     load_tokenizer,
     longest_of,
@@ -373,6 +374,7 @@ class HuggingFaceChat(BatchedChatModel):
             adapter=self.adapter,
             max_requests=max(self.max_batch_size, CONTINUOUS_REQUESTS),
             cache=self._cache_bytes(),
+            flash=has_flash_attention(),
         )
 
     def plan_cache(self, planned: Callable[[str], int | None]) -> None:

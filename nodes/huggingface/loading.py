@@ -31,6 +31,17 @@ Result = TypeVar("Result")
 Quantization = Literal["4bit", "8bit", "int8", "int4", "float8"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
+
+def ran_out_of_memory(error: BaseException | None) -> bool:
+    """Is this an allocation that failed, on any device? The libraries of CUDA say so in words of their own."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "alloc_failed" in text or "can't allocate memory" in text
+    )
+
+
 _NO_LIMIT = 100_000_000  # tokenizers that know no limit report 1e30
 
 
@@ -345,14 +356,18 @@ def half_dtype(torch: Any, stored: Any) -> Any:
     """The type of weights on a GPU: that of the checkpoint if it has 16 bits, else the best the card has."""
     if stored in (torch.float16, torch.bfloat16):
         return stored
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
 
 
 def fast_attention(device: Any) -> str | None:
     """Flash attention where its package is installed and there is a GPU; None: what transformers takes."""
-    if device.type != "cuda" or importlib.util.find_spec("flash_attn") is None:
-        return None
-    return "flash_attention_2"
+    return "flash_attention_2" if device.type == "cuda" and has_flash_attention() else None
+
+
+def has_flash_attention() -> bool:
+    """Is its package installed?"""
+    return importlib.util.find_spec("flash_attn") is not None
 
 
 def _make_room(model: Any, tokens: int) -> None:
