@@ -323,7 +323,7 @@ class Check:
         return found
 
     def decisions(self) -> dict[str, Any]:
-        """Milliseconds of a decision of the demo's agent on a new question, its encoder on the CPU or the GPU.
+        """Milliseconds of the demo's agent for a new question, its encoder on the CPU or the GPU.
 
         The encoder is a MiniLM of random weights: as fast as the real one, and the choice does not matter.
         """

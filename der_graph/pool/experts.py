@@ -119,6 +119,8 @@ def expert_of(section: Backend, around: Surroundings) -> Expert:
     seconds = section.seconds
     if seconds is None and unit == "seconds":
         seconds = cost or None  # the price is the time
+    if seconds is not None and isinstance(model, HuggingFaceChat):
+        seconds += model.seconds_to_come  # it may be another's turn
     return Expert(
         name=section.name,
         model=model,
@@ -185,6 +187,7 @@ def _huggingface(section: HuggingFaceSection, folder: Path) -> HuggingFaceChat:
         max_batch_size=section.max_batch_size,
         batching=section.batching,
         kv_cache_gb=section.kv_cache_gb,
+        offload=section.offload,
         **_local(section, folder),
     )
 

@@ -121,6 +121,8 @@ class HuggingFaceSection(Backend):
     """How calls that meet share the model; `auto`: continuous on CUDA, static on the CPU."""
     kv_cache_gb: float | None = Field(default=None, gt=0)
     """GB of keys and values for continuous batching; planned where left out (`der pool check --device`)."""
+    offload: bool = False
+    """Wait in the machine's memory while other experts that do so need the GPU."""
 
 
 class VLLMSection(Backend):

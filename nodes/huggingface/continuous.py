@@ -346,6 +346,8 @@ class ContinuousEngine:
             opened = self._opened.get(output.request_id)
             if opened is not None and output.error is None:
                 self._read(output.request_id, opened, output)
+        if self._manager is None:
+            return  # nobody who came wanted an answer any more
         if not self._manager.is_running():
             self._recover()
             return

@@ -18,12 +18,13 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError, require
+from der_graph.nodes.huggingface.turns import Turns, turns_of
 from der_graph.nodes.huggingface.weights import Weights, weights_folder
 
 Result = TypeVar("Result")
@@ -33,7 +34,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def ran_out_of_memory(error: BaseException | None) -> bool:
-    """Is this an allocation that failed, on any device? The libraries of CUDA say so in words of their own."""
+    """Is this an allocation that failed, on any device? CUDA's libraries have words of their own for it."""
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
@@ -56,6 +57,7 @@ class LoadSpec:
         dtype: One of `DTYPES`; `auto` is float32 on the CPU, and 16 bits elsewhere: the checkpoint's own
             where it has them, else bfloat16.
         quantization: `4bit` or `8bit` by bitsandbytes, `int8`, `int4` or `float8` by torchao, or None.
+        offload: Wait in the machine's memory while other models need the GPU.
     """
 
     weights: Weights
@@ -63,6 +65,7 @@ class LoadSpec:
     device: str = "auto"
     dtype: str = "auto"
     quantization: Quantization | None = None
+    offload: bool = False
 
 
 @dataclass(eq=False)
@@ -74,6 +77,7 @@ class LoadedModel:
         worker: The one thread that runs the model. Models are not safe under two threads, and on the CPU
             every thread that enters one brings a team of its own along, which then fight for the cores.
         engine: Runs it in continuous batches, where it does; see `continuous.engine_of`.
+        turns: Lets it take turns with others on a GPU, where it does.
     """
 
     pipeline: Any
@@ -81,6 +85,7 @@ class LoadedModel:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="der-graph-model")
     )
     engine: Any = None
+    turns: Turns | None = None
 
     def __post_init__(self) -> None:
         set_pad_token(self.tokenizer)
@@ -119,6 +124,10 @@ class LoadedModel:
                 if token in template and token in vocabulary:
                     ends.add(vocabulary[token])
         return sorted(int(token) for token in ends if token is not None)
+
+    def on_device(self) -> AbstractContextManager[None]:
+        """Have it on its device while it generates."""
+        return nullcontext() if self.turns is None else self.turns.hold(self.model)
 
     def run(self, work: Callable[[], Result], cancel: threading.Event | None = None) -> Result:
         """Run something on the model, when those who came before are done.
@@ -237,13 +246,22 @@ def _load(spec: LoadSpec) -> LoadedModel:
         if tokenizer_folder(folder, spec.adapter) != folder:
             _make_room(model, len(tokenizer))
         model = _merge_adapter(model, spec.adapter)
-    if spec.quantization is None:
-        model.to(device)
+    turns = turns_of(device) if spec.offload and device.type == "cuda" else None
+    if spec.quantization is None and turns is None:
+        try:
+            model.to(device)
+        except RuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise ExpertError(
+                f"model '{spec.weights.name}' does not fit on {device} beside what is there ({error}); use "
+                "quantization, offload: true or another device; der pool check --device plans the memory"
+            ) from error
     with _silent(
         transformers.utils.logging
     ):  # of a model that also sees images it says that it is no writer
         generator = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
-    return LoadedModel(generator)
+    return LoadedModel(generator, turns=turns)
 
 
 def _model_class(transformers: Any, folder: Path) -> Any:

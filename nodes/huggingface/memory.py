@@ -37,6 +37,7 @@ class Footprint:
         shared: Models with the same one share their weights.
         max_requests: Most requests at a time.
         cache: Bytes of keys and values, where that was decided.
+        offload: Does it take turns on the device with others that do?
     """
 
     name: str
@@ -47,10 +48,11 @@ class Footprint:
     max_requests: int = 256
     cache: int | None = None
     step: int = 0
+    offload: bool = False
 
     @property
     def least(self) -> int:
-        """Bytes beside the weights that it needs: those of one conversation, or of the cache that was decided."""
+        """Bytes beside the weights that it needs: those of one conversation, or as was decided."""
         tokens = self.context if self.cache is None else self.cache // self.per_token
         return min(self.most, (self.per_token + self.step) * tokens)
 
@@ -124,8 +126,8 @@ def step_tokens(*, flash: bool) -> int:
 def step_bytes_per_token(config: Any, item_bytes: int, *, flash: bool) -> int:
     """Bytes that a step of continuous batches needs for each token of the cache, at one layer at a time.
 
-    The keys and values are read into a copy. SDPA has them repeated for every head, and a mask of as many rows
-    as a step has tokens. Transformers counts likewise, and begins nothing that would not fit.
+    The keys and values are read into a copy. SDPA has them repeated for every head, and a mask of as many
+    rows as a step has tokens. Transformers counts likewise, and begins nothing that would not fit.
 
     Args:
         config: Of transformers, or the content of a config.json.
@@ -159,6 +161,7 @@ def footprint(
     max_requests: int = 256,
     cache: int | None = None,
     flash: bool = False,
+    offload: bool = False,
 ) -> Footprint | None:
     """Estimate what a model needs; None where its files are not on this machine.
 
@@ -171,6 +174,7 @@ def footprint(
         max_requests: Most requests at a time.
         cache: Bytes of keys and values, where that was decided.
         flash: Is flash attention used?
+        offload: Does it take turns on the device with others that do?
     """
     size, folder = parameters_b(weights), local_folder(weights)
     if size is None or folder is None:
@@ -193,6 +197,7 @@ def footprint(
         max_requests,
         cache,
         step_bytes_per_token(values, item, flash=flash),
+        offload,
     )
 
 
@@ -211,11 +216,13 @@ def plan(footprints: Sequence[Footprint], total: int) -> Plan:
     for each in footprints:
         loaded.append(0 if each.shared in seen else each.weights)
         seen.add(each.shared)
-    room = int(total * _USABLE - sum(loaded) - _WORKSPACE * len(seen))
     owners = [each for each, bytes_ in zip(footprints, loaded, strict=True) if bytes_]
-    least = {each.shared: each.least for each in owners}
-    given = dict(least)
-    left = room - sum(least.values())
+    given = {each.shared: each.least for each in owners}
+    # Of those that take turns one is there at a time.
+    turns = [each.weights + each.least for each in owners if each.offload]
+    owners = [each for each in owners if not each.offload]
+    needed = sum(each.weights + each.least for each in owners) + max(turns, default=0)
+    left = int(total * _USABLE - needed - _WORKSPACE * (len(owners) + bool(turns)))
     # Who can use less than an equal part leaves the rest to the others.
     for number, each in enumerate(sorted(owners, key=lambda owner: owner.most)):
         wants = each.most - each.least if each.cache is None else 0
@@ -234,7 +241,11 @@ def table(made: Plan) -> list[str]:
     width = max([6, *(len(share.footprint.name) for share in made.shares)])
     lines = [f"{'expert':{width}}  weights GB  KV GB  KV tokens  B/token"]
     for share in made.shares:
-        if share.weights:
+        if share.footprint.offload and share.weights:
+            lines.append(
+                f"{share.footprint.name:{width}}  {share.weights / GB:10.2f} while it has its turn"
+            )
+        elif share.weights:
             lines.append(
                 f"{share.footprint.name:{width}}  {share.weights / GB:10.2f} {share.cache / GB:6.2f} "
                 f"{share.tokens:10,d} {share.footprint.per_token:8,d}"

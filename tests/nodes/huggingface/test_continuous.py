@@ -361,6 +361,23 @@ def test_the_cache_is_given_back_when_nobody_asks(joined: HuggingFaceChat) -> No
     assert joined.invoke("hello").content == first
 
 
+def test_a_batch_is_in_flight_as_a_whole(joined: HuggingFaceChat, chat: HuggingFaceChat) -> None:
+    assert joined.requests_at_once == 0  # not loaded: nobody knows yet
+    joined.invoke("hello", max_new_tokens=1)
+    assert joined.requests_at_once == 256
+    assert chat.requests_at_once == 0
+    forward = joined.load().model.forward
+    sizes: list[int] = []
+
+    def counted(*given: Any, **named: Any) -> Any:
+        sizes.append(len(named["logits_indices"]))
+        return forward(*given, **named)
+
+    joined.load().model.forward = counted
+    joined.batch([f"{i} is a number" for i in range(40)], max_new_tokens=4)
+    assert max(sizes) == 40  # and not 32 at a time
+
+
 def test_experts_of_one_model_share_its_engine(kept: HuggingFaceChat) -> None:
     other = HuggingFaceChat(pipeline=kept.pipeline, batching="continuous")
     assert engine_of(other) is engine_of(kept)
