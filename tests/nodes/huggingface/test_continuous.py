@@ -361,21 +361,44 @@ def test_the_cache_is_given_back_when_nobody_asks(joined: HuggingFaceChat) -> No
     assert joined.invoke("hello").content == first
 
 
+def counted(chat: HuggingFaceChat) -> list[int]:
+    """Count the requests of every step."""
+    forward = chat.load().model.forward
+    sizes: list[int] = []
+
+    def step(*given: Any, **named: Any) -> Any:
+        sizes.append(len(named["logits_indices"]))
+        return forward(*given, **named)
+
+    chat.load().model.forward = step
+    return sizes
+
+
 def test_a_batch_is_in_flight_as_a_whole(joined: HuggingFaceChat, chat: HuggingFaceChat) -> None:
     assert joined.requests_at_once == 0  # not loaded: nobody knows yet
     joined.invoke("hello", max_new_tokens=1)
     assert joined.requests_at_once == 256
     assert chat.requests_at_once == 0
-    forward = joined.load().model.forward
-    sizes: list[int] = []
+    sizes = counted(joined)
+    joined.batch([f"{i} is a number" for i in range(40)], max_new_tokens=60)
+    assert max(sizes) > 32
 
-    def counted(*given: Any, **named: Any) -> Any:
-        sizes.append(len(named["logits_indices"]))
-        return forward(*given, **named)
 
-    joined.load().model.forward = counted
-    joined.batch([f"{i} is a number" for i in range(40)], max_new_tokens=4)
-    assert max(sizes) == 40  # and not 32 at a time
+def test_questions_of_a_training_are_in_flight_together() -> None:
+    from der_graph.data import Example
+    from der_graph.nodes.langchain import as_expert
+    from der_graph.policies.answers import AnswerSource
+    from der_graph.policies.quality import get_metric
+
+    joined = continuous(generation={"max_new_tokens": 60})
+    joined.invoke("hello", max_new_tokens=1)
+    sizes = counted(joined)
+    expert = as_expert(joined, name="joined", cost=1.0)
+    examples = [Example(str(i), f"{i} is a number", "x") for i in range(60)]
+    source = AnswerSource([expert], examples, get_metric("match"))
+    assert len(source.first_answers()) == 60
+    assert max(sizes) > 32
+    engine_of(joined)._stop()
 
 
 def test_experts_of_one_model_share_its_engine(kept: HuggingFaceChat) -> None:
