@@ -178,7 +178,11 @@ def test_quantization_reaches_what_loads_the_model(
         monkeypatch.setitem(sys.modules, package, module)
 
     def config_of(name: str) -> Any:
-        return lambda *args, **settings: asked.append((name, args or settings)) or name
+        def made(*args: Any, **settings: Any) -> str:
+            asked.append((name, args or settings))
+            return name
+
+        return made
 
     def from_pretrained(*_: Any, **settings: Any) -> Any:
         given.append(settings)

@@ -25,7 +25,7 @@ def room_for(number: int) -> Turns:
 
     def free() -> int:
         taken = sum(guest.there for guest in turns._guests.values())
-        return (number - taken) * size + _SPARE
+        return int((number - taken) * size + _SPARE)
 
     turns = Turns(CPU, free)
     return turns
