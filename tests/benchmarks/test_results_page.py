@@ -307,3 +307,11 @@ def test_a_section_that_was_not_measured_again_stays_as_it_was(load: Load) -> No
     assert "Measured on 2026-11-28." in fresh
     assert "old table" not in fresh
     assert made.page({}, {}, before) == before
+
+
+def test_the_figures_of_a_gpu_are_taken_in(load: Load, tmp_path: Path) -> None:
+    room = load("results_page")
+    assert "## On a GPU" not in room.page({}, {})
+    (tmp_path / "gpu.md").write_text("Measured on: a card.\n\n| model |\n|---|\n", "utf-8")
+    found = {"gpu": room.load_results(tmp_path)["gpu"]}
+    assert "Measured on: a card.\n\n| model |" in room.page(found, {})
