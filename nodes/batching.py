@@ -238,6 +238,12 @@ class BatchedChatModel(BaseChatModel):
     reads_itself: ClassVar[bool] = True
     """Puts thoughts aside and writes prompts by itself; needs no `ProviderChat` around it."""
     max_batch_size: int = 32
+
+    @property
+    def requests_at_once(self) -> int:
+        """Most requests in flight, where none waits for the end of a batch; 0 where batches have an end."""
+        return 0
+
     _queue: RequestQueue = PrivateAttr(default_factory=RequestQueue)
 
     def answer_all(
@@ -377,7 +383,7 @@ class BatchedChatModel(BaseChatModel):
     ) -> list[Any]:
         """Run calls of this model so that they meet; gives results and exceptions in order."""
         results: list[Any] = []
-        for part in _parts(calls, self.max_batch_size, at_most):
+        for part in _parts(calls, self.requests_at_once or self.max_batch_size, at_most):
             collector: BatchCollector[Any, Any] = BatchCollector(self, len(part), self.answer_all)
             with ThreadPoolExecutor(len(part), thread_name_prefix="der-graph-batch") as pool:
                 futures = [
@@ -395,7 +401,7 @@ class BatchedChatModel(BaseChatModel):
         self, calls: Sequence[Callable[[], Awaitable[Any]]], at_most: int | None = None
     ) -> list[Any]:
         results: list[Any] = []
-        for part in _parts(calls, self.max_batch_size, at_most):
+        for part in _parts(calls, self.requests_at_once or self.max_batch_size, at_most):
             collector: BatchCollector[Any, Any] = BatchCollector(self, len(part), self.answer_all)
             # Each becomes a task with a context, and so a slot, of its own.
             results += await asyncio.gather(

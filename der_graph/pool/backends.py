@@ -159,6 +159,8 @@ class HuggingFaceSection(Backend):
     """How calls that meet share the model; `auto`: continuous on CUDA, static on the CPU."""
     kv_cache_gb: float | None = Field(default=None, gt=0)
     """GB of keys and values for continuous batching; planned where left out (`der pool check --device`)."""
+    offload: bool = False
+    """Wait in the machine's memory while other experts that do so need the GPU."""
 
     def build(self, around: Surroundings) -> tuple[Any, str]:
         """See `Backend`."""
@@ -168,6 +170,7 @@ class HuggingFaceSection(Backend):
             max_batch_size=self.max_batch_size,
             batching=self.batching,
             kv_cache_gb=self.kv_cache_gb,
+            offload=self.offload,
             **_local(self, around.folder),
         )
         return model, model.fingerprint
@@ -288,6 +291,8 @@ def expert_of(section: Backend, around: Surroundings) -> Expert:
     seconds = section.seconds
     if seconds is None and unit == "seconds":
         seconds = cost or None  # the price is the time
+    if seconds is not None and isinstance(model, HuggingFaceChat):
+        seconds += model.seconds_to_come  # it may be another's turn
     return Expert(
         name=section.name,
         model=model,

@@ -50,6 +50,7 @@ from der_graph.nodes.huggingface.loading import (
     LoadedModel,
     LoadSpec,
     Quantization,
+    has_flash_attention,
     load,
     load_tokenizer,
     longest_of,
@@ -58,6 +59,7 @@ from der_graph.nodes.huggingface.loading import (
 from der_graph.nodes.huggingface.memory import GB, Footprint, footprint
 from der_graph.nodes.huggingface.prompts import FORMAT_FIELDS, PromptWriter
 from der_graph.nodes.huggingface.settings import GenerationSettings
+from der_graph.nodes.huggingface.turns import TRANSFER
 from der_graph.nodes.huggingface.weights import (
     Weights,
     find_weights,
@@ -102,6 +104,8 @@ class HuggingFaceChat(BatchedChatModel):
     """`auto` (float32 on the CPU, 16 bits elsewhere), `float32`, `bfloat16`, `float16`."""
     quantization: Quantization | None = None
     """`4bit` or `8bit` (bitsandbytes), `int8`, `int4` or `float8` (torchao), or None."""
+    offload: bool = False
+    """On a GPU: wait in the machine's memory while other models that do so are asked; static batches."""
     generation: dict[str, Any] = Field(default_factory=dict)
     """See `GenerationSettings`; greedy by default."""
     prompt_format: str | None = None
@@ -142,6 +146,10 @@ class HuggingFaceChat(BatchedChatModel):
         super().__init__(**settings)
         # Here and not in a validator: pydantic would wrap the errors in its own.
         self._settings(None, {})
+        if self.offload and (self.quantization is not None or self.batching == "continuous"):
+            raise PoolError(
+                "offload: models that take turns on a GPU are not quantised, and their batches are static"
+            )
         if self.prompt_format is not None:
             check_fields(self.prompt_format, FORMAT_FIELDS, "prompt_format")
         if self.pipeline is not None:
@@ -177,7 +185,7 @@ class HuggingFaceChat(BatchedChatModel):
         with self._lock:
             if self._loaded is None:
                 assert self._weights is not None
-                how = (self.adapter, self.device, self.dtype, self.quantization)
+                how = (self.adapter, self.device, self.dtype, self.quantization, self.offload)
                 self._loaded = load(LoadSpec(self._weights, *how))
             return self._loaded
 
@@ -373,7 +381,24 @@ class HuggingFaceChat(BatchedChatModel):
             adapter=self.adapter,
             max_requests=max(self.max_batch_size, CONTINUOUS_REQUESTS),
             cache=self._cache_bytes(),
+            flash=has_flash_attention(),
+            offload=self.offload,
         )
+
+    @property
+    def seconds_to_come(self) -> float:
+        """About how long it takes to come to the GPU, where it takes turns there; else 0."""
+        if not self.offload or self.device == "cpu":
+            return 0.0
+        import torch
+
+        if not torch.cuda.is_available():
+            return 0.0
+        measured = None if self._loaded is None else self._loaded.turns
+        if measured is not None and measured.seconds is not None:
+            return measured.seconds
+        needs = self.footprint(self.model)
+        return 0.0 if needs is None else needs.weights / TRANSFER
 
     def plan_cache(self, planned: Callable[[str], int | None]) -> None:
         """Ask this, with the name of a device, for the bytes of keys and values, once there is a GPU."""
@@ -382,8 +407,16 @@ class HuggingFaceChat(BatchedChatModel):
     def _cache_bytes(self) -> int | None:
         return None if self.kv_cache_gb is None else round(self.kv_cache_gb * GB)
 
+    @property
+    def requests_at_once(self) -> int:
+        """Most requests in continuous batches; 0 for static ones, and before the model is loaded."""
+        answering = self._answering
+        if answering is None or answering.engine is None:
+            return 0
+        return max(self.max_batch_size, CONTINUOUS_REQUESTS)
+
     def _engine(self, loaded: LoadedModel) -> Engine | None:
-        if not is_continuous(loaded, self.batching):
+        if self.offload or not is_continuous(loaded, self.batching):
             return None
         size = self._cache_bytes()
         if size is None and self._planned is not None and loaded.model.device.type == "cuda":

@@ -13,20 +13,26 @@ Knows nothing of prompts or LangChain.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from random import SystemRandom
 from typing import Any, Literal, Protocol
 
 from der_graph.errors import ExpertError, PoolError
-from der_graph.nodes.huggingface.loading import LoadedModel
-from der_graph.nodes.huggingface.memory import kv_bytes_per_token
+from der_graph.nodes.huggingface.loading import LoadedModel, ran_out_of_memory
+from der_graph.nodes.huggingface.memory import (
+    kv_bytes_per_token,
+    step_bytes_per_token,
+    step_tokens,
+)
 from der_graph.nodes.huggingface.rows import Row
 from der_graph.nodes.huggingface.sampling import draw, penalties, warpers
 from der_graph.nodes.huggingface.settings import GenerationSettings
@@ -42,7 +48,22 @@ _LOOK = 0.005  # seconds between two looks at who has given up: under the time o
 _PAGE = 32  # tokens of a page of the cache: prompts that begin alike share whole pages
 _FLASH_PAGE = 256  # what flash attention can read
 _CPU_CACHE = 1 << 30  # bytes of keys and values, where no GPU says how many there are
-_HEADROOM = 0.8  # of the free memory; the rest is for what a step needs
+_LEAST_PAGES = 2
+_HEADROOM = 0.8  # of the free memory; the rest is for activations and scores
+
+
+@functools.cache
+def _manager_is_known() -> bool:
+    """Has transformers the manager that is used here? That of 5.17 and before is another one."""
+    try:
+        from transformers import ContinuousBatchingConfig
+        from transformers.generation.continuous_batching import ContinuousBatchingManager
+    except ImportError:
+        return False
+    known = {each.name for each in dataclasses.fields(ContinuousBatchingConfig)}
+    return known >= {"page_size", "auto_switch_to_flash"} and hasattr(
+        ContinuousBatchingManager, "pause"
+    )
 
 
 def can_be_continuous(loaded: LoadedModel) -> bool:
@@ -50,7 +71,8 @@ def can_be_continuous(loaded: LoadedModel) -> bool:
     model = loaded.model
     attention = str(getattr(model.config, "_attn_implementation", None))
     return (
-        hasattr(model, "init_continuous_batching")
+        _manager_is_known()
+        and hasattr(model, "init_continuous_batching")
         and not getattr(model, "_is_stateful", False)
         and not getattr(model.config, "is_encoder_decoder", False)
         and (attention == "sdpa" or "flash" in attention)
@@ -66,7 +88,7 @@ def is_continuous(loaded: LoadedModel, batching: Batching) -> bool:
     if batching == "continuous" and not can_be_continuous(loaded):
         raise PoolError(
             "batching: continuous is not possible with this model (recurrent, or without SDPA or flash "
-            "attention); use auto or static"
+            "attention) or with this transformers (5.20 has what is needed); use auto or static"
         )
     if batching == "auto":
         return bool(loaded.model.device.type == "cuda") and can_be_continuous(loaded)
@@ -247,10 +269,10 @@ class ContinuousEngine:
     def paused(self) -> Iterator[None]:
         """Stop between two tokens while somebody else uses the model."""
         manager = self._manager
-        if manager is None or not manager.is_running():
-            yield
-            return
-        with manager.pause():
+        with ExitStack() as stack:
+            if manager is not None:
+                with suppress(RuntimeError):  # it has ended, or ends before it comes to a pause
+                    stack.enter_context(manager.pause())
             yield
 
     # The engine's thread ----------------------------------------------------------------------------------
@@ -259,7 +281,11 @@ class ContinuousEngine:
         try:
             while self._admit():
                 self._hear()
-        except BaseException as error:
+        except Exception as cause:
+            error = ExpertError(
+                f"continuous batches do not work with this model ({type(cause).__name__}: {cause}); "
+                "use batching: static"
+            )
             self._stop()
             with self._changed:
                 left = [*self._opened.values(), *self._waiting]
@@ -281,19 +307,26 @@ class ContinuousEngine:
             if idle and not self._waiting:
                 self._serving = False  # the next request starts a thread of its own
                 return False
-            new, self._waiting = self._waiting, []
-        for opened in new:
-            self._add(opened)
+            new = {f"der-{self._number + i}": opened for i, opened in enumerate(self._waiting)}
+            self._number += len(new)
+            self._waiting.clear()
+            self._opened.update(
+                new
+            )  # all of them: whoever is known here is told of what goes wrong
+        for key, opened in new.items():
+            self._add(key, opened)
         return True
 
-    def _add(self, opened: _Open) -> None:
+    def _add(self, key: str, opened: _Open) -> None:
         if opened.row.given_up:
-            self._end(opened, "length")
+            self._close(key, "length", cancel=False)
+            return
+        if len(opened.row.prompt.ids) + opened.room > self._tokens():
+            del self._opened[key]  # taken when the cache was larger
+            opened.future.set_exception(self._out_of_memory("no room for the whole conversation"))
             return
         if self._manager is None:
             self._start()
-        key, self._number = f"der-{self._number}", self._number + 1
-        self._opened[key] = opened
         opened.before = len(opened.ids)
         self._manager.add_request(
             [*opened.row.prompt.ids, *opened.ids],
@@ -313,6 +346,8 @@ class ContinuousEngine:
             opened = self._opened.get(output.request_id)
             if opened is not None and output.error is None:
                 self._read(output.request_id, opened, output)
+        if self._manager is None:
+            return  # nobody who came wanted an answer any more
         if not self._manager.is_running():
             self._recover()
             return
@@ -370,18 +405,23 @@ class ContinuousEngine:
     def _page(self) -> int:
         return _FLASH_PAGE if self._flash else _PAGE
 
+    @functools.cached_property
+    def _token_bytes(self) -> int:
+        model = self._loaded.model
+        return kv_bytes_per_token(model.config, model.dtype.itemsize)
+
     def _blocks(self) -> int:
-        model, page = self._loaded.model, self._page
-        each = kv_bytes_per_token(model.config, model.dtype.itemsize) * page
+        model, page, each = self._loaded.model, self._page, self._token_bytes
         context = self._loaded.context_length or 32_768
         wanted = self.max_requests * -(-context // page)
         if self._cache_bytes is None:
-            self._cache_bytes = self._spare_bytes()
-        return max(2, min(wanted, self._cache_bytes // each))
+            step = step_bytes_per_token(model.config, model.dtype.itemsize, flash=self._flash)
+            self._cache_bytes = self._spare_bytes() * each // (each + step)
+        return max(_LEAST_PAGES, min(wanted, self._cache_bytes // (each * page)))
 
     def _prefill(self) -> int:
         """Tokens of one step: longer prompts are read in parts; fewer once memory was short."""
-        tokens = 8192 if self._flash else 2048
+        tokens = step_tokens(flash=self._flash)
         return max(32, tokens * self.max_requests // CONTINUOUS_REQUESTS)
 
     def _spare_bytes(self) -> int:
@@ -391,8 +431,7 @@ class ContinuousEngine:
         if device.type != "cuda":
             return _CPU_CACHE
         free, _ = torch.cuda.mem_get_info(device)
-        # Half: SDPA reads the keys and values of a step into a second copy.
-        return int(free * _HEADROOM * (1.0 if self._flash else 0.5))
+        return int(free * _HEADROOM)
 
     def _start(self) -> None:
         import transformers
@@ -432,13 +471,10 @@ class ContinuousEngine:
 
     def _recover(self) -> None:
         """Go on after the manager's end: with half as many at a time, where memory was the cause."""
-        import torch
-
         cause = self._manager.background_thread_status.fatal_error
         message = str(cause)
-        memory = isinstance(cause, (torch.cuda.OutOfMemoryError, MemoryError)) or (
-            "out of memory" in message.lower()
-        )
+        planned = isinstance(cause, MemoryError)  # by transformers, which has begun nothing
+        memory = planned or ran_out_of_memory(cause)
         del cause  # its frames hold the tensors of the failed step
         while (output := self._manager.get_result(timeout=0)) is not None:
             opened = self._opened.get(output.request_id)
@@ -449,24 +485,30 @@ class ContinuousEngine:
         left, keys = list(self._opened.values()), list(self._opened)
         for key in keys:
             del self._opened[key]
-        if memory and self.max_requests > 1 and self._cache_bytes is not None:
-            self.max_requests //= 2
-            self._cache_bytes //= 2
+        smaller = self._blocks() > _LEAST_PAGES if planned else self.max_requests > 1
+        if memory and smaller and self._cache_bytes is not None:
+            self._cache_bytes = min(self._cache_bytes, self._tokens() * self._token_bytes) // 2
+            if not planned:
+                self.max_requests //= 2
             for opened in left:
                 opened.before = len(opened.ids)
                 del opened.drawn[len(opened.ids) :]
             with self._changed:
                 self._waiting[:0] = left  # they go on where they were: nothing is said twice
             return
+        error = (
+            self._out_of_memory(message)
+            if memory
+            else ExpertError(f"the model failed in the middle of its answers: {message}")
+        )
         for opened in left:
-            opened.future.set_exception(
-                ExpertError(
-                    f"the model ran out of memory on {self._loaded.model.device} ({message}); use a smaller "
-                    "max_new_tokens, quantization or another device"
-                    if memory
-                    else f"the model failed in the middle of its answers: {message}"
-                )
-            )
+            opened.future.set_exception(error)
+
+    def _out_of_memory(self, message: str) -> ExpertError:
+        return ExpertError(
+            f"the model ran out of memory on {self._loaded.model.device} ({message}); use a smaller "
+            "max_new_tokens, quantization or another device"
+        )
 
 
 _ENGINES = threading.Lock()

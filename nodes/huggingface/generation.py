@@ -27,7 +27,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from der_graph.errors import ExpertError
 from der_graph.nodes.huggingface.continuous import Engine
 from der_graph.nodes.huggingface.decoding import TokenReader
-from der_graph.nodes.huggingface.loading import LoadedModel
+from der_graph.nodes.huggingface.loading import LoadedModel, ran_out_of_memory
 from der_graph.nodes.huggingface.prompts import DEFAULT_STOP, PromptWriter
 from der_graph.nodes.huggingface.rows import Row
 from der_graph.nodes.huggingface.sampling import SeededSampler
@@ -113,11 +113,11 @@ def generate_rows(
     def work() -> None:
         if cancel.is_set() or all(row.given_up for row in rows):
             return  # given up while others had their turn
-        device = loaded.model.device
         processors: list[Any] = [watch.note_scores]
-        if _seeded(settings):
-            processors.append(SeededSampler(settings, len(rows), device))
-        with torch.inference_mode():
+        with loaded.on_device(), torch.inference_mode():
+            device = loaded.model.device
+            if _seeded(settings):
+                processors.append(SeededSampler(settings, len(rows), device))
             loaded.model.generate(
                 input_ids=torch.tensor(padded, device=device),
                 attention_mask=torch.tensor(mask, device=device),
@@ -340,7 +340,9 @@ class Answerer:
 
         try:
             self._generate(rows, settings, room, cancel)
-        except torch.cuda.OutOfMemoryError as error:  # the CPU's, too
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                return [error for _ in rows]
             device = self.loaded.model.device
             if len(rows) == 1:
                 return [
@@ -349,8 +351,6 @@ class Answerer:
                         f"tokens; use a smaller max_new_tokens, quantization or another device ({error})"
                     )
                 ]
-        except Exception as error:
-            return [error for _ in rows]
         else:
             return [Answered(row, self.name, self.logprobs) for row in rows]
         if device.type == "cuda":

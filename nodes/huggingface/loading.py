@@ -18,18 +18,30 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError, require
+from der_graph.nodes.huggingface.turns import Turns, turns_of
 from der_graph.nodes.huggingface.weights import Weights, weights_folder
 
 Result = TypeVar("Result")
 
 Quantization = Literal["4bit", "8bit", "int8", "int4", "float8"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def ran_out_of_memory(error: BaseException | None) -> bool:
+    """Is this an allocation that failed, on any device? CUDA's libraries have words of their own for it."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "alloc_failed" in text or "can't allocate memory" in text
+    )
+
 
 _NO_LIMIT = 100_000_000  # tokenizers that know no limit report 1e30
 
@@ -45,6 +57,7 @@ class LoadSpec:
         dtype: One of `DTYPES`; `auto` is float32 on the CPU, and 16 bits elsewhere: the checkpoint's own
             where it has them, else bfloat16.
         quantization: `4bit` or `8bit` by bitsandbytes, `int8`, `int4` or `float8` by torchao, or None.
+        offload: Wait in the machine's memory while other models need the GPU.
     """
 
     weights: Weights
@@ -52,6 +65,7 @@ class LoadSpec:
     device: str = "auto"
     dtype: str = "auto"
     quantization: Quantization | None = None
+    offload: bool = False
 
 
 @dataclass(eq=False)
@@ -63,6 +77,7 @@ class LoadedModel:
         worker: The one thread that runs the model. Models are not safe under two threads, and on the CPU
             every thread that enters one brings a team of its own along, which then fight for the cores.
         engine: Runs it in continuous batches, where it does; see `continuous.engine_of`.
+        turns: Lets it take turns with others on a GPU, where it does.
     """
 
     pipeline: Any
@@ -70,6 +85,7 @@ class LoadedModel:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="der-graph-model")
     )
     engine: Any = None
+    turns: Turns | None = None
 
     def __post_init__(self) -> None:
         set_pad_token(self.tokenizer)
@@ -108,6 +124,10 @@ class LoadedModel:
                 if token in template and token in vocabulary:
                     ends.add(vocabulary[token])
         return sorted(int(token) for token in ends if token is not None)
+
+    def on_device(self) -> AbstractContextManager[None]:
+        """Have it on its device while it generates."""
+        return nullcontext() if self.turns is None else self.turns.hold(self.model)
 
     def run(self, work: Callable[[], Result], cancel: threading.Event | None = None) -> Result:
         """Run something on the model, when those who came before are done.
@@ -226,13 +246,22 @@ def _load(spec: LoadSpec) -> LoadedModel:
         if tokenizer_folder(folder, spec.adapter) != folder:
             _make_room(model, len(tokenizer))
         model = _merge_adapter(model, spec.adapter)
-    if spec.quantization is None:
-        model.to(device)
+    turns = turns_of(device) if spec.offload and device.type == "cuda" else None
+    if spec.quantization is None and turns is None:
+        try:
+            model.to(device)
+        except RuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise ExpertError(
+                f"model '{spec.weights.name}' does not fit on {device} beside what is there ({error}); use "
+                "quantization, offload: true or another device; der pool check --device plans the memory"
+            ) from error
     with _silent(
         transformers.utils.logging
     ):  # of a model that also sees images it says that it is no writer
         generator = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
-    return LoadedModel(generator)
+    return LoadedModel(generator, turns=turns)
 
 
 def _model_class(transformers: Any, folder: Path) -> Any:
@@ -345,14 +374,18 @@ def half_dtype(torch: Any, stored: Any) -> Any:
     """The type of weights on a GPU: that of the checkpoint if it has 16 bits, else the best the card has."""
     if stored in (torch.float16, torch.bfloat16):
         return stored
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
 
 
 def fast_attention(device: Any) -> str | None:
     """Flash attention where its package is installed and there is a GPU; None: what transformers takes."""
-    if device.type != "cuda" or importlib.util.find_spec("flash_attn") is None:
-        return None
-    return "flash_attention_2"
+    return "flash_attention_2" if device.type == "cuda" and has_flash_attention() else None
+
+
+def has_flash_attention() -> bool:
+    """Is its package installed?"""
+    return importlib.util.find_spec("flash_attn") is not None
 
 
 def _make_room(model: Any, tokens: int) -> None:

@@ -21,6 +21,7 @@ QUANTIZED_BYTES = {"8bit": 1.0, "int8": 1.0, "float8": 1.0, "4bit": 0.56, "int4"
 
 _USABLE = 0.92  # of a device: the driver and the fragments of the allocator take the rest
 _WORKSPACE = 0.6 * GB  # of a step of a model: activations and scores
+_INDEX_BYTES = 8  # of a token of the cache: where it lies
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,12 @@ class Footprint:
         name: Of the expert.
         weights: Bytes of the weights.
         per_token: Bytes of keys and values of one token.
+        step: Bytes that a step needs beside them, for each token that it reads.
         context: Most tokens of a conversation, answer included.
         shared: Models with the same one share their weights.
         max_requests: Most requests at a time.
         cache: Bytes of keys and values, where that was decided.
+        offload: Does it take turns on the device with others that do?
     """
 
     name: str
@@ -44,16 +47,19 @@ class Footprint:
     shared: str
     max_requests: int = 256
     cache: int | None = None
+    step: int = 0
+    offload: bool = False
 
     @property
     def least(self) -> int:
-        """Bytes of keys and values that it needs: those of one conversation."""
-        return self.per_token * self.context if self.cache is None else self.cache
+        """Bytes beside the weights that it needs: those of one conversation, or as was decided."""
+        tokens = self.context if self.cache is None else self.cache // self.per_token
+        return min(self.most, (self.per_token + self.step) * tokens)
 
     @property
     def most(self) -> int:
-        """Bytes of keys and values that it can use."""
-        return self.least * self.max_requests if self.cache is None else self.cache
+        """Bytes beside the weights that it can use: all its requests, each as long as it may become."""
+        return (self.per_token + self.step) * self.context * self.max_requests
 
 
 @dataclass(frozen=True)
@@ -63,17 +69,22 @@ class Share:
     Attributes:
         footprint: The model.
         weights: Bytes of weights; 0 where another expert has loaded them.
-        cache: Bytes of keys and values.
+        room: Bytes beside the weights.
     """
 
     footprint: Footprint
     weights: int
-    cache: int
+    room: int
 
     @property
     def tokens(self) -> int:
         """Tokens whose keys and values there is room for."""
-        return self.cache // max(1, self.footprint.per_token)
+        return self.room // (self.footprint.per_token + self.footprint.step)
+
+    @property
+    def cache(self) -> int:
+        """Bytes of keys and values."""
+        return self.tokens * self.footprint.per_token
 
 
 @dataclass(frozen=True)
@@ -103,14 +114,41 @@ def kv_bytes_per_token(config: Any, item_bytes: int) -> int:
         config: Of transformers, or the content of a config.json.
         item_bytes: Bytes of a number.
     """
+    layers, _, shared, width = _shape(config)
+    return max(1, 2 * layers * shared * width * item_bytes)
+
+
+def step_tokens(*, flash: bool) -> int:
+    """Tokens that one step of continuous batches reads at most."""
+    return 8192 if flash else 2048
+
+
+def step_bytes_per_token(config: Any, item_bytes: int, *, flash: bool) -> int:
+    """Bytes that a step of continuous batches needs for each token of the cache, at one layer at a time.
+
+    The keys and values are read into a copy. SDPA has them repeated for every head, and a mask of as many
+    rows as a step has tokens. Transformers counts likewise, and begins nothing that would not fit.
+
+    Args:
+        config: Of transformers, or the content of a config.json.
+        item_bytes: Bytes of a number.
+        flash: Is it flash attention, and not SDPA?
+    """
+    _, heads, shared, width = _shape(config)
+    copies = 2 * shared if flash else 2 * heads + shared
+    mask = 0 if flash else step_tokens(flash=False)
+    return (copies * width + mask) * item_bytes + _INDEX_BYTES
+
+
+def _shape(config: Any) -> tuple[int, int, int, int]:
+    """Layers, heads, heads of keys and values, numbers of a head."""
     values = config if isinstance(config, dict) else config.get_text_config().to_dict()
     values = values.get("text_config") or values
     layers = _first(values, "num_hidden_layers", "n_layer", "num_layers")
     heads = _first(values, "num_attention_heads", "n_head")
     hidden = _first(values, "hidden_size", "n_embd")
-    shared = values.get("num_key_value_heads") or heads
     width = values.get("head_dim") or hidden // max(1, heads)
-    return int(2 * layers * shared * width * item_bytes)
+    return layers, heads, int(values.get("num_key_value_heads") or heads), int(width)
 
 
 def footprint(
@@ -122,6 +160,8 @@ def footprint(
     adapter: str | None = None,
     max_requests: int = 256,
     cache: int | None = None,
+    flash: bool = False,
+    offload: bool = False,
 ) -> Footprint | None:
     """Estimate what a model needs; None where its files are not on this machine.
 
@@ -133,6 +173,8 @@ def footprint(
         adapter: Folder of a LoRA adapter that is merged into weights of its own.
         max_requests: Most requests at a time.
         cache: Bytes of keys and values, where that was decided.
+        flash: Is flash attention used?
+        offload: Does it take turns on the device with others that do?
     """
     size, folder = parameters_b(weights), local_folder(weights)
     if size is None or folder is None:
@@ -154,6 +196,8 @@ def footprint(
         "|".join([weights.fingerprint, dtype, quantization or "", adapter or ""]),
         max_requests,
         cache,
+        step_bytes_per_token(values, item, flash=flash),
+        offload,
     )
 
 
@@ -172,14 +216,17 @@ def plan(footprints: Sequence[Footprint], total: int) -> Plan:
     for each in footprints:
         loaded.append(0 if each.shared in seen else each.weights)
         seen.add(each.shared)
-    room = int(total * _USABLE - sum(loaded) - _WORKSPACE * len(seen))
     owners = [each for each, bytes_ in zip(footprints, loaded, strict=True) if bytes_]
-    least = {each.shared: each.least for each in owners}
-    given = dict(least)
-    left = room - sum(least.values())
+    given = {each.shared: each.least for each in owners}
+    # Of those that take turns one is there at a time.
+    turns = [each.weights + each.least for each in owners if each.offload]
+    owners = [each for each in owners if not each.offload]
+    needed = sum(each.weights + each.least for each in owners) + max(turns, default=0)
+    left = int(total * _USABLE - needed - _WORKSPACE * (len(owners) + bool(turns)))
     # Who can use less than an equal part leaves the rest to the others.
     for number, each in enumerate(sorted(owners, key=lambda owner: owner.most)):
-        more = min(each.most - each.least, max(0, left) // (len(owners) - number))
+        wants = each.most - each.least if each.cache is None else 0
+        more = min(wants, max(0, left) // (len(owners) - number))
         given[each.shared] += more
         left -= more
     shares = tuple(
@@ -194,7 +241,11 @@ def table(made: Plan) -> list[str]:
     width = max([6, *(len(share.footprint.name) for share in made.shares)])
     lines = [f"{'expert':{width}}  weights GB  KV GB  KV tokens  B/token"]
     for share in made.shares:
-        if share.weights:
+        if share.footprint.offload and share.weights:
+            lines.append(
+                f"{share.footprint.name:{width}}  {share.weights / GB:10.2f} while it has its turn"
+            )
+        elif share.weights:
             lines.append(
                 f"{share.footprint.name:{width}}  {share.weights / GB:10.2f} {share.cache / GB:6.2f} "
                 f"{share.tokens:10,d} {share.footprint.per_token:8,d}"

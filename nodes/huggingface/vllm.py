@@ -58,6 +58,8 @@ class VLLMChat(HuggingFaceChat):
     def _start(self) -> LoadedModel:
         import transformers
 
+        if self.offload:
+            raise PoolError("offload: vllm keeps its weights on the GPU")
         if self.quantization is not None:
             raise PoolError("quantization of vllm is a setting of its engine: {quantization: ...}")
         assert self._weights is not None

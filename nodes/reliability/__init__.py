@@ -9,8 +9,8 @@ from der_graph.nodes.reliability.bulkhead import Bulkhead
 from der_graph.nodes.reliability.concurrency import (
     Bounded,
     Slots,
+    at_once,
     bare,
-    calls_at_once,
     is_remote,
 )
 from der_graph.nodes.reliability.deadline import (
@@ -58,9 +58,9 @@ __all__ = [
     "StreamClosedError",
     "alisten",
     "arace",
+    "at_once",
     "bare",
     "call_limit",
-    "calls_at_once",
     "check_hedge",
     "describe_error",
     "failure_of",

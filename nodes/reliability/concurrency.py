@@ -186,6 +186,11 @@ def calls_at_once(model: Any) -> int:
     return model.max_concurrency if isinstance(model, Bounded) else 0
 
 
+def at_once(model: Any) -> int:
+    """Most calls that a remote model, or one in continuous batches, takes side by side; 0 for others."""
+    return calls_at_once(model) or int(getattr(bare(model), "requests_at_once", 0))
+
+
 def bare(model: Any) -> Any:
     """A model without the bindings, retries and bounds around it."""
     while isinstance(model, (RunnableBindingBase, Bounded)):

@@ -6,8 +6,8 @@ A greedy answer is a function of the expert and of its prompt, so every answer i
 dictionary serves repeats, and an optional `AnswerCache` keeps answers between runs and shares them between
 processes. Experts and prompts are those of the graph, so a recorded pool and a live one run through the
 same code. A failed call is remembered as long as the source lives, so that a run tries it once; the cache
-does not keep it, because it may work later. Experts on remote engines are asked at the same time, each
-within its own bound; local ones one after another.
+does not keep it, because it may work later. Experts on remote engines, and local ones in
+continuous batches, are asked at the same time, each within its own bound; other local ones one after another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from der_graph.nodes.conversation import conversation_text, history_for_experts,
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
-from der_graph.nodes.reliability import calls_at_once, is_remote
+from der_graph.nodes.reliability import at_once, is_remote
 from der_graph.policies.answers.cache import AnswerCache
 from der_graph.policies.quality import QualityMetric
 from der_graph.state import Answer, good_answers
@@ -294,7 +294,7 @@ class AnswerSource:
         shares: dict[int, dict[_Key, Request]] = {}
         for key, request in missing.items():
             shares.setdefault(request.expert, {})[key] = request
-        remote = [i for i in shares if is_remote(self.experts[i].model)]
+        remote = [i for i in shares if at_once(self.experts[i].model)]
         answers: dict[_Key, Answer] = {}
         with ThreadPoolExecutor(max(1, len(remote)), "der-remote") as threads:
             away = [threads.submit(self._ask_expert, self.experts[i], shares[i]) for i in remote]
@@ -367,13 +367,13 @@ def _replies_to(
 ) -> Iterator[tuple[list[_Key], list[Answer]]]:
     """Each chunk with the answers to it.
 
-    A remote expert gets some chunks at a time, within its own bound: while the slow calls of one are waited
-    for, those of the next go on.
+    A remote expert, or a local one in continuous batches, gets some chunks at a time, within its own bound:
+    while the slow calls of one are waited for, those of the next go on.
     """
-    if not is_remote(expert.model) or len(chunks) < 2:
+    if not at_once(expert.model) or len(chunks) < 2:
         yield from ((chunk, expert.ask([prompts[key] for key in chunk])) for chunk in chunks)
         return
-    side_by_side = -(-calls_at_once(expert.model) // MAX_BATCH) + 1
+    side_by_side = -(-at_once(expert.model) // MAX_BATCH) + 1
     threads = ThreadPoolExecutor(side_by_side, "der-chunk")
     try:
         asked = {

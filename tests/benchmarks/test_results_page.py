@@ -321,3 +321,11 @@ def test_where_nothing_was_measured_the_page_stays_as_it_is(load: Load, tmp_path
 def section(page: str, title: str) -> str:
     body = page.split(f"{title}\n")[1]
     return body.split("\n### ")[0].split("\n## ")[0]
+
+
+def test_the_figures_of_a_gpu_are_taken_in(load: Load, tmp_path: Path) -> None:
+    room = load("results_page")
+    assert "## On a GPU" not in room.page({}, {})
+    (tmp_path / "gpu.md").write_text("Measured on: a card.\n\n| model |\n|---|\n", "utf-8")
+    found = {"gpu": room.load_results(tmp_path)["gpu"]}
+    assert "Measured on: a card.\n\n| model |" in room.page(found, {})

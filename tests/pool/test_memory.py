@@ -18,7 +18,7 @@ def test_the_memory_of_a_gpu_is_planned_without_one(folder: Path, tmp_path: Path
         "experts:\n"
         + entry.format("one", folder, "")
         + entry.format("two", folder, "")
-        + entry.format("packed", folder, ", quantization: int8, kv_cache_gb: 2")
+        + entry.format("packed", folder, ", quantization: int8, kv_cache_gb: 0.01")
         + entry.format("away", "nobody/has-this", "")
         + entry.format("elsewhere", folder, ", device: cpu"),
         encoding="utf-8",
@@ -33,7 +33,7 @@ def test_the_memory_of_a_gpu_is_planned_without_one(folder: Path, tmp_path: Path
         "away:",
     ]
     assert "shares the weights" in lines[2]
-    assert lines[3].split()[2] == "2.00"
+    assert lines[3].split()[2] == "0.01"
     assert "to spare" in lines[4]
     with pytest.raises(PoolError, match="memory is planned for GPUs"):
         check_pool(file, device="cpu")

@@ -244,6 +244,84 @@ def test_without_any_memory_the_error_says_what_to_do(joined: HuggingFaceChat) -
     assert joined.invoke("hello").content  # and the model is not lost
 
 
+def test_a_cache_that_transformers_finds_too_large_is_made_smaller(
+    joined: HuggingFaceChat, chat: HuggingFaceChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.generation.continuous_batching import cache
+
+    begun: list[int] = []
+    check = cache.PagedAttentionMemoryHandler._check_footprint
+
+    def little(self: Any, tokens: int, sectors: int) -> Any:
+        begun.append(sectors)
+        self.available_memory = 30_000_000
+        return check(self, tokens, sectors)
+
+    monkeypatch.setattr(cache.PagedAttentionMemoryHandler, "_check_footprint", little)
+    engine = engine_of(joined)
+    requests = engine.max_requests
+    answers = [each.content for each in joined.batch(QUESTIONS)]
+    assert answers == [each.content for each in chat.batch(QUESTIONS)]
+    assert begun == sorted(begun, reverse=True)
+    assert begun[-1] < begun[0]
+    assert engine.max_requests == requests  # as many as before: nothing ran
+
+
+def test_who_has_no_room_any_more_is_told(joined: HuggingFaceChat) -> None:
+    engine = engine_of(joined)
+    settings = joined._settings(None, {"max_new_tokens": 200})
+    row, room = joined._answerer().open_row(Request([HumanMessage("hello")], settings))
+    assert engine.takes(row, settings, room)
+    engine._cache_bytes = 1  # memory ran out meanwhile
+    with pytest.raises(ExpertError, match="no room for the whole conversation"):
+        engine.submit(row, settings, room).result(10)
+
+
+def test_a_manager_that_does_not_start_keeps_nobody_waiting(
+    joined: HuggingFaceChat, chat: HuggingFaceChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = joined.load().model
+    joined._answerer()
+
+    def broken(**given: Any) -> Any:
+        raise TypeError("an unexpected keyword argument")
+
+    monkeypatch.setattr(model, "init_continuous_batching", broken)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(joined.invoke, question) for question in QUESTIONS[:4]]
+        for future in futures:
+            with pytest.raises(
+                ExpertError, match=r"do not work with this model \(TypeError: .* batching: static"
+            ):
+                future.result(10)
+    monkeypatch.undo()
+    assert joined.invoke("hello").content == chat.invoke("hello").content
+
+
+def test_the_manager_of_an_older_transformers_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers.generation.continuous_batching import ContinuousBatchingManager
+
+    from der_graph.nodes.huggingface.continuous import _manager_is_known
+
+    monkeypatch.delattr(ContinuousBatchingManager, "pause")
+    _manager_is_known.cache_clear()
+    try:
+        with pytest.raises(PoolError, match="or with this transformers"):
+            continuous().invoke("hello")
+    finally:
+        _manager_is_known.cache_clear()
+
+
+def test_static_batches_do_not_wait_for_a_manager_that_has_ended(joined: HuggingFaceChat) -> None:
+    engine = engine_of(joined)
+    joined.invoke("hello", max_new_tokens=1)
+    engine._manager.stop(block=True, hard_stop=True)
+    with engine.paused():
+        pass
+
+
 def test_a_fault_of_the_model_is_told_and_the_next_call_works(
     chat: HuggingFaceChat, joined: HuggingFaceChat
 ) -> None:
@@ -281,6 +359,46 @@ def test_the_cache_is_given_back_when_nobody_asks(joined: HuggingFaceChat) -> No
         time.sleep(0.01)
     assert not engine.running
     assert joined.invoke("hello").content == first
+
+
+def counted(chat: HuggingFaceChat) -> list[int]:
+    """Count the requests of every step."""
+    forward = chat.load().model.forward
+    sizes: list[int] = []
+
+    def step(*given: Any, **named: Any) -> Any:
+        sizes.append(len(named["logits_indices"]))
+        return forward(*given, **named)
+
+    chat.load().model.forward = step
+    return sizes
+
+
+def test_a_batch_is_in_flight_as_a_whole(joined: HuggingFaceChat, chat: HuggingFaceChat) -> None:
+    assert joined.requests_at_once == 0  # not loaded: nobody knows yet
+    joined.invoke("hello", max_new_tokens=1)
+    assert joined.requests_at_once == 256
+    assert chat.requests_at_once == 0
+    sizes = counted(joined)
+    joined.batch([f"{i} is a number" for i in range(40)], max_new_tokens=60)
+    assert max(sizes) > 32
+
+
+def test_questions_of_a_training_are_in_flight_together() -> None:
+    from der_graph.data import Example
+    from der_graph.nodes.langchain import as_expert
+    from der_graph.policies.answers import AnswerSource
+    from der_graph.policies.quality import get_metric
+
+    joined = continuous(generation={"max_new_tokens": 60})
+    joined.invoke("hello", max_new_tokens=1)
+    sizes = counted(joined)
+    expert = as_expert(joined, name="joined", cost=1.0)
+    examples = [Example(str(i), f"{i} is a number", "x") for i in range(60)]
+    source = AnswerSource([expert], examples, get_metric("match"))
+    assert len(source.first_answers()) == 60
+    assert max(sizes) > 32
+    engine_of(joined)._stop()
 
 
 def test_experts_of_one_model_share_its_engine(kept: HuggingFaceChat) -> None:

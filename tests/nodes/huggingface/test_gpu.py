@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,38 @@ def test_answers_are_those_of_static_batches(folder: Path, settings: dict[str, A
     answers = [each.content for each in joined.batch(QUESTIONS, **settings)]
     assert answers == [each.content for each in static.batch(QUESTIONS, **settings)]
     assert answers == [static.invoke(question, **settings).content for question in QUESTIONS]
+
+
+def test_requests_with_other_settings_share_a_step(folder: Path) -> None:
+    joined, static = on(folder), on(folder, batching="static")
+    settings: list[dict[str, Any]] = [
+        {},
+        {"temperature": 1.5, "seed": 3},
+        {"temperature": 1.5, "top_k": 20, "top_p": 0.9, "min_p": 0.02, "seed": 1},
+        {"no_repeat_ngram_size": 2},
+        {"stop": ["a", "e"]},
+        {"max_new_tokens": 1},
+    ]
+    expected = [static.invoke("hello", **each).content for each in settings]
+    with ThreadPoolExecutor(len(settings)) as pool:
+        futures = [pool.submit(joined.invoke, "hello", **each) for each in settings]
+        assert [future.result().content for future in futures] == expected
+
+
+def test_a_model_that_takes_turns_answers_as_one_that_stays(folder: Path) -> None:
+    turning, static = on(folder, offload=True), on(folder, batching="static")
+    assert turning.load().model.device.type == "cpu"
+    for question in QUESTIONS[:3]:
+        assert turning.invoke(question).content == static.invoke(question).content
+    assert turning.load().model.device.type == "cuda"
+    turns = turning.load().turns
+    assert turns is not None
+    assert turns.seconds is not None
+    turns.free = lambda: 0
+    other = on(folder, offload=True, dtype="bfloat16")
+    other.invoke("hello")
+    assert turning.load().model.device.type == "cpu"
+    assert turning.invoke("hello").content == static.invoke("hello").content
 
 
 def test_a_seed_repeats_an_answer(folder: Path) -> None:

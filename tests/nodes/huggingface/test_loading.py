@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
+import types
 import weakref
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +163,107 @@ def test_what_cannot_be_loaded_says_why(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ExpertError, match="could not be loaded"):
         HuggingFaceChat(model=str(tmp_path)).load()
-    try:
-        import bitsandbytes  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingDependencyError, match="pip install bitsandbytes"):
-            HuggingFaceChat(model=str(folder), quantization="4bit").load()
+
+
+def test_quantization_reaches_what_loads_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Any]] = []
+    given: list[dict[str, Any]] = []
+    weights = ("Int8WeightOnlyConfig", "Int4WeightOnlyConfig", "Float8WeightOnlyConfig")
+    for package in ("bitsandbytes", "torchao", "torchao.quantization"):
+        module = types.ModuleType(package)
+        module.__spec__ = ModuleSpec(package, None)
+        vars(module).update({name: (lambda name=name: name) for name in weights})
+        monkeypatch.setitem(sys.modules, package, module)
+
+    def config_of(name: str) -> Any:
+        def made(*args: Any, **settings: Any) -> str:
+            asked.append((name, args or settings))
+            return name
+
+        return made
+
+    def from_pretrained(*_: Any, **settings: Any) -> Any:
+        given.append(settings)
+        raise OSError("that is enough")
+
+    monkeypatch.setattr(transformers, "TorchAoConfig", config_of("torchao"))
+    monkeypatch.setattr(transformers, "BitsAndBytesConfig", config_of("bitsandbytes"))
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    for name in ("4bit", "8bit", "int8", "int4", "float8"):
+        quantized: Any = name
+        with pytest.raises(ExpertError, match="that is enough"):
+            HuggingFaceChat(model=str(folder), quantization=quantized, device="cpu").load()
+    assert asked == [
+        ("bitsandbytes", {"load_in_4bit": True}),
+        ("bitsandbytes", {"load_in_8bit": True}),
+        *(("torchao", (name,)) for name in weights),
+    ]
+    for settings, (package, _) in zip(given, asked, strict=True):
+        assert settings["quantization_config"] == package
+        assert settings["device_map"] == {"": torch.device("cpu")}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "package"),
+    [("4bit", "bitsandbytes"), ("8bit", "bitsandbytes"), ("int4", "torchao")],
+)
+def test_the_package_that_is_missing_is_named(
+    quantization: Any, package: str, folder: Path
+) -> None:
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(MissingDependencyError, match=f"pip install {package}$"):
+        HuggingFaceChat(model=str(folder), quantization=quantization, device="cpu").load()
+
+
+def test_types_and_attention_on_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from der_graph.nodes.huggingface import loading
+
+    cuda = torch.device("cuda")
+    for native, stored, expected in (
+        (True, torch.float32, torch.bfloat16),
+        (True, torch.float16, torch.float16),
+        (False, torch.float32, torch.float16),  # what is emulated is slow
+        (False, torch.bfloat16, torch.bfloat16),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)  # noqa: B023
+        assert loading.half_dtype(torch, stored) == expected
+    assert loading.fast_attention(torch.device("cpu")) is None
+    monkeypatch.setattr(loading, "has_flash_attention", lambda: False)
+    assert loading.fast_attention(cuda) is None
+    monkeypatch.setattr(loading, "has_flash_attention", lambda: True)
+    assert loading.fast_attention(cuda) == "flash_attention_2"
+
+
+def test_a_model_that_does_not_fit_says_what_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, device: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "to", full)
+    with pytest.raises(ExpertError, match=r"does not fit on cpu .*offload: true .*der pool check"):
+        HuggingFaceChat(model=str(folder), dtype="bfloat16", device="cpu").load()
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (MemoryError("Memory footprint 2 is more than available memory 1"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_what_is_a_lack_of_memory(error: BaseException | None, memory: bool) -> None:
+    from der_graph.nodes.huggingface.loading import ran_out_of_memory
+
+    assert ran_out_of_memory(error) is memory
 
 
 def test_fingerprints_follow_what_answers_depend_on(folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from der_graph.nodes.huggingface.memory import (
     footprint,
     kv_bytes_per_token,
     plan,
+    step_bytes_per_token,
     table,
 )
 
@@ -32,6 +33,47 @@ def test_keys_and_values_of_a_token() -> None:
     assert kv_bytes_per_token({"text_config": {**LLAMA_8B, "head_dim": 64}}, 2) == 65_536
     assert kv_bytes_per_token({"n_layer": 2, "n_head": 4, "n_embd": 32}, 4) == 512
     assert kv_bytes_per_token(tiny_model().config, 4) == 512
+
+
+def test_what_a_step_needs_beside_the_cache() -> None:
+    # SDPA: keys and values of 32 heads, and once more of 8; a mask of 2,048 rows; 8 bytes say where they are
+    assert step_bytes_per_token(LLAMA_8B, 2, flash=False) == (2 * 32 + 8) * 128 * 2 + 2 * 2048 + 8
+    assert step_bytes_per_token(LLAMA_8B, 2, flash=True) == 2 * 8 * 128 * 2 + 8
+
+
+def test_what_a_step_needs_is_what_transformers_counts() -> None:
+    from transformers import ContinuousBatchingConfig
+    from transformers.generation.continuous_batching.cache import PagedAttentionMemoryHandler
+
+    model = tiny_model()
+    per_token = kv_bytes_per_token(model.config, 4)
+    config = ContinuousBatchingConfig(
+        page_size=32, max_batch_tokens=2048, max_requests_per_batch=8, max_memory_percent=0.9
+    )
+    config.max_blocks_per_request = 0
+    theirs = PagedAttentionMemoryHandler(
+        config=model.config,
+        cb_config=config,
+        dtype=model.dtype,
+        bytes_per_sector=per_token * 32,
+        tokens_per_sector=32,
+        bytes_per_block=per_token * 32,
+        attn_types=["full_attention"],
+    )
+    one, two = (theirs.compute_memory_footprint(2048, number) for number in (1, 2))
+    assert two - one == 32 * (per_token + step_bytes_per_token(model.config, 4, flash=False))
+
+
+def test_the_room_for_keys_and_values_leaves_what_a_step_needs() -> None:
+    tight = Footprint("a", 16 * GB, 100_000, 1_000, "a", step=25_000)
+    made = plan([tight], 24 * GB)
+    # 0.92 * 24 - 16 - 0.6 = 5.48 for cache and steps: 4 / 5 of it for the cache
+    assert made.shares[0].tokens == 43_840
+    assert made.shares[0].cache == pytest.approx(4.384 * GB)
+    given = plan([Footprint("a", 0, 100_000, 1_000, "a", cache=2 * GB, step=25_000)], 24 * GB)
+    assert given.shares[0].cache == 0  # of no weights: another expert has them
+    given = plan([Footprint("a", GB, 100_000, 1_000, "a", cache=2 * GB, step=25_000)], 24 * GB)
+    assert given.shares[0].cache == 2 * GB
 
 
 def test_a_footprint_is_that_of_the_files(folder: Path) -> None:
