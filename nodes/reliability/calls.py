@@ -28,18 +28,13 @@ from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langgraph.errors import GraphBubbleUp
 from langgraph.pregel import Pregel
 
+from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.reliability.bulkhead import Bulkhead, BusyError
 from der_graph.nodes.reliability.concurrency import Bounded, bare
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.reliability.threads import STOPS, StreamClosedError
 
 _LOOK = 0.05  # seconds between two looks at whether the stream was closed
-
-
-class ExpertExitError(RuntimeError):
-    """The expert's own code ended the program, or tried to."""
-
-    failure_kind = "exit"
 
 
 def call(work: Callable[[], Any], bulkhead: Bulkhead, limit: Limit) -> Any:
@@ -110,12 +105,9 @@ async def acall_task(
 
 
 async def _in_place(work: Callable[[], Awaitable[Any]], bulkhead: Bulkhead | None) -> Any:
-    try:
+    with no_exit():
         async with bulkhead.places.one_later() if bulkhead else contextlib.nullcontext():
             return await work()
-    # In a task these would end the event loop itself.
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise ExpertExitError(f"{type(error).__name__}: {error}".rstrip(": ")) from None
 
 
 async def _settled(task: asyncio.Future[Any], limit: Limit, give_up: Callable[[], None]) -> Any:
