@@ -210,11 +210,8 @@ def is_at_home(model: Any) -> bool:
         model: What is to be awaited; it counts as used here if it may.
     """
     chat = bare(model)
-    chat = getattr(chat, "chat", chat)
-    packages = (base.__module__.partition(".")[0] for base in type(chat).__mro__)
-    package = next(
-        (p for p in packages if p.startswith("langchain_") and p != "langchain_core"), ""
-    )
+    kind: Any = type(getattr(chat, "chat", chat))
+    package = _package_of(kind)
     if not package:
         return True
     loop, now = asyncio.get_running_loop(), time.monotonic()
@@ -223,6 +220,13 @@ def is_at_home(model: Any) -> bool:
         return False
     _homes[package] = (weakref.ref(loop), now)
     return True
+
+
+@functools.lru_cache(maxsize=256)
+def _package_of(kind: type) -> str:
+    """The package of LangChain's that a client's class comes from; empty for none."""
+    packages = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((p for p in packages if p.startswith("langchain_") and p != "langchain_core"), "")
 
 
 def _nodes_run_on_loop(graph: Pregel[Any, Any, Any, Any]) -> bool:
