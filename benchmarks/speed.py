@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     served.add_argument("--url", help="a server that runs already (key in DER_API_KEY)")
     beside = subject(proxies, processes=4, callers=64, seconds=10, rate=100, repeats=3)
     beside.add_argument("--peer", help="the program litellm of an environment of its own")
-    subject(memory, warm=12_000, requests=12_000, lines=0)
+    subject(memory, warm=2_000, requests=8_000, lines=0)
     subject(hedging, routes=1000, at_once=20, slow=4)
     for each in (one, chat, streams, served):
         each.add_argument("--pool", default="demo", help="pool file (default: %(default)s)")
