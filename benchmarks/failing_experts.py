@@ -32,7 +32,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LateError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,18 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from tqdm import tqdm
 
 from der_graph import ChatDER, DERContext, Expert, create_der_graph
 from der_graph.errors import AllExpertsFailedError, DERError
+from der_graph.nodes.decision import Decider, situation_of
+from der_graph.nodes.ktp import TEMPLATES
 from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.rules import RouteRules
 from der_graph.policies.baselines import FixedOrder, Random
 from der_graph.pool import Pool, pool_from
 from der_graph.server import create_app, in_background
-from der_graph.state import good_answers
+from der_graph.state import END_CHOICE, answers_of, elapsed, good_answers
 
 Row = dict[str, Any]
 WORST = 1.2  # times the p95 without the fault
@@ -252,29 +257,42 @@ def said(name: str, text: str) -> Any:
     )[kind]  # fmt: skip
 
 
-class Broken(BaseChatModel):
-    """A chat model that fails as `said` says, or breaks off in the middle of a stream."""
+class Scripted(BaseChatModel):
+    """A chat model that says, or raises, what a function of the question gives, and counts its tokens.
 
-    name: str = "chat"
-    in_pieces: bool = False
+    Attributes:
+        say: What to say; whatever is no text is an empty answer.
+        wants: Tokens that it would write; it writes no more than `max_tokens`.
+    """
+
+    say: Callable[[str], Any]
+    wants: int = 10
 
     @property
     def _llm_type(self) -> str:
-        return "broken"
+        return "scripted"
 
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
+        run_manager: Any = None,
+        max_tokens: int = 1_000_000,
         **kwargs: Any,
     ) -> ChatResult:
-        answer = said(self.name, str(messages[-1].content))
-        text = answer if isinstance(answer, str) else ""
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
+        said = self.say(str(messages[-1].content))
+        read = sum(len(str(each.content).encode()) for each in messages)
+        usage: Any = {"input_tokens": read, "output_tokens": min(self.wants, max_tokens)}
+        usage["total_tokens"] = sum(usage.values())
+        message = AIMessage(said if isinstance(said, str) else "", usage_metadata=usage)
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _should_stream(self, **given: Any) -> bool:
-        return self.in_pieces and super()._should_stream(**given)
+    async def _agenerate(self, *given: Any, **kwargs: Any) -> ChatResult:
+        return self._generate(*given, **kwargs)
+
+
+class InPieces(Scripted):
+    """The same in a stream, which breaks off after its first word where there is nothing to say."""
 
     def _stream(
         self,
@@ -283,13 +301,18 @@ class Broken(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        broken = failure_at(self.name, number_in(str(messages[-1].content))) is not None
-        for word in ("42,", " says", f" {self.name}"):
-            if broken and word == " says":
+        try:
+            said = self.say(str(messages[-1].content))
+        except BaseException:
+            said = None
+        words = said.split(" ") if isinstance(said, str) and said else ["42,", None]
+        for number, word in enumerate(words):
+            if word is None:
                 raise ConnectionError("cut in the middle")
-            chunk = ChatGenerationChunk(message=AIMessageChunk(content=word))
+            text = f" {word}" if number else word
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
             if run_manager is not None:
-                run_manager.on_llm_new_token(word, chunk=chunk)
+                run_manager.on_llm_new_token(text, chunk=chunk)
             yield chunk
 
 
@@ -302,7 +325,8 @@ def flaky_pool() -> Pool:
     async def coroutine(question: str) -> Any:
         return said("coroutine", question)
 
-    models = (sync, coroutine, Broken(), Broken(name="stream", in_pieces=True))
+    chat, stream = Scripted(say=partial(said, "chat")), InPieces(say=partial(said, "stream"))
+    models = (sync, coroutine, chat, stream)
     experts = [
         as_expert(model, name=name, cost=1) for name, model in zip(NAMES, models, strict=True)
     ]
@@ -435,36 +459,14 @@ def _ways(agent: Random) -> dict[str, Any]:
 
 # Budgets ---------------------------------------------------------------------------------------------------
 
+QUESTION = "What is question 0?"
 
-class Talker(BaseChatModel):
-    """A chat model that writes as many tokens as it wants to, within `max_tokens`, and fails at times."""
 
-    wants: int = 10
-    fails: float = 0.0
-    seed: int = 0
-
-    @property
-    def _llm_type(self) -> str:
-        return "talker"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        max_tokens: int = 1_000_000,
-        **kwargs: Any,
-    ) -> ChatResult:
-        if random.random() < self.fails:
-            raise ValueError("out of order")
-        read = sum(len(str(each.content).encode()) for each in messages)
-        usage: Any = {"input_tokens": read, "output_tokens": min(self.wants, max_tokens)}
-        usage["total_tokens"] = sum(usage.values())
-        message = AIMessage("ok", usage_metadata=usage)
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    async def _agenerate(self, *given: Any, **kwargs: Any) -> ChatResult:
-        return self._generate(*given, **kwargs)
+def says_ok(fails: float, question: str) -> str:
+    """An expert that is out of order at times."""
+    if random.random() < fails:
+        raise ValueError("out of order")
+    return "ok"
 
 
 def random_pool(rng: random.Random) -> list[Expert]:
@@ -475,13 +477,12 @@ def random_pool(rng: random.Random) -> list[Expert]:
         fails = rng.choice([0, 0, 0.3, 1])
         kind = rng.choice(["function", "chat", "tokens", "tokens"])
         prices = (rng.random() * 50, rng.random() * 200) if kind == "tokens" else None
-        model: Any = Talker(wants=rng.choice([1, 10, 500, 100_000]), fails=fails)
+        say, wants = partial(says_ok, fails), rng.choice([1, 10, 500, 100_000])
+        model: Any = Scripted(say=say, wants=wants)
         if kind == "function":
 
-            async def model(question: str, fails: float = fails) -> str:
-                if random.random() < fails:
-                    raise ValueError("out of order")
-                return "ok"
+            async def model(question: str, say: Callable[[str], str] = say) -> str:
+                return say(question)
 
         seconds = rng.choice([None, None, 0.01, 100.0])
         experts.append(
@@ -543,38 +544,83 @@ def broken_bounds(
     return [name for name, held in checks.items() if not held]
 
 
-def budgets(runs: int, seed: int = 0, per_pool: int = 10) -> Row:
-    """Random requests to random pools; per pool ten, so that what is known of failures matters too."""
+async def route(experts: Sequence[Expert], decider: Decider, context: DERContext) -> dict[str, Any]:
+    """A route by the rules, decisions, calls and charges of the graph, without LangGraph's own work."""
+    rules, steps, spent = decider.rules, list[Any](), 0.0
+    by_name = {each.name: each for each in experts}
+
+    async def at_once(work: Callable[[], Any], seen: Any) -> Any:
+        return work()
+
+    while True:
+        answers, passed = answers_of(steps), elapsed(steps)
+        down = [each.name for each in experts if not each.health.breaker.allows()]
+        situation = situation_of(
+            rules, context, question=QUESTION, conversation=QUESTION, answers=answers, spent=spent,
+            elapsed=passed, refused=[], unavailable=down, last_experts=[], stickiness=0.0,
+        )  # fmt: skip
+        decision = await decider.adecide(situation, {}, at_once)
+        if decision["choice"] == END_CHOICE:
+            return {"route": steps, "cost": spent, "answer": good_answers(answers)[-1]["text"]}
+        expert, left = by_name[decision["choice"]], situation["time_left"]
+        free = {name for name, allowed in decision["mask"].items() if allowed} - {expert.name}
+        prompt = expert.prompt([], QUESTION, answers, TEMPLATES["default"])
+        answer = await expert.aask(
+            prompt,
+            time_left=None if left is None else left - decision["seconds"],
+            fallback="answer" if END_CHOICE in free else "expert" if free else "none",
+            insist=expert.name in down,
+        )
+        steps.append({**decision, "answer": answer})
+        spent += answer["cost"]
+
+
+def budgets(runs: int, seed: int = 0, per_pool: int = 10, share: float = 0.02) -> Row:
+    """Random requests to random pools; per pool ten, so that what is known of failures matters too.
+
+    A share of the pools is asked through the compiled graph, the others by `route`.
+    """
     logging.disable(logging.CRITICAL)
     found, broken = Counter[str](), Counter[str]()
 
     async def ten(rng: random.Random, number: int) -> None:
         experts = random_pool(rng)
         longest, repeat = rng.randint(1, 6), rng.random() < 0.3
-        names, costs = [e.name for e in experts], [e.cost for e in experts]
-        agent = Random(names, costs)
-        graph = create_der_graph(
-            experts, agent=agent, max_steps=longest, repeat_experts=repeat
-        ).compile()
+        agent = Random([e.name for e in experts], [e.cost for e in experts])
+        rules = RouteRules.of(experts, max_steps=longest, repeat_experts=repeat)
+        graph = None
+        if rng.random() < share:
+            graph = create_der_graph(
+                experts, agent=agent, max_steps=longest, repeat_experts=repeat
+            ).compile()
         for i in range(min(per_pool, runs - number)):
             given, agent.seed = random_bounds(rng, experts), number + i
+            context = DERContext(**given)
             try:
-                state = await graph.ainvoke(asking(0), context=DERContext(**given))
+                if graph is not None:
+                    state = await graph.ainvoke(asking(0), context=context)
+                else:
+                    state = await route(experts, Decider(agent, rules, "raise"), context)
             except DERError as error:
                 found[f"refused: {type(error).__name__}"] += 1
                 continue
             found["answered"] += 1
+            found["through the graph"] += graph is not None
             broken.update(broken_bounds(state, given, experts, longest, repeat))
 
     async def everything() -> None:
         rng = random.Random(seed)
         random.seed(seed)
-        for number in range(0, runs, per_pool):
-            await ten(rng, number)
+        with tqdm(total=runs, unit="run", smoothing=0, mininterval=5) as bar:
+            for number in range(0, runs, per_pool):
+                await ten(rng, number)
+                bar.update(min(per_pool, runs - number))
 
-    asyncio.run(everything())
+    with suppress(KeyboardInterrupt):  # Ctrl-C: what was done is reported
+        asyncio.run(everything())
     logging.disable(logging.NOTSET)
-    return {"runs": sum(found.values()), **found, "broken": dict(broken), "met": not broken}
+    done = sum(count for name, count in found.items() if name != "through the graph")
+    return {"runs": done, **found, "broken": dict(broken), "met": not broken and done == runs}
 
 
 def main() -> None:

@@ -86,8 +86,7 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.port, self.folder = free_port(), folder
-        self.lives = 0  # counts beginnings and ends
-        self.up = threading.Event()
+        self.life: int | None = None  # the process that is ready; None from before a kill on
         self.start()
 
     def start(self) -> None:
@@ -101,16 +100,14 @@ class Served:
             if self.process.poll() is not None:
                 raise SystemExit(f"the server ended by itself; see {self.folder / 'server.log'}")
             if ask(self.port, "GET", "/readyz", timeout=5)[0] == 200:
-                self.lives += 1
-                self.up.set()
+                self.life = self.process.pid
                 return
             time.sleep(0.2)
         raise SystemExit("the server is not ready after two minutes")
 
     def kill(self) -> None:
         """SIGKILL, as an out-of-memory killer does."""
-        self.up.clear()
-        self.lives += 1
+        self.life = None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
@@ -173,9 +170,10 @@ def traffic(served: Served, stop: threading.Event, seen: Counter[str], seed: int
     """Mixed requests, one after the other, until the end."""
     rng = random.Random(seed)
     while not stop.is_set():
-        if not served.up.wait(1):
+        life, kind = served.life, rng.random()
+        if life is None:
+            time.sleep(0.05)
             continue
-        life, kind = served.lives, rng.random()
         question = f"question {rng.randrange(2000)} " + "word " * rng.choice([1, 10, 500])
         body = {"model": "der", "messages": [{"role": "user", "content": question}]}
         if kind < 0.1:
@@ -192,7 +190,7 @@ def traffic(served: Served, stop: threading.Event, seen: Counter[str], seed: int
             status, text = ask(served.port, "POST", CHAT, body)
             name = "whole"
         whole = text.rstrip().endswith("[DONE]") or '"error"' in text or '"chat.completion"' in text
-        if served.lives != life or served.process.poll() is not None:
+        if served.life != life:
             seen["killed meanwhile"] += 1
         elif status > 0 and whole:
             seen[f"{name} {status}"] += 1

@@ -1,4 +1,4 @@
-"""How fast it is: the graph's own work, decisions, batches, streams, the server.
+"""How fast it is, and how small: the graph's own work, decisions, batches, streams, the server.
 
     python benchmarks/speed.py SUBJECT
 
@@ -12,6 +12,7 @@
 | streaming | the first token, and a whole route | 100 ms later, 1.05 times the generations |
 | serving | many requests at once over HTTP | three times the throughput |
 | proxies | many requests through several servers, beside LiteLLM's proxy | three times the throughput |
+| memory | what a server keeps of each request | under 1 MB in 10,000 |
 | hedging | slow calls with another expert beside them | p99 halved for a tenth more calls |
 
 Look at the load of the machine: on a busy one the 95th percentile is the machine's. `SUBJECT --help` has the
@@ -31,6 +32,7 @@ from timing.batches import abatch, batching
 from timing.decisions import decision, large_pool
 from timing.graph import overhead
 from timing.hedging import hedging
+from timing.memory import memory
 from timing.proxies import proxies
 from timing.serving import serving
 from timing.streams import OPEN_QUESTIONS, streaming
@@ -72,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     served.add_argument("--url", help="a server that runs already (key in DER_API_KEY)")
     beside = subject(proxies, processes=4, callers=64, seconds=10, rate=100, repeats=3)
     beside.add_argument("--peer", help="the program litellm of an environment of its own")
+    subject(memory, warm=2_000, requests=8_000, lines=0)
     subject(hedging, routes=1000, at_once=20, slow=4)
     for each in (one, chat, streams, served):
         each.add_argument("--pool", default="demo", help="pool file (default: %(default)s)")

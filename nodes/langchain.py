@@ -37,8 +37,9 @@ from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.providers import THOUGHT_MARKS, ThoughtMarks
-from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, bare, describe_error, in_thread
-from der_graph.nodes.reliability.calls import ExpertExitError, is_only_awaited
+from der_graph.nodes.providers.exits import no_exit
+from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, bare, in_thread
+from der_graph.nodes.reliability.calls import is_only_awaited
 from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.nodes.reliability.redaction import Guarded, mask, secrets_in
 from der_graph.nodes.tools import rebound
@@ -293,11 +294,8 @@ class _Function(NamedTuple):
         return _waited_for(self.later(messages, config))
 
     async def later(self, messages: Any, config: RunnableConfig) -> AIMessage:
-        try:
+        with no_exit():
             return to_message(await _settled(self._asked(messages, config)))
-        # In a task, as LangChain makes one, these would end the event loop itself.
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise ExpertExitError(describe_error(error)) from None
 
     def _asked(self, messages: Any, config: RunnableConfig) -> Any:
         given = messages if self.takes_messages else last_question(messages)

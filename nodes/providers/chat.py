@@ -23,6 +23,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.providers.finish import finish_reason_of
 from der_graph.nodes.providers.messages import sendable
 from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, ThoughtMarks
@@ -123,13 +124,14 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        try:
-            result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
-        except RuntimeError as error:
-            if "Event loop is closed" not in str(error):
-                raise
-            # A connection that another loop had opened: clients are shared, and drop it once it fails.
-            result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
+        with no_exit():  # LangChain makes a task of this call
+            try:
+                result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
+            except RuntimeError as error:
+                if "Event loop is closed" not in str(error):
+                    raise
+                # A connection that another loop had opened: clients are shared, and drop it once it fails.
+                result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
         return self._read(result, stop)
 
     def _read(self, result: ChatResult, stop: Sequence[str] | None) -> ChatResult:
@@ -202,11 +204,12 @@ class ProviderChat(BaseChatModel):
         pieces, sent = self._pieces(stop), sendable(messages)
         for attempt in (1, 2):
             try:
-                async for chunk in self.chat._astream(sent, stop, **self._usage(kwargs)):
-                    read = pieces.read(chunk)
-                    if run_manager is not None:
-                        await run_manager.on_llm_new_token(str(read.text), chunk=read)
-                    yield read
+                with no_exit():
+                    async for chunk in self.chat._astream(sent, stop, **self._usage(kwargs)):
+                        read = pieces.read(chunk)
+                        if run_manager is not None:
+                            await run_manager.on_llm_new_token(str(read.text), chunk=read)
+                        yield read
                 break
             except RuntimeError as error:  # as in `_agenerate`
                 again = attempt == 1 and not pieces.begun and "Event loop is closed" in str(error)

@@ -28,18 +28,13 @@ from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langgraph.errors import GraphBubbleUp
 from langgraph.pregel import Pregel
 
+from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.reliability.bulkhead import Bulkhead, BusyError
 from der_graph.nodes.reliability.concurrency import Bounded, bare
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.reliability.threads import STOPS, StreamClosedError
 
 _LOOK = 0.05  # seconds between two looks at whether the stream was closed
-
-
-class ExpertExitError(RuntimeError):
-    """The expert's own code ended the program, or tried to."""
-
-    failure_kind = "exit"
 
 
 def call(work: Callable[[], Any], bulkhead: Bulkhead, limit: Limit) -> Any:
@@ -110,12 +105,9 @@ async def acall_task(
 
 
 async def _in_place(work: Callable[[], Awaitable[Any]], bulkhead: Bulkhead | None) -> Any:
-    try:
+    with no_exit():
         async with bulkhead.places.one_later() if bulkhead else contextlib.nullcontext():
             return await work()
-    # In a task these would end the event loop itself.
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise ExpertExitError(f"{type(error).__name__}: {error}".rstrip(": ")) from None
 
 
 async def _settled(task: asyncio.Future[Any], limit: Limit, give_up: Callable[[], None]) -> Any:
@@ -218,11 +210,8 @@ def is_at_home(model: Any) -> bool:
         model: What is to be awaited; it counts as used here if it may.
     """
     chat = bare(model)
-    chat = getattr(chat, "chat", chat)
-    packages = (base.__module__.partition(".")[0] for base in type(chat).__mro__)
-    package = next(
-        (p for p in packages if p.startswith("langchain_") and p != "langchain_core"), ""
-    )
+    kind: Any = type(getattr(chat, "chat", chat))
+    package = _package_of(kind)
     if not package:
         return True
     loop, now = asyncio.get_running_loop(), time.monotonic()
@@ -231,6 +220,13 @@ def is_at_home(model: Any) -> bool:
         return False
     _homes[package] = (weakref.ref(loop), now)
     return True
+
+
+@functools.lru_cache(maxsize=256)
+def _package_of(kind: type) -> str:
+    """The package of LangChain's that a client's class comes from; empty for none."""
+    packages = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((p for p in packages if p.startswith("langchain_") and p != "langchain_core"), "")
 
 
 def _nodes_run_on_loop(graph: Pregel[Any, Any, Any, Any]) -> bool:

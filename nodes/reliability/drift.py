@@ -12,13 +12,15 @@ fails. Knows nothing of agents.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import random
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.state import Answer, good_answers
@@ -61,6 +63,38 @@ class _Shift:
         self._by += rate * (happened - self.of(usual))
 
 
+class LastNames:
+    """Numbers by name, of the last so many names; its memory does not grow.
+
+    Args:
+        size: How many.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._digests = np.zeros(size, np.uint64)  # of names; 0 for none
+        self._numbers = np.zeros(size, np.int32)
+        self._next = 0
+
+    def put(self, name: str, number: int) -> None:
+        """Remember a number; the oldest one is forgotten."""
+        self.pop(name)
+        self._digests[self._next], self._numbers[self._next] = _digest(name), number
+        self._next = (self._next + 1) % len(self._digests)
+
+    def pop(self, name: str) -> int | None:
+        """Give the number of a name, and forget it; None where it is forgotten."""
+        at = np.flatnonzero(self._digests == _digest(name))
+        if not len(at):
+            return None
+        self._digests[at] = 0
+        return int(self._numbers[at[0]])
+
+
+def _digest(name: str) -> np.uint64:
+    text = name.encode("utf-8", "surrogatepass")
+    return np.uint64(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") or 1)
+
+
 class DriftWatch(BeginsAnew):
     """Adds up evidence against each expert. Safe in threads.
 
@@ -85,7 +119,7 @@ class DriftWatch(BeginsAnew):
         self._suspected: set[str] = set()
         self._rng = random.Random(0)
         self._agreeing, self._liked = _Shift(), _Shift()
-        self._said_by: OrderedDict[str, str] = OrderedDict()
+        self._routes = LastNames(_REMEMBERED)
         table = {} if agreement is None else dict(enumerate(agreement))
         self._known = {
             (first, second): float(table[i][j])
@@ -152,11 +186,9 @@ class DriftWatch(BeginsAnew):
             answers: Its answers; the last good one counts.
         """
         good = good_answers(list(answers))
-        with self._lock:
-            if good:
-                self._said_by[key] = good[-1]["expert"]
-            while len(self._said_by) > _REMEMBERED:
-                self._said_by.popitem(last=False)
+        if good and good[-1]["expert"] in self.names:
+            with self._lock:
+                self._routes.put(key, self.names.index(good[-1]["expert"]))
         self.note({answer["expert"]: answer["value"] for answer in good})
 
     def rated(self, key: str, score: float) -> None:
@@ -167,9 +199,9 @@ class DriftWatch(BeginsAnew):
             score: How good the answer was, from 0 to 1.
         """
         with self._lock:
-            name = self._said_by.pop(key, None)
-        if name is not None:
-            self.feedback(name, score >= 0.5)
+            expert = self._routes.pop(key)
+        if expert is not None:
+            self.feedback(self.names[expert], score >= 0.5)
 
     def feedback(self, name: str, good: bool) -> list[str]:
         """Note what a user thought of an expert's answer."""

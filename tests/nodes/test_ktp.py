@@ -139,6 +139,9 @@ def test_a_long_answer_loses_its_middle() -> None:
         "abcdefghijabcdefghij [... 60 characters left out ...] abcdefghijabcdefghij"
     )
     assert shorten_middle("short", 10) == "short"
+    assert (
+        shorten_middle("abcd", 1, lambda text: 2 * len(text)) == " [... 4 characters left out ...] "
+    )
 
 
 def test_the_question_is_never_shortened() -> None:

@@ -110,6 +110,11 @@ def test_a_request_may_shorten_the_route_but_not_lengthen_it() -> None:
     assert RULES.steps(9) == 3
 
 
+def test_the_dearest_route_asks_the_dearest_expert_again_where_it_may() -> None:
+    assert RULES.dearest() == 10.0
+    assert RouteRules(("a", "b"), (1.0, 3.0), 4, repeat_experts=True).dearest(2) == 6.0
+
+
 # Wrong input --------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import random
 from typing import Any
 
@@ -12,7 +13,8 @@ from langgraph.store.memory import InMemoryStore
 
 from der_graph import create_der_graph
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.reliability.drift import RECHECK, DriftWatch
+from der_graph.nodes.reliability.drift import RECHECK, DriftWatch, LastNames
+from der_graph.state import blank_answer
 
 NAMES = ["a", "b", "c", "d"]
 SKILL = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6}
@@ -100,6 +102,33 @@ def test_feedback_tells_too() -> None:
         watch.rated(str(number), 0.0)
     watch.rated("never seen", 0.0)
     assert watch.suspected == {"a"}
+
+
+def test_ratings_of_routes_tell_too() -> None:
+    watch = DriftWatch(NAMES, quality=[0.8] * 4)
+    for number in range(60):
+        expert = "a" if number % 2 else "b"
+        watch.ended(f"route {number}", [blank_answer(expert, text="5", value="5")])
+    for number in range(60):
+        for _ in range(2):  # the second time it is forgotten
+            watch.rated(f"route {number}", 0.0 if number % 2 and number > 20 else 1.0)
+    assert watch.suspected == {"a"}
+
+
+def test_of_routes_the_last_ones_are_remembered() -> None:
+    routes = LastNames(3)
+    for number, name in enumerate(["a", "b", "a", "c", "d"]):
+        routes.put(name, number)
+    assert [routes.pop(name) for name in ("a", "b", "c", "d", "d")] == [2, None, 3, 4, None]
+
+
+def test_a_watch_does_not_grow() -> None:
+    watch = DriftWatch(NAMES)
+    sizes = []
+    for number in range(2_000):
+        watch.ended(f"route {number}", [blank_answer("a", text="5", value="5")])
+        sizes.append(len(pickle.dumps(watch)) if number in (10, 1_999) else 0)
+    assert sizes[-1] - sizes[10] < 20
 
 
 def test_a_suspected_expert_is_asked_as_rarely_as_one_that_fails() -> None:
