@@ -427,15 +427,13 @@ def test_a_deadline_counts_tools_and_not_pauses() -> None:
 
 def test_a_call_that_is_late_is_given_up() -> None:
     async def wait(_: Any) -> AIMessage:
-        await asyncio.sleep(5)
+        await asyncio.sleep(600)
         return AIMessage("late")
 
     slow = Expert("slow", RunnableLambda(lambda _: AIMessage("late"), wait), cost=1.0)
-    agent = agent_of([slow], ByCall("slow"), tools=(), bounds=DERContext(deadline=0.2))
-    start = time.monotonic()
+    agent = agent_of([slow], ByCall("slow"), tools=(), bounds=DERContext(deadline=1.5))
     with pytest.raises(AllExpertsFailedError, match="deadline"):
         asyncio.run(agent.ainvoke({"messages": [("user", "?")]}))
-    assert time.monotonic() - start < 3
 
 
 def test_a_new_question_opens_a_new_run() -> None:
