@@ -126,7 +126,7 @@ class Backend(Section):
         """
         raise NotImplementedError(f"{type(self).__name__} has no make_model")
 
-    def build(self, around: Surroundings) -> tuple[Any, str]:
+    def _build(self, around: Surroundings) -> tuple[Any, str]:
         """Make the model, and what tells it from others: a fingerprint that no secret is part of."""
         own = self.model_dump(mode="json", exclude=set(Backend.model_fields))
         fingerprint = fingerprint_of(self.backend, own)  # of `${VARIABLE}`, not of the secret
@@ -162,7 +162,7 @@ class HuggingFaceSection(Backend):
     offload: bool = False
     """Wait in the machine's memory while other experts that do so need the GPU."""
 
-    def build(self, around: Surroundings) -> tuple[Any, str]:
+    def _build(self, around: Surroundings) -> tuple[Any, str]:
         """See `Backend`."""
         model = HuggingFaceChat(
             device=expand_variables(self.device, "device"),
@@ -195,7 +195,7 @@ class VLLMSection(Backend):
     """Marks of a thought, `["<think>", "</think>"]` where left out; false for none."""
     template_settings: dict[str, Any] = Field(default_factory=dict)
 
-    def build(self, around: Surroundings) -> tuple[Any, str]:
+    def _build(self, around: Surroundings) -> tuple[Any, str]:
         """See `Backend`."""
         model = VLLMChat(engine=self.engine, **_local(self, around.folder))
         return model, model.fingerprint
@@ -216,7 +216,7 @@ class LangChainSection(Backend):
     reasoning: tuple[str, str] | Literal[False] | None = None
     """Marks of a thought in its text; those of the known models where left out; false for none."""
 
-    def build(self, around: Surroundings) -> tuple[Any, str]:
+    def _build(self, around: Surroundings) -> tuple[Any, str]:
         """See `Backend`."""
         settings = expand_variables(self.settings, "settings")
         chat = as_chat_runnable(expand_variables(self.model, "model"), **settings)
@@ -233,7 +233,7 @@ class RecordedSection(Backend):
     model: str | None = None
     """Name of the model in the data file; the expert's name where left out."""
 
-    def build(self, around: Surroundings) -> tuple[Any, str]:
+    def _build(self, around: Surroundings) -> tuple[Any, str]:
         """See `Backend`."""
         found = [str(path) for path in data_files(self.data, around.folder)]
         found = found or list(around.recorded)
@@ -254,7 +254,7 @@ class PythonSection(Backend):
     model: str
     """`module:name`; the module is installed, or lies beside the pool file."""
 
-    def build(self, around: Surroundings) -> tuple[Any, str]:
+    def _build(self, around: Surroundings) -> tuple[Any, str]:
         """See `Backend`."""
         found = _python(self.model, around)
         return as_chat_runnable(found), fingerprint_of(found, {})
@@ -280,7 +280,7 @@ def expert_of(section: Backend, around: Surroundings) -> Expert:
     """
     unit = around.unit
     check_name(section.name)  # before anything is looked for
-    model, fingerprint = section.build(around)
+    model, fingerprint = section._build(around)
     prices = section.token_prices
     recorded_only = isinstance(section, RecordedSection)
     remote = section if isinstance(section, LangChainSection) else None

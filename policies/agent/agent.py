@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.errors import AgentError, DataError
 from der_graph.nodes.decision import Choice, check_known
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.policies.agent.folder import (
@@ -44,6 +45,7 @@ from der_graph.policies.observation import ObservationConfig, Observer, TextEnco
 from der_graph.policies.observation.call_costs import CostScale
 from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.policies.planning import Planner, load_knowledge, save_knowledge
+from der_graph.policies.planning.storage import forget_knowledge
 from der_graph.state import Situation
 
 if TYPE_CHECKING:
@@ -261,7 +263,10 @@ class DERAgent:
             )
             worth = np.column_stack([expected, right_now])
             for (i, takeover), row in zip(simple, worth, strict=True):
-                found[i] = takeover.choose(situations[i], self.names, row, weights[i])
+                choice = takeover.choose(situations[i], self.names, row, weights[i])
+                # An order is worth what it ends with, and not less than what the network would bring.
+                known = [each for each in (choice.value, choices[i].value) if each is not None]
+                found[i] = replace(choice, value=max(known, default=None))
         if planned and self._planner is not None:
             # The planner counts prices in what its own experts cost together.
             scale = sum(self._planner.costs) / max(self.observer.total, 1e-12)
@@ -299,7 +304,9 @@ class DERAgent:
             "takeovers": [each.plain() for each in self.takeovers],
             **self.metadata,
         }
-        if self.planner is not None:
+        if self.planner is None:
+            forget_knowledge(folder)
+        else:
             save_knowledge(self.planner.knowledge, folder)
         write_agent(folder, {**network, **arrays}, config)
 
@@ -390,7 +397,10 @@ def load_agent(name: str | os.PathLike[str] = "demo") -> TrainedAgent:
 
 def _planner_in(folder: Path, observer: Observer) -> Planner:
     """The planner in an agent's folder."""
-    knowledge = load_knowledge(folder).take(observer.names)
+    try:
+        knowledge = load_knowledge(folder).take(observer.names)
+    except DataError as error:
+        raise AgentError(f"{folder / 'planner.json'} is of another agent: {error}") from error
     return Planner(knowledge, observer.costs.tolist(), encoder=observer.encoder)
 
 

@@ -13,6 +13,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -181,6 +182,18 @@ class Planner(BeginsAnew):
             self.knowledge.take(names),
             costs,
             seconds=[given.get(name) for name in names],
+            encoder=self.encoder,
+            price=self.price,
+            depth=self.depth,
+        )
+
+    def with_name(self, old: str, new: str) -> Planner:
+        """The same planner, which knows an expert under another name."""
+        names = tuple(new if name == old else name for name in self.names)
+        return Planner(
+            replace(self.knowledge, names=names, _tables={}),
+            self.costs,
+            seconds=self._seconds_given,
             encoder=self.encoder,
             price=self.price,
             depth=self.depth,

@@ -35,7 +35,10 @@ def save_knowledge(knowledge: Knowledge, folder: str | os.PathLike[str]) -> None
         arrays["copies"] = knowledge.copies
     if knowledge.kinds is not None:
         arrays |= {f"kinds.{name}": array for name, array in knowledge.kinds.arrays.items()}
-    np.savez_compressed(path / "planner.npz", **arrays)
+    part = path / "planner.npz.part"
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(part, path / "planner.npz")
     settings = {
         "format": FORMAT,
         "experts": list(knowledge.names),
@@ -46,7 +49,15 @@ def save_knowledge(knowledge: Knowledge, folder: str | os.PathLike[str]) -> None
         "spread": knowledge.spread,
         "kind_names": list(knowledge.kind_names),
     }
-    (path / "planner.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    part = path / "planner.json.part"
+    part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path / "planner.json")
+
+
+def forget_knowledge(folder: str | os.PathLike[str]) -> None:
+    """Remove what `save_knowledge` wrote into a folder, if anything."""
+    for name in ("planner.npz", "planner.json"):
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def load_knowledge(folder: str | os.PathLike[str]) -> Knowledge:
@@ -65,6 +76,12 @@ def load_knowledge(folder: str | os.PathLike[str]) -> Knowledge:
         names = tuple(settings["experts"])
         chains = [tuple((int(e), int(f)) for e, f in key) for key in settings["chains"]]
         found = ("mean", "axes", "surface", "weights", "centres")
+        for name in ("logit", "precision"):
+            array = arrays[name]
+            if array.shape != (len(settings["source"]), len(names)) or not array.size:
+                raise ValueError(f"'{name}' has the shape {array.shape}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"'{name}' holds NaN or infinity")
         return Knowledge(
             names=names,
             logit=arrays["logit"],
@@ -85,4 +102,6 @@ def load_knowledge(folder: str | os.PathLike[str]) -> Knowledge:
             spread=float(settings["spread"]),
         )
     except (OSError, KeyError, ValueError) as error:
-        raise AgentError(f"{path} holds no planner that can be read: {error}") from error
+        raise AgentError(
+            f"{path} holds no planner that can be read: {error}. Train or probe again"
+        ) from error

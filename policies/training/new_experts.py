@@ -112,7 +112,12 @@ def refresh_expert(
     shape = agent.network.shape
     if shape.head == "fixed" and position < shape.experts and not agent.positional:
         number = sum(name.startswith(f"{expert.name}~") for name in observer.names) + 1
-        retired = agent.over(observer.with_name(expert.name, f"{expert.name}~{number}"))
+        old, settings = f"{expert.name}~{number}", agent.settings
+        if agent.planner is not None:  # it has learnt what the expert was
+            settings["planner"] = agent.planner.with_name(expert.name, old)
+        renamed = observer.with_name(expert.name, old)
+        trained = DERAgent(renamed.some(shape.experts), agent.network, **settings)
+        retired = trained.over(renamed)
         return probe_expert(
             retired, expert, examples, count=count, metric=metric, cache=cache, seed=seed
         )

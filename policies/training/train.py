@@ -170,6 +170,8 @@ def train_agent(
         members, examples, dev, metric=scorer.name, ktp=ktp_template(ktp), rules=rules
     )
     learnt: list[dict[str, Any]] = []
+    if not resume:  # of an earlier run
+        (folder / ROUTES_FILE).unlink(missing_ok=True)
     if resume and "networks" in (stopped := newest_checkpoint(folder)):
         check_same_run(stopped, config, rules.names, digests)
         learnt, resume = stopped["networks"], False  # PPO had not begun

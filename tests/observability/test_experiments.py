@@ -118,7 +118,7 @@ def test_the_command(
     from cli_runs import run
     from toy import toy_agent, toy_source
 
-    import der_graph.policies.planning
+    import der_graph.policies.agent
 
     remembered: Any = langsmith.utils.get_env_var
     monkeypatch.setenv("LANGSMITH_ENDPOINT", got.url)
@@ -147,9 +147,7 @@ def test_the_command(
             for e in toy_experts()
         )
     )
-    monkeypatch.setattr(
-        der_graph.policies.planning, "find_agent", lambda *_: toy_agent(toy_source(8))
-    )
+    monkeypatch.setattr(der_graph.policies.agent, "find_agent", lambda *_: toy_agent(toy_source(8)))
     upload_dataset(Client(), "toys", examples)
     asked = [
         "eval",

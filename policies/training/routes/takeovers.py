@@ -70,7 +70,7 @@ class _Tried(NamedTuple):
     def gain_over(self, own: _Tried) -> tuple[float, bool]:
         """How much better it is than the agent, and whether that is enough to take over."""
         dev = self.dev - own.dev
-        clearly = dev.mean() > max(_ERRORS * dev.std() / np.sqrt(len(dev)), 0.0)
+        clearly = dev.mean() > max(_ERRORS * dev.std() / np.sqrt(len(dev)), _LEAST)
         if not len(own.train):
             return float(dev.mean()), bool(clearly)
         gain = float(np.concatenate([self.train - own.train, dev]).mean())
@@ -101,14 +101,14 @@ def compare_with_simple(
     between = [float(np.sqrt(a * b)) for a, b in pairwise(prices)]
     total = max(agent.observer.total, 1e-12)
     drawn = np.random.default_rng(seed).permutation(len(source.examples))
-    if not _all_known(lesson.tree, source):
+    if not _all_known(lesson.tree, source, rules):
         drawn = drawn[:0]  # routes of other policies would cost new answers
     some = drawn[:_ROWS]
     planners = _planners(lesson, source, drawn[:_FITTED].tolist()) if len(some) else []
     planner = planners[-1] if planners else None
     orders, charged = Orders.of(lesson.tree), np.asarray(prices) / total
     best_order = [orders.orders[i] for i in orders.best(charged)]
-    by_order = orders.held_out(charged, lesson.fold)[some]
+    fold = lesson.fold[some]
 
     def deciding(policy: Takeover | None, observer: Observer) -> DERAgent:
         settings = agent.settings
@@ -123,6 +123,18 @@ def compare_with_simple(
     def on_dev(policy: Takeover | None, price: float) -> Utility:
         return _utility(deciding(policy, agent.observer), dev, rules, price, total)
 
+    def of_orders(k: int, low: float, high: float) -> Utility:
+        """Of the order that was best on the other folds' questions; it cannot end on refusals."""
+        found = np.zeros(len(some))
+        for f in np.unique(fold).tolist():
+            rows = lesson.fold != f
+            best, until = orders.orders[orders.best(charged[[k]], rows if rows.any() else None)[0]]
+            policy = Takeover(low, high, tuple(rules.names[i] for i in best), until)
+            mine = np.flatnonzero(fold == f)
+            shown = deciding(policy, lesson.observer)
+            found[mine] = _utility(shown, source, rules, prices[k], total, some[mine].tolist())
+        return found
+
     taken: list[tuple[Takeover, float]] = []
     nearest = -np.inf
     for k, price in enumerate(prices):
@@ -131,7 +143,7 @@ def compare_with_simple(
         router = Takeover(*band)
         order, until_agreed = best_order[k]
         fixed = Takeover(*band, tuple(rules.names[i] for i in order), until_agreed)
-        others = [(router, on_train(router, price)), (fixed, by_order[:, k])]
+        others = [(router, on_train(router, price)), (fixed, of_orders(k, *band))]
         if planner is not None:
             plans = _held_out_plans(planners, lesson, source, rules, price, total, some)
             others.append((Takeover(*band, planner=True), plans))
@@ -150,7 +162,7 @@ def compare_with_simple(
     takeovers = _joined([policy for policy, _ in taken])
     lines = [
         f"at prices from {each.low:.2g} to {each.high:.2g} {each} did better and takes over, by "
-        f"{max(gain for policy, gain in taken if each.low <= policy.low < each.high):.3f} at most"
+        f"{max(gain for p, gain in taken if each.decides((p.low + p.high) / 2)):.3f} at most"
         for each in takeovers
     ]
     if not takeovers:
@@ -208,15 +220,6 @@ class Orders(NamedTuple):
         worth = quality - charged[:, None] * cost
         near = worth >= worth.max(axis=1, keepdims=True) - 1e-9
         return [int(k) for k in near.argmax(axis=1)]
-
-    def held_out(self, charged: Utility, fold: npt.NDArray[np.int64]) -> Utility:
-        """(questions, prices) utility of the order that was best on the other folds' questions."""
-        found = np.zeros((len(fold), len(charged)))
-        for f in np.unique(fold).tolist():
-            held = fold == f
-            best = self.best(charged, None if held.all() else ~held)
-            found[held] = self.quality[held][:, best] - charged * self.cost[held][:, best]
-        return found
 
 
 def _planners(lesson: RouteLesson, source: AnswerSource, among: Sequence[int]) -> list[Planner]:
@@ -281,11 +284,13 @@ def _held_out_plans(
     return found
 
 
-def _all_known(tree: RouteTree, source: AnswerSource) -> bool:
+def _all_known(tree: RouteTree, source: AnswerSource, rules: RouteRules) -> bool:
     """Is the answer of every route of every policy known: nobody reads answers, or every route was tried?"""
     experts = range(len(source.experts))
     if not any(source.reads_answers(i) for i in experts):
         return True
+    if rules.repeat_experts or tree.longest < min(rules.max_steps, len(experts)):
+        return False
     return len(tree.routes) == sum(perm(len(experts), k) for k in range(tree.longest + 1))
 
 

@@ -90,6 +90,8 @@ def test_odd_values_of_a_config_are_refused(
     if field == "encoder":
         config["observation"]["encoder"] = value
     elif "." in field:
+        for number, expert in enumerate(config["experts"]):
+            expert["index"] = number
         config["experts"][0][field.split(".")[1]] = value
     else:
         config[field] = value

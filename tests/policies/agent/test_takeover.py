@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from fakes import an_answer
-from toy import WordEncoder, toy_agent, toy_rules, toy_source
+from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
 from der_graph.chat_model.settings import agent_fingerprint
+from der_graph.errors import AgentError
 from der_graph.policies.agent import DERAgent
+from der_graph.policies.agent.network import FixedHead, Shape
 from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.answers import AnswerSource
+from der_graph.policies.observation import ObservationConfig, Observer
+from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.policies.planning import Planner
 from der_graph.policies.training import run_routes
+from der_graph.policies.training.new_experts import refresh_expert
 from der_graph.state import Answer, DERContext, Situation
 
 WRITER, COUNTER, FACTS, PARROT, END = range(5)
@@ -123,6 +131,85 @@ def test_the_planner_decides_at_its_prices_and_says_why(tmp_path: Path) -> None:
         assert choice.explanation["why"].startswith("at this price the planner did better than")
         [network] = each.decide([replace(seen, cost_weight=0.6)])
         assert "planner" not in str(network.explanation)
+
+
+def agent_of_routes(source: AnswerSource) -> DERAgent:
+    """One that takes new experts, as training makes it; the planner decides."""
+    first = source.first_answers()
+    observer = Observer.fit(
+        ObservationConfig(2, 0, fixed_pool=False),
+        [expert.name for expert in source.experts],
+        [expert.cost for expert in source.experts],
+        WordEncoder(),
+        questions=source.questions,
+        answers=[],
+        qualities=np.array([[o.quality for o in row] for row in first], dtype=np.float32),
+        values=[[o.answer["value"] for o in row] for row in first],
+        features=ROUTE_FEATURES,
+    )
+    shape = Shape(4, observer.context_size, observer.expert_size, 16, "fixed")
+    agent = DERAgent(observer, FixedHead(shape), cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+    agent.take_over([Takeover(0.0, 5.0, planner=True)], planned(source))
+    return agent
+
+
+def test_a_planner_knows_an_expert_that_was_probed_anew_as_it_was(tmp_path: Path) -> None:
+    agent = agent_of_routes(toy_source(60))
+    fresh, _ = refresh_expert(agent, toy_experts()[FACTS], toy_examples(20), count=20)
+    fresh.save_pretrained(tmp_path)
+    again = DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
+    assert again.planner is not None
+    assert "facts~1" in again.planner.names
+    seen = Situation("What?", [], [True] * 5 + [False], cost_weight=0.2)
+    assert again.decide([seen])[0].index == fresh.decide([seen])[0].index
+
+
+def test_a_save_that_fails_leaves_the_agent_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = agent_of_routes(toy_source(60))
+    agent.save_pretrained(tmp_path)
+
+    def full(file: Any, **arrays: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", full)
+        with pytest.raises(OSError, match="No space"):
+            agent.save_pretrained(tmp_path)
+    assert DERAgent.from_pretrained(tmp_path, encoder=WordEncoder()).planner is not None
+    agent.take_over([])
+    agent.save_pretrained(tmp_path)
+    assert sorted(file.name for file in tmp_path.glob("*.*")) == [
+        "agent.safetensors", "config.json", "planner.npz.part",
+    ]  # fmt: skip
+
+
+def test_a_planner_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    agent = agent_of_routes(toy_source(60))
+    agent.save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "planner.json").read_text(encoding="utf-8"))
+    other = {**told, "experts": ["a", "b", "c", "d"]}
+    (tmp_path / "planner.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(AgentError, match=r"planner\.json is of another agent"):
+        DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
+    (tmp_path / "planner.json").write_text(json.dumps(told), encoding="utf-8")
+    with np.load(tmp_path / "planner.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    for wrong, words in ((arrays["logit"] * np.nan, "NaN"), (arrays["logit"][:, :2], "shape")):
+        np.savez_compressed(tmp_path / "planner.npz", **{**arrays, "logit": wrong})
+        with pytest.raises(AgentError, match=words):
+            DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
+
+
+def test_an_order_promises_no_less_than_the_network() -> None:
+    """Whoever compares the agent with somebody new reads it as the worth of the whole route."""
+    seen = Situation("What is the colour of thing 3?", [], [True] * 4 + [False], cost_weight=0.2)
+    alone, ordered = agent_with(), agent_with(Takeover(0.1, 0.5, ("writer", "counter")))
+    promised = ordered.decide([seen])[0].value
+    assert promised is not None
+    assert promised >= (alone.decide([seen])[0].value or 0.0)
 
 
 def test_caches_tell_agents_apart_by_who_decides() -> None:

@@ -32,7 +32,7 @@ def judge(
 
     made = RunnableLambda(mark)
     monkeypatch.setattr(
-        "der_graph.policies.quality.make_judge.as_chat_runnable", lambda model, **more: made
+        "der_graph.policies.quality.judge_registry.as_chat_runnable", lambda model, **more: made
     )
     return get_metric(name, **settings)
 

@@ -158,7 +158,7 @@ def test_both_models_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         made[model] = settings
         return comparing(longer, []) if "judge" in model else RunnableLambda(lambda m: "Rain.")
 
-    monkeypatch.setattr("der_graph.policies.quality.make_judge.as_chat_runnable", make)
+    monkeypatch.setattr("der_graph.policies.quality.judge_registry.as_chat_runnable", make)
     metric = get_metric(
         "judge:openai:judge", pairwise=True, against="openai:small", base_url="http://x"
     )

@@ -40,7 +40,8 @@ def test_a_run_killed_before_ppo_goes_on_with_the_next_network(
     config = replace(SMALL, steps=1024, evaluations=1, ensemble=3)
     whole = train(tmp_path / "whole", config)
     assert not (tmp_path / "whole" / "routes.pt").exists()
-    learn, taught = TreeLearner.learn, []
+    learn = TreeLearner.learn
+    taught: list[Any] = []
 
     def counted(self: TreeLearner, worth: Any) -> None:
         taught.append(self)
@@ -54,12 +55,20 @@ def test_a_run_killed_before_ppo_goes_on_with_the_next_network(
     with pytest.raises(AgentError, match="seed was 0, is 1"):
         train(tmp_path / "killed", replace(config, seed=1), resume=True)
     lines: list[str] = []
+    assert (tmp_path / "killed" / "routes.pt").is_file()
     resumed = train(tmp_path / "killed", config, resume=True, say=lines.append)
     assert "going on after 2 of 3 networks that learnt from routes" in lines
     assert len(taught) == 4  # the third network alone
     for name, tensor in whole.network.state_dict().items():
         assert tensor.equal(resumed.network.state_dict()[name]), name
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    # What another run left is not taken for this one's.
+    (tmp_path / "whole" / "routes.pt").write_bytes(b"of before")
+    taught[:] = [None, None]
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "whole", config)
+    with pytest.raises(AgentError, match="nothing to resume"):
+        train(tmp_path / "whole", config, resume=True)
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(0.0, 2048), (1e6, 0)])

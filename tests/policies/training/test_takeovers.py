@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,12 @@ from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import run_routes
-from der_graph.policies.training.routes.takeovers import Orders, _joined, compare_with_simple
+from der_graph.policies.training.routes.takeovers import (
+    Orders,
+    _joined,
+    _Tried,
+    compare_with_simple,
+)
 from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.policies.training.train import _compare
 from der_graph.state import DERContext
@@ -103,6 +109,39 @@ def test_the_planner_takes_over_where_it_does_better_than_an_order() -> None:
     at = next(each.low for each in compared.takeovers if each.planner)
     episodes = run_routes(agent, dev, rules, context=DERContext(cost_weight=at))
     assert np.mean([episode.quality for episode in episodes]) > 0.9
+
+
+def test_an_agent_of_one_price_is_compared_at_it() -> None:
+    source, dev = toy_source(40), toy_source(40, seed=1)
+    agent = toy_agent(source)
+    agent.take_over([Takeover(0.0, 9.0, ("parrot",))])
+    agent.cost_weight_range = (0.02, 0.02)
+    lesson = lesson_of(agent, source, [WRITER, COUNTER, FACTS])
+    compared = compare_with_simple(agent, lesson, source, dev, toy_rules(source.experts))
+    assert [each.low for each in compared.takeovers] == [0.02]
+    assert "takes over" in compared.lines[0]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_training_questions_are_not_asked_anew(cut: bool) -> None:
+    """Neither where the tree ends before the routes do, nor where they may go in circles."""
+    source, dev = toy_source(40), toy_source(40, seed=1)
+    agent = toy_agent(source)
+    tree = collect_tree(source, range(4), 2 if cut else 3)
+    fold = np.arange(40) % 5
+    lesson: Any = SimpleNamespace(tree=tree, observer=agent.observer, fold=fold)
+    rules = replace(toy_rules(source.experts), max_steps=3, repeat_experts=not cut)
+    asked = source.generated
+    compare_with_simple(agent, lesson, source, dev, rules)
+    assert source.generated == asked
+
+
+def test_a_tiny_gain_on_few_questions_is_not_clear() -> None:
+    own = _Tried(Takeover(0, 1), np.full(800, 0.5), np.full(10, 0.5))
+    cheaper = _Tried(Takeover(0, 1), np.full(800, 0.478), np.full(10, 0.5001))
+    assert cheaper.gain_over(own)[1] is False
+    better = _Tried(Takeover(0, 1), np.full(800, 0.51), np.full(10, 0.5))
+    assert better.gain_over(own)[1] is True
 
 
 def test_neighbouring_prices_of_one_policy_are_one_line() -> None:
