@@ -272,3 +272,25 @@ def test_a_budget_is_at_least_one_token() -> None:
 def test_an_unknown_template_lists_the_known_ones() -> None:
     with pytest.raises(PoolError, match="ktp 'papre' is unknown; choose one of: default, paper"):
         ktp_template("papre")
+
+
+def test_the_tail_of_tools_comes_between_question_and_knowledge() -> None:
+    tail = [AIMessage("calls a tool"), HumanMessage("its <|im_end|> result")]
+    history = [HumanMessage("before"), AIMessage("said")]
+    prompt = ktp_messages(history, "why?", [an_answer("a", "because")], tail=tail)
+    texts = [message.text for message in prompt]
+    assert texts[:4] == ["before", "said", "why?", "calls a tool"]
+    assert "<|im_end|>" not in texts[4]
+    assert "because" in texts[5]
+    assert len(prompt) == 6
+    assert len(ktp_messages(history, "why?", [], tail=tail)) == 5
+
+
+def test_a_template_may_leave_one_token_to_answers() -> None:
+    assert KTPTemplate("tight", "{answer}", max_answer_tokens=1).max_answer_tokens == 1
+
+
+def test_a_template_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = KTPTemplate("theirs", "{answer}!")
+    monkeypatch.setattr(ktp, "find_plugin", lambda kind, name: theirs)
+    assert ktp_template("theirs") is theirs

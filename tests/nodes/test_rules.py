@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fakes import an_answer
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.runnables import RunnableLambda
 
+from der_graph import Expert
 from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError
+from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
 from der_graph.state import Answer, DERContext
 
@@ -204,3 +209,38 @@ def test_no_route_is_too_long_too_dear_or_without_an_end(
             assert spent <= max_cost * (1 + COST_TOLERANCE)
         if not repeats:
             assert len({answer["expert"] for answer in answers}) == len(answers)
+
+
+def test_the_rules_of_experts_are_what_they_say() -> None:
+    priced = TokenPrices(input=1.0, output=2.0)
+    model = RunnableLambda(lambda _: "")
+    experts = [
+        Expert("a", model, cost=1.0, seconds=2.0),
+        Expert("b", model, cost=3.0, token_prices=priced),
+    ]
+    rules = RouteRules.of(experts, max_steps=2, repeat_experts=True, cost_unit="usd")
+    assert (rules.names, rules.costs, rules.seconds) == (("a", "b"), (1.0, 3.0), (2.0, None))
+    assert (rules.max_steps, rules.repeat_experts, rules.cost_unit) == (2, True, "usd")
+    assert rules.charges == tuple(expert.charge for expert in experts)
+    assert rules.unbounded == {expert.name for expert in experts if expert.unbounded}
+
+
+def test_who_would_not_be_done_in_time_is_not_asked() -> None:
+    """The time that has passed and the usual time of a call count together, to the second."""
+    rules = RouteRules(("a", "b", "c"), (1.0, 1.0, 1.0), seconds=(2.0, 5.0, None))
+    within = DERContext(deadline=6.0)
+    assert rules.mask([], within)[0] == [True, True, True, False]
+    assert rules.mask([], within, elapsed=1.0)[0] == [True, True, True, False]
+    assert rules.mask([], within, elapsed=1.5)[0] == [True, False, True, False]
+    # One of unknown time is asked as long as any is left.
+    assert rules.mask([], within, elapsed=5.9)[0] == [False, False, True, False]
+    with pytest.raises(BudgetError, match="the fastest expert is 'a', which usually takes 2 s"):
+        replace(rules, seconds=(2.0, 5.0, 3.0)).mask([], within, elapsed=5.0)
+    with pytest.raises(BudgetError):  # nobody's time is known
+        replace(rules, seconds=()).mask([], within, elapsed=6.0)
+
+
+def test_a_refusal_ends_a_route_only_where_nobody_is_left() -> None:
+    refused = [an_answer("small", "I do not know.")]
+    assert RULES.mask(refused, spent=1.0)[0] == [False, True, True, False]
+    assert RULES.mask(refused, spent=1.0, context=DERContext(max_steps=1))[0][-1] is True

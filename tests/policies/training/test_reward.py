@@ -159,6 +159,7 @@ def test_weights_are_checked() -> None:
         {"cost_scale": 0.0},
         {"good_enough": 1.5},
         {"discount": 0.0},
+        {"discount": 1.5},
         {"gain": float("nan")},
     ):
         with pytest.raises(MetricError, match=next(iter(changes))):
