@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakes import an_answer
@@ -213,7 +214,7 @@ def test_no_route_is_too_long_too_dear_or_without_an_end(
 
 def test_the_rules_of_experts_are_what_they_say() -> None:
     priced = TokenPrices(input=1.0, output=2.0)
-    model = RunnableLambda(lambda _: "")
+    model: Any = RunnableLambda(lambda _: "")
     experts = [
         Expert("a", model, cost=1.0, seconds=2.0),
         Expert("b", model, cost=3.0, token_prices=priced),
