@@ -82,7 +82,8 @@ class Learner:
         self.acting = acting
         self._judge, self._judge_share = judge, judge_share
         self._base: Knowledge = planner.knowledge
-        self._rng = np.random.default_rng(seed)
+        # one for each thread that draws: a generator is not safe to share
+        self._exploring_rng, self._judging_rng = np.random.default_rng(seed).spawn(2)
         self._lock = threading.Lock()
         self._spent = self._explored = 0.0
         self._since, self._read = 0, 0.0
@@ -202,7 +203,7 @@ class Learner:
         precision = np.where(seen.mask[:-1], self.planner.knowledge.precision[kind], np.inf)
         known_least = np.flatnonzero(precision <= precision.min() * 1.5)
         with self._lock:
-            expert = int(self._rng.choice(known_least))
+            expert = int(self._exploring_rng.choice(known_least))
             cost = self.planner.costs[expert]
             if expert == choice.index or self._explored + cost > self.explore * self._spent:
                 return choice
@@ -241,7 +242,7 @@ class Learner:
                 return
             named = tuple((self.names[t.expert], t.value, t.step) for t in told)
             score = None
-            if self._judge is not None and self._rng.random() < self._judge_share:
+            if self._judge is not None and self._judging_rng.random() < self._judge_share:
                 score = min(
                     1.0, max(0.0, float(self._judge(question, good_answers(answers)[-1]["text"])))
                 )
