@@ -114,7 +114,7 @@ class DERAgent:
         """Let these policies decide at their prices, and no others."""
         self.takeovers = tuple(takeovers)
         self.planner = planner
-        self._planner = None if planner is None else _planner_over(planner, self.observer)
+        self._served_planner = None if planner is None else _planner_over(planner, self.observer)
 
     def set_prices(self, prices: Sequence[tuple[float, float]]) -> None:
         """Take these prices where a request names none, each for its share of the questions."""
@@ -267,11 +267,13 @@ class DERAgent:
                 # An order is worth what it ends with, and not less than what the network would bring.
                 known = [each for each in (choice.value, choices[i].value) if each is not None]
                 found[i] = replace(choice, value=max(known, default=None))
-        if planned and self._planner is not None:
+        if planned and self._served_planner is not None:
             # The planner counts prices in what its own experts cost together.
-            scale = sum(self._planner.costs) / max(self.observer.total, 1e-12)
+            scale = sum(self._served_planner.costs) / max(self.observer.total, 1e-12)
             asked = [replace(situations[i], cost_weight=weights[i] * scale) for i, _ in planned]
-            for (i, takeover), plan in zip(planned, self._planner.decide(asked), strict=True):
+            for (i, takeover), plan in zip(
+                planned, self._served_planner.decide(asked), strict=True
+            ):
                 said = plan.explanation or {}
                 why = f"{takeover.why}: {said.get('why', '')}"
                 found[i] = replace(plan, cost_weight=weights[i], explanation={**said, "why": why})
@@ -304,11 +306,11 @@ class DERAgent:
             "takeovers": [each.plain() for each in self.takeovers],
             **self.metadata,
         }
-        if self.planner is None:
-            forget_knowledge(folder)
-        else:
+        if self.planner is not None:
             save_knowledge(self.planner.knowledge, folder)
         write_agent(folder, {**network, **arrays}, config)
+        if self.planner is None:  # not before: the agent that was there may need it until now
+            forget_knowledge(folder)
 
     @classmethod
     def from_pretrained(

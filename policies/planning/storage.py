@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from der_graph.errors import AgentError
 from der_graph.policies.planning.kinds import Kinds
@@ -57,7 +59,8 @@ def save_knowledge(knowledge: Knowledge, folder: str | os.PathLike[str]) -> None
 def forget_knowledge(folder: str | os.PathLike[str]) -> None:
     """Remove what `save_knowledge` wrote into a folder, if anything."""
     for name in ("planner.npz", "planner.json"):
-        (Path(folder) / name).unlink(missing_ok=True)
+        for file in (name, f"{name}.part"):
+            (Path(folder) / file).unlink(missing_ok=True)
 
 
 def load_knowledge(folder: str | os.PathLike[str]) -> Knowledge:
@@ -75,13 +78,9 @@ def load_knowledge(folder: str | os.PathLike[str]) -> Knowledge:
             arrays = {name: file[name] for name in file.files}
         names = tuple(settings["experts"])
         chains = [tuple((int(e), int(f)) for e, f in key) for key in settings["chains"]]
+        contexts = Contexts.of(len(names), chains, claims=settings["claims"])
         found = ("mean", "axes", "surface", "weights", "centres")
-        for name in ("logit", "precision"):
-            array = arrays[name]
-            if array.shape != (len(settings["source"]), len(names)) or not array.size:
-                raise ValueError(f"'{name}' has the shape {array.shape}")
-            if not np.isfinite(array).all():
-                raise ValueError(f"'{name}' holds NaN or infinity")
+        _check(arrays, len(settings["source"]), contexts)
         return Knowledge(
             names=names,
             logit=arrays["logit"],
@@ -90,7 +89,7 @@ def load_knowledge(folder: str | os.PathLike[str]) -> Knowledge:
             chance=arrays["chance"],
             never=arrays["never"],
             transfer=Transfer(
-                Contexts.of(len(names), chains, claims=settings["claims"]),
+                contexts,
                 *(arrays[a] for a in ("right_shift", "wrong_shift", "repeats", "steps")),
             ),
             copies=arrays.get("copies"),
@@ -105,3 +104,22 @@ def load_knowledge(folder: str | os.PathLike[str]) -> Knowledge:
         raise AgentError(
             f"{path} holds no planner that can be read: {error}. Train or probe again"
         ) from error
+
+
+def _check(arrays: Mapping[str, npt.NDArray[Any]], kinds: int, contexts: Contexts) -> None:
+    """Raise ValueError where an array has another shape than a pool of these contexts has, or NaN."""
+    count, experts, forms = contexts.step.shape
+    per_context = (kinds, count, experts)
+    shapes: dict[str, tuple[int, ...]] = {
+        "logit": (kinds, experts), "precision": (kinds, experts), "chance": (kinds,),
+        "never": (kinds, experts, forms), "right_shift": per_context, "wrong_shift": per_context,
+        "repeats": per_context, "steps": (*per_context, forms), "copies": (experts, experts),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        if name == "copies" and name not in arrays:
+            continue
+        array = arrays[name]
+        if array.shape != shape or not array.size:
+            raise ValueError(f"'{name}' has the shape {array.shape}, not {shape}")
+        if name != "repeats" and not np.isfinite(array).all():  # NaN there: not known
+            raise ValueError(f"'{name}' holds NaN or infinity")

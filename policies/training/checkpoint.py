@@ -112,11 +112,7 @@ def write_checkpoint(
     Raises:
         AgentError: If it cannot be written; the checkpoint before is still there.
     """
-    checkpoint = {
-        "format": CHECKPOINT_FORMAT,
-        "config": json.dumps(config.plain(), sort_keys=True),
-        "experts": list(names),
-        "digests": dict(digests),
+    kept = {
         "policy": model.policy.state_dict(),
         "optimizer": model.policy.optimizer.state_dict(),
         "steps": model.num_timesteps,
@@ -128,10 +124,7 @@ def write_checkpoint(
         "starts": torch.as_tensor(np.asarray(model._last_episode_starts)),
         "own": json.dumps(own),
     }
-    part = folder / f"{CHECKPOINT_FILE}.part"
-    with saving(folder / CHECKPOINT_FILE):
-        torch.save(checkpoint, part)
-        os.replace(part, folder / CHECKPOINT_FILE)
+    _write(folder / CHECKPOINT_FILE, config, names, digests, kept)
 
 
 def write_routes(
@@ -153,17 +146,28 @@ def write_routes(
     Raises:
         AgentError: If they cannot be written.
     """
-    kept = {
+    kept = {"networks": [dict(each) for each in networks]}
+    _write(folder / ROUTES_FILE, config, names, digests, kept)
+
+
+def _write(
+    path: Path,
+    config: TrainConfig,
+    names: Sequence[str],
+    digests: Mapping[str, str],
+    kept: Mapping[str, Any],
+) -> None:
+    """Write what is kept and which run it is of; whole or not at all."""
+    of_run = {
         "format": CHECKPOINT_FORMAT,
         "config": json.dumps(config.plain(), sort_keys=True),
         "experts": list(names),
         "digests": dict(digests),
-        "networks": [dict(each) for each in networks],
     }
-    part = folder / f"{ROUTES_FILE}.part"
-    with saving(folder / ROUTES_FILE):
-        torch.save(kept, part)
-        os.replace(part, folder / ROUTES_FILE)
+    part = path.with_name(f"{path.name}.part")
+    with saving(path):
+        torch.save({**of_run, **kept}, part)
+        os.replace(part, path)
 
 
 def newest_checkpoint(folder: Path) -> dict[str, Any]:

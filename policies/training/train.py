@@ -294,10 +294,10 @@ def _compare(
 ) -> None:
     """Let other policies take over where they were better."""
     from der_graph.policies.training.checkpoint import saving
-    from der_graph.policies.training.routes.takeovers import compare_with_simple
+    from der_graph.policies.training.routes.takeovers import compare_with_others
 
     before, agent.takeovers = agent.takeovers, ()  # a resumed run may find its agent with some
-    compared = compare_with_simple(agent, lesson, source, dev, rules, seed=seed)
+    compared = compare_with_others(agent, lesson, source, dev, rules, seed=seed)
     for line in compared.lines:
         say(line)
     if compared.takeovers or before:

@@ -77,7 +77,7 @@ class _Tried(NamedTuple):
         return gain, bool(clearly or gain > _LEAST)
 
 
-def compare_with_simple(
+def compare_with_others(
     agent: DERAgent,
     lesson: RouteLesson,
     source: AnswerSource,

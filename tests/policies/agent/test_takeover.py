@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from fakes import an_answer
 from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
@@ -170,8 +171,7 @@ def test_a_save_that_fails_leaves_the_agent_that_was_there(
     agent = agent_of_routes(toy_source(60))
     agent.save_pretrained(tmp_path)
 
-    def full(file: Any, **arrays: Any) -> None:
-        file.write(b"half")
+    def full(*args: Any, **arrays: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -180,10 +180,16 @@ def test_a_save_that_fails_leaves_the_agent_that_was_there(
             agent.save_pretrained(tmp_path)
     assert DERAgent.from_pretrained(tmp_path, encoder=WordEncoder()).planner is not None
     agent.take_over([])
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.numpy, "save_file", full)
+        with pytest.raises(OSError, match="No space"):
+            agent.save_pretrained(tmp_path)
+    assert DERAgent.from_pretrained(tmp_path, encoder=WordEncoder()).planner is not None
     agent.save_pretrained(tmp_path)
     assert sorted(file.name for file in tmp_path.glob("*.*")) == [
-        "agent.safetensors", "config.json", "planner.npz.part",
-    ]  # fmt: skip
+        "agent.safetensors",
+        "config.json",
+    ]
 
 
 def test_a_planner_that_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -197,10 +203,12 @@ def test_a_planner_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "planner.json").write_text(json.dumps(told), encoding="utf-8")
     with np.load(tmp_path / "planner.npz") as file:
         arrays = {name: file[name] for name in file.files}
-    for wrong, words in ((arrays["logit"] * np.nan, "NaN"), (arrays["logit"][:, :2], "shape")):
-        np.savez_compressed(tmp_path / "planner.npz", **{**arrays, "logit": wrong})
-        with pytest.raises(AgentError, match=words):
-            DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
+    for name in ("logit", "chance", "steps"):
+        wrong = arrays[name] * np.nan, arrays[name][..., None]
+        for array, words in zip(wrong, ("NaN", "has the shape"), strict=True):
+            np.savez_compressed(tmp_path / "planner.npz", **{**arrays, name: array})
+            with pytest.raises(AgentError, match=f"'{name}'.*{words}"):
+                DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
 
 
 def test_an_order_promises_no_less_than_the_network() -> None:

@@ -30,7 +30,7 @@ from der_graph.policies.training.routes.takeovers import (
     Orders,
     _joined,
     _Tried,
-    compare_with_simple,
+    compare_with_others,
 )
 from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.policies.training.train import _compare
@@ -83,14 +83,14 @@ def test_a_better_order_takes_over_and_the_run_says_so() -> None:
     lesson = lesson_of(agent, source, [WRITER, COUNTER, FACTS])
     agent.take_over([Takeover(0.0, 9.0, ("parrot",))])
     asked = source.generated
-    compared = compare_with_simple(agent, lesson, source, dev, rules)
+    compared = compare_with_others(agent, lesson, source, dev, rules)
     assert source.generated == asked  # the parrot is in no route of the tree
     assert "takes over" in compared.lines[0]
     agent.take_over(compared.takeovers)
     episodes = run_routes(agent, dev, rules, context=DERContext(cost_weight=0.02))
     assert np.mean([episode.quality for episode in episodes]) == 0.5  # the parrot's is 0
     # Nothing is better than what is as simple.
-    again = compare_with_simple(agent, lesson, source, dev, rules)
+    again = compare_with_others(agent, lesson, source, dev, rules)
     assert again.takeovers == []
     assert "did better than the agent at any price" in again.lines[0]
 
@@ -101,7 +101,7 @@ def test_the_planner_takes_over_where_it_does_better_than_an_order() -> None:
     rules = toy_rules(source.experts)
     agent = toy_agent(source)
     lesson = lesson_of(agent, source, range(4))
-    compared = compare_with_simple(agent, lesson, source, dev, rules)
+    compared = compare_with_others(agent, lesson, source, dev, rules)
     assert compared.planner is not None
     assert any(each.planner for each in compared.takeovers)
     assert "the planner did better and takes over" in " ".join(compared.lines)
@@ -117,7 +117,7 @@ def test_an_agent_of_one_price_is_compared_at_it() -> None:
     agent.take_over([Takeover(0.0, 9.0, ("parrot",))])
     agent.cost_weight_range = (0.02, 0.02)
     lesson = lesson_of(agent, source, [WRITER, COUNTER, FACTS])
-    compared = compare_with_simple(agent, lesson, source, dev, toy_rules(source.experts))
+    compared = compare_with_others(agent, lesson, source, dev, toy_rules(source.experts))
     assert [each.low for each in compared.takeovers] == [0.02]
     assert "takes over" in compared.lines[0]
 
@@ -132,7 +132,7 @@ def test_training_questions_are_not_asked_anew(cut: bool) -> None:
     lesson: Any = SimpleNamespace(tree=tree, observer=agent.observer, fold=fold)
     rules = replace(toy_rules(source.experts), max_steps=3, repeat_experts=not cut)
     asked = source.generated
-    compare_with_simple(agent, lesson, source, dev, rules)
+    compare_with_others(agent, lesson, source, dev, rules)
     assert source.generated == asked
 
 
