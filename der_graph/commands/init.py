@@ -72,9 +72,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.yes:
         _confirm(models, target, ask=not args.no_ask)
     found = []
-    for model, name in zip(models, names_of(models), strict=True):
+    strings = [f"openai:{model}" if args.base_url else model for model in models]
+    for model, string, name in zip(models, strings, names_of(strings), strict=True):
         each = look(
-            f"openai:{model}" if args.base_url else model,
+            string,
             name,
             settings,
             secrets=secrets,

@@ -82,9 +82,10 @@ def models_of(base_url: str, key: str | None = None) -> list[str]:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     request = urllib.request.Request(f"{base_url.rstrip('/')}/models", headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as reply:
-            listed = json.load(reply)["data"]
-            names = [str(each["id"]) for each in listed]
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            reply = json.load(answer)
+        listed = reply if isinstance(reply, list) else reply["data"]  # some servers: the bare list
+        names = list(dict.fromkeys(str(each["id"]) for each in listed))
     except urllib.error.HTTPError as error:
         hint = (
             "; name the variable of its key with --api-key-env" if error.code in (401, 403) else ""
@@ -160,12 +161,15 @@ def look(
 
 
 def names_of(models: Sequence[str]) -> list[str]:
-    """Experts' names for models, each of its own."""
+    """Experts' names for models, each of its own.
+
+    Args:
+        models: Each `provider:model`, or a repository's id.
+    """
     names: list[str] = []
     for model in models:
-        stem = (
-            re.sub(r"[^\w.-]+", "-", model.split("/")[-1].split(":", 1)[-1]).strip("-.") or "expert"
-        )
+        own = re.sub(r"^\w+:", "", model).split("/")[-1]  # without provider and owner
+        stem = re.sub(r"[^\w.-]+", "-", own).strip("-.") or "expert"
         name, number = stem, 2
         while name in names:
             name, number = f"{stem}-{number}", number + 1

@@ -180,3 +180,18 @@ def test_resume_takes_the_steps_of_its_run(
     torch.save(kept, tmp_path / "run" / "checkpoint.pt")
     assert run(*words, "--resume") == run(*words, "--resume", "--steps", 9000) == run(*words) == 0
     assert taken == [4321, 9000, 60_000]
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "error"),
+    [(("ask", "Why?", "--cost-wieght", "1"), "usage: der ask ", "did you mean --cost-weight?"),
+     (("pool", "check", "p.yaml", "--zzz"), "usage: der pool check ", "arguments: --zzz\n"),
+     (("ask", "Why?", "another"), "usage: der ask ", "arguments: another\n")],
+)  # fmt: skip
+def test_the_command_itself_says_what_it_does_not_know(
+    words: tuple[str, ...], usage: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(usage)
+    assert error in said

@@ -21,8 +21,8 @@ KEY = "sk-do-not-write-me"
 
 
 @contextmanager
-def a_server(*models: str, key: str = "", broken: str = "") -> Iterator[str]:
-    """An OpenAI-compatible server that answers 5."""
+def a_server(*models: str, key: str = "", broken: str = "", bare: bool = False) -> Iterator[str]:
+    """An OpenAI-compatible server that answers 5; `bare`: its list of models is nothing but a list."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *args: Any) -> None:
@@ -44,7 +44,8 @@ def a_server(*models: str, key: str = "", broken: str = "") -> Iterator[str]:
 
         def do_GET(self) -> None:
             if not self.refused():
-                self.reply(200, {"data": [{"id": model} for model in models]})
+                listed = [{"id": model} for model in models]
+                self.reply(200, listed if bare else {"data": listed})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -148,6 +149,8 @@ def test_many_models() -> None:
     assert chosen(many, ["m7"], "u") == ["m7"]
     with a_server() as url, pytest.raises(PoolError, match="lists no models"):
         models_of(url)
+    with a_server("a", "b", "a", bare=True) as url:
+        assert models_of(url) == ["a", "b"]
 
 
 def test_prices_where_all_are_known(tmp_path: Path) -> None:
@@ -173,3 +176,5 @@ def test_a_server_cannot_write_the_file(tmp_path: Path) -> None:
 
 def test_names() -> None:
     assert names_of(["openai:gpt-4o", "azure:gpt-4o", "org/m x"]) == ["gpt-4o", "gpt-4o-2", "m-x"]
+    local = ["openai:qwen2.5:0.5b", "ollama:llama3.2:1b", "openai:meta/llama3.2:1b"]
+    assert names_of(local) == ["qwen2.5-0.5b", "llama3.2-1b", "llama3.2-1b-2"]
