@@ -28,6 +28,9 @@ _ATTEMPTS = 4  # at imitating the teacher
 _NEAR = 0.005  # utility by which a good imitation may be behind
 _COMPARED = 200  # questions on which that is told
 _GUESSED = 4  # the critic learns from every so many-th route of a batch
+_ALIKE = 30  # routes of one length that are imitated in one update, at most
+_NARROWED = (0.1, 0.35)  # when routes that are hardly come to are let go, in shares of all updates
+_LET_GO = 0.01  # probability of coming to any of these
 _WORST = -0.5  # a choice that is worse than the best one by more need not be told from others
 
 
@@ -90,6 +93,7 @@ class TreeLearner:
         self.settings = settings
         self._random = torch.Generator().manual_seed(settings.seed)
         self.questions = len(observations.base)
+        self._to_narrow = list(_NARROWED)
 
     def learn(self, worth: Worth) -> None:
         """Imitate the teacher, then follow the gradient.
@@ -105,7 +109,9 @@ class TreeLearner:
                 break
         passes = settings.passes * self.questions // settings.batch
         updates = min(max(settings.following, passes), max(settings.following, settings.most))
-        self._update(updates, settings.rate, 0.0, self._follow)
+        whole = self.seen
+        self._update(updates, settings.rate, 0.0, self._follow, self._narrow)
+        self.seen = whole
         with torch.no_grad():  # from here on the scores are logits
             last: torch.nn.Linear = self.network.actor[-1]  # type: ignore[assignment]
             last.weight.mul_(_SHARP)
@@ -132,13 +138,15 @@ class TreeLearner:
         rate: float,
         least: float,
         loss_of: Callable[[torch.Tensor], torch.Tensor],
+        before: Callable[[float], None] = lambda done: None,
     ) -> None:
-        """So many updates; the rate falls linearly to `least`."""
+        """So many updates; the rate falls linearly to `least`. `before` each gets the share done."""
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=rate, weight_decay=self.settings.decay
         )
         for turn, some in enumerate(self._batches(count)):
             optimizer.param_groups[0]["lr"] = rate * (1 - turn / count) + least
+            before(turn / count)
             loss = loss_of(some)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -181,20 +189,45 @@ class TreeLearner:
         price = torch.from_numpy(worth.prices)[at]
         requests = Requests.plain(price, self.seen.steps, self.seen.share)
         masks = self.seen.masks(some, requests)
-        # Half of the routes, of both halves in turn: they say nearly the same.
-        routes = torch.randperm(len(self.seen.depth), generator=self._random)
-        routes = routes[: max(1, (len(routes) + 1) // 2)]
+        routes = self._some_routes()
         wanted = torch.from_numpy(
             worth.choices[some.numpy()[:, None], routes.numpy()[None], :, at.numpy()[:, None]]
         )
         best = wanted.amax(dim=2, keepdim=True)
         wanted = torch.clamp(wanted - best, min=_WORST) / _UNIT
-        observed = self._blurred(self.seen.observe(some, requests, masks)[:, routes])
-        scores = self.network.actor(observed)
         allowed = masks[:, routes]
+        observed = self._blurred(self.seen.part(routes).observe(some, requests, allowed))
+        scores = self.network.actor(observed)
         error = ((scores - wanted) ** 2)[allowed].mean()
         loss: torch.Tensor = error + self._guessing(observed, best.squeeze(2))
         return loss
+
+    def _some_routes(self) -> torch.Tensor:
+        """Inner routes to imitate at: half of each length, and not too many, as they say nearly the same."""
+        depth, found = self.seen.depth, []
+        for length in range(int(depth.max()) + 1):
+            at = torch.nonzero(depth == length).ravel()
+            count = min((len(at) + 1) // 2, _ALIKE)
+            found.append(at[torch.randperm(len(at), generator=self._random)[:count]])
+        return torch.cat(found)
+
+    def _narrow(self, done: float) -> None:
+        """Let go of the routes that are hardly come to any more: they take time, and teach nothing."""
+        if not self._to_narrow or done < self._to_narrow[0]:
+            return
+        self._to_narrow.pop(0)
+        reached = torch.zeros(len(self.seen.depth))
+        with torch.no_grad():
+            for some in torch.split(torch.arange(self.questions), self.settings.batch):
+                requests = self._draw(len(some))
+                masks = self.seen.masks(some, requests)
+                scores = self.network.actor(self.seen.observe(some, requests, masks)) * _SHARP
+                chances = torch.softmax(scores.masked_fill(~masks, -1e9), dim=2)
+                reached += self.seen.reached(chances).sum(dim=0) / self.questions
+        # No route is come to more often than the one that it goes on from; where as often, it goes first.
+        order = torch.from_numpy(np.lexsort((-self.seen.depth.numpy(), reached.numpy())))
+        kept = order[torch.cumsum(reached[order], dim=0) > _LET_GO]
+        self.seen = self.seen.part(torch.sort(kept).values)
 
     def _follow(self, some: torch.Tensor) -> torch.Tensor:
         requests = self._draw(len(some))

@@ -8,6 +8,7 @@ Differentiable in the probabilities, so the exact gradient of the utility is the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -94,6 +95,9 @@ class TreeObservations:
         self.paid = torch.from_numpy(
             tree.cost / total
         )  # of the last call, at the prices of training
+        self.cut = torch.zeros(
+            len(tree.routes), dtype=torch.bool
+        )  # of the inner routes those left out
         self.asked = torch.zeros(len(inner), tree.experts)
         for i, route in enumerate(inner):
             self.asked[i, list(tree.routes[route])] = 1.0
@@ -103,6 +107,38 @@ class TreeObservations:
             name: slice(context + i, context + columns * tree.experts, columns)
             for i, name in enumerate(features.expert)
         }
+
+    def part(self, kept: torch.Tensor) -> TreeObservations:
+        """The same for some of the inner routes: the others end where they are, or badly if they may not.
+
+        Args:
+            kept: Positions among the inner routes, rising; with each route those that lead to it, where
+                `values` is wanted.
+        """
+        some = copy.copy(self)
+        some.cut = self.cut.clone()
+        some.cut[self.inner] = True
+        some.cut[self.inner[kept]] = False
+        some.base, some.answered = self.base[:, kept], self.answered[:, kept]
+        some.may_end = self.may_end[:, kept]
+        for name in ("inner", "depth", "children", "asked"):
+            setattr(some, name, getattr(self, name)[kept])
+        return some
+
+    def reached(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """(n, inner routes): how probably each inner route is come to.
+
+        Args:
+            probabilities: (n, inner routes, experts + 1) of the choices.
+        """
+        at = {int(route): i for i, route in enumerate(self.inner)}
+        found = torch.zeros(probabilities.shape[:2])
+        found[:, 0] = 1.0
+        for i, children in enumerate(self.children.tolist()):  # parents before children
+            for expert, child in enumerate(children):
+                if child in at:
+                    found[:, at[child]] = found[:, i] * probabilities[:, i, expert]
+        return found
 
     def masks(self, questions: torch.Tensor, requests: Requests) -> torch.Tensor:
         """Which choices the rules allow: bool, (n, inner routes, experts + 1).
@@ -160,7 +196,9 @@ class TreeObservations:
         quality, tree = self.quality[questions], self.tree
         # At the prices of the request: what a call cost, by how much its expert has changed its price.
         ratio = requests.share / self.share.clamp(min=1e-9)
-        worth = quality  # (n, routes)
+        # Who is cut off where there is no answer yet loses more than asking everyone in vain would cost.
+        stuck = self.cut & torch.from_numpy(~tree.may_end)[questions]
+        worth = torch.where(stuck, -1.0 - requests.price[:, None], quality)  # (n, routes)
         found = torch.zeros(len(questions), len(self.depth))
         for depth in range(int(self.depth.max()), -1, -1):
             at = torch.nonzero(self.depth == depth).ravel()

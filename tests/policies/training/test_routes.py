@@ -95,6 +95,32 @@ def test_the_value_of_routes_by_hand() -> None:
     assert values[0].tolist() == pytest.approx([-0.55, 0.45, 0.0])
 
 
+def test_a_part_of_a_tree_ends_where_it_is_cut_off() -> None:
+    """As above, without what follows the writer: a bad end where it refuses (question 0), -1 - 1.1."""
+    source = toy_source(2)
+    pair = AnswerSource(source.experts[:2], source.examples, source.metric)
+    tree = collect_tree(pair, [0, 1], 2)
+    size = len(ROUTE_FEATURES.state) + 25 + 2 * len(ROUTE_FEATURES.expert)
+    base = np.random.default_rng(0).random((2, 3, size)).astype(np.float32)
+    costs, context = [1.0, 0.1], len(ROUTE_FEATURES.state)
+    whole = TreeObservations(tree, base, ROUTE_FEATURES, context, costs, (0, 0))
+    assert [tree.routes[i] for i in whole.inner] == [(), (0,), (1,)]
+    seen = whole.part(torch.tensor([0, 2]))
+    requests = Requests.plain(torch.tensor([1.1]), 2, whole.share)
+    chances = torch.tensor([[[0.4, 0.6, 0.0], [0.5, 0.0, 0.5]]])
+    for question, writer in ((0, -2.1), (1, 0.0)):
+        some = torch.tensor([question])
+        masks, all_masks = (each.masks(some, requests) for each in (seen, whole))
+        assert torch.equal(masks, all_masks[:, [0, 2]])
+        shown = seen.observe(some, requests, masks)
+        assert torch.equal(shown, whole.observe(some, requests, all_masks)[:, [0, 2]])
+        values = seen.values(some, requests, masks, chances)[0].tolist()
+        assert values[0] == pytest.approx(0.4 * (writer - 1.0) + 0.6 * (values[1] - 0.1))
+    more = torch.cat([chances[:, :1], torch.tensor([[[0.0, 1.0, 0.0]]]), chances[:, 1:]], dim=1)
+    assert whole.reached(more)[0].tolist() == pytest.approx([1.0, 0.4, 0.6])
+    assert seen.reached(chances)[0].tolist() == pytest.approx([1.0, 0.6])
+
+
 def test_bounds_close_choices_as_the_rules_do() -> None:
     """Shares 10/11 and 1/11: half the whole pays for the counter alone; one step ends at depth 1."""
     source = toy_source(2)
