@@ -5,8 +5,9 @@
 
 PPO estimates this gradient from sampled routes; where the outcome of every route is known there is nothing to
 sample, and a chain of three experts of which the first two answer nothing useful is found at once. The
-network first learns the choices of a teacher (`backward_induction`), then improves on them. Requests are
-drawn anew for every question and pass, so one network serves every price and bound.
+network first learns the choices of a teacher (`backward_induction`), then improves on them; routes that it
+hardly comes to any more are then let go, which leaves a small part of a large tree. Requests are drawn anew
+for every question and pass, so one network serves every price and bound.
 """
 
 from __future__ import annotations
