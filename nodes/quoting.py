@@ -93,15 +93,12 @@ def neutralize(text: str) -> str:
     return _with_spaces(text, found if plain else _origins(text, found))
 
 
-_HALF = re.compile("[\ud800-\udfff]")
-
-
 def writable(text: str) -> str:
-    """The text with halves of surrogate pairs, which no file and no socket takes, replaced."""
+    """The text with surrogate pairs as one character, and halves of such, which no socket takes, replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return _HALF.sub("\ufffd", text)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 
