@@ -44,8 +44,8 @@ from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, bare
 from der_graph.nodes.reliability.calls import is_only_awaited
 from der_graph.nodes.reliability.charge import TokenPrices
-from der_graph.nodes.reliability.home_loop import waited_for
 from der_graph.nodes.reliability.redaction import Guarded, mask, secrets_in
+from der_graph.nodes.reliability.threads import waited_for
 from der_graph.nodes.tools import rebound
 
 

@@ -93,15 +93,6 @@ def neutralize(text: str) -> str:
     return _with_spaces(text, found if plain else _origins(text, found))
 
 
-def writable(text: str) -> str:
-    """The text with surrogate pairs as one character, and halves of such, which no socket takes, replaced."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 def _origins(text: str, found: Sequence[int]) -> list[int]:
     """Positions in a text of the characters at these positions of its folded form."""
     positions, wanted, at = [], iter(found), 0

@@ -22,7 +22,7 @@ from der_graph.nodes.providers import (
     split_thought,
     with_ids,
 )
-from der_graph.nodes.quoting import writable
+from der_graph.nodes.providers.characters import writable
 from der_graph.nodes.reliability import Failure, FailureKind, failure_of, is_free
 from der_graph.nodes.reliability.call_limits import TooLongError
 from der_graph.nodes.reliability.charge import CallSize, Charge

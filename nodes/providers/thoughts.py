@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from der_graph.nodes.quoting import writable
+from der_graph.nodes.providers.characters import writable
 
 ThoughtMarks = tuple[str, str]
 """What opens and what closes a thought."""

@@ -15,14 +15,14 @@ from provider_stub import provider
 
 from der_graph import create_der_graph
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.reliability import StreamClosedError, home_loop
-from der_graph.nodes.reliability.home_loop import waited_for
+from der_graph.nodes.reliability import StreamClosedError, threads
+from der_graph.nodes.reliability.threads import waited_for
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is no loop that is blocked."""
-    monkeypatch.setattr(home_loop, "_PROMPT", 60.0)
+    monkeypatch.setattr(threads, "_PROMPT", 60.0)
 
 
 async def this_loop() -> asyncio.AbstractEventLoop:
@@ -64,9 +64,9 @@ def test_a_call_that_blocks_its_loop_keeps_nobody_waiting(monkeypatch: pytest.Mo
     hung = threading.Thread(target=lambda: waited_for(blocks()), daemon=True)
     hung.start()
     begun.wait()
-    monkeypatch.setattr(home_loop, "_PROMPT", 0.1)
+    monkeypatch.setattr(threads, "_PROMPT", 0.1)
     assert waited_for(this_loop()) is not home
-    monkeypatch.setattr(home_loop, "_PROMPT", 60.0)
+    monkeypatch.setattr(threads, "_PROMPT", 60.0)
     assert waited_for(this_loop()) is not home
     release.set()
     hung.join()
