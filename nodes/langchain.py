@@ -10,14 +10,12 @@ them out of errors and fingerprints.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import operator
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextvars import copy_context
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
@@ -27,7 +25,12 @@ from langchain_core.messages import (
     HumanMessage,
     convert_to_messages,
 )
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableLambda,
+    RunnableSequence,
+)
 from langgraph.pregel import Pregel
 
 from der_graph.errors import DERError, ExpertError, PoolError, require
@@ -38,13 +41,12 @@ from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.providers import THOUGHT_MARKS, ThoughtMarks
 from der_graph.nodes.providers.exits import no_exit
-from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, bare, in_thread
+from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, bare
 from der_graph.nodes.reliability.calls import is_only_awaited
 from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.nodes.reliability.redaction import Guarded, mask, secrets_in
+from der_graph.nodes.reliability.threads import waited_for
 from der_graph.nodes.tools import rebound
-
-Result = TypeVar("Result")
 
 
 def as_expert(
@@ -155,10 +157,9 @@ def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
             raise PoolError(f"pipeline of langchain-huggingface: {error}") from error
     if isinstance(model, Runnable) and isinstance(bare(model), BaseChatModel):
         return model  # as it is, also with retries or settings bound to it
-    if isinstance(model, Pregel):
-        return _with_messages | (_awaited(model) if is_only_awaited(model) else model) | _TO_MESSAGE
     if isinstance(model, Runnable):
-        return model | _TO_MESSAGE
+        chat = _with_messages | model if isinstance(model, Pregel) else model
+        return _callable(chat) | _TO_MESSAGE
     if callable(model):
         return _from_function(model)
     raise PoolError(
@@ -285,13 +286,16 @@ class _Function(NamedTuple):
     takes_config: bool
 
     def now(self, messages: Any, config: RunnableConfig) -> AIMessage:
-        output = self._asked(messages, config)
-        if inspect.isawaitable(output) or inspect.isasyncgen(output):  # `lambda text: model(text)`
-            return to_message(_waited_for(_settled(output)))
-        return to_message(_joined(list(output)) if inspect.isgenerator(output) else output)
+        with no_exit():
+            output = self._asked(messages, config)
+            if inspect.isawaitable(output) or inspect.isasyncgen(
+                output
+            ):  # `lambda text: model(text)`
+                return to_message(waited_for(_settled(output)))
+            return to_message(_joined(list(output)) if inspect.isgenerator(output) else output)
 
     def wait(self, messages: Any, config: RunnableConfig) -> AIMessage:
-        return _waited_for(self.later(messages, config))
+        return waited_for(self.later(messages, config))
 
     async def later(self, messages: Any, config: RunnableConfig) -> AIMessage:
         with no_exit():
@@ -329,23 +333,28 @@ def _joined(pieces: Sequence[Any]) -> Any:
     return pieces[-1]
 
 
-def _waited_for(work: Coroutine[Any, Any, Result]) -> Result:
-    # In a thread of its own: the caller's may run an event loop already. The context goes along, so that
-    # what is called is traced below the caller's run, and LangGraph's writer finds its stream.
-    context = copy_context()
-    return in_thread(lambda: context.run(asyncio.run, work)).result()
+def _callable(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """A model of which parts can only be awaited, for synchronous callers too."""
+    if isinstance(model, RunnableSequence):
+        steps = [_callable(step) for step in model.steps]
+        same = all(map(operator.is_, steps, model.steps))
+        return model if same else RunnableSequence(*steps, name=model.name)
+    if not is_only_awaited(model):
+        return model
+    called = _Awaited(model)
+    return RunnableLambda(called.wait, called.later, name=model.get_name())
 
 
-def _awaited(graph: Pregel[Any, Any, Any, Any]) -> Runnable[Any, Any]:
-    """A graph with nodes that can only be awaited, for synchronous callers too."""
+class _Awaited(NamedTuple):
+    """What can only be awaited."""
 
-    def wait(given: Any, config: RunnableConfig) -> Any:
-        return _waited_for(graph.ainvoke(given, config))
+    model: Runnable[Any, Any]
 
-    async def later(given: Any, config: RunnableConfig) -> Any:
-        return await graph.ainvoke(given, config)
+    def wait(self, given: Any, config: RunnableConfig) -> Any:
+        return waited_for(self.later(given, config))
 
-    return RunnableLambda(wait, later, name=graph.name)
+    async def later(self, given: Any, config: RunnableConfig) -> Any:
+        return await self.model.ainvoke(given, config)
 
 
 def _takes_config(function: Callable[..., Any]) -> bool:

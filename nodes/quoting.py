@@ -93,18 +93,6 @@ def neutralize(text: str) -> str:
     return _with_spaces(text, found if plain else _origins(text, found))
 
 
-_HALF = re.compile("[\ud800-\udfff]")
-
-
-def writable(text: str) -> str:
-    """The text with halves of surrogate pairs, which no file and no socket takes, replaced."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return _HALF.sub("\ufffd", text)
-    return text
-
-
 def _origins(text: str, found: Sequence[int]) -> list[int]:
     """Positions in a text of the characters at these positions of its folded form."""
     positions, wanted, at = [], iter(found), 0

@@ -46,7 +46,7 @@ from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import PoolError
-from der_graph.nodes.quoting import writable
+from der_graph.nodes.providers.characters import writable
 from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import RouteRules

@@ -24,6 +24,7 @@ from der_graph.middleware.models import answer_of
 from der_graph.nodes.conversation import EXPERTS
 from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.nodes.expert import Expert
+from der_graph.nodes.reliability.failures import failure_of
 from der_graph.nodes.streaming import TAG
 from der_graph.state import Answer, LoopState, Situation
 
@@ -116,6 +117,16 @@ def config_of(config: RunnableConfig, expert: Expert, step: int, *, draft: bool)
         "metadata": {"der_expert": expert.name, "der_step": step},
     }
     return merge_configs(config, own)
+
+
+def as_failure(error: BaseException) -> Exception:
+    """What a model raised, also where it cancelled its own call: that is no reason to cancel the run."""
+    if isinstance(error, Exception):
+        return error
+    failure = failure_of(error)
+    told = ExpertError(failure.text)
+    told.failure_kind = failure.kind
+    return told
 
 
 def message_of(result: ModelResponse[Any] | Exception) -> AIMessage | Exception:

@@ -14,6 +14,7 @@ the answer that calls no tool. Needs LangChain; knows nothing of training.
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -42,6 +43,7 @@ from der_graph.middleware.attempts import (
     InLoop,
     Route,
     advance,
+    as_failure,
     carried_out,
     config_of,
     ended,
@@ -74,8 +76,10 @@ from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situ
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.model_settings import can_call_tools
+from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.reliability.calls import acall_task, configured
 from der_graph.nodes.reliability.deadline import Limit
+from der_graph.nodes.reliability.threads import StreamClosedError
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.tools import reads_tools, without_tools
 from der_graph.pool import Pool, as_pool
@@ -222,12 +226,12 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 start = time.perf_counter()
                 given: ModelResponse[Any] | Exception
                 try:
-                    with configured(step.config):
+                    with no_exit(), configured(step.config):
                         given = handler(step.request)
-                except GraphBubbleUp:
+                except (GraphBubbleUp, StreamClosedError):
                     raise
-                except Exception as error:
-                    given = error
+                except (Exception, CancelledError) as error:
+                    given = as_failure(error)
                 step = advance(route, Given(given, time.perf_counter() - start))
             return step.result
 
@@ -249,6 +253,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                     with configured(step.config):
                         work = partial(handler, step.request)
                         given = await acall_task(work, None, Limit(step.time_left, True))
+                    if isinstance(given, BaseException):
+                        given = as_failure(given)
                 except GraphBubbleUp:
                     raise
                 except Exception as error:

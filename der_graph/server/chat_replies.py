@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from der_graph.nodes.quoting import writable
+from der_graph.nodes.providers.characters import writable
 from der_graph.server.failures import expert_error, kind_of
 from der_graph.state import RouteStep, answers_of
 

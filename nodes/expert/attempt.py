@@ -95,7 +95,12 @@ class Attempt:
         if not self._enter():
             return self._shut(number)
         try:
-            return work()
+            try:
+                return work()
+            except RuntimeError as error:
+                if self._spoken() or not is_stale(error):
+                    raise
+                return work()
         except Exception as error:
             return self._raised(error, number)
 

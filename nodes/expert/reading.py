@@ -22,7 +22,7 @@ from der_graph.nodes.providers import (
     split_thought,
     with_ids,
 )
-from der_graph.nodes.quoting import writable
+from der_graph.nodes.providers.characters import writable
 from der_graph.nodes.reliability import Failure, FailureKind, failure_of, is_free
 from der_graph.nodes.reliability.call_limits import TooLongError
 from der_graph.nodes.reliability.charge import CallSize, Charge
@@ -104,8 +104,9 @@ class Reader:
             self.expert,
             text=text,
             value=_value_of(message, text),
-            input_tokens=int(usage.get("input_tokens") or 0),
-            output_tokens=int(usage.get("output_tokens") or 0),
+            # Some servers count from -1.
+            input_tokens=max(0, int(usage.get("input_tokens") or 0)),
+            output_tokens=max(0, int(usage.get("output_tokens") or 0)),
             seconds=seconds,
             logprob=mean_logprob(message),
             error=error,
@@ -119,7 +120,7 @@ class Reader:
         if settings.get("logprobs") and message.response_metadata.get("logprobs"):
             answer["logprobs"] = message.response_metadata["logprobs"]
         cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
-        if cached:
+        if cached > 0:
             answer["cached_tokens"] = cached
         version = model_version(message)
         if version:

@@ -244,7 +244,7 @@ class _Pieces:
         self._tells_totals = tells_totals
         self._used: UsageMetadata | None = None
         self._calls = CallPieces()
-        self._closed = self._finished = self.begun = False
+        self._closed = self._finished = self._totalled = self.begun = False
 
     def read(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """A chunk without what belongs to a thought, or may still turn out to."""
@@ -256,12 +256,15 @@ class _Pieces:
         last = reason is not None or getattr(message, "chunk_position", None) == "last"
         content = _filtered(message.content, self._reader, last=last and not self._closed)
         changes: dict[str, Any] = {"content": content}
+        said = message.content or getattr(message, "tool_call_chunks", None)
+        # Servers of OpenAI's protocol tell totals when all is said, also those that give no reason.
+        self._totalled = self._tells_totals and not said and bool(_usage_of(message))
         told = chunk.generation_info
         if self._reader.stopped and reason is not None:
             changes["response_metadata"] = _at_stop(message.response_metadata)
             told = _at_stop(told or {})
-        if self._tells_totals and isinstance(message, AIMessageChunk) and message.usage_metadata:
-            changes["usage_metadata"] = self._more_used(message.usage_metadata)
+        if self._tells_totals and (used := _usage_of(message)):
+            changes["usage_metadata"] = self._more_used(used)
         if isinstance(message, AIMessageChunk) and message.tool_call_chunks:
             self._calls.add(message.tool_call_chunks)
             changes |= {"tool_call_chunks": [], "tool_calls": [], "invalid_tool_calls": []}
@@ -286,7 +289,7 @@ class _Pieces:
         Raises:
             ExpertError: If the stream broke off.
         """
-        if not self._finished and is_a(chat, *_SAY_WHY):
+        if not self._finished and not self._totalled and is_a(chat, *_SAY_WHY):
             error = ExpertError(_ENDED)
             error.failure_kind = "unavailable"
             raise error
@@ -295,6 +298,10 @@ class _Pieces:
         if rest or calls:
             message = AIMessageChunk(content=rest, tool_call_chunks=calls)
             yield ChatGenerationChunk(message=message)
+
+
+def _usage_of(message: BaseMessage) -> UsageMetadata | None:
+    return message.usage_metadata if isinstance(message, AIMessageChunk) else None
 
 
 def _at_stop(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dis
+import functools
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class ExpertExitError(RuntimeError):
@@ -14,8 +19,31 @@ class ExpertExitError(RuntimeError):
 
 @contextmanager
 def no_exit() -> Iterator[None]:
-    """Turn what would end the event loop itself, raised in one of its tasks, into a failure of the call."""
+    """Turn what would end the event loop itself, raised in one of its tasks, into a failure of the call.
+
+    A Ctrl-C stays what it is.
+    """
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and _is_signal(error):
+            raise
         raise ExpertExitError(f"{type(error).__name__}: {error}".rstrip(": ")) from None
+
+
+def _is_signal(error: KeyboardInterrupt) -> bool:
+    """Did the handler of Ctrl-C raise it, wherever the main thread was, and no `raise` of the expert's?"""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handler: Any = signal.getsignal(signal.SIGINT)
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    code = getattr(handler, "__code__", None)
+    raised = False
+    at = error.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code is code:
+            return True
+        raised = dis.opname[at.tb_frame.f_code.co_code[at.tb_lasti]] == "RAISE_VARARGS"
+        at = at.tb_next
+    return not raised  # Python's own handler is no Python code: another instruction was interrupted

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+from der_graph.nodes.providers.characters import writable
+
 ThoughtMarks = tuple[str, str]
 """What opens and what closes a thought."""
 
@@ -180,6 +182,8 @@ class AnswerReader:
             text, self._pending = self._pending[: min(ends)].rstrip(), ""
             return self._emit(text)
         undecided = _overlap(self._pending, self._stop)
+        if "\ud800" <= self._pending[-1:] <= "\udbff":  # half a character: the rest is to come
+            undecided = max(undecided, 1)
         decided = self._pending[: len(self._pending) - undecided]
         # White space is shown once something follows it.
         cut = len(decided if self._exact else decided.rstrip())
@@ -189,6 +193,7 @@ class AnswerReader:
     def _emit(self, text: str) -> str:
         if not self.answer and not self._exact:
             text = text.lstrip()
+        text = writable(text)
         self.answer += text
         return text
 

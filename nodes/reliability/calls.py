@@ -209,17 +209,30 @@ def is_at_home(model: Any) -> bool:
     Args:
         model: What is to be awaited; it counts as used here if it may.
     """
-    chat = bare(model)
-    kind: Any = type(getattr(chat, "chat", chat))
-    package = _package_of(kind)
-    if not package:
+    packages = set(filter(None, map(_package_of, _kinds_in(model))))
+    if not packages:
         return True
     loop, now = asyncio.get_running_loop(), time.monotonic()
-    home, used = _homes.get(package, (None, -math.inf))
-    if home is not None and home() is not loop and now - used < _KEPT_OPEN:
-        return False
-    _homes[package] = (weakref.ref(loop), now)
+    for package in packages:
+        home, used = _homes.get(package, (None, -math.inf))
+        if home is not None and home() is not loop and now - used < _KEPT_OPEN:
+            return False
+    _homes.update(dict.fromkeys(packages, (weakref.ref(loop), now)))
     return True
+
+
+def _kinds_in(model: Any) -> Iterator[type]:
+    """The classes of the models in a chain, or of those that stand in for each other."""
+    model = bare(model)
+    if isinstance(model, RunnableSequence):
+        parts = model.steps
+    elif isinstance(model, RunnableWithFallbacks):
+        parts = [model.runnable, *model.fallbacks]
+    else:
+        yield type(getattr(model, "chat", model))
+        return
+    for part in parts:
+        yield from _kinds_in(part)
 
 
 @functools.lru_cache(maxsize=256)
@@ -234,9 +247,9 @@ def _nodes_run_on_loop(graph: Pregel[Any, Any, Any, Any]) -> bool:
     return _kind(graph) != "blocking"
 
 
-def is_only_awaited(graph: Pregel[Any, Any, Any, Any]) -> bool:
-    """Is there a node in a graph, or in one inside it, that cannot be called without an event loop?"""
-    return _kind(graph) == "awaited"
+def is_only_awaited(model: Any) -> bool:
+    """Can a function not be called without an event loop, or is there such a node in a graph?"""
+    return _kind(model) == "awaited"
 
 
 def _kind(bound: Any) -> str:
@@ -246,6 +259,7 @@ def _kind(bound: Any) -> str:
     function, coroutine = getattr(bound, "func", None), getattr(bound, "afunc", None)
     if coroutine is None and function is None:
         return "either" if runs_on_loop(bound) else "blocking"
-    if isinstance(coroutine, functools.partial):  # LangGraph's own way into the executor
+    # LangChain's way, or LangGraph's, into the executor.
+    if coroutine is None or isinstance(coroutine, functools.partial):
         return "blocking"
     return "awaited" if function is None else "either"

@@ -1,10 +1,14 @@
 """Work in a thread of its own: waited for, listened to, or stopped.
 
     work ──in_thread──> Future
+    coroutine ──waited_for──> its result, from one event loop for all callers that have none
     work ──listen────> piece, piece, ..., result     (`alisten` for event loops)
     work ──resolve_futures────> a result for each of many futures
 
     for part in stream: break ──closed──> stop ──seen at the next token──> the model stops
+
+Clients keep connections open, which belong to the loop that opened them. Of a loop for each call, as of
+`asyncio.run`, the next call would find a dead connection: so the loop stays.
 
 LangGraph waits for the threads of a stream that is closed, which could mean the whole answer of the expert
 that is speaking. So whoever leaves a synchronous stream makes the model stop. Asynchronous graphs are
@@ -17,9 +21,9 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from threading import Event
 from typing import Any, TypeVar
@@ -73,6 +77,70 @@ def resolve_futures(futures: Sequence[Future[Any]], work: Callable[[], Sequence[
 
 def _hand_on(future: Future[Any], done: Future[Any]) -> None:
     resolve_futures([future], lambda: [done.result()])
+
+
+_PROMPT = 1.0  # seconds within which a loop that is not blocked begins something
+
+
+def waited_for(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in another thread, and wait for it: the caller's may run an event loop already.
+
+    The context goes along, so that what is called is traced below the caller's run, and LangGraph's writer
+    finds its stream.
+    """
+    context = copy_context()
+    future = _home.begin(work, context)
+    if future is None:
+        future = in_thread(lambda: context.run(asyncio.run, work))
+    return future.result()
+
+
+class HomeLoop:
+    """A loop in a thread of its own, begun with the first call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._blocked = False
+
+    def begin(self, work: Coroutine[Any, Any, Result], context: Context) -> Future[Result] | None:
+        """Begin something; None if the loop cannot: something in it blocks, instead of awaiting."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=_serve, args=(loop,), name="der-graph-loop", daemon=True
+                ).start()
+        loop = self._loop
+        future: Future[Result] = Future()
+        begun = threading.Event()
+
+        def start() -> None:
+            if future.set_running_or_notify_cancel():
+                begun.set()
+                loop.create_task(work).add_done_callback(
+                    lambda task: resolve_futures([future], lambda: [task.result()])
+                )
+
+        if self._blocked:
+            return None
+        loop.call_soon_threadsafe(start, context=context)
+        if begun.wait(_PROMPT) or not future.cancel():
+            return future
+        self._blocked = True
+        loop.call_soon_threadsafe(setattr, self, "_blocked", False)
+        return None
+
+
+_home = HomeLoop()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    while True:
+        # What tries to end the program ends its task, and the task's future says so.
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
 
 
 def listen(work: Shown[Result]) -> Generator[str | Result, None, None]:

@@ -38,6 +38,7 @@ from der_graph.errors import (
 from der_graph.middleware import DERMiddleware, outcome_of
 from der_graph.nodes.decision import Choice
 from der_graph.nodes.expert import Expert
+from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability.breaker import Breaker
 from der_graph.nodes.reliability.charge import Charge, TokenPrices
 from der_graph.nodes.reliability.health import Health
@@ -186,6 +187,31 @@ def test_a_probe_that_another_call_took_meanwhile_is_a_failed_answer() -> None:
     assert choices(result) == ["small", "large"]
     assert "not asked: it failed 1 times in a row" in result["der_route"][0]["answer"]["error"]
     assert result["der_cost"] == 1.0
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (SystemExit(3), "exit"),
+        (KeyboardInterrupt(), "exit"),
+        (asyncio.CancelledError(), "cancelled"),
+    ],
+)
+def test_what_would_end_the_run_ends_the_call(
+    error: BaseException, kind: str, asynchronous: bool
+) -> None:
+    def exits(question: str) -> str:
+        raise error
+
+    good, _ = scripted_expert("good", "5")
+    experts = [as_expert(exits, name="bad", cost=1.0), good]
+    middleware = DERMiddleware(experts, agent=ScriptedAgent("bad", "good"))
+    agent: Any = create_agent(middleware.model, middleware=[middleware])
+    asked = {"messages": [HumanMessage("2 + 3?")]}
+    state = asyncio.run(agent.ainvoke(asked)) if asynchronous else agent.invoke(asked)
+    assert state["messages"][-1].text == "5"
+    assert state["der_route"][0]["answer"]["failure"] == kind
 
 
 def test_all_experts_failing_says_why() -> None:

@@ -210,6 +210,15 @@ def test_an_async_function_that_is_called_synchronously_sees_the_callers_context
     assert as_chat_runnable(answer).invoke(QUESTION).content == "the request"
 
 
+def test_what_can_only_be_awaited_is_called_synchronously_too() -> None:
+    @RunnableLambda
+    async def later(messages: Any) -> str:
+        return "5"
+
+    for model in (later, RunnableLambda(lambda messages: messages) | later):
+        assert both_ways(model) == ["5"] * 6
+
+
 def test_a_call_without_a_count_of_tokens_is_charged_the_most() -> None:
     expert = as_expert(lambda question: "Five.", name="a", cost=0.5, token_prices=(1, 2))
     assert expert.ask([QUESTION])[0]["cost"] == 0.5

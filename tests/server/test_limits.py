@@ -6,12 +6,15 @@ import json
 import logging
 import socket
 import time
+from itertools import repeat
 from typing import Any
 
 import pytest
 from fakes import ScriptedAgent, scripted_expert
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
 from server_calls import HELLO, KEY, metric, raw, serving, two_experts
 
 from der_graph.errors import ServerError
@@ -397,6 +400,12 @@ def test_half_a_surrogate_pair_in_an_answer_is_replaced() -> None:
         status, text = raw(address, "POST", CHAT, body(stream=True), **JSON)
         assert status == 200
         assert "half: \ufffd!" in text
+    model = GenericFakeChatModel(messages=repeat(AIMessage("half: \ud800!")))
+    with serving([Expert("a", model, cost=1.0)], "a", "END") as address:
+        status, text = raw(address, "POST", CHAT, body(stream=True), **JSON)
+        events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+        said = [choice["delta"].get("content") for event in events for choice in event["choices"]]
+        assert "".join(filter(None, said)) == "half: \ufffd!"  # and once
 
 
 def test_what_a_request_may_cost_counts_who_is_asked_beside_another() -> None:

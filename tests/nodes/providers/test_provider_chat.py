@@ -9,6 +9,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.prompts import ChatPromptTemplate
 from provider_stub import USAGE, piece, provider, remote_model
 
 from der_graph.errors import ExpertError
@@ -77,6 +78,16 @@ def test_a_stream_that_breaks_off_is_a_failure() -> None:
         (answer,) = expert.ask([[HumanMessage("q")]])
     assert "broke off" in (answer["error"] or "")
     assert answer["failure"] == "unavailable"
+
+
+@pytest.mark.parametrize("finish", [None, ""])
+def test_a_stream_that_ends_with_its_totals_is_whole(finish: Any) -> None:
+    """As the whole answer is, where a server gives no reason for its end."""
+    with provider(lambda body: {"content": "It is 42", "finish": finish}) as stub:
+        for streaming in (False, True):
+            expert = as_expert(remote_model(stub.url, streaming=streaming), name="a", cost=1.0)
+            (answer,) = expert.ask([[HumanMessage("q")]])
+            assert (answer["text"], answer["error"]) == ("It is 42", None)
 
 
 def test_models_that_never_say_why_they_end_may_stream() -> None:
@@ -308,6 +319,30 @@ def test_a_body_that_is_no_answer_costs_nothing(streaming: bool) -> None:
         expert = as_expert(remote_model(stub.url, streaming=streaming), name="m", cost=1)
         answer = expert.ask([[HumanMessage("q")]], fallback="expert")[0]
     assert (answer["failure"], answer["cost"]) == ("unavailable", 0)
+
+
+def test_tokens_are_never_fewer_than_none() -> None:
+    used = {"prompt_tokens": -1, "completion_tokens": -1, "total_tokens": -2}
+    with provider(lambda body: {"content": "42", "usage": used}) as stub:
+        expert = as_expert(remote_model(stub.url), name="m", cost=1, token_prices=(1, 2))
+        answer = expert.ask([[HumanMessage("q")]])[0]
+    assert (answer["input_tokens"], answer["output_tokens"], answer["cost"]) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("wrapped", ["fallbacks", "chain"])
+def test_a_wrapped_model_is_asked_once_whatever_event_loop_asks(wrapped: str) -> None:
+    with provider("42", keep_alive=True) as stub:
+        for sent in (1, 2, 3):
+            model = remote_model(stub.url)
+            made = {
+                "fallbacks": model.with_fallbacks([model]),
+                "chain": ChatPromptTemplate.from_messages([("placeholder", "{messages}")]) | model,
+            }
+            expert = as_expert(made[wrapped], name="a", cost=1.0)
+            asked: Any = {"messages": [HumanMessage("q")]} if wrapped == "chain" else "q"
+            answer = asyncio.run(expert.aask(asked, fallback="expert"))
+            assert answer["error"] is None
+            assert len(stub.requests) == sent
 
 
 @pytest.mark.parametrize("status", [200, 500])

@@ -62,6 +62,14 @@ def test_without_marks_nothing_changes_in_an_exact_stream(text: str, size: int) 
     assert shown + reader.close() == text
 
 
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_a_character_that_comes_in_two_halves_is_one(size: int) -> None:
+    text = "a \ud834\udd1e b \ud834 c\ud834"
+    reader = AnswerReader(exact=True)
+    shown = [reader.feed(text[i : i + size]) for i in range(0, len(text), size)]
+    assert "".join([*shown, reader.close()]) == "a \U0001d11e b \ufffd c\ufffd" == reader.answer
+
+
 @given(st.text(alphabet="ab <>/think\n"), st.integers(1, 9))
 def test_pieces_and_the_whole_give_one_answer(text: str, size: int) -> None:
     pieces, whole = AnswerReader(THOUGHT_MARKS), split_thought(text)

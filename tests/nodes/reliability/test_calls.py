@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from fakes import ScriptedAgent, a_human, scripted_expert
 from langchain_core.language_models.fake_chat_models import FakeListChatModel, GenericFakeChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
@@ -295,6 +297,33 @@ def test_what_would_end_the_program_ends_the_call(
         assert result["route"][0]["answer"]["failure"] == kind
 
 
+@pytest.mark.parametrize("signalled", [True, False])
+def test_ctrl_c_is_not_the_experts(signalled: bool) -> None:
+    """A loop that was made by hand has no handler of its own: the signal raises wherever it is."""
+
+    async def interrupted(question: str) -> str:
+        if signalled:
+            signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    expert = as_expert(interrupted, name="interrupted", cost=1.0)
+    loop = asyncio.new_event_loop()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    try:
+        task = loop.create_task(expert.aask([HumanMessage("2 + 3?")]))
+        if signalled:
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(task)
+            while not task.done():  # each of the tasks inside one another raises it once more
+                with contextlib.suppress(KeyboardInterrupt):
+                    loop.run_until_complete(asyncio.sleep(0))
+        else:
+            assert loop.run_until_complete(task)["failure"] == "exit"
+    finally:
+        signal.signal(signal.SIGINT, before)
+        loop.close()
+
+
 def test_when_a_caller_leaves_nothing_is_recorded() -> None:
     """The caller's own cancellation is not the expert's failure."""
     begun = asyncio.Event()
@@ -388,6 +417,7 @@ def graph_of(node: Any) -> Any:
         (Native(messages=iter([])), True),
         (graph_of(later), True),
         (graph_of(lambda state: {}), False),
+        (graph_of(RunnableLambda(lambda state: {})), False),
     ],
 )
 def test_what_runs_on_the_event_loop(model: Any, on_loop: bool) -> None:

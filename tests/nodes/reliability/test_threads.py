@@ -1,0 +1,96 @@
+"""Coroutines of callers without an event loop: one loop for all, which nothing in it takes along."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from asyncio import CancelledError
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fakes import ScriptedAgent, a_human
+from langchain_core.runnables import RunnableLambda
+from provider_stub import provider
+
+from der_graph import create_der_graph
+from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.reliability import StreamClosedError, threads
+from der_graph.nodes.reliability.threads import waited_for
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no loop that is blocked."""
+    monkeypatch.setattr(threads, "_PROMPT", 60.0)
+
+
+async def this_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def test_calls_share_one_loop() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        loops = list(pool.map(lambda _: waited_for(this_loop()), range(4)))
+    assert len(set(loops)) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), ValueError("no"), StreamClosedError(), CancelledError()],
+)
+def test_what_ends_a_call_does_not_end_the_loop(error: BaseException) -> None:
+    async def fails() -> None:
+        raise error
+
+    async def inside() -> None:
+        await asyncio.create_task(fails())
+
+    home = waited_for(this_loop())
+    for work in (fails, inside):
+        with pytest.raises(type(error)):
+            waited_for(work())
+        assert waited_for(this_loop()) is home
+
+
+def test_a_call_that_blocks_its_loop_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    async def blocks() -> None:
+        begun.set()
+        release.wait()
+
+    home = waited_for(this_loop())
+    hung = threading.Thread(target=lambda: waited_for(blocks()), daemon=True)
+    hung.start()
+    begun.wait()
+    monkeypatch.setattr(threads, "_PROMPT", 0.1)
+    assert waited_for(this_loop()) is not home
+    monkeypatch.setattr(threads, "_PROMPT", 60.0)
+    assert waited_for(this_loop()) is not home
+    release.set()
+    hung.join()
+    while waited_for(this_loop()) is not home:
+        """It is not back yet."""
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("kind", ["function", "runnable"])
+def test_connections_outlive_a_call(kind: str, together: bool) -> None:
+    httpx = pytest.importorskip("httpx")
+    body = {"model": "m", "messages": []}
+    with provider("42", keep_alive=True) as stub:
+        client = httpx.AsyncClient()
+
+        async def asks(question: Any) -> str:
+            said = (await client.post(f"{stub.url}/chat/completions", json=body)).json()
+            return str(said["choices"][0]["message"]["content"])
+
+        model: Any = asks if kind == "function" else RunnableLambda(asks)
+        graph = create_der_graph([as_expert(model, name="a", cost=1.0)], agent=ScriptedAgent("a"))
+        app = graph.compile()
+        asked = [a_human("6 * 7?")] * 4
+        found = app.batch(asked) if together else [app.invoke(each) for each in asked]
+        assert [each["answer"] for each in found] == ["42"] * 4
+        assert len(stub.requests) == 4
+        waited_for(client.aclose())
