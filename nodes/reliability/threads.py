@@ -79,7 +79,7 @@ def _hand_on(future: Future[Any], done: Future[Any]) -> None:
     resolve_futures([future], lambda: [done.result()])
 
 
-_PROMPT = 1.0  # seconds within which a loop that is not blocked begins something
+_PROMPT = 0.2  # seconds within which a loop that is not blocked begins something
 
 
 def waited_for(work: Coroutine[Any, Any, Result]) -> Result:
