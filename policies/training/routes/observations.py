@@ -82,6 +82,7 @@ class TreeObservations:
         self.tree = tree
         self.steps = steps or tree.longest
         self.base = torch.from_numpy(base)
+        self.rows = torch.arange(base.shape[1])  # of the inner routes in `base`
         self.dims = dims
         total = max(sum(costs) if total is None else total, 1e-12)
         self.share = torch.tensor(costs, dtype=torch.float32) / total
@@ -119,8 +120,8 @@ class TreeObservations:
         some.cut = self.cut.clone()
         some.cut[self.inner] = True
         some.cut[self.inner[kept]] = False
-        some.base, some.answered = self.base[:, kept], self.answered[:, kept]
-        some.may_end = self.may_end[:, kept]
+        some.rows = self.rows[kept]
+        some.answered, some.may_end = self.answered[:, kept], self.may_end[:, kept]
         for name in ("inner", "depth", "children", "asked"):
             setattr(some, name, getattr(self, name)[kept])
         return some
@@ -158,7 +159,7 @@ class TreeObservations:
         self, questions: torch.Tensor, requests: Requests, masks: torch.Tensor
     ) -> torch.Tensor:
         """(n, inner routes, size): what the network sees of some questions with their requests."""
-        seen = self.base[questions]
+        seen = self.base[questions[:, None], self.rows]
         state, steps, done = self._state, requests.steps[:, None], self.answered[questions]
         spent = requests.share @ self.asked.T
         left = torch.clamp(requests.budget[:, None] - spent, 0.0, 1.0)
