@@ -183,3 +183,47 @@ CORRELATED_FAILURES = World(
     hard={"code": 0.15, "law": 0.5, "medicine": 0.15, "mathematics": 0.15, "travel": 0.5},
 )
 """Three siblings fall for the same trick questions; a stranger and a strong model do not."""
+
+
+# Hidden kinds, votes, free calls ------------------------------------------------------------------
+
+
+def hidden_halves(call: Call) -> Chances:
+    if call.model == "generalist":
+        return right_with(0.8)
+    if call.model == "fool":
+        return right_with(0.3, lured=0.9)
+    if call.hard == (call.model == "right"):
+        return {RIGHT: 0.88, WRONG: 0.06, NOTHING: 0.06}
+    return {NOTHING: 0.8, LURE: 0.15, RIGHT: 0.05}
+
+
+HIDDEN_HALVES = World(
+    "hidden-halves",
+    {"left": 1.0, "right": 1.2, "fool": 0.5, "generalist": 6.0},
+    hidden_halves,
+    hard=0.45,
+)
+"""Two specialists, each for half of the questions; none shows for which, but the other mostly says so."""
+
+
+def committee(call: Call) -> Chances:
+    return right_with(0.87 if call.model == "strong" else 0.62, lured=0.1)
+
+
+COMMITTEE = World(
+    "committee",
+    {**{f"member-{i}": 1.0 + 0.05 * i for i in range(6)}, "strong": 14.0},
+    committee,
+    max_steps=5,
+)
+"""Six who are right more often than not, of whom two or three that agree beat the strong one."""
+
+
+def free_call(call: Call) -> Chances:
+    skills = {"free": 0.5, "cheap": 0.6, "local": 0.55, "dear": 0.92}
+    return right_with(0.9 if (call.model, call.topic) == ("local", "law") else skills[call.model])
+
+
+FREE_CALL = World("free-call", {"free": 0.0, "cheap": 0.1, "local": 0.4, "dear": 5.0}, free_call)
+"""One expert costs nothing, and the dear one fifty times as much as the cheap one."""

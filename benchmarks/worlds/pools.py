@@ -11,6 +11,7 @@ WORLDS: dict[str, World] = {
         alone.SPECIALISTS, alone.FIVE_TOPICS, alone.RARE_TOPICS, alone.EASY_AND_HARD, alone.OPEN_ANSWERS,
         together.VERIFIER, together.PIPELINE, together.ORDER_MATTERS, together.ONLY_GOOD_SECOND,
         together.EDITOR, alone.NEAR_COPIES, alone.LIARS, alone.CORRELATED_FAILURES, alone.NOISY, alone.MODEST,
-        alone.crowd(15), alone.crowd(25),
+        alone.crowd(15), alone.crowd(25), alone.HIDDEN_HALVES, alone.COMMITTEE, alone.FREE_CALL,
+        together.HERD, together.FOUR_STEPS, together.LANGUAGES,
     )
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .alone import EXACT, harder, right_with, text_worth
 from .topics import CALCULATION, WRITING
-from .world import NOTHING, RIGHT, SAME, WRONG, Call, Chances, Kind, World
+from .world import LURE, NOTHING, RIGHT, SAME, WRONG, Call, Chances, Kind, World
 
 FACTS, BAD_FACTS = Kind("facts", "facts"), Kind("bad facts", "facts", own=True)
 EXPRESSION = Kind("expression", "expression")
@@ -114,3 +114,65 @@ EDITOR = World(
     metric="token_f1",
 )
 """Texts again: an editor improves what he is shown, a proofreader a little; neither writes well."""
+
+
+def herd(call: Call) -> Chances:
+    skill = {"first": 0.55, "second": 0.6, "third": 0.72, "strong": 0.9}[call.model]
+    if call.topic in ("law", "travel") and call.model != "third":
+        skill -= 0.1
+    if call.shown in (WRONG, LURE):
+        return {RIGHT: skill * 0.4, SAME: 0.55, WRONG: 0.45 - skill * 0.4}
+    if call.shown == RIGHT:
+        skill = min(skill + 0.1, 0.98)
+        return {RIGHT: skill, WRONG: 1 - skill}
+    return right_with(skill)
+
+
+HERD = World("herd", {"first": 1.0, "second": 1.3, "third": 2.5, "strong": 6.0}, herd)
+"""Everyone, the strong one too, mostly repeats a wrong answer that he is shown."""
+
+
+def four_steps(call: Call) -> Chances:
+    topic, shown = call.topic, call.shown
+    if call.model == "scanner":
+        return {FACTS: 0.95, BAD_FACTS: 0.05} if topic in ("story", "problem") else {NOTHING: 1.0}
+    if call.model == "translator":
+        chance = 0.9 if topic == "sum" else 0.94 if shown == FACTS else 0.02
+        return {EXPRESSION: chance, BAD_EXPRESSION: 1 - chance}
+    if call.model == "calculator":
+        return {RIGHT: 0.5, LURE: 0.5} if shown == EXPRESSION else {WRONG: 0.2, NOTHING: 0.8}
+    if call.model == "checker":
+        if shown == RIGHT:
+            return {RIGHT: 0.99, WRONG: 0.01}
+        return {RIGHT: 0.92, LURE: 0.08} if shown == LURE else {NOTHING: 0.9, WRONG: 0.1}
+    if call.model == "fool":
+        return right_with(0.25)
+    return right_with(
+        {"sum": 0.8, "problem": 0.5, "story": 0.2, "service": 0.8, "trivia": 0.7}[topic]
+    )
+
+
+FOUR_STEPS = World(
+    "four-steps",
+    {"scanner": 0.4, "translator": 0.8, "calculator": 0.1, "checker": 0.5, "fool": 0.3, "generalist": 6.0},
+    four_steps,
+    CALCULATION,
+    max_steps=5,
+)  # fmt: skip
+"""Stories need four experts in their order, of whom the third is wrong every other time, unseen."""
+
+
+def languages(call: Call) -> Chances:
+    foreign = call.topic in ("law", "travel")
+    if call.model == "interpreter":
+        return {FACTS: 0.95, BAD_FACTS: 0.05} if foreign else {NOTHING: 1.0}
+    skill = {"small": 0.6, "middle": 0.78, "polyglot": 0.85}[call.model]
+    if foreign and call.model != "polyglot":
+        skill = skill + 0.1 if call.shown == FACTS else 0.1
+    return right_with(skill)
+
+
+LANGUAGES = World(
+    "languages", {"interpreter": 0.5, "small": 1.0, "middle": 2.0, "polyglot": 9.0}, languages
+)
+"""Two topics are in a language that only the polyglot reads, unless the interpreter comes first."""

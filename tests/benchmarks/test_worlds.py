@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 pytestmark = needs_benchmarks
 NAMES = (
     "specialists five-topics rare-topics easy-and-hard open-answers verifier pipeline order-matters "
-    "only-good-second editor near-copies liars correlated-failures noisy modest crowd-20 crowd-30"
+    "only-good-second editor near-copies liars correlated-failures noisy modest crowd-20 crowd-30 "
+    "hidden-halves committee free-call herd four-steps languages"
 ).split()
 
 
