@@ -31,6 +31,7 @@ import numpy as np
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import PrivateAttr
 
 from der_graph import load_pool
 from der_graph.data import Example, load_examples
@@ -192,13 +193,17 @@ class Stub(BaseChatModel):
         name_: Of the stub.
         skill: Share of the questions that it knows; with an answer before it, one in ten more.
         seconds: Of a call, on average; some take three times as long as others.
-        calls: When each call began and ended.
     """
 
     name_: str
     skill: float
     seconds: float
-    calls: list[tuple[float, float]]
+    _calls: list[tuple[float, float]] = PrivateAttr(default_factory=list)
+
+    @property
+    def calls(self) -> list[tuple[float, float]]:
+        """When each call began and ended."""
+        return self._calls
 
     @property
     def _llm_type(self) -> str:
@@ -216,7 +221,7 @@ class Stub(BaseChatModel):
         text = messages[-1].text
         draw = np.random.default_rng(zlib.crc32(f"{self.name_} {text}".encode()))
         time.sleep(self.seconds * float(draw.uniform(0.5, 1.5)))
-        self.calls.append((began, time.perf_counter()))
+        self._calls.append((began, time.perf_counter()))
         number = int(re.findall(r"case (\d+)", text)[0])
         right = draw.random() < self.skill + 0.1 * ("answer" in text)
         said = f"It is {number * 7 if right else int(draw.integers(10**6))}."
@@ -224,17 +229,10 @@ class Stub(BaseChatModel):
 
 
 def live(stubs: int, questions: int, seconds: float, concurrency: int) -> None:
-    calls: list[list[tuple[float, float]]] = [[] for _ in range(stubs)]
+    models = [Stub(name_=f"{i}", skill=0.3 + 0.1 * i, seconds=seconds) for i in range(stubs)]
     experts = [
-        Expert(
-            f"stub-{i}",
-            bounded(
-                Stub(name_=f"{i}", skill=0.3 + 0.1 * i, seconds=seconds, calls=calls[i]),
-                concurrency,
-            ),
-            cost=2.0**i,
-        )
-        for i in range(stubs)
+        Expert(f"stub-{i}", bounded(model, concurrency), cost=2.0**i)
+        for i, model in enumerate(models)
     ]
     kinds = ("a sum", "a law", "a dose", "a river")
     examples = [
@@ -242,16 +240,25 @@ def live(stubs: int, questions: int, seconds: float, concurrency: int) -> None:
         for i in range(questions)
     ]
     train, dev = split_dev(examples)
+    SentenceEncoder().encode(["warms up"])
     clock = Clock()
+
+    def say(line: str) -> None:
+        print(
+            f"  {clock.seconds()[0]:6.1f} s  {sum(len(m.calls) for m in models):6,} calls  {line}"
+        )
+
     with TemporaryDirectory() as folder:
-        train_agent(experts, train, dev, folder, progress=False)
+        train_agent(experts, train, dev, folder, say=say)
     whole, cpu = clock.seconds()
-    allowed = max(sum(end - began for began, end in each) for each in calls) / concurrency
-    asking = _in_flight([call for each in calls for call in each])
+    allowed = max(sum(end - began for began, end in model.calls) for model in models) / concurrency
+    asking = _in_flight([call for model in models for call in model.calls])
     print(
-        f"stubs: {sum(map(len, calls)):,} calls of {stubs} experts, {concurrency} at once each: "
+        f"stubs: {sum(len(m.calls) for m in models):,} calls of {stubs} experts of {seconds:g} s, "
+        f"{concurrency} at once each, {questions} questions: "
         f"{asking:.0f} s of asking, {asking / allowed:.2f} of the {allowed:.0f} s that their bounds allow; "
-        f"training took {whole:.0f} s, {whole / allowed:.2f} of it ({cpu:.0f} s of CPU time)"
+        f"training took {whole:.0f} s, {whole / allowed:.2f} of it ({cpu:.0f} s of CPU time); "
+        f"no call was in flight in {1 - asking / whole:.0%} of that"
     )
 
 

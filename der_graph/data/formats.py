@@ -67,6 +67,10 @@ def other_rows(path: Path) -> Rows | None:
     if path.is_dir():
         return _folder(path)
     suffix = path.suffix.lower()
+    if name.lower().endswith((".csv.gz", ".tsv.gz", ".json.gz", ".parquet.gz")):
+        raise DataError(
+            f"{path}: of compressed files only JSON Lines (.jsonl.gz) are read; unpack it"
+        )
     if suffix in (".csv", ".tsv"):
         return _table(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".parquet":
@@ -107,6 +111,12 @@ def known_layout(row: Row, columns: Columns) -> tuple[Row, list[str]]:
     elif isinstance(row.get("answers"), Mapping) and "answer" not in row:
         row = {**row, "answer": row["answers"].get("text")}
         del row["answers"]
+    if "question" not in row and "instruction" not in row:
+        # As spreadsheets head their columns.
+        own = {key.lower(): key for key in row if key.lower() in _READ and key.lower() not in row}
+        row = {key: value for key, value in row.items() if own.get(key.lower()) != key} | {
+            name: row[key] for name, key in own.items()
+        }
     return row, [key for key in row if key not in _READ]
 
 
@@ -217,7 +227,9 @@ def _table(path: Path, delimiter: str) -> Rows:
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: not a table ({error})") from None
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 text ({error.reason})") from None
+            raise DataError(
+                f"{path}: not UTF-8 text ({error.reason}); spreadsheets save such as 'CSV UTF-8'"
+            ) from None
 
 
 def _heading(path: Path, names: Sequence[str]) -> list[str]:

@@ -191,7 +191,7 @@ class AnswerSource:
         self.on_asked = on_asked
         self._memory: dict[_Key, Outcome] = {}
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
-        self._counting = threading.Lock()
+        self._counting, self._scoring = threading.Lock(), threading.Lock()
         self._knowledge = [_knowledge_used(expert.ktp or self._ktp) for expert in self.experts]
 
     def ask(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -222,6 +222,10 @@ class AnswerSource:
         requests = [Request(e, i, []) for e in range(len(self.examples)) for i in range(n)]
         outcomes = self.ask(requests)
         return [outcomes[start : start + n] for start in range(0, len(outcomes), n)]
+
+    def distinct(self, requests: Sequence[Request]) -> int:
+        """How many different answers some requests come to."""
+        return len({self._key(request) for request in requests})
 
     def reads_answers(self, expert: int) -> bool:
         """Does an expert, by position, see earlier answers, so that its own may depend on them?"""
@@ -304,7 +308,8 @@ class AnswerSource:
                 answers.update(future.result())
         # In the order asked for, whoever answered first: metrics in batches may depend on it.
         answers = {key: answers[key] for key in missing}
-        scores = self._score({k: a for k, a in answers.items() if a["error"] is None})
+        with self._scoring:  # not every metric may be called from several threads
+            scores = self._score({k: a for k, a in answers.items() if a["error"] is None})
         outcomes = {key: Outcome(answers[key], scores.get(key, 0.0)) for key in answers}
         self._memory.update(outcomes)
         return outcomes

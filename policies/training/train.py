@@ -134,14 +134,15 @@ def train_agent(
 
     total = (len(examples) + len(dev)) * len(members)
     say(f"first answers: {len(examples) + len(dev):,} questions, {len(members)} experts")
+    source = AnswerSource(members, examples, scorer, ktp=ktp, cache=cache)
+    dev_source = AnswerSource(members, dev, scorer, ktp=ktp, cache=cache)
+    reader = as_encoder(encoder)
+    if config.text_encoder is None:
+        reader = _read_questions(reader, source, dev_source, cache, progress, say)
+        for line in near_duplicates(examples, dev, reader):
+            say(line)
     with AnswerBar("first answers", total, show=progress, say=say) as bar:
-        source = AnswerSource(members, examples, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
-        dev_source = AnswerSource(members, dev, scorer, ktp=ktp, cache=cache, on_asked=bar.advance)
-        reader = as_encoder(encoder)
-        if config.text_encoder is None:
-            reader = _read_questions(reader, source, dev_source, cache, progress, say)
-            for line in near_duplicates(examples, dev, reader):
-                say(line)
+        source.on_asked = dev_source.on_asked = bar.advance
         ask_a_few(source)
         first = source.first_answers()
         dev_first = dev_source.first_answers()
@@ -204,7 +205,7 @@ def train_agent(
             watcher,
             say,
             before=learnt,
-            after_each=lambda all_: write_routes(folder, config, rules.names, digests, all_),
+            keep=lambda all_: write_routes(folder, config, rules.names, digests, all_),
         )
     model = learner.model
     remaining = config.steps - model.num_timesteps
@@ -261,7 +262,8 @@ def _learn_routes(
     rules: RouteRules,
     watcher: TrainingProgress,
     say: Say,
-    **goes_on: Any,
+    before: Sequence[dict[str, Any]],
+    keep: Callable[[list[dict[str, Any]]], None],
 ) -> None:
     from der_graph.policies.training.routes.lesson import learn_routes
 
@@ -272,7 +274,15 @@ def _learn_routes(
         f"{', '.join(names)}, on {len(source.examples):,} questions"
     )
     network = learner.model.policy.network
-    worth, teacher = learn_routes(network, lesson, source, rules, config, **goes_on)
+
+    def after_each(networks: list[dict[str, Any]]) -> None:
+        keep(networks)
+        seconds = time.perf_counter() - started
+        say(f"network {len(networks)} of {config.ensemble} has learnt, after {seconds:.0f} s")
+
+    worth, teacher = learn_routes(
+        network, lesson, source, rules, config, before=before, after_each=after_each
+    )
     price = float(worth.prices[len(worth.prices) // 2])
     say(
         f"learnt in {time.perf_counter() - started:.0f} s: utility at price {price:.2g} "
@@ -335,6 +345,8 @@ def split_dev(
 ) -> tuple[list[Example], list[Example]]:
     """Set some questions aside for choosing the best agent; one that comes twice is on one side alone.
 
+    Where some questions have a reference and others have none, it is those that have one.
+
     Args:
         examples: All questions.
         share: Share to set aside.
@@ -348,7 +360,9 @@ def split_dev(
     alike: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         alike.setdefault(same_question(example), []).append(i)
-    room, aside = min(most, int(len(examples) * share)), set[int]()
+    known = [i for i in order if examples[i].reference.strip()]
+    order = known or order
+    room, aside = min(most, int(len(order) * share)), set[int]()
     for i in order:
         together = alike[same_question(examples[i])]
         if i not in aside and len(aside) + len(together) <= room:

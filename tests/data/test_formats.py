@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
 from collections import Counter
@@ -189,4 +190,38 @@ def test_fields_that_nobody_reads_are_counted(tmp_path: Path) -> None:
 def test_damage_is_said_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
+        load_examples(tmp_path / name)
+
+
+def test_columns_headed_as_spreadsheets_do_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text("Question;Answer;Owner\nWhat is 2 + 3?;5;me\n", encoding="utf-8-sig")
+    ignored: Counter[str] = Counter()
+    (example,) = load_examples(file, ignored=ignored)
+    assert (example.question, example.reference) == ("What is 2 + 3?", "5")
+    assert list(ignored) == ["Owner"]
+    named = load_examples(file, columns=Columns(question="Question", answer="Owner"))
+    assert named[0].reference == "me"
+    named = load_examples(file, columns=Columns(answer="Owner"))
+    assert named[0].question == "What is 2 + 3?"
+
+
+def test_a_column_in_small_letters_goes_before_one_in_large(tmp_path: Path) -> None:
+    file = tmp_path / "both.csv"
+    file.write_text("Question,answer,Answer\nWhat is 2 + 3?,5,five\n")
+    assert load_examples(file)[0].reference == "5"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("u16.csv", "question,answer\nq?,a\n".encode("utf-16"), "'CSV UTF-8'"),
+        ("packed.csv.gz", gzip.compress(b"question,answer\nq?,a\n"), "unpack it"),
+    ],
+)
+def test_tables_that_are_not_read_say_what_to_do(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
         load_examples(tmp_path / name)

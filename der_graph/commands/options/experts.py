@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
+
+from der_graph.commands.options.questions import say_reading
 
 if TYPE_CHECKING:
     from der_graph.pool import Pool
@@ -49,14 +52,16 @@ def add_allow_python(parser: argparse.ArgumentParser) -> None:
 def pool_of(args: argparse.Namespace) -> Pool:
     """The pool that `--pool` and `--profile` name; recorded experts replay the command's data files too."""
     from dataclasses import replace
-    from pathlib import Path
 
-    from der_graph.pool import load_pool
+    named = [getattr(args, name, None) for name in ("data", "dev", "train", "file")]
+    files = [file for file in named if file and os.path.isfile(file)]
+    for file in (args.pool, *files):
+        say_reading(file)
+    from der_graph.pool import load_pool  # takes a while itself
 
-    data = [getattr(args, name, None) for name in ("data", "dev", "train", "file")]
     pool = load_pool(
         args.pool,
-        recorded=[file for file in data if file and Path(file).is_file()],
+        recorded=files,
         allow_python=args.allow_python,
     )
     if getattr(args, "profile", None) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -67,13 +68,21 @@ def examples_of(args: argparse.Namespace, file: str, limit: int | None = None) -
     """Read a data file with the columns that `add_columns` read, and say which fields nobody reads."""
     from der_graph.data import load_examples
 
-    if os.path.isfile(file) and os.path.getsize(file) > _LARGE:
-        say(f"reading {file} ({os.path.getsize(file) / 1e6:,.0f} MB)")
+    say_reading(file)
     ignored: Counter[str] = Counter()
     examples = load_examples(file, limit=limit, columns=columns_of(args), ignored=ignored)
     if ignored:
         say(f"{file}: nobody reads {', '.join(repr(name) for name in sorted(ignored))}")
     return examples
+
+
+def say_reading(file: str) -> None:
+    """Say, once, that a large data file is being read: it is read once."""
+    if os.path.isfile(file) and os.path.getsize(file) > _LARGE:
+        _say_once(f"reading {file} ({os.path.getsize(file) / 1e6:,.0f} MB)")
+
+
+_say_once = functools.cache(say)
 
 
 def seen_warning(count: int, of: int, data: str) -> str:

@@ -126,7 +126,7 @@ def learn_routes(
     columns = [*range(context), *(context + e * size + i for e in chosen for i in range(size))]
     seen = TreeObservations(
         tree.over(chosen),
-        base[:, :, columns],
+        base if len(columns) == base.shape[2] else base[:, :, columns],
         observer.features,
         context,
         [float(observer.costs[e]) for e in chosen],
@@ -209,16 +209,19 @@ def observe_tree(
     tree: RouteTree, observer: Observer, source: AnswerSource, rules: RouteRules
 ) -> npt.NDArray[np.float32]:
     """(questions, inner routes, size): what is observed at a price of 1, without bounds."""
-    situations = []
-    for question, text in enumerate(source.questions):
-        for route in tree.inner.tolist():
-            answers = tree.answers(route, question)
-            asked = set(tree.routes[route])
-            mask = [*(i not in asked for i in range(tree.experts)), bool(answers)]
-            spent = sum(answer["cost"] for answer in answers)
-            situations.append(Situation(text, answers, mask, spent, rules.max_steps))
-    parts = [
-        observer.observe(situations[i : i + _BATCH], [1.0] * len(situations[i : i + _BATCH]))
-        for i in range(0, len(situations), _BATCH)
-    ]
-    return np.concatenate(parts).reshape(len(source.questions), len(tree.inner), -1)
+    inner = tree.inner.tolist()
+    base = np.zeros((len(source.questions), len(inner), observer.size), dtype=np.float32)
+    # Some questions at a time: all situations at once would take more memory than what is made of them.
+    at_once = max(1, _BATCH // len(inner))
+    for start in range(0, len(base), at_once):
+        situations = []
+        for question, text in enumerate(source.questions[start : start + at_once], start):
+            for route in inner:
+                answers = tree.answers(route, question)
+                asked = set(tree.routes[route])
+                mask = [*(i not in asked for i in range(tree.experts)), bool(answers)]
+                spent = sum(answer["cost"] for answer in answers)
+                situations.append(Situation(text, answers, mask, spent, rules.max_steps))
+        seen = observer.observe(situations, [1.0] * len(situations))
+        base[start : start + at_once] = seen.reshape(-1, len(inner), observer.size)
+    return base

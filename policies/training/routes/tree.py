@@ -9,18 +9,24 @@ every question. A small pool has all its routes in the tree; of a large one the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.nodes.reliability import at_once
 from der_graph.nodes.values import is_refusal
 from der_graph.policies.answers import AnswerSource, Outcome, Request
+from der_graph.policies.answers.source import MAX_BATCH
 from der_graph.state import Answer
 
 Route = tuple[int, ...]
+Levels = list[list[Route]]  # by length
 Floats = npt.NDArray[np.float32]
 _Qualities = npt.NDArray[np.float64]  # (questions, answers so far)
 
@@ -33,6 +39,8 @@ _PAIRED = 30  # experts up to which all pairs are tried
 _OPINION = 0.25
 _LINK = 0.05  # what a weak expert that reacts to another weak one may add
 _PRICES = (0.02, 0.1, 0.4, 1.5)  # at which an expert may be useful
+_BLOCK = 2_000  # questions that go down the routes together
+_BLOCKS_A_LEVEL = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,66 +176,153 @@ def collect_tree(
         calls: New answers a question may take beyond every expert's first one, on average. Routes are then
             tried on some questions, and those that promise most are asked on all. None: all routes.
     """
-    n, pool = len(source.examples), len(source.experts)
     chosen = sorted(experts)
     longest = min(longest, len(chosen))
-    routes: list[Route] = [()]
-    outcomes: list[list[Outcome]] = [[]]
-    along: dict[Route, list[list[Answer]]] = {(): [[] for _ in range(n)]}
-    quality: dict[Route, _Qualities] = {(): np.zeros((n, 0))}
-    inner = 0
-    for depth in range(1, longest + 1):
-        inner += len(along)
-        if depth > 2 and inner * n > MOST_STATES:
-            return RouteTree(routes, outcomes, pool, depth - 1)
-        new = [(*route, j) for route in along for j in chosen if j not in route]
-        if calls is not None and depth > 1:
-            before = source.generated
+    if calls is None:
+        levels = _all_routes(len(source.examples), chosen, longest)
+    else:
+        levels = _promising_routes(source, chosen, longest, calls)
+    found = _outcomes(source, levels)
+    routes = [route for level in levels for route in level]
+    outcomes = [[], *(found[route] for route in routes)]
+    return RouteTree([(), *routes], outcomes, len(source.experts), len(levels))
+
+
+def _all_routes(questions: int, chosen: Sequence[int], longest: int) -> Levels:
+    """All routes, but for the longest where they would be too many."""
+    levels: Levels = [[()]]
+    while len(levels) <= longest and not _too_many(levels, questions):
+        levels.append(_longer(levels[-1], chosen))
+    return levels[1:]
+
+
+def _too_many(levels: Levels, questions: int) -> bool:
+    return len(levels) > 2 and sum(map(len, levels)) * questions > MOST_STATES
+
+
+def _longer(routes: Sequence[Route], chosen: Sequence[int]) -> list[Route]:
+    return [(*route, j) for route in routes for j in chosen if j not in route]
+
+
+def _promising_routes(
+    source: AnswerSource, chosen: Sequence[int], longest: int, calls: float
+) -> Levels:
+    """The routes that promise most, told from some questions.
+
+    What they cost is counted whether the answers are cached or not, so that a second run finds the same.
+    """
+    n = len(source.examples)
+    some = np.random.default_rng(0).permutation(n)[: min(_PROBED, max(10, n // 10))].tolist()
+    others = (n - len(some)) / len(some)
+    levels: Levels = [[()]]
+    along: dict[Route, list[list[Outcome]]] = {(): [[] for _ in some]}
+    known: list[Request] = []  # to the questions tried
+    while len(levels) <= longest and not _too_many(levels, n):
+        new = _longer(levels[-1], chosen)
+        tried: list[Request] = []
+        if len(levels) > 1:
             # Half of what is left for this level, all of it for the last one.
-            new = _promising(source, new, along, quality, calls / (2 if depth < longest else 1))
-        requests = [Request(q, r[-1], along[r[:-1]][q]) for r in new for q in range(n)]
-        asked = source.ask(requests)
-        if calls is not None and depth > 1:
-            calls = max(0.0, calls - (source.generated - before) / n)
-        after: dict[Route, list[list[Answer]]] = {}
-        known: dict[Route, _Qualities] = {}
-        for i, route in enumerate(new):
-            mine = asked[i * n : (i + 1) * n]
-            routes.append(route)
-            outcomes.append(mine)
-            after[route] = [[*along[route[:-1]][q], mine[q].answer] for q in range(n)]
-            here = np.array([outcome.quality for outcome in mine])
-            known[route] = np.column_stack([quality[route[:-1]], here])
-        along, quality = after, known
-        if not along:
-            return RouteTree(routes, outcomes, pool, depth - 1)
-    return RouteTree(routes, outcomes, pool, longest)
+            share = calls / (2 if len(levels) < longest else 1)
+            new, tried = _promising(source, new, along, some, share)
+        if not new:
+            break
+        requests = [request for route in new for request in _next(route, some, along)]
+        if len(levels) > 1:
+            before = source.distinct(known)
+            spent = source.distinct([*known, *tried, *requests]) - before
+            spent += (source.distinct([*known, *requests]) - before) * others
+            calls = max(0.0, calls - spent / n)
+        known += requests
+        asked = iter(source.ask(requests))
+        along |= {route: [[*each, next(asked)] for each in along[route[:-1]]] for route in new}
+        levels.append(new)
+    return levels[1:]
+
+
+def _next(
+    route: Route, questions: Sequence[int], along: Mapping[Route, list[list[Outcome]]]
+) -> list[Request]:
+    """What asks the last expert of a route, after the outcomes before it."""
+    before = along[route[:-1]]
+    return [
+        Request(q, route[-1], [outcome.answer for outcome in each])
+        for q, each in zip(questions, before, strict=True)
+    ]
 
 
 def _promising(
     source: AnswerSource,
     routes: Sequence[Route],
-    along: dict[Route, list[list[Answer]]],
-    quality: dict[Route, _Qualities],
+    along: Mapping[Route, list[list[Outcome]]],
+    some: Sequence[int],
     calls: float,
-) -> list[Route]:
-    """The routes that promise most, as many as there are calls for; what costs no new answer is free."""
+) -> tuple[list[Route], list[Request]]:
+    """The routes that promise most, as many as there are calls for, and what was asked to tell.
+
+    What costs no new answer is free.
+    """
     n = len(source.examples)
     free = [r for r in routes if not source.reads_answers(r[-1])]
     paid = [r for r in routes if source.reads_answers(r[-1])]
     if len(paid) <= calls:
-        return list(routes)
-    some = np.random.default_rng(0).permutation(n)[: min(_PROBED, max(10, n // 10))].tolist()
+        return list(routes), []
     trials = paid[: int(calls / 2 * n / len(some))]  # at most half of the calls
-    asked = source.ask([Request(q, r[-1], along[r[:-1]][q]) for r in trials for q in some])
+    requests = [request for route in trials for request in _next(route, some, along)]
+    asked = source.ask(requests)
     promise = {}
     for i, route in enumerate(trials):
         mine = asked[i * len(some) : (i + 1) * len(some)]
-        promise[route] = _gain(source, route[-1], mine, some, quality[route[:-1]][some])
+        before = np.array([[o.quality for o in each] for each in along[route[:-1]]])
+        promise[route] = _gain(source, route[-1], mine, some, before)
     left = int((calls - len(trials) * len(some) / n) * n / (n - len(some) + 1e-9))
     best = sorted((r for r in trials if promise[r] > 0), key=lambda r: -promise[r])[: max(0, left)]
     kept = {*free, *best}
-    return [route for route in routes if route in kept]
+    return [route for route in routes if route in kept], requests
+
+
+def _outcomes(source: AnswerSource, levels: Levels) -> dict[Route, list[Outcome]]:
+    """The last outcome of every route on every question.
+
+    Blocks of questions go down the routes one after another. With experts that are asked at the same time the
+    next block follows while the one before is further down, so that nobody waits for all first calls to end
+    before second ones begin.
+    """
+    n = len(source.examples)
+    bounds = [at_once(source.experts[i].model) for i in {r[-1] for r in chain(*levels)}]
+    side_by_side = min(bounds, default=0) > 0
+    size = max(MAX_BATCH, *bounds) if side_by_side else _BLOCK
+    blocks = [range(start, min(n, start + size)) for start in range(0, n, size)]
+    # Two blocks at a level: while the slow calls of one are waited for, those of the next go on.
+    turns = [threading.Semaphore(_BLOCKS_A_LEVEL) for _ in levels]
+    stopped = threading.Event()
+
+    def ask(block: range) -> dict[Route, list[Outcome]]:
+        along: dict[Route, list[list[Outcome]]] = {(): [[] for _ in block]}
+        for level, turn in zip(levels, turns, strict=True):
+            requests = [request for route in level for request in _next(route, block, along)]
+            with turn:
+                if stopped.is_set():
+                    break
+                asked = iter(source.ask(requests))
+            along |= {
+                route: [[*each, next(asked)] for each in along[route[:-1]]] for route in level
+            }
+        return {route: [each[-1] for each in found] for route, found in along.items() if route}
+
+    if side_by_side:
+        threads = ThreadPoolExecutor(_BLOCKS_A_LEVEL * len(levels), "der-routes")
+        try:
+            parts = list(threads.map(ask, blocks))
+        finally:
+            stopped.set()
+            threads.shutdown(cancel_futures=True)
+    else:
+        parts = [ask(block) for block in blocks]
+    return {
+        route: [outcome for part in parts for outcome in part[route]]
+        for level in levels
+        for route in level
+    }
 
 
 def _gain(

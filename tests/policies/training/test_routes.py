@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 from toy import WordEncoder, toy_examples, toy_experts, toy_rules, toy_source
 
@@ -19,11 +20,12 @@ pytest.importorskip("stable_baselines3")
 
 from der_graph.data import Example
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.ktp import KTPTemplate
+from der_graph.nodes.langchain import as_expert, bounded
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.network import FixedHead, Shape
-from der_graph.policies.answers import AnswerSource
+from der_graph.policies.answers import AnswerCache, AnswerSource, Request
 from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import preset, run_routes, train_agent
@@ -446,6 +448,67 @@ def test_few_calls_go_to_routes_that_promise_something() -> None:
     assert tree.tried([WRITER])[COUNTER]
     assert not tree.tried([WRITER, COUNTER]).any()
     assert not tree.tried([WRITER, PARROT, FACTS]).any()
+
+
+def test_a_second_run_asks_nobody_again(tmp_path: Path) -> None:
+    """What routes may cost is counted whether the answers are known or not: else a run that finds many in the
+    cache would have calls left for others."""
+    trees = []
+    for _ in range(2):
+        with AnswerCache(tmp_path / "answers.sqlite") as cache:
+            experts = [
+                Expert(f"e{n}", _answering(n), cost=1.0, fingerprint=f"answering-{n}")
+                for n in range(5)
+            ]
+            examples = [Example(str(n), f"What is case {n}?", str(n % 3)) for n in range(60)]
+            source = AnswerSource(experts, examples, get_metric("match"), cache=cache)
+            source.first_answers()
+            before = source.generated
+            trees.append(collect_tree(source, range(5), 3, calls=8).routes)
+            asked = source.generated - before
+    assert max(map(len, trees[0])) == 3
+    assert trees[1] == trees[0]
+    assert asked == 0
+
+
+def _answering(number: int) -> Runnable[Any, Any]:
+    """Says another thing to each prompt, now and then the right one."""
+    return RunnableLambda(
+        lambda messages: AIMessage(f"It is {zlib.crc32(f'{number}{messages}'.encode()) % 3}.")
+    )
+
+
+def test_remote_experts_are_asked_further_routes_before_all_first_ones_are_through() -> None:
+    """The last question's pairs are answered when the first one's chains of three have been asked, so whoever
+    asks all pairs first would wait. Neither is among those on which routes are tried."""
+    further = threading.Event()
+    waited: list[bool] = []
+
+    def model(number: int) -> Runnable[Any, Any]:
+        def answer(messages: list[BaseMessage]) -> AIMessage:
+            text = messages[-1].text
+            earlier = text.count("said")
+            if earlier == 2 and "case 0 " in text:
+                further.set()
+            elif earlier == 1 and "case 79 " in text:
+                waited.append(further.wait(20))
+            return AIMessage(f"{number} said {zlib.crc32(text.encode())}")
+
+        return bounded(RunnableLambda(answer), 32)
+
+    ktp = KTPTemplate("all", "{question} {answers}")
+    experts = [Expert(f"e{n}", model(n), cost=1.0, ktp=ktp) for n in range(3)]
+    examples = [Example(str(n), f"What is case {n} about?", "7") for n in range(80)]
+    source = AnswerSource(experts, examples, get_metric("match"))
+    tree = collect_tree(source, range(3), 3, calls=100)
+    assert len(tree.routes) == 1 + 3 + 6 + 6
+    assert waited
+    assert all(waited)
+    again = AnswerSource(experts, examples, get_metric("match"))
+    for route, outcomes in zip(tree.routes[1:], tree.outcomes[1:], strict=True):
+        before = [tree.answers(tree.position[route[:-1]], q) for q in range(80)]
+        asked = again.ask([Request(q, route[-1], before[q]) for q in range(80)])
+        assert [o.answer["text"] for o in asked] == [o.answer["text"] for o in outcomes]
 
 
 def test_no_calls_leave_first_answers_alone() -> None:

@@ -171,6 +171,20 @@ def test_split_dev_is_disjoint_and_seeded() -> None:
     assert split_dev(examples, share=0.2, seed=4)[1] == aside
 
 
+def test_split_dev_sets_questions_aside_that_have_a_reference() -> None:
+    """Those without one are left out later, and would leave few to choose the best agent by."""
+    half = [
+        replace(example, reference=example.reference if i % 2 else " ")
+        for i, example in enumerate(toy_examples(40))
+    ]
+    kept, aside = split_dev(half, share=0.2)
+    assert len(aside) == 4
+    assert all(example.reference.strip() for example in aside)
+    assert len(kept) == 36
+    nobody_knows = [replace(example, reference="") for example in half]
+    assert len(split_dev(nobody_knows, share=0.2)[1]) == 8
+
+
 def test_split_dev_keeps_a_question_that_comes_twice_on_one_side() -> None:
     examples = toy_examples(50)
     twice = [*examples, *(replace(e, id=f"again-{e.id}") for e in examples)]
