@@ -24,6 +24,7 @@ from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.observation import TextEncoder
 from der_graph.policies.quality import QualityMetric, needs_reference
 from der_graph.policies.training.config import TrainConfig
+from der_graph.policies.training.routes.tree import RouteTree
 
 FIRST_CALLS = 8
 """Questions that every expert is asked before all others: where all of those fail, nothing more is spent."""
@@ -104,6 +105,30 @@ def usable(
             f"are left out: the metric '{metric.name}' needs one"
         )
     return good, verdicts, lines
+
+
+def failed_on_routes(tree: RouteTree, experts: Sequence[Expert]) -> list[str]:
+    """Who answers alone, and fails after others: a longer prompt may be too long, or too dear.
+
+    Args:
+        tree: Routes and outcomes.
+        experts: The pool's experts, in order.
+    """
+    lines = []
+    for position, expert in enumerate(experts):
+        asked = [
+            outcome.answer
+            for route, outcomes in zip(tree.routes, tree.outcomes, strict=True)
+            if len(route) > 1 and route[-1] == position
+            for outcome in outcomes
+        ]
+        errors = [answer["error"] for answer in asked if answer["error"] is not None]
+        if errors and 2 * len(errors) >= len(asked):
+            lines.append(
+                f"warning: {expert.name} failed in {len(errors):,} of {len(asked):,} calls after others; the "
+                f"first error: {_masked(errors[0])}"
+            )
+    return lines
 
 
 def leak_warnings(examples: Sequence[Example], dev: Sequence[Example]) -> list[str]:

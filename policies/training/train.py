@@ -36,6 +36,7 @@ from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.preflight import (
     ask_a_few,
     check_first_answers,
+    failed_on_routes,
     first_report,
     leak_warnings,
     near_duplicates,
@@ -163,6 +164,9 @@ def train_agent(
             source.on_asked = bar.advance
             learner = features_learner(config, source, rules, first, reader, metadata, verdicts)
             source.on_asked = None
+        if learner.lesson is not None:
+            for line in failed_on_routes(learner.lesson.tree, members):
+                say(line)
     else:
         from der_graph.policies.training.text_training import text_learner
 

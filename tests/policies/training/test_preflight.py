@@ -20,16 +20,18 @@ from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.reliability.charge import TokenPrices
 from der_graph.policies.agent import load_agent
-from der_graph.policies.answers import Outcome
+from der_graph.policies.answers import AnswerSource, Outcome
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, train_agent
 from der_graph.policies.training.preflight import (
     FIRST_CALLS,
+    failed_on_routes,
     leak_warnings,
     near_duplicates,
     usable,
     with_prices_for,
 )
+from der_graph.policies.training.routes.tree import collect_tree
 
 
 def expert(name: str, answer: Callable[[str], str]) -> Expert:
@@ -149,3 +151,16 @@ def test_prices_reach_where_only_the_cheapest_is_worth_asking() -> None:
     assert with_prices_for(mine, by_token, first) == mine
     alike = [[row(True)[0]] * 4]
     assert with_prices_for(TrainConfig(), by_token, alike) == TrainConfig()
+
+
+def test_an_expert_that_answers_alone_and_fails_after_others_is_told() -> None:
+    def short(text: str) -> str:
+        if "earlier_answer" in text:
+            raise ValueError("a prompt of so many bytes is too dear")
+        return "It is 5."
+
+    experts = [expert("narrow", short), expert("other", lambda text: "It is 7.")]
+    source = AnswerSource(experts, toy_examples(6), get_metric("match"))
+    (line,) = failed_on_routes(collect_tree(source, [0, 1], 2), experts)
+    assert line.startswith("warning: narrow failed in 6 of 6 calls after others")
+    assert "too dear" in line
