@@ -245,7 +245,8 @@ def live(stubs: int, questions: int, seconds: float, concurrency: int) -> None:
 
     def say(line: str) -> None:
         print(
-            f"  {clock.seconds()[0]:6.1f} s  {sum(len(m.calls) for m in models):6,} calls  {line}"
+            f"  {clock.seconds()[0]:6.1f} s  {sum(len(m.calls) for m in models):6,} calls  {line}",
+            flush=True,
         )
 
     with TemporaryDirectory() as folder:
