@@ -267,7 +267,7 @@ def _learn_routes(
     watcher: TrainingProgress,
     say: Say,
     before: Sequence[dict[str, Any]],
-    keep: Callable[[list[dict[str, Any]]], None],
+    keep: Callable[[list[Any]], None],
 ) -> None:
     from der_graph.policies.training.routes.lesson import learn_routes
 
@@ -279,7 +279,7 @@ def _learn_routes(
     )
     network = learner.model.policy.network
 
-    def after_each(networks: list[dict[str, Any]]) -> None:
+    def after_each(networks: list[Any]) -> None:
         keep(networks)
         seconds = time.perf_counter() - started
         say(f"network {len(networks)} of {config.ensemble} has learnt, after {seconds:.0f} s")

@@ -229,7 +229,7 @@ def _promising_routes(
         requests = [request for route in new for request in _next(route, some, along)]
         if len(levels) > 1:
             before = source.distinct(known)
-            spent = source.distinct([*known, *tried, *requests]) - before
+            spent = float(source.distinct([*known, *tried, *requests]) - before)
             spent += (source.distinct([*known, *requests]) - before) * others
             calls = max(0.0, calls - spent / n)
         known += requests
