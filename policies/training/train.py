@@ -310,6 +310,12 @@ def _compare(
     from der_graph.policies.training.checkpoint import saving
     from der_graph.policies.training.routes.takeovers import compare_with_others
 
+    if not _sees_alike(agent, lesson):
+        say(
+            "answers to the training questions have changed since the agent learnt from them, so it is not "
+            "compared with other policies; train anew without --resume to learn from what they say now"
+        )
+        return
     before, agent.takeovers = agent.takeovers, ()  # a resumed run may find its agent with some
     compared = compare_with_others(agent, lesson, source, dev, rules, seed=seed)
     for line in compared.lines:
@@ -318,6 +324,16 @@ def _compare(
         agent.take_over(compared.takeovers, compared.planner)
         with saving(folder):
             agent.save_pretrained(folder)
+
+
+def _sees_alike(agent: Any, lesson: RouteLesson) -> bool:
+    """Are questions shown to the agent as they are in the lesson? Else it is a stranger there."""
+    own, new = agent.observer.arrays, lesson.observer.arrays
+    return own.keys() == new.keys() and all(
+        own[name].shape == new[name].shape
+        and np.allclose(own[name], new[name], atol=1e-4, equal_nan=True)
+        for name in own
+    )
 
 
 def _imitate_cascades(

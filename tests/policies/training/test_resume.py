@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 from toy import WordEncoder, toy_examples, toy_experts, toy_rules
 from training import SMALL, curve, interrupt_at, train
 
@@ -143,6 +144,23 @@ def test_resuming_a_finished_run_changes_nothing_and_says_what_would(tmp_path: P
     fewer = replace(config, steps=1000)
     with pytest.raises(AgentError, match=r"steps was 1500, is 1000.*steps may be more"):
         train(tmp_path, fewer, resume=True)
+
+
+def test_an_agent_is_not_judged_by_what_it_was_not_taught(tmp_path: Path) -> None:
+    """Other answers make other features of a question, with which the agent would seem to be worse."""
+    config = replace(SMALL, steps=512, warm_start="routes")
+    train(tmp_path, config)
+    lines: list[str] = []
+    train(tmp_path, config, resume=True, say=lines.append)
+    assert not any("answers to the training questions have changed" in line for line in lines)
+    file = tmp_path / "agent.safetensors"
+    tensors = load_file(file)
+    [axes] = [name for name in tensors if name.endswith("question_axes")]
+    save_file({**tensors, axes: -tensors[axes]}, file)
+    before = file.read_bytes(), (tmp_path / "config.json").read_bytes()
+    train(tmp_path, config, resume=True, say=lines.append)
+    assert any("answers to the training questions have changed" in line for line in lines)
+    assert (file.read_bytes(), (tmp_path / "config.json").read_bytes()) == before
 
 
 def test_more_steps_are_new_patience(tmp_path: Path) -> None:
