@@ -25,7 +25,7 @@ from der_graph.errors import PoolError
 from der_graph.nodes.answer import answer_node
 from der_graph.nodes.approval import approval_node
 from der_graph.nodes.decision import RoutingAgent, agent_for_pool
-from der_graph.nodes.expert import Expert, NodeCache, expert_node, unable_experts
+from der_graph.nodes.expert import Expert, NodeCache, asked_alone, expert_node, unable_experts
 from der_graph.nodes.hub import (
     ANSWER_NODE,
     APPROVAL_NODE,
@@ -158,7 +158,7 @@ def create_der_graph(
         ```
     """
     pool = as_pool(experts)
-    settings, members, names = pool.settings, list(pool), pool.names
+    settings, names = pool.settings, pool.names
     if on_error not in ("continue", "raise"):
         raise PoolError(f"on_error is {on_error!r}; allowed: 'continue', 'raise'")
     if output_mode not in ("final", "experts"):
@@ -175,7 +175,7 @@ def create_der_graph(
     _check_state_schema(state_schema)
 
     rules = RouteRules.of(
-        members,
+        list(pool),
         max_steps=_first(max_steps, settings.max_steps),
         repeat_experts=_first(repeat_experts, settings.repeat_experts),
         cost_unit=settings.cost_unit if isinstance(experts, Pool) else "",  # a list does not say
@@ -183,6 +183,7 @@ def create_der_graph(
     template = ktp_template(_first(ktp, settings.ktp))
 
     chosen = agent_for_pool(find_agent(agent, pool, learn=learn), rules)
+    members = asked_alone(list(pool), getattr(chosen, "alone", ()), template)
     if watch is None and learn is not None:
         watch = watch_for(pool)
     graph = DERGraphBuilder(

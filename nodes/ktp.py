@@ -18,6 +18,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
@@ -108,6 +109,13 @@ class KTPTemplate:
             raise PoolError(
                 f"ktp '{self.name}': max_answer_tokens is {self.max_answer_tokens}; it must be at least 1"
             )
+
+    @property
+    def shows(self) -> Literal["last", "all"] | None:
+        """What of the earlier answers an expert is shown."""
+        if "{answers}" in self.transfer:
+            return "all"
+        return "last" if "{answer}" in self.transfer else None
 
     @property
     def fingerprint(self) -> str:

@@ -102,6 +102,12 @@ def add(commands: Commands) -> None:
         "--preset paper: none)",
     )
     parser.add_argument(
+        "--transfer",
+        choices=["auto", "always"],
+        help="who is shown the answer before: auto, whoever does not do better without it; always, everyone "
+        "(default: auto; with --preset paper: always)",
+    )
+    parser.add_argument(
         "--encoder",
         metavar="MODEL",
         help="fine-tune a causal language model on the texts, as in the paper: a hub id such as "
@@ -184,6 +190,7 @@ def run(args: argparse.Namespace) -> int:
         "any_pool": args.any_pool,
         "warm_start": args.warm_start,
         "route_calls": args.route_calls,
+        "transfer": args.transfer,
         "observation": (
             None
             if args.question_dims is None

@@ -438,7 +438,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         messages: Any = request.messages
         if not reads_tools(expert.model):
             messages = without_tools(messages)
-        if any(draft["error"] is None for draft in drafts):
+        alone = expert.name in getattr(self._agent, "alone", ())
+        if any(draft["error"] is None for draft in drafts) and not alone:
             template = ktp_template(context.ktp) if context.ktp else self._ktp
             messages = messages_to_check(messages, drafts, expert.ktp or template)
         return request.override(

@@ -13,6 +13,7 @@ from der_graph.nodes.expert.expert import (
     RESERVED_NAMES,
     ChatRunnable,
     Expert,
+    asked_alone,
     check_name,
 )
 from der_graph.nodes.expert.node import expert_node
@@ -25,6 +26,7 @@ __all__ = [
     "ChatRunnable",
     "Expert",
     "NodeCache",
+    "asked_alone",
     "check_name",
     "expert_node",
     "size_of",

@@ -15,8 +15,8 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -240,6 +240,15 @@ class Expert:
             messages[-1] = json_asked(messages[-1], settings, answers, writes_json(self.model))
         return messages
 
+    def alone(self, ktp: KTPTemplate) -> Expert:
+        """The same expert, asked as it would be asked first, and never shown an earlier answer.
+
+        Args:
+            ktp: The graph's template, used where the expert has none of its own.
+        """
+        own = self.ktp or ktp
+        return replace(self, ktp=replace(own, name=f"{own.name}-alone", transfer=own.first))
+
     def prompt_for(self, task: Task, ktp: KTPTemplate) -> list[BaseMessage]:
         """The messages for a task of the graph; `ktp` is the graph's template."""
         return self.prompt(
@@ -447,6 +456,19 @@ class Expert:
         read_already = getattr(bare(self.model), "reads_itself", False)
         marks = () if read_already else self.thought_marks
         return Reader(self.name, self.charge, marks, self.max_answer_chars, self.is_local)
+
+
+def asked_alone(
+    experts: Sequence[Expert], names: Collection[str], ktp: KTPTemplate
+) -> list[Expert]:
+    """The experts, of whom some are never shown an earlier answer.
+
+    Args:
+        experts: The pool's.
+        names: Who is asked alone; whoever has a template of its own keeps it.
+        ktp: The graph's template.
+    """
+    return [e.alone(ktp) if e.name in names and e.ktp is None else e for e in experts]
 
 
 def check_name(name: str) -> None:

@@ -32,6 +32,7 @@ from der_graph.policies.agent.folder import (
     check_experts,
     find_agent_folder,
     kept_metadata,
+    known_names,
     part_of,
     read_config,
     read_features,
@@ -75,6 +76,7 @@ class DERAgent:
             `cost_weight` where left out.
         takeovers: Policies that decide at some prices in the network's place.
         planner: The planner, where it is one of them.
+        alone: Experts that are never shown an earlier answer: with it they did worse in training.
         metadata: Anything else to keep in the config file: training settings, versions, results.
     """
 
@@ -88,6 +90,7 @@ class DERAgent:
         prices: Sequence[tuple[float, float]] = (),
         takeovers: Sequence[Takeover] = (),
         planner: Planner | None = None,
+        alone: Sequence[str] = (),
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self.observer = observer
@@ -95,6 +98,7 @@ class DERAgent:
         self.cost_weight = cost_weight
         self.cost_weight_range = cost_weight_range
         self.prices = tuple(prices)
+        self.alone = tuple(alone)
         self.metadata = metadata or {}
         self.take_over(takeovers, planner)
 
@@ -107,6 +111,7 @@ class DERAgent:
             "prices": self.prices,
             "takeovers": self.takeovers,
             "planner": self.planner,
+            "alone": self.alone,
             "metadata": self.metadata,
         }
 
@@ -304,6 +309,7 @@ class DERAgent:
             "cost_weight_range": list(self.cost_weight_range),
             "prices": [list(pair) for pair in self.prices],
             "takeovers": [each.plain() for each in self.takeovers],
+            "alone": list(self.alone),
             **self.metadata,
         }
         if self.planner is not None:
@@ -364,6 +370,7 @@ class DERAgent:
                 ],
                 takeovers=takeovers,
                 planner=_planner_in(path, known) if any(t.planner for t in takeovers) else None,
+                alone=known_names(config, "alone"),
                 metadata=kept_metadata(config),
             )
             return agent if known is observer else agent.over(observer)

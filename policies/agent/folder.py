@@ -263,6 +263,19 @@ def reading(path: Path) -> Iterator[None]:
         raise AgentError(_damaged(path, _cause(error))) from error
 
 
+def known_names(config: Mapping[str, Any], field: str) -> list[str]:
+    """Names of experts in a field of a config, all of them among its experts; older configs lack the field.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    names = config.get(field, [])
+    known = [expert["name"] for expert in config["experts"]]
+    if not isinstance(names, list) or any(name not in known for name in names):
+        raise ValueError(f"{field} is {names!r}; it lists experts of the agent")
+    return list(names)
+
+
 def kept_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     """What an agent carries from one folder to the next: how it was trained, on what, and how well."""
     return {key: config[key] for key in ("training", "results", "seen") if key in config}

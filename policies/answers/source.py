@@ -12,11 +12,12 @@ continuous batches, are asked at the same time, each within its own bound; other
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from langchain_core.messages import BaseMessage
 from der_graph.data import Example
 from der_graph.errors import DataError, MetricError
 from der_graph.nodes.conversation import conversation_text, history_for_experts, messages_of
-from der_graph.nodes.expert import Expert
+from der_graph.nodes.expert import Expert, asked_alone
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import at_once, is_remote
@@ -192,7 +193,26 @@ class AnswerSource:
         self._memory: dict[_Key, Outcome] = {}
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
         self._counting, self._scoring = threading.Lock(), threading.Lock()
-        self._knowledge = [_knowledge_used(expert.ktp or self._ktp) for expert in self.experts]
+        self._note_knowledge()
+
+    def _note_knowledge(self) -> None:
+        self._knowledge = [(expert.ktp or self._ktp).shows for expert in self.experts]
+
+    def asking_alone(self, names: Collection[str]) -> AnswerSource:
+        """The same source with some experts that are never shown an earlier answer.
+
+        Both know what either was told.
+
+        Args:
+            names: Those experts; whoever has a template of its own keeps it.
+        """
+        experts = asked_alone(self.experts, names, self._ktp)
+        if all(new is old for new, old in zip(experts, self.experts, strict=True)):
+            return self
+        other = copy.copy(self)
+        other.experts = experts
+        other._note_knowledge()
+        return other
 
     def ask(self, requests: Sequence[Request]) -> list[Outcome]:
         """Answer and score requests; equal ones are generated once.
@@ -222,6 +242,12 @@ class AnswerSource:
         requests = [Request(e, i, []) for e in range(len(self.examples)) for i in range(n)]
         outcomes = self.ask(requests)
         return [outcomes[start : start + n] for start in range(0, len(outcomes), n)]
+
+    def known(self, requests: Sequence[Request]) -> list[Outcome] | None:
+        """What is known of some requests without asking anyone; None where one of them is not."""
+        found = [self._memory.get(self._key(request)) for request in requests]
+        outcomes = [outcome for outcome in found if outcome is not None]
+        return outcomes if len(outcomes) == len(found) else None
 
     def distinct(self, requests: Sequence[Request]) -> int:
         """How many different answers some requests come to."""
@@ -416,10 +442,3 @@ def _priced(expert: Expert, cached: Answer) -> Answer:
     answer = cached.copy()
     answer["cost"] = expert.cost_of(answer)
     return answer
-
-
-def _knowledge_used(template: KTPTemplate) -> str | None:
-    """What of the earlier answers a template shows: nothing, the last one, or all."""
-    if "{answers}" in template.transfer:
-        return "all"
-    return "last" if "{answer}" in template.transfer else None

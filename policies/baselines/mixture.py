@@ -85,12 +85,8 @@ def without_transfer(
         experts: The experts.
         ktp: The graph's template, used where an expert has none of its own.
     """
-    changed = []
-    for expert in experts:
-        own = expert.ktp or ktp_template(ktp)
-        alone = replace(own, name=f"{own.name}-alone", transfer=own.first)
-        changed.append(replace(expert, ktp=alone))
-    return changed
+    template = ktp_template(ktp)
+    return [expert.alone(template) for expert in experts]
 
 
 def with_template(
@@ -111,5 +107,4 @@ def with_template(
 
 def transfers(expert: Expert, ktp: str | KTPTemplate | None = None) -> bool:
     """Does the expert see anything of the answers before it?"""
-    text = (expert.ktp or ktp_template(ktp)).transfer
-    return "{answer}" in text or "{answers}" in text
+    return (expert.ktp or ktp_template(ktp)).shows is not None

@@ -30,6 +30,7 @@ from der_graph.policies.training.env import RoutingVecEnv
 
 CHECKPOINT_FILE = "checkpoint.pt"
 CHECKPOINT_FORMAT = 2
+_ALONE = "the experts that are asked alone"
 ROUTES_FILE = "routes.pt"
 """The networks that have learnt from routes so far, until PPO begins and has a checkpoint of its own."""
 
@@ -61,6 +62,7 @@ def run_digests(
     metric: str,
     ktp: KTPTemplate,
     rules: RouteRules,
+    alone: Sequence[str] = (),
 ) -> dict[str, str]:
     """Digests of everything that a run depends on beside its settings, by what people call it."""
     return {
@@ -81,7 +83,13 @@ def run_digests(
         "the metric": metric,
         "the Knowledge Transfer Prompt": _digest(ktp.fingerprint),
         "the rules of a route": _digest(asdict(rules)),
+        _ALONE: json.dumps(list(alone)),
     }
+
+
+def asked_alone_in(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The experts that a run shows no earlier answer."""
+    return tuple(json.loads(checkpoint["digests"].get(_ALONE, "[]")))
 
 
 def _digest(value: Any) -> str:

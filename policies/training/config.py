@@ -55,6 +55,9 @@ class TrainConfig:
     """New answers of chat models that a question may take beyond every expert's first one, on average, while
     routes are tried before PPO. More find better chains of experts and cost more. Plain functions and
     recorded answers are free, and all their routes are tried."""
+    transfer: Literal["auto", "always"] = "auto"
+    """Who is shown the answer before: `auto`, whoever does not do better without it, as routes over the
+    training questions tell; `always`, everyone, as in the paper."""
     ensemble: int = 3
     """Networks that learn from routes, each from a beginning of its own; the agent is their mean."""
     cost_weight: float = PRICE
@@ -113,6 +116,10 @@ class TrainConfig:
         if self.warm_start not in ("none", "routes", "cascades"):
             raise AgentError(
                 f"training: warm_start is '{self.warm_start}'; choose one of: none, routes, cascades"
+            )
+        if self.transfer not in ("auto", "always"):
+            raise AgentError(
+                f"training: transfer is '{self.transfer}'; choose one of: auto, always"
             )
         if self.warm_start == "routes" and self.any_pool:
             raise AgentError(
@@ -204,6 +211,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
             "cost_weight_range": (1.0, 1.0),
             "any_pool": False,
             "warm_start": "none",
+            "transfer": "always",
             "observation": ObservationConfig(),
             "budget_share": 0.0,
             "short_share": 0.0,

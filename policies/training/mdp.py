@@ -200,7 +200,7 @@ def run_routes(
     """Let an agent route questions, many at once.
 
     Args:
-        agent: The trained agent or a baseline.
+        agent: The trained agent or a baseline. Experts that it asks `alone` are shown no earlier answer.
         source: Answers and their qualities.
         rules: What is allowed on a route.
         examples: Positions of the questions; all if left out.
@@ -210,6 +210,7 @@ def run_routes(
     Returns:
         One episode per question, in the order given.
     """
+    source = source.asking_alone(getattr(agent, "alone", ()))
     wanted = list(range(len(source.examples)) if examples is None else examples)
     done: list[Episode] = []
     for start in range(0, len(wanted), lanes):

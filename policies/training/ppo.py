@@ -43,6 +43,7 @@ from der_graph.policies.training.env import (
     SituationObserver,
 )
 from der_graph.policies.training.preflight import Verdict
+from der_graph.policies.training.routes.alone import better_alone
 from der_graph.policies.training.routes.lesson import RouteLesson, prepare_lesson
 from der_graph.state import Answer
 
@@ -57,6 +58,7 @@ class PPOLearner:
         agent_now: Makes an agent of the present weights.
         reload: Reads an agent folder of this kind.
         lesson: Routes to learn from before PPO, if it begins with them.
+        alone: Experts that are never shown an earlier answer.
     """
 
     env: RoutingVecEnv
@@ -64,6 +66,7 @@ class PPOLearner:
     agent_now: Callable[[], TrainedAgent]
     reload: Callable[[Path], TrainedAgent]
     lesson: RouteLesson | None = None
+    alone: tuple[str, ...] = ()
 
 
 def features_learner(
@@ -74,6 +77,8 @@ def features_learner(
     encoder: TextEncoder,
     metadata: dict[str, Any],
     verdicts: Sequence[Verdict] = (),
+    alone: Sequence[str] | None = None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> PPOLearner:
     """The default: a small network over features of the situation.
 
@@ -85,6 +90,8 @@ def features_learner(
         encoder: The frozen sentence encoder.
         metadata: Kept in the agent's config file.
         verdicts: Users' scores of single answers, which count as results of their experts.
+        alone: Experts that are never shown an earlier answer; None finds out who does better so.
+        say: Receives a line about them.
     """
     quality = np.array([[o.quality for o in row] for row in first], dtype=np.float32)
     lengths = np.array(
@@ -117,8 +124,21 @@ def features_learner(
     bounded = not all(map(_free, source.experts))
     if config.warm_start == "routes":
         calls = float(config.route_calls) if bounded else None
-        lesson = prepare_lesson(observer, source, rules, first, encoder, config.seed, calls)
-        observer = lesson.observer
+
+        def prepared(source: AnswerSource) -> RouteLesson:
+            return prepare_lesson(observer, source, rules, first, encoder, config.seed, calls)
+
+        lesson = None if alone else prepared(source)
+        if alone is None and lesson is not None and config.transfer == "auto":
+            found = better_alone(lesson, source, config.cost_weight_range)
+            alone = found.experts
+            if alone:
+                say(found.line())
+        if alone:
+            source = source.asking_alone(alone)
+            lesson = prepared(source)
+        if lesson is not None:
+            observer = lesson.observer
     env = make_env(config, source, rules, observer, costs)
     if lesson is not None and bounded:
         env.tried = lesson.tree.tried
@@ -153,10 +173,12 @@ def features_learner(
             policy.network,
             cost_weight=config.cost_weight,
             cost_weight_range=config.cost_weight_range,
+            alone=alone or (),
             metadata=dict(metadata),
         ),
         lambda folder: DERAgent.from_pretrained(folder, encoder=encoder),
         lesson,
+        tuple(alone or ()),
     )
 
 

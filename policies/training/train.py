@@ -107,6 +107,7 @@ def train_agent(
     require("sb3_contrib", extra="train", why="training an agent")
     from der_graph.policies.training.checkpoint import (
         ROUTES_FILE,
+        asked_alone_in,
         check_same_run,
         newest_checkpoint,
         run_digests,
@@ -159,11 +160,17 @@ def train_agent(
         "seen": {"train": digests_of(examples), "dev": digests_of(dev)},
     }
     source.on_asked = dev_source.on_asked = None
+    stopped = newest_checkpoint(folder) if resume else None
     if config.text_encoder is None:
+        alone = None if stopped is None else asked_alone_in(stopped)
         with AnswerBar("routes", None, show=progress, say=say) as bar:
             source.on_asked = bar.advance
-            learner = features_learner(config, source, rules, first, reader, metadata, verdicts)
+            learner = features_learner(
+                config, source, rules, first, reader, metadata, verdicts, alone, say
+            )
             source.on_asked = None
+        source = source.asking_alone(learner.alone)
+        dev_source = dev_source.asking_alone(learner.alone)
         if learner.lesson is not None:
             for line in failed_on_routes(learner.lesson.tree, members):
                 say(line)
@@ -172,12 +179,18 @@ def train_agent(
 
         learner = text_learner(config, source, rules, metadata)
     digests = run_digests(
-        members, examples, dev, metric=scorer.name, ktp=ktp_template(ktp), rules=rules
+        members,
+        examples,
+        dev,
+        metric=scorer.name,
+        ktp=ktp_template(ktp),
+        rules=rules,
+        alone=learner.alone,
     )
     learnt: list[dict[str, Any]] = []
     if not resume:  # of an earlier run
         (folder / ROUTES_FILE).unlink(missing_ok=True)
-    if resume and "networks" in (stopped := newest_checkpoint(folder)):
+    if stopped is not None and "networks" in stopped:
         check_same_run(stopped, config, rules.names, digests)
         learnt, resume = stopped["networks"], False  # PPO had not begun
         say(f"going on after {len(learnt)} of {config.ensemble} networks that learnt from routes")

@@ -108,6 +108,11 @@ class Learner:
         return self.planner.names
 
     @property
+    def alone(self) -> Sequence[str]:
+        """Experts that the acting agent wants to be shown no earlier answer."""
+        return tuple(getattr(self.acting, "alone", ()))
+
+    @property
     def encoder(self) -> Any:
         """Tells the kind of a question; None for one kind."""
         return self.planner.encoder
