@@ -43,8 +43,8 @@ def add(commands: Commands) -> None:
         "add",
         help="let a trained agent use new experts, after some probe questions and no training",
         description="Asks every expert of the pool file that the agent does not know some probe questions, "
-        "and writes an agent that knows it by the results. Not for agents trained with "
-        "--no-any-pool or --preset paper.",
+        "and writes an agent that knows it by the results. Not for agents trained with --preset paper, or "
+        "with --warm-start none or cascades and without --any-pool.",
     )
     for each, does in ((new, run_add), (again, run_refresh)):
         each.add_argument("--pool", required=True, metavar="FILE", help="pool file with the expert")

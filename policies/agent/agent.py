@@ -451,7 +451,7 @@ def warn_of_prices(names: Sequence[str], learnt: Sequence[float], now: Sequence[
     warnings.warn(
         f"the agent was trained with '{names[moved]}' at {learnt[moved]:g}, the pool says "
         f"{now[moved]:g}: budgets and masks use the pool's prices, but whom to ask was learnt with the "
-        "others. Train it anew; without --no-any-pool, prices may change",
+        "others. Train it anew; with the defaults of der train, or --any-pool, prices may change",
         stacklevel=4,  # who adapts the agent: create_der_graph, a command
     )
 

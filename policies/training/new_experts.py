@@ -238,5 +238,5 @@ def _check_new(agent: DERAgent, name: str) -> None:
     if agent.positional:
         raise AgentPoolMismatchError(
             "this agent was trained for a fixed pool and tells its experts by position; "
-            "der train, without --no-any-pool, makes one that takes new experts"
+            "der train makes one that takes new experts, by default or with --any-pool"
         )

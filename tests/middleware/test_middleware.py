@@ -315,6 +315,16 @@ def test_a_second_opinion_reads_the_draft_and_counts() -> None:
     assert len(large_model.prompts[0]) == 1
 
 
+def test_who_is_asked_alone_reads_no_draft() -> None:
+    small, large = tool_expert("small", call(12)), tool_expert("large", call(21), "42", cost=7.0)
+    checker: Any = Checker()
+    checker.alone = ("large",)
+    result = ask(agent_of([small, large], checker, second_opinion=True))
+    assert choices(result)[:3] == ["small", "large", "END"]
+    large_model: Any = large.model
+    assert large_model.prompts[0][-1].text == "What is twice 21?"
+
+
 def test_agents_see_whether_two_calls_agree() -> None:
     small, large = tool_expert("small", call(21)), tool_expert("large", call(21), "42")
     route = ask(agent_of([small, large], Checker(), second_opinion=True))["der_route"]

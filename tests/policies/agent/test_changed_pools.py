@@ -149,7 +149,7 @@ def test_a_fixed_head_sees_the_prices_of_the_pool() -> None:
     )  # another unit: all shares are as they were
     assert by_name(doubled, NAMES) == pytest.approx(by_name(agent, NAMES), rel=1e-5)
     assert doubled.observer.costs.tolist() == pytest.approx([2.0, 0.2, 4.0, 1.0])
-    said = r"trained with 'facts' at 2, the pool says 8: budgets .* without --no-any-pool, prices"
+    said = r"trained with 'facts' at 2, the pool says 8: budgets .* or --any-pool, prices"
     with pytest.warns(UserWarning, match=said):
         dear = agent.for_pool(NAMES, [1.0, 0.1, 8.0, 0.5])
     assert dear.observer.costs.tolist() == pytest.approx([1.0, 0.1, 8.0, 0.5])
@@ -249,7 +249,7 @@ def test_twins_look_alike() -> None:
 def test_who_cannot_be_added() -> None:
     experts, examples = toy_experts(), toy_examples(8)
     fixed = toy_agent(toy_source(8))
-    with pytest.raises(AgentPoolMismatchError, match="--no-any-pool"):
+    with pytest.raises(AgentPoolMismatchError, match="by default or with --any-pool"):
         probe_expert(fixed, replace(experts[0], name="new"), examples)
     agent = any_pool_agent(experts, examples)
     with pytest.raises(AgentPoolMismatchError, match="knows 'writer' already"):
