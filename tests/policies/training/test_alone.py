@@ -1,4 +1,4 @@
-"""Experts that an earlier answer misleads are asked without it: in training, in the graph, and after a restart."""
+"""Experts that an earlier answer misleads are asked without it: in training, and in the graph."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def found(experts: list[Expert], ktp: str = "default") -> tuple[str, ...]:
 
 
 def test_a_second_witness_who_repeats_the_first_is_asked_alone() -> None:
-    """Right is worth more as a witness of its own; the order in which the two cheap ones come does not matter,
-    so one of them may go on reading."""
+    """They are worth more as witnesses of their own. Which of the two cheap ones is first does not matter, so
+    one of them may go on reading."""
     alone = found(followers())
     assert "strong" in alone
     assert {"left", "right"} & set(alone)
@@ -108,7 +108,7 @@ def test_nobody_is_told_apart_where_nobody_reads() -> None:
 
 
 def test_a_chain_is_not_broken() -> None:
-    """The toy pool's counter needs the writer's sum, and has a template of its own; the others do not react."""
+    """The toy pool's counter needs the writer's sum, and has a template of its own."""
     from toy import toy_experts
 
     experts = [replace(e, ktp=None) if e.name == "writer" else e for e in toy_experts()]
@@ -161,8 +161,8 @@ def test_a_known_tree_is_the_tree_of_all_routes_where_all_are_known() -> None:
 @pytest.mark.slow
 def test_training_beats_every_route_that_is_shown_everything(tmp_path: Path) -> None:
     """Worked out by hand: the two cheap ones agree on 0.49 of the questions, and are right there; the strong
-    one is right on 0.9 of the rest: 0.949 at 2 + 0.51 * 4 of 6. Shown an answer, all repeat the first one, and
-    the best that there is, the strong one, is 0.9 at 4 of 6."""
+    one is right on 0.9 of the rest: 0.949 at 2 + 0.51 * 4 of 6. Shown an answer, all repeat the first one,
+    and the best that there is, the strong one, is 0.9 at 4 of 6."""
     experts = followers()
     lines: list[str] = []
 
