@@ -40,7 +40,7 @@ from langchain_core.runnables.config import get_config_list
 from pydantic import PrivateAttr
 
 from der_graph.nodes.reliability import in_thread, resolve_futures
-from der_graph.nodes.reliability.copying import BeginsAnew
+from der_graph.nodes.reliability.copying import BeginsAnew, renew_in_children
 
 
 class Cancellable(Protocol):
@@ -92,6 +92,7 @@ class RequestQueue(BeginsAnew):
         self._queue: deque[_Waiting] = deque()
         self._busy = False
         self._lock = threading.Condition()
+        renew_in_children(self._begin)
 
     def join(self, request: Cancellable, answer_all: AnswerTogether, at_most: int) -> Future[Any]:
         """Wait for an answer.

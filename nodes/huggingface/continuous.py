@@ -36,6 +36,7 @@ from der_graph.nodes.huggingface.memory import (
 from der_graph.nodes.huggingface.rows import Row
 from der_graph.nodes.huggingface.sampling import draw, penalties, warpers
 from der_graph.nodes.huggingface.settings import GenerationSettings
+from der_graph.nodes.reliability.copying import renew_in_children
 
 Batching = Literal["auto", "continuous", "static"]
 
@@ -214,12 +215,16 @@ class ContinuousEngine:
         self._idle = IDLE_S
         self.max_requests = max_requests
         """Halved whenever the device runs out of memory."""
+        self._number = 0
+        self._begin_without_threads()
+        renew_in_children(self._begin_without_threads)
+
+    def _begin_without_threads(self) -> None:
         self._opened: dict[str, _Open] = {}
         self._waiting: list[_Open] = []
         self._changed = threading.Condition()
         self._serving = False
         self._manager: Any = None
-        self._number = 0
 
     @property
     def running(self) -> bool:

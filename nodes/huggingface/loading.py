@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 from der_graph.errors import ExpertError, MissingDependencyError, PoolError, require
 from der_graph.nodes.huggingface.turns import Turns, turns_of
 from der_graph.nodes.huggingface.weights import Weights, weights_folder
+from der_graph.nodes.reliability.copying import renew_in_children
 
 Result = TypeVar("Result")
 
@@ -81,15 +82,18 @@ class LoadedModel:
     """
 
     pipeline: Any
-    worker: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="der-graph-model")
-    )
+    worker: ThreadPoolExecutor = field(init=False)
     engine: Any = None
     turns: Turns | None = None
 
     def __post_init__(self) -> None:
+        self._employ()
+        renew_in_children(self._employ)
         set_pad_token(self.tokenizer)
         self.model.eval()
+
+    def _employ(self) -> None:
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="der-graph-model")
 
     @property
     def model(self) -> Any:

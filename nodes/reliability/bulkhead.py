@@ -17,6 +17,7 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from der_graph.nodes.reliability.concurrency import Slots
+from der_graph.nodes.reliability.copying import renew_in_children
 
 Result = TypeVar("Result")
 
@@ -47,6 +48,10 @@ class Bulkhead:
     def __init__(self, size: int = SIZE, untried: int = UNTRIED) -> None:
         self._whole, self.size = size, min(size, untried)
         self.places = Slots(self.size)
+        self._begin_without_threads()
+        renew_in_children(self._begin_without_threads)
+
+    def _begin_without_threads(self) -> None:
         self._work: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._threads = self._waiting = 0

@@ -20,6 +20,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import get_config_list
 
+from der_graph.nodes.reliability.copying import renew_in_children
+
 
 class Slots:
     """A number of places that threads and event loops take and give back, first come, first served.
@@ -29,7 +31,12 @@ class Slots:
     """
 
     def __init__(self, number: int) -> None:
-        self._number = self._free = number
+        self._number = number
+        self._free_all()
+        renew_in_children(self._free_all)
+
+    def _free_all(self) -> None:
+        self._free = self._number
         self._waiting: deque[Future[None]] = deque()
         self._lock = threading.Lock()
 

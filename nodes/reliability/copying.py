@@ -1,13 +1,18 @@
 """What a copy shares with its original, and what it begins anew.
 
     original ──copied deeply, or pickled──> its settings; locks, memories and loaded models of its own
+    process ──forked──> everything but its threads: whoever had some begins without them
 
 Locks cannot be copied, what is remembered may be large or somebody's question, and other threads may write to
-it meanwhile. So none of these goes along.
+it meanwhile. So none of these goes along. Servers that fork their workers (gunicorn with `--preload`, Celery)
+copy the whole process, but for its threads; work that was handed to them would never be done.
 """
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +36,30 @@ class BeginsAnew:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._begin()
+
+
+_renewals: set[weakref.WeakMethod[Callable[[], None]]] = set()
+
+
+def renew_in_children(renew: Callable[[], None]) -> None:
+    """Have a method called in every process that is forked off this one, as long as its object lives.
+
+    Args:
+        renew: A bound method, which makes threads, and the locks that they may hold, anew.
+    """
+    for reference in [each for each in _renewals if each() is None]:
+        _renewals.discard(reference)
+    _renewals.add(weakref.WeakMethod(renew))
+
+
+def _renew_all() -> None:
+    for reference in list(_renewals):
+        if (renew := reference()) is not None:
+            renew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_all)
 
 
 def remade(model: Kind, **instead: Any) -> tuple[partial[Kind], tuple[()]]:

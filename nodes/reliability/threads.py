@@ -30,6 +30,8 @@ from typing import Any, TypeVar
 
 from langgraph.graph.state import CompiledStateGraph, StateGraph
 
+from der_graph.nodes.reliability.copying import renew_in_children
+
 Result = TypeVar("Result")
 
 Shown = Callable[[Callable[[str], None], threading.Event], Result]
@@ -95,10 +97,14 @@ def waited_for(work: Coroutine[Any, Any, Result]) -> Result:
     return future.result()
 
 
-class HomeLoop:
+class _HomeLoop:
     """A loop in a thread of its own, begun with the first call."""
 
     def __init__(self) -> None:
+        self._begin_without_thread()
+        renew_in_children(self._begin_without_thread)
+
+    def _begin_without_thread(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._blocked = False
@@ -132,7 +138,7 @@ class HomeLoop:
         return None
 
 
-_home = HomeLoop()
+_home = _HomeLoop()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
 from der_graph.errors import AgentError, MissingDependencyError, PluginError, require
-from der_graph.nodes.reliability.copying import BeginsAnew
+from der_graph.nodes.reliability.copying import BeginsAnew, renew_in_children
 from der_graph.plugins import find_plugin
 
 Vectors = npt.NDArray[np.float32]
@@ -99,7 +99,15 @@ class SentenceEncoder(FrozenEncoder):
                 if device == "auto":
                     device = "cuda" if torch.cuda.is_available() else "cpu"
                 self._loaded = (tokenizer, model.to(device))
+                renew_in_children(self._compute_alone)
             return self._loaded
+
+    def _compute_alone(self) -> None:
+        import torch
+
+        self._lock = threading.RLock()
+        # OpenMP's threads do not go along either, and the thread that forked would wait for them for ever.
+        torch.set_num_threads(1)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Encode texts.

@@ -27,6 +27,7 @@ from langgraph.store.base import BaseStore
 
 from der_graph.errors import BudgetError
 from der_graph.nodes.decision import Choice, RoutingAgent
+from der_graph.nodes.reliability.copying import renew_in_children
 from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
@@ -84,12 +85,16 @@ class Learner:
         self._base: Knowledge = planner.knowledge
         # one for each thread that draws: a generator is not safe to share
         self._exploring_rng, self._judging_rng = np.random.default_rng(seed).spawn(2)
-        self._lock = threading.Lock()
         self._spent = self._explored = 0.0
         self._since, self._read = 0, 0.0
         self._compared = {"decisions": 0, "same": 0, "planner_expects_more": 0.0}
-        self._work = ThreadPoolExecutor(1, "der-learning")
+        self._employ()
+        renew_in_children(self._employ)
         self._work.submit(self._learn)
+
+    def _employ(self) -> None:
+        self._lock = threading.Lock()
+        self._work = ThreadPoolExecutor(1, "der-learning")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
         """Itself: what it knows is in its store, which a copy would share."""
