@@ -58,7 +58,9 @@ def main(folder: Path) -> None:
         "function": lambda: lambda question: "right",
         "coroutine": lambda: RunnableLambda(waits),
         "chat": lambda: FakeListChatModel(responses=["right"]),
-        "local": lambda: HuggingFaceChat(model=str(folder / "model"), generation={"max_new_tokens": 2}),
+        "local": lambda: HuggingFaceChat(
+            model=str(folder / "model"), generation={"max_new_tokens": 2}
+        ),
     }
     for name, make in experts.items():
         pool = [as_expert(make(), name=one, cost=1.0) for one in ("a", "b")]

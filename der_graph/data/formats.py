@@ -8,6 +8,7 @@
 | multiple choice, as of MMLU | `choices` | the question with its choices, letter or text of the right one |
 | reading, as of SQuAD | `answers` | `question`, any of the `answers.text` |
 | chat of OpenAI's fine-tuning | `messages` | the last user's message, the assistant's after it |
+| chat of ShareGPT | `conversations` | the same, of `from` and `value` |
 | dataset of LangSmith | `inputs`, `outputs` | their messages, or their only text |
 | results of promptfoo | `vars` of a result | the prompt, an assertion's value; outputs are candidates |
 | log of inspect_ai | `eval`, `samples` | the sample's input and target; the model's output is a candidate |
@@ -104,6 +105,8 @@ def known_layout(row: Row, columns: Columns) -> tuple[Row, list[str]]:
         }
     elif isinstance(row.get("messages"), list):
         row = _chat(row)
+    elif isinstance(row.get("conversations"), list) and "question" not in row:
+        row = _chat(_from_sharegpt(row))
     elif isinstance(row.get("inputs"), Mapping):
         row = _langsmith(row)
     elif isinstance(row.get("choices"), list) and row["choices"] and "question" in row:
@@ -146,6 +149,24 @@ def _chat(row: Row) -> Row:
         "question": question,
         "history": history or None,
     }
+
+
+_SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant"}
+
+
+def _from_sharegpt(row: Row) -> Row:
+    """The same with OpenAI's names: `from` and `value` are ShareGPT's."""
+    turns = []
+    for turn in row["conversations"]:
+        if isinstance(turn, Mapping):
+            role = turn.get("from", turn.get("role"))
+            content = turn.get("value", turn.get("content"))
+            turns.append({"role": _SPEAKERS.get(str(role), role), "content": content})
+    system = row.get("system")
+    if isinstance(system, str) and system.strip():
+        turns.insert(0, {"role": "system", "content": system})
+    rest = {key: value for key, value in row.items() if key not in ("conversations", "system")}
+    return {**rest, "messages": turns}
 
 
 def _multiple_choice(row: Row) -> Row:

@@ -25,6 +25,7 @@ from der_graph.nodes.huggingface.vllm import VLLMChat
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import Hedge, bare, check_hedge, describe_error
+from der_graph.nodes.reliability.charge import token_prices
 from der_graph.nodes.rules import RouteRules
 from der_graph.pool.backends import CostUnit, Surroundings, data_files, expert_of, template_of
 from der_graph.pool.memory import check_memory, share_memory
@@ -320,9 +321,26 @@ def check_pool(
         lines.append(
             f"{expert.name:<{width}}  {backend:<11}  {where}{size}, cost {charge} {unit} a call"
         )
+    if loaded.settings.cost_unit == "usd":
+        lines += [line for expert in loaded for line in _cheap_tokens(expert)]
     if device is not None:
         lines += ["", *check_memory(loaded.experts, device, memory_gb)]
     return lines
+
+
+_CHEAPEST = 0.005
+"""Dollars for a million output tokens, below which no provider sells them."""
+
+
+def _cheap_tokens(expert: Expert) -> list[str]:
+    """A warning where prices of tokens look like those of a thousand, or of one."""
+    prices = token_prices(expert.token_prices)
+    if prices is None or not 0 < prices.output < _CHEAPEST:
+        return []
+    return [
+        f"warning: {expert.name}: token_prices are dollars per million tokens, and {prices.output:g} is less "
+        "than anyone asks for: it may be the price of a thousand tokens, or of one"
+    ]
 
 
 def _described(model: Any) -> tuple[str, str, str]:

@@ -114,21 +114,19 @@ def failed_on_routes(tree: RouteTree, experts: Sequence[Expert]) -> list[str]:
         tree: Routes and outcomes.
         experts: The pool's experts, in order.
     """
-    lines = []
-    for position, expert in enumerate(experts):
-        asked = [
-            outcome.answer
-            for route, outcomes in zip(tree.routes, tree.outcomes, strict=True)
-            if len(route) > 1 and route[-1] == position
-            for outcome in outcomes
-        ]
-        errors = [answer["error"] for answer in asked if answer["error"] is not None]
-        if errors and 2 * len(errors) >= len(asked):
-            lines.append(
-                f"warning: {expert.name} failed in {len(errors):,} of {len(asked):,} calls after others; the "
-                f"first error: {_masked(errors[0])}"
-            )
-    return lines
+    asked = [0] * len(experts)
+    errors: list[list[str]] = [[] for _ in experts]
+    for route, outcomes in zip(tree.routes, tree.outcomes, strict=True):
+        if len(route) > 1:
+            asked[route[-1]] += len(outcomes)
+            said = [outcome.answer["error"] for outcome in outcomes]
+            errors[route[-1]] += [error for error in said if error is not None]
+    return [
+        f"warning: {expert.name} failed in {len(failed):,} of {calls:,} calls after others; the first error: "
+        f"{_masked(failed[0])}"
+        for expert, calls, failed in zip(experts, asked, errors, strict=True)
+        if failed and 2 * len(failed) >= calls
+    ]
 
 
 def leak_warnings(examples: Sequence[Example], dev: Sequence[Example]) -> list[str]:

@@ -109,6 +109,26 @@ def test_chats(tmp_path: Path) -> None:
     )
 
 
+def test_chats_of_sharegpt(tmp_path: Path) -> None:
+    turns = [("human", "Hi"), ("gpt", "Hello"), ("human", "2 + 3?"), ("gpt", "5")]
+    row = {
+        "id": "s1",
+        "system": "Be brief.",
+        "conversations": [{"from": who, "value": text} for who, text in turns],
+    }
+    (example,) = load_examples(document(tmp_path, [row]))
+    assert (example.id, example.question, example.reference) == ("s1", "2 + 3?", "5")
+    assert example.history == (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
+    # Some write OpenAI's names into the same field.
+    row = {
+        "conversations": [
+            {"role": "user", "content": "1 + 1?"},
+            {"role": "assistant", "content": "2"},
+        ]
+    }
+    assert seen(load_examples(document(tmp_path, [row]))) == [("1 + 1?", "2", "")]
+
+
 def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
     run = {
         "inputs": {"messages": [{"role": "user", "content": "2 + 3?"}]},

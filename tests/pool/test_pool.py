@@ -89,6 +89,21 @@ def test_a_pool_file_becomes_experts(tiny: Path) -> None:
     assert answers[2]["text"] == "a"
 
 
+@pytest.mark.parametrize(("output", "warned"), [(0.6, False), (0.0006, True), (0.0, False)])
+def test_check_pool_doubts_prices_of_less_than_a_million_tokens(
+    tiny: Path, output: float, warned: bool
+) -> None:
+    path = pool_file(
+        tiny,
+        "experts: [{name: a, backend: huggingface, model: experts/tiny, cost: 0.01, "
+        f"token_prices: {{input: 0.1, output: {output}}}}}]\nsettings: {{cost_unit: usd}}\n",
+    )
+    lines = [line for line in check_pool(path) if line.startswith("warning: a: token_prices")]
+    assert bool(lines) == warned
+    if warned:
+        assert "0.0006" in lines[0]
+
+
 def test_check_pool_has_a_line_for_each_expert(tiny: Path) -> None:
     lines = check_pool(pool_file(tiny, FULL))
     assert len(lines) == 3

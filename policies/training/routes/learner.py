@@ -94,7 +94,6 @@ class TreeLearner:
         self.settings = settings
         self._random = torch.Generator().manual_seed(settings.seed)
         self.questions = len(observations.base)
-        self._to_narrow = list(_NARROWED)
 
     def learn(self, worth: Worth) -> None:
         """Imitate the teacher, then follow the gradient.
@@ -110,8 +109,14 @@ class TreeLearner:
                 break
         passes = settings.passes * self.questions // settings.batch
         updates = min(max(settings.following, passes), max(settings.following, settings.most))
-        whole = self.seen
-        self._update(updates, settings.rate, 0.0, self._follow, self._narrow)
+        whole, shares = self.seen, list(_NARROWED)
+
+        def narrow(done: float) -> None:
+            if shares and done >= shares[0]:
+                shares.pop(0)
+                self._narrow()
+
+        self._update(updates, settings.rate, 0.0, self._follow, narrow)
         self.seen = whole
         with torch.no_grad():  # from here on the scores are logits
             last: torch.nn.Linear = self.network.actor[-1]  # type: ignore[assignment]
@@ -212,11 +217,8 @@ class TreeLearner:
             found.append(at[torch.randperm(len(at), generator=self._random)[:count]])
         return torch.cat(found)
 
-    def _narrow(self, done: float) -> None:
+    def _narrow(self) -> None:
         """Let go of the routes that are hardly come to any more: they take time, and teach nothing."""
-        if not self._to_narrow or done < self._to_narrow[0]:
-            return
-        self._to_narrow.pop(0)
         reached = torch.zeros(len(self.seen.depth))
         with torch.no_grad():
             for some in torch.split(torch.arange(self.questions), self.settings.batch):
