@@ -168,8 +168,8 @@ def train_agent(
             learner = features_learner(
                 config, source, rules, first, reader, metadata, verdicts, alone, say
             )
+            source = learner.env.lockstep.source  # who is asked alone there is so from here on
             source.on_asked = None
-        source = source.asking_alone(learner.alone)
         dev_source = dev_source.asking_alone(learner.alone)
         if learner.lesson is not None:
             for line in failed_on_routes(learner.lesson.tree, members):
