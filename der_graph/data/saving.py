@@ -1,0 +1,89 @@
+"""Files that are written whole or not at all.
+
+    text ──save_text──> FILE.<process>.part ──renamed──> FILE
+
+What was there before stays until then, two processes that write the same file do not disturb each other, and
+what a full disk cut short gives its space back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from der_graph.data.reading import check_regular
+from der_graph.errors import DataError, DERError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Replace a file by what the block writes to the path it is given; a missing folder is made.
+
+    Raises:
+        DataError: If it cannot be written: a full disk, a folder that is read-only, a device.
+    """
+    target = Path(path)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    with told(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                check_regular(target)
+            yield part
+            os.replace(part, target)
+        finally:
+            with suppress(OSError):
+                part.unlink()
+
+
+@contextmanager
+def told(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what goes wrong while a file is written into one error that says what to do.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); make room there, or give another path"
+        ) from None
+
+
+def save_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file of UTF-8 text, whole or not at all.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def check_folder(path: str | os.PathLike[str], error: type[DERError] = DataError) -> Path:
+    """Make the folder that results will go to, and see that they can: before they have cost anything.
+
+    Args:
+        path: The folder.
+        error: What is raised.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DERError: If it cannot be made, or not be written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("it is read-only")
+    except OSError as cause:
+        raise error(
+            f"{folder}: the folder cannot be made or written to ({cause.strerror or cause}); give "
+            "another path"
+        ) from None
+    return folder
