@@ -25,7 +25,7 @@ from langchain_core.messages import HumanMessage
 from der_graph.data import Example
 from der_graph.data.leaks import same_question
 from der_graph.data.reading import check_regular
-from der_graph.data.saving import save_text, told
+from der_graph.data.saving import alone, save_text, told
 from der_graph.errors import (
     AgentError,
     AllExpertsFailedError,
@@ -110,7 +110,8 @@ def answer_file(
         What was done. After Ctrl-C the file is in order, and KeyboardInterrupt goes on.
 
     Raises:
-        DataError: If the file holds answers to other questions, or of a run with other settings.
+        DataError: If the file holds answers to other questions, or of a run with other settings; another
+            process writes it; or it cannot be written.
         BudgetError: If the settings leave nobody to ask.
         ExpertError: If none of the first questions could be answered.
     """
@@ -120,17 +121,18 @@ def answer_file(
     run = _Run(
         pool, examples, Path(out), _settings_of(pool, agent, context), context, budget, concurrency
     )
-    run.open()
-    members = pool if cache is None else _cached(pool, cache)
-    graph = create_der_graph(members, agent=agent).compile(name="der")
-    todo = len(run.groups)
-    if run.result.before:
-        say(f"{run.out}: {run.result.before:,} answered before, {todo:,} questions to ask")
-    try:
-        with AnswerBar("questions", todo, show=progress, unit="question", say=say) as bar:
-            asyncio.run(run.go(graph, bar))
-    finally:
-        run.close()
+    with alone(run.out):
+        run.open()
+        members = pool if cache is None else _cached(pool, cache)
+        graph = create_der_graph(members, agent=agent).compile(name="der")
+        todo = len(run.groups)
+        if run.result.before:
+            say(f"{run.out}: {run.result.before:,} answered before, {todo:,} questions to ask")
+        try:
+            with AnswerBar("questions", todo, show=progress, unit="question", say=say) as bar:
+                asyncio.run(run.go(graph, bar))
+        finally:
+            run.close()
     return run.result
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from der_graph.data.reading import check_regular
 from der_graph.errors import DataError, DERError
 
@@ -61,6 +63,32 @@ def save_text(path: str | os.PathLike[str], text: str) -> None:
     """
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes from writing to a file or folder too, which would mix their results.
+
+    Raises:
+        DataError: If one does so already.
+    """
+    target = Path(path)
+    beside = target.with_name(f"{target.name}.lock")
+    lock = FileLock(target / "run.lock" if target.is_dir() else beside, timeout=0)
+    with told(target):
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise DataError(
+                f"{target}: another process is writing to it; wait until it ends, or give another path"
+            ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def check_folder(path: str | os.PathLike[str], error: type[DERError] = DataError) -> Path:
