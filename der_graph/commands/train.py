@@ -203,7 +203,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         **{key: value for key, value in changes.items() if value is not None},
     )
-    with open_cache(args.cache) as cache, alone(check_folder(args.out)):
+    with open_cache(args.cache) as cache, alone(check_folder(args.out, make=True)):
         if args.metric == "agreement":
             examples, dev = (
                 agreed_examples(

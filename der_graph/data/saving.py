@@ -21,7 +21,7 @@ from der_graph.errors import DataError, DERError
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Replace a file by what the block writes to the path it is given; a missing folder is made.
+    """Replace a file by what the block writes to the path it is given.
 
     Raises:
         DataError: If it cannot be written: a full disk, a folder that is read-only, a device.
@@ -30,7 +30,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     with told(target):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 check_regular(target)
             yield part
@@ -55,13 +54,20 @@ def told(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from None
 
 
-def save_text(path: str | os.PathLike[str], text: str) -> None:
+def save_text(path: str | os.PathLike[str], text: str, *, make: bool = False) -> None:
     """Write a file of UTF-8 text, whole or not at all.
+
+    Args:
+        path: The file.
+        text: What it holds.
+        make: Make its folder if there is none?
 
     Raises:
         DataError: If it cannot be written.
     """
     with replacing(path) as part:
+        if make:
+            part.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")
 
 
@@ -76,7 +82,7 @@ def alone(path: str | os.PathLike[str]) -> Iterator[None]:
     beside = target.with_name(f"{target.name}.lock")
     lock = FileLock(target / "run.lock" if target.is_dir() else beside, timeout=0)
     with told(target):
-        beside.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.stat()  # the lock would make it
         try:
             lock.acquire()
         except Timeout:
@@ -91,12 +97,15 @@ def alone(path: str | os.PathLike[str]) -> Iterator[None]:
         lock.release()
 
 
-def check_folder(path: str | os.PathLike[str], error: type[DERError] = DataError) -> Path:
-    """Make the folder that results will go to, and see that they can: before they have cost anything.
+def check_folder(
+    path: str | os.PathLike[str], error: type[DERError] = DataError, *, make: bool = False
+) -> Path:
+    """See that results can be written to a folder, before they have cost anything.
 
     Args:
         path: The folder.
         error: What is raised.
+        make: Make it? Else it is enough that it can be made.
 
     Returns:
         The folder.
@@ -106,9 +115,13 @@ def check_folder(path: str | os.PathLike[str], error: type[DERError] = DataError
     """
     folder = Path(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError("it is read-only")
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(f"{there} is a file")
+        if not os.access(there, os.W_OK):
+            raise PermissionError(f"{there} is read-only")
     except OSError as cause:
         raise error(
             f"{folder}: the folder cannot be made or written to ({cause.strerror or cause}); give "

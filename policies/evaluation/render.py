@@ -53,7 +53,7 @@ def write_report(
         Names of the files.
     """
     folder = Path(out)
-    save_text(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
+    save_text(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n", make=True)
     names = [REPORT_FILE]
     if evaluation is not None:
         write_episodes(evaluation, folder / EPISODES_FILE)

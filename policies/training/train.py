@@ -132,7 +132,7 @@ def train_agent(
         check_recorded(members, questions)
     for line in (*notes, *more, *leak_warnings(examples, dev)):
         say(line)
-    folder = check_folder(out, AgentError)
+    folder = check_folder(out, AgentError, make=True)
     _seed_everything(config.seed)
 
     total = (len(examples) + len(dev)) * len(members)

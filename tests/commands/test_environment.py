@@ -43,7 +43,7 @@ def output(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
 
 
 @pytest.mark.parametrize(
-    "encoding, text",
+    ("encoding", "text"),
     [
         ("ascii", rb"caf\u00e9 \ud83d\ude42"),
         ("latin-1", b"caf\xe9 \\ud83d\\ude42"),
@@ -107,7 +107,7 @@ def test_output_on_a_full_disk(
 def test_a_route_that_cannot_be_shown_is_not_left_open(
     pool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its threads would keep the process from ending while somebody holds the error, as Python itself does."""
+    """Its threads would keep the process alive while somebody holds the error, as Python itself does."""
     from der_graph import display
 
     def fail(*_: object) -> None:
@@ -240,7 +240,9 @@ def test_results_that_cannot_be_written_cost_nothing(
     assert run("eval", *words, "--out", taken) == 2
     assert run("probe", *words, "--out", taken / "profile.json") == 2
     printed = capsys.readouterr().err
-    assert printed.count(f"{taken}: the folder cannot be made or written to (File exists)") == 2
+    assert (
+        printed.count(f"{taken}: the folder cannot be made or written to ({taken} is a file)") == 2
+    )
     assert "quality" not in printed
 
 

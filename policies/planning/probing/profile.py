@@ -81,7 +81,7 @@ class Probed:
             "values": self.values,
             "texts": [[text[:_LONGEST] for text in row] for row in self.texts],
         }
-        save_text(path, json.dumps(content, ensure_ascii=False) + "\n")
+        save_text(path, json.dumps(content, ensure_ascii=False) + "\n", make=True)
 
     def of(self, experts: Sequence[Expert], where: str = "the profile") -> Probed:
         """The results of a pool's experts; all unknown for those that were not probed.
