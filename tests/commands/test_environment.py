@@ -255,3 +255,29 @@ def test_output_into_head(pool: Path) -> None:
     told = process.stderr.read()
     process.stderr.close()
     assert (process.wait(), told) == (0, b"")
+
+
+def test_a_store_below_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("langgraph.store.sqlite", reason="needs the extra learn")
+    from der_graph.errors import DataError
+    from der_graph.policies.planning.learning.route_store import open_store
+
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(DataError, match="not a store that can be used"):
+        open_store(tmp_path / "taken" / "learnt.sqlite")
+
+
+def test_an_agent_that_a_full_disk_cuts_short(tmp_path: Path) -> None:
+    """The writer of safetensors has an error of its own, which no command knows."""
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    import numpy as np
+
+    from der_graph.policies.agent.folder import write_agent
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="safetensors"):
+            write_agent(tmp_path, {"a": np.zeros(10_000, dtype=np.float32)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
