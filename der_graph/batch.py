@@ -24,6 +24,8 @@ from langchain_core.messages import HumanMessage
 
 from der_graph.data import Example
 from der_graph.data.leaks import same_question
+from der_graph.data.reading import check_regular
+from der_graph.data.saving import alone, save_text, told
 from der_graph.errors import (
     AgentError,
     AllExpertsFailedError,
@@ -108,7 +110,8 @@ def answer_file(
         What was done. After Ctrl-C the file is in order, and KeyboardInterrupt goes on.
 
     Raises:
-        DataError: If the file holds answers to other questions, or of a run with other settings.
+        DataError: If the file holds answers to other questions, or of a run with other settings; another
+            process writes it; or it cannot be written.
         BudgetError: If the settings leave nobody to ask.
         ExpertError: If none of the first questions could be answered.
     """
@@ -118,17 +121,18 @@ def answer_file(
     run = _Run(
         pool, examples, Path(out), _settings_of(pool, agent, context), context, budget, concurrency
     )
-    run.open()
-    members = pool if cache is None else _cached(pool, cache)
-    graph = create_der_graph(members, agent=agent).compile(name="der")
-    todo = len(run.groups)
-    if run.result.before:
-        say(f"{run.out}: {run.result.before:,} answered before, {todo:,} questions to ask")
-    try:
-        with AnswerBar("questions", todo, show=progress, unit="question", say=say) as bar:
-            asyncio.run(run.go(graph, bar))
-    finally:
-        run.close()
+    with alone(run.out):
+        run.open()
+        members = pool if cache is None else _cached(pool, cache)
+        graph = create_der_graph(members, agent=agent).compile(name="der")
+        todo = len(run.groups)
+        if run.result.before:
+            say(f"{run.out}: {run.result.before:,} answered before, {todo:,} questions to ask")
+        try:
+            with AnswerBar("questions", todo, show=progress, unit="question", say=say) as bar:
+                asyncio.run(run.go(graph, bar))
+        finally:
+            run.close()
     return run.result
 
 
@@ -230,22 +234,19 @@ class _Run:
                 same.setdefault(same_question(example), []).append(example)
         self.groups = list(same.values())  # a question that comes twice is asked once
         self._write_in_order()
-        self._file = self.out.open("a", encoding="utf-8")
+        with told(self.out):
+            self._file = self.out.open("a", encoding="utf-8")
 
     def close(self) -> None:
         """Leave the file in the order of the questions."""
         if self._file is not None:
-            self._file.close()
+            with told(self.out):
+                self._file.close()
             self._write_in_order()
 
     def _write_in_order(self) -> None:
-        part = self.out.with_name(f"{self.out.name}.part")
         rows = [self._rows[e.id] for e in self.examples if e.id in self._rows]
-        try:
-            part.write_text("".join(map(_line, rows)), encoding="utf-8")
-            os.replace(part, self.out)
-        except OSError as error:
-            raise DataError(f"{self.out}: cannot be written ({error.strerror or error})") from None
+        save_text(self.out, "".join(map(_line, rows)))
 
     async def go(self, graph: Any, bar: AnswerBar) -> None:
         """Ask everything that is left, and once more what failed."""
@@ -335,14 +336,17 @@ class _Run:
     def _keep(self, group: Sequence[Example], row: dict[str, Any]) -> None:
         assert self._file is not None
         self.result.cost += row["cost"]
+        lines = []
         for number, example in enumerate(group):
             mine = row | {"id": example.id, "question": example.question}
             mine["cost"] = self._spent.pop(example.id, 0.0) + (0.0 if number else row["cost"])
             if "error" in row:
                 self._spent[example.id] = mine["cost"]
             self._rows[example.id] = mine
-            self._file.write(_line(mine))
-        self._file.flush()
+            lines.append(_line(mine))
+        with told(self.out):
+            self._file.write("".join(lines))
+            self._file.flush()
         if "error" not in row:
             self.result.answered += len(group)
             return
@@ -363,7 +367,9 @@ def _line(row: Mapping[str, Any]) -> str:
 def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The lines of earlier runs; the last one may have been cut short by a kill, and counts for nothing."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        check_regular(path)
+        # Not `splitlines`: texts may hold line separators that JSON does not escape.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:

@@ -1,11 +1,14 @@
 """The command line; the commands themselves are in `der_graph.commands`.
 
-A user's mistake ends with one clear line on standard error and exit code 2; Ctrl-C with 130.
+A user's mistake, or a file or stream that cannot be used, ends with one clear line on standard error and exit
+code 2; Ctrl-C with 130.
 """
 
 from __future__ import annotations
 
 import argparse
+import codecs
+import json
 import logging
 import os
 import sys
@@ -18,7 +21,7 @@ import der_graph
 from der_graph.commands import COMMANDS
 from der_graph.commands.options.reporting import add_quiet, quiet
 from der_graph.completion import add_completion
-from der_graph.config_file import with_config
+from der_graph.config_file import PATHS, with_config
 from der_graph.errors import DERError
 
 _EPILOG = """examples:
@@ -40,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 2 a mistake in what was given, 130 interrupted.
     """
+    _prepare_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(words)
     _quiet_libraries()
@@ -48,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = with_config(args, words[words.index(args.command) + 1 :])
         quiet.set(args.quiet)
         code: int = args.run(args)
+        sys.stdout.flush()  # here an error can still be told
     except DERError as error:
         print(f"der: {error}", file=sys.stderr)
         return 2
@@ -55,13 +60,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nder: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"der: {where}{error.strerror or error}; check the paths that were given, their permissions and "
+            "the room on their disks",
+            file=sys.stderr,
+        )
+        _drop_output()
+        return 2
     return code
 
 
+def _prepare_streams() -> None:
+    """Streams that are there, as a service may be started without, and whose output takes any text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        codecs.register_error("der_escape", _escaped)
+        sys.stdout.reconfigure(errors="der_escape")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    r"""Characters that an output cannot show, as \uXXXX: so JSON writes them too."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def _drop_output() -> None:
+    """Let go of output that cannot be written, which Python would try to do once more as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class _Command(argparse.ArgumentParser):
-    """A command's parser, which names unknown options itself; argparse would leave that to the program's."""
+    """A command's parser.
+
+    It names unknown options itself, which argparse would leave to the program's, and knows the home folder in
+    `--out=~/a`, which shells leave as it is.
+    """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         found, unknown = super().parse_known_args(args, namespace)
@@ -70,6 +113,12 @@ class _Command(argparse.ArgumentParser):
             near = get_close_matches(unknown[0].partition("=")[0], options, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        for action in self._actions:
+            given = getattr(found, action.dest, None)
+            if action.metavar in PATHS and isinstance(given, str):
+                setattr(found, action.dest, os.path.expanduser(given))
+            elif action.metavar in PATHS and isinstance(given, list):
+                setattr(found, action.dest, [os.path.expanduser(each) for each in given])
         return found, unknown
 
 

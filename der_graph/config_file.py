@@ -10,6 +10,7 @@ options mean.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+PATHS = ("FILE", "FOLDER")
+"""What options that take a path call it."""
 _NO_PATHS = ("demo", "planner")  # words that stand where a file or folder is named
 _SECRET = re.compile(r"(^|[-_])(key|token|secret|password)s?$")
 
@@ -79,7 +82,7 @@ def with_config(args: argparse.Namespace, words: Sequence[str]) -> argparse.Name
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))  # as Windows writes it
     except FileNotFoundError:
         raise ConfigError(f"{file}: there is no such file; give --config a TOML file") from None
     except (OSError, ValueError) as error:  # bytes that are no text, and text that is no TOML
@@ -119,6 +122,6 @@ def _one(action: argparse.Action, value: Any, where: str, folder: Path) -> Any:
     except ValueError:
         wanted = {int: "a whole number", float: "a number"}.get(kind, "another value")
         raise ConfigError(f"{where} is {value!r}; it must be {wanted}") from None
-    if action.metavar in ("FILE", "FOLDER") and found not in _NO_PATHS and "://" not in found:
-        return str(folder / found)
+    if action.metavar in PATHS and found not in _NO_PATHS and "://" not in found:
+        return str(folder / os.path.expanduser(found))
     return found

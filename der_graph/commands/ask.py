@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from der_graph.commands.options import (
@@ -76,13 +78,23 @@ def run(args: argparse.Namespace) -> int:
         raise DataError("--out and --budget are for many questions: give --file")
     pool = pool_of(args)
     if args.file is None:
-        question = sys.stdin.read() if args.question == "-" else args.question
+        question = _text(args.question)
         return _route_of(args, pool, question) if args.route_only else _answer(args, pool, question)
     if args.route_only:
         return _routes_of_file(args, pool)
     if args.out is None:
         raise DataError("--file needs --out, where the answers go")
     return _answer_file(args, pool)
+
+
+def _text(given: str) -> str:
+    """The question as text: UTF-8 also where the locale knows ASCII alone."""
+    from der_graph.errors import QuestionError
+
+    try:
+        return os.fsencode(sys.stdin.read() if given == "-" else given).decode("utf-8")
+    except UnicodeError as error:
+        raise QuestionError(f"the question is not UTF-8 text ({error})") from None
 
 
 def _answer(args: argparse.Namespace, pool: Pool, question: str) -> int:
@@ -103,12 +115,13 @@ def _answer(args: argparse.Namespace, pool: Pool, question: str) -> int:
         return 0
     display = Display(unit=pool.settings.cost_unit)
     final: Any = {}
-    parts: Any = der.stream(inputs, context=context, stream_mode=["custom", "values"])
-    for mode, part in parts:
-        if mode == "custom":
-            display.event(part)
-        else:
-            final = part
+    source: Any = der.stream(inputs, context=context, stream_mode=["custom", "values"])
+    with closing(source) as parts:  # left open after an error, its threads would keep the process
+        for mode, part in parts:
+            if mode == "custom":
+                display.event(part)
+            else:
+                final = part
     display.line(f"\n{display.styled(printable(final['answer']), 'bold')}")
     display.line(display.styled(f"({display.cost(final['cost'])})", "dim"))
     return 0
@@ -172,9 +185,8 @@ def _route_of(args: argparse.Namespace, pool: Pool, question: str) -> int:
 
 
 def _routes_of_file(args: argparse.Namespace, pool: Pool) -> int:
-    from pathlib import Path
-
     from der_graph.batch import first_decisions
+    from der_graph.data.saving import save_text
     from der_graph.display import table
 
     examples = examples_of(args, args.file, args.limit)
@@ -185,7 +197,7 @@ def _routes_of_file(args: argparse.Namespace, pool: Pool) -> int:
     ]
     if args.out is not None:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        Path(args.out).write_text("".join(lines), encoding="utf-8")
+        save_text(args.out, "".join(lines))
     count = Counter(decision["choice"] for decision in decisions)
     if args.json:
         print(json.dumps(count))

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from pathlib import Path
 
+    from der_graph.data.saving import replacing
     from der_graph.display import printable
     from der_graph.errors import PoolError
     from der_graph.pool import check_pool
@@ -93,13 +94,9 @@ def run(args: argparse.Namespace) -> int:
         )
         found.append(each)
     text = pool_text(found)
-    part = target.with_name(target.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    try:
+    with replacing(target) as part:
+        part.write_text(text, encoding="utf-8")
         check_pool(part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     usable = [each for each in found if not each.error]
     if len({each.prices is None for each in usable}) == 2:
         unknown = ", ".join(each.model for each in usable if each.prices is None)

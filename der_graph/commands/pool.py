@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_add(args: argparse.Namespace) -> int:
     """Add what is new in a pool file to an agent."""
+    from der_graph.data.saving import check_folder
     from der_graph.errors import AgentError, PoolError
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
     from der_graph.policies.answers import open_cache
@@ -106,6 +107,7 @@ def run_add(args: argparse.Namespace) -> int:
             "asks a known one again"
         )
     examples = examples_of(args, args.data)
+    check_folder(args.out)
     with open_cache(args.cache) as cache:
         for expert in new:
             asked = min(args.probes, len(examples))
@@ -131,6 +133,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 def run_refresh(args: argparse.Namespace) -> int:
     """Know an expert by what it says now."""
+    from der_graph.data.saving import check_folder
     from der_graph.errors import AgentError, PoolError
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
@@ -145,6 +148,7 @@ def run_refresh(args: argparse.Namespace) -> int:
     expert, examples = pool[args.name], examples_of(args, args.data)
     agent = agent_for_pool(agent, pool.rules)
     before = float(agent.observer.skill[agent.observer.names.index(args.name)])
+    check_folder(args.out)
     with open_cache(args.cache) as cache:
         say(
             f"{args.name}: {cache.clear(args.name)} cached answers dropped, asking {args.probes} again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from der_graph.commands.options import Commands, add_cache, add_pool, cost, pool_of, say
 
@@ -39,6 +40,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data import load_examples
+    from der_graph.data.saving import check_folder
     from der_graph.display import table
     from der_graph.errors import BudgetError
     from der_graph.policies.answers import open_cache
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise BudgetError(f"--questions is {args.questions}; it must be at least 1")
     pool = pool_of(args)
     examples = load_examples(args.data) if args.data else shipped_probes()
+    check_folder(Path(args.out).parent)
     with open_cache(args.cache) as cache:
         found = probe(
             list(pool),

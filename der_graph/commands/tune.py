@@ -55,6 +55,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.data.leaks import seen_before
+    from der_graph.data.saving import check_folder
     from der_graph.errors import AgentError, BudgetError
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
@@ -91,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
         notes.append(seen_warning(len(trained), len(examples), args.data))
     for line in notes:
         say(line)
+    if args.out:
+        check_folder(args.out)
     with open_cache(args.cache) as cache:
         source = AnswerSource(
             list(pool),

@@ -41,7 +41,7 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
     size = check_regular(path)
     if size > most_bytes:
         raise OSError(f"{path} has {size} bytes; at most {most_bytes} are read")
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")  # as Windows writes it
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from der_graph.data.files import Candidate, Example
 from der_graph.data.leaks import same_question
+from der_graph.data.saving import replacing
 from der_graph.errors import DataError
 
 ENDINGS = (".jsonl", ".jsonl.gz")
@@ -36,15 +37,9 @@ def write_examples(examples: Sequence[Example], path: str | os.PathLike[str]) ->
         raise DataError(
             f"{target}: what is written is JSON Lines; give a name that ends in {' or '.join(ENDINGS)}"
         )
-    part = target.with_name(f"{target.name}.part")
     text = "".join(json.dumps(row_of(e), ensure_ascii=False) + "\n" for e in examples).encode()
-    try:
+    with replacing(target) as part:
         part.write_bytes(gzip.compress(text, mtime=0) if target.suffix == ".gz" else text)
-        os.replace(part, target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def row_of(example: Example) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -80,12 +81,13 @@ def show_routes(pool: Pool, agent: DERAgent, examples: Sequence[Example], show: 
         show.line(show.styled(f"{number}. {shortened(example.question, 200)}", "bold"))
         final: Any = {}
         inputs = {"messages": [("user", example.question)]}
-        parts: Any = der.stream(inputs, stream_mode=["custom", "values"])
-        for mode, part in parts:
-            if mode == "custom":
-                show.event(part)
-            else:
-                final = part
+        source: Any = der.stream(inputs, stream_mode=["custom", "values"])
+        with closing(source) as parts:
+            for mode, part in parts:
+                if mode == "custom":
+                    show.event(part)
+                else:
+                    final = part
         # A failed call leaves the answer before it standing, as in the graph's answer node.
         last = good_answers(answers_of(final["route"]))[-1]
         good = metric.score([last], [example])[0] >= 0.5

@@ -17,10 +17,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from der_graph.data import Example
+from der_graph.data.saving import save_text
 from der_graph.errors import DataError
 from der_graph.nodes.values import normalize_value, parse_number
 from der_graph.observability.feedback import RatedRoute
@@ -100,7 +100,7 @@ def write_training_data(
         What was written and what was left out.
 
     Raises:
-        DataError: If no row is left; says why.
+        DataError: If no row is left, and says why; or if the file cannot be written.
     """
     export = training_rows(routes, **settings)
     if not export.rows:
@@ -109,7 +109,7 @@ def write_training_data(
             f"{export.incomplete} without an answer of every expert, {export.unknown} without a right answer"
         )
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in export.rows]
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    save_text(path, "".join(lines))
     return export
 
 

@@ -324,7 +324,7 @@ def data_files(given: str | list[str] | None, folder: Path) -> list[Path]:
     names = [] if given is None else [given] if isinstance(given, str) else given
     found = []
     for name in names:
-        path = (folder / Path(expand_variables(name, "data")).expanduser()).resolve()
+        path = (folder / os.path.expanduser(expand_variables(name, "data"))).resolve()
         if not path.is_file():
             raise PoolError(f"data '{name}': there is no such file ({path})")
         found.append(path)
@@ -374,7 +374,7 @@ def _local(section: HuggingFaceSection | VLLMSection, folder: Path) -> dict[str,
         "model": _model_path(expand_variables(section.model, "model"), folder),
         "adapter": None
         if adapter is None
-        else str((folder / Path(adapter).expanduser()).resolve()),
+        else str((folder / os.path.expanduser(adapter)).resolve()),
         "revision": section.revision,
         "dtype": section.dtype,
         "generation": section.generation,
@@ -387,7 +387,7 @@ def _local(section: HuggingFaceSection | VLLMSection, folder: Path) -> dict[str,
 
 def _model_path(model: str, folder: Path) -> str:
     """A path relative to the pool file, where that is what is meant; else the hub id as it is."""
-    path = folder / Path(model).expanduser()
+    path = folder / os.path.expanduser(model)
     if path.exists() or model.endswith(".gguf") or model.startswith((".", "~", "/")):
         return str(path.resolve())
     # 'experts/solver' may be a hub id or a folder; a folder 'experts' beside the file decides.

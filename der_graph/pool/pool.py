@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -259,7 +260,7 @@ def load_pool(
                 _agent_path(settings.agent, path.parent),
                 None
                 if settings.profile is None
-                else str((path.parent / Path(settings.profile).expanduser()).resolve()),
+                else str((path.parent / os.path.expanduser(settings.profile)).resolve()),
                 settings.parallel,
                 settings.hedge,
             ),
@@ -278,7 +279,7 @@ def _agent_path(agent: str | None, folder: Path) -> str | None:
     """A folder relative to the pool file, where that is what is meant; else the name as it is."""
     if agent is None or agent in ("planner", "demo"):
         return agent
-    found = folder / Path(agent).expanduser()
+    found = folder / os.path.expanduser(agent)
     return str(found.resolve()) if found.exists() or agent.startswith((".", "~", "/")) else agent
 
 
@@ -286,7 +287,7 @@ def pool_path(pool: str | Path) -> Path:
     """The pool file that is meant."""
     if pool == "demo":
         return Path(str(files("der_graph") / "demo" / "pool.yaml"))
-    path = Path(pool).expanduser()
+    path = Path(os.path.expanduser(pool))
     return path / "pool.yaml" if path.is_dir() else path
 
 

@@ -116,7 +116,8 @@ class KeyLimits:
         if most is None:
             return
         now, asked = self._now(), self._asked.setdefault(key, deque())
-        while asked and asked[0] <= now - MINUTE:
+        # A clock that was put back leaves requests of later, which would count until then.
+        while asked and not now - MINUTE < asked[0] <= now:
             asked.popleft()
         if len(asked) >= most:
             wait = max(1, round(asked[0] + MINUTE - now + 0.5))

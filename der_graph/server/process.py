@@ -6,14 +6,22 @@ SIGTERM ──> no new connections ──> what runs is finished, for `grace` se
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from der_graph.errors import ServerError, require
+
+log = logging.getLogger("der_graph.server")
+
+_MOST_FILES = 65_536
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -30,6 +38,20 @@ def open_socket(host: str, port: int) -> socket.socket:
         raise ServerError(
             f"cannot listen on {host} port {port}: {reason}; choose another --host or --port"
         ) from None
+
+
+def allow_many_connections() -> None:
+    """Let this process have as many open files as it may, since each connection is one.
+
+    Many systems begin with 1,024, for programs that cannot do with more.
+    """
+    with suppress(ImportError, OSError, ValueError):  # Windows knows no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def address_of(host: str, listener: socket.socket) -> str:
@@ -62,6 +84,7 @@ def make_server(
 
     class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
         async def startup(self, sockets: Any = None) -> None:
+            asyncio.get_running_loop().set_exception_handler(_OpenFiles())
             await super().startup(sockets)
             started()
 
@@ -91,6 +114,29 @@ def make_server(
         timeout_graceful_shutdown=max(1, round(grace)),
     )
     return Server(config)
+
+
+class _OpenFiles:
+    """An event loop's handler of errors that says once a minute that no connection can be opened.
+
+    Without it the loop logs a traceback thousands of times a second, and does little else.
+    """
+
+    def __init__(self) -> None:
+        self._said: float | None = None
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        error, now = context.get("exception"), time.monotonic()
+        if self._said is not None and "_start_serving" in context["message"]:
+            return  # the loop would have gone on with a socket that is closed by now
+        if getattr(error, "errno", None) not in _OUT_OF_FILES or "socket" not in context:
+            loop.default_exception_handler(dict(context))
+        elif self._said is None or now - self._said >= 60:
+            self._said = now
+            log.error(
+                "more connections than this process may have open files: new ones wait until others are "
+                "closed; raise the limit (ulimit -n), or serve with more processes"
+            )
 
 
 def _patient_no_longer(seconds: float) -> Any:

@@ -24,6 +24,7 @@ from der_graph.pool import Pool, load_pool
 from der_graph.server.access import read_secrets
 from der_graph.server.process import (
     address_of,
+    allow_many_connections,
     in_background,
     is_local,
     make_server,
@@ -194,6 +195,7 @@ def serve(
     """
     require("uvicorn", extra="serve", why="der serve")
     listener = open_socket(host, port)
+    allow_many_connections()
     with listener:
         shown = address_of(host, listener)
 

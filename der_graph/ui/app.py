@@ -24,7 +24,13 @@ from der_graph.nodes.decision import RoutingAgent
 from der_graph.policies.agent import find_agent
 from der_graph.pool.pool import Pool, load_pool, pool_path
 from der_graph.server.access import Keys, read_secrets
-from der_graph.server.process import address_of, is_local, make_server, open_socket
+from der_graph.server.process import (
+    address_of,
+    allow_many_connections,
+    is_local,
+    make_server,
+    open_socket,
+)
 
 log = logging.getLogger("der_graph.ui")
 
@@ -183,6 +189,7 @@ def serve_page(
     """
     _gradio()
     check_logins(logins)  # before anything is loaded
+    allow_many_connections()
     with open_socket(host, port) as listener:
         address = address_of(host, listener)
         server: Any = None

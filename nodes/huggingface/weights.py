@@ -38,7 +38,7 @@ from typing import Any, BinaryIO, Literal
 from filelock import FileLock
 
 from der_graph.data.reading import parse_json
-from der_graph.errors import ExpertError, PoolError, require
+from der_graph.errors import CacheError, ExpertError, PoolError, require
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def find_weights(model: str, revision: str | None = None) -> Weights:
     Raises:
         PoolError: If a folder or file does not exist, or the name can be none of the three.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if model.endswith(".gguf"):
         if not path.is_file():
             raise PoolError(f"model '{model}': there is no such GGUF file")
@@ -357,13 +357,18 @@ def cache_folder() -> Path:
     """The folder of converted models: `$DER_CACHE`, or `der-graph` in the user's cache folder."""
     own = os.environ.get("DER_CACHE")
     if own:
-        return Path(own).expanduser()
+        return Path(os.path.expanduser(own))
     shared = os.environ.get("XDG_CACHE_HOME")
     if not shared and sys.platform == "win32":
         shared = os.environ.get("LOCALAPPDATA")
     if not shared and sys.platform == "darwin":
         shared = "~/Library/Caches"
-    return Path(shared or "~/.cache").expanduser() / "der-graph"
+    folder = os.path.expanduser(shared or "~/.cache")
+    if folder.startswith("~"):  # the account has none, as in a container with a user id alone
+        raise CacheError(
+            "there is no home folder to keep the cache in; set DER_CACHE to a folder that can be written"
+        )
+    return Path(folder) / "der-graph"
 
 
 def file_key(path: Path) -> str:

@@ -293,12 +293,16 @@ def write_agent(
         tensors: Weights and profiles by name.
         config: Everything else; format and version are added.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     part = path / f"{WEIGHTS_FILE}.part"
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, part)
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, part)
+    except SafetensorError as error:  # of the disk, as the arrays are plain
+        raise OSError(f"{part}: {_cause(error)}") from None
     os.replace(part, path / WEIGHTS_FILE)
     (path / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
     described = {"format": FORMAT, "der_graph_version": der_graph.__version__, **config}

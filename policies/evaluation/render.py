@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from der_graph.data.saving import save_text
 from der_graph.errors import MissingDependencyError
 from der_graph.policies.evaluation.evaluate import Evaluation
 from der_graph.policies.evaluation.plots import draw_report
@@ -27,7 +28,6 @@ from der_graph.policies.evaluation.report_schema import (
     MethodResult,
     Report,
     mean_unit,
-    write_text,
 )
 from der_graph.policies.evaluation.summary import shown_p, write_episodes
 
@@ -53,7 +53,7 @@ def write_report(
         Names of the files.
     """
     folder = Path(out)
-    write_text(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
+    save_text(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n", make=True)
     names = [REPORT_FILE]
     if evaluation is not None:
         write_episodes(evaluation, folder / EPISODES_FILE)
@@ -64,8 +64,8 @@ def write_report(
     except MissingDependencyError as error:  # the numbers are worth having without the pictures
         if say is not None:
             say(f"no plots: {error}")
-    write_text(folder / "report.md", to_markdown(report, list(plots)))
-    write_text(folder / "report.html", to_html(report, plots))
+    save_text(folder / "report.md", to_markdown(report, list(plots)))
+    save_text(folder / "report.html", to_html(report, plots))
     drawn = [f"{name}.{kind}" for name in plots for kind in ("png", "svg")]
     return [*names, "report.md", "report.html", *drawn]
 

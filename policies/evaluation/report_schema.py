@@ -327,15 +327,6 @@ class Report(Part):
         return sorted((m for m in self.methods if m.curve == name), key=lambda m: m.cost.estimate)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, target)
-
-
 def read_report(path: str | os.PathLike[str]) -> Report:
     """Read a `report.json`, or the one in a folder.
 

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
 from der_graph.data import Example
+from der_graph.data.saving import replacing
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.policies.answers.source import Repeated
 from der_graph.policies.evaluation.evaluate import Evaluation
@@ -225,7 +225,7 @@ def write_episodes(evaluation: Evaluation, path: str | os.PathLike[str]) -> None
         evaluation: The routes.
         path: A `.jsonl.gz` file.
     """
-    with gzip.open(Path(path), "wt", encoding="utf-8") as file:
+    with replacing(path) as part, gzip.open(part, "wt", encoding="utf-8") as file:
         for method in evaluation.methods:
             names = method.rules.names
             for episode in evaluation.episodes[method.name]:

@@ -9,6 +9,7 @@ first used; the last texts are remembered, since a question is encoded once but 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -223,7 +224,7 @@ def make_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
         if encoder.name != name:
             raise PluginError(f"encoders '{scheme}': its name is '{encoder.name}', not '{name}'")
         return encoder
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if ":" in name and not folder.exists():
         require("langchain", extra="langchain", why=f"the embeddings {name}")
         from langchain.embeddings import init_embeddings

@@ -47,7 +47,7 @@ class CachedEncoder(FrozenEncoder):
         self.encoder = encoder
         self.path = Path(path)
         self.on_encoded = on_encoded
-        folder = Path(encoder.name).expanduser()
+        folder = Path(os.path.expanduser(encoder.name))
         self._identity = encoder.name + (path_digest(folder) if folder.is_dir() else "")
         self._begin()
 

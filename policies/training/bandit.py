@@ -65,7 +65,7 @@ def load_outcomes(path: str | os.PathLike[str], experts: Sequence[str]) -> list[
         DataError: If it cannot be read, is empty, or a line says something that cannot be.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from error
     runs = [

@@ -23,6 +23,7 @@ from langchain_core.embeddings import Embeddings
 import der_graph
 from der_graph.data import Example
 from der_graph.data.leaks import digests_of, same_question
+from der_graph.data.saving import check_folder
 from der_graph.errors import AgentError, DataError, require
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import ktp_template
@@ -131,7 +132,7 @@ def train_agent(
         check_recorded(members, questions)
     for line in (*notes, *more, *leak_warnings(examples, dev)):
         say(line)
-    folder = _make_folder(out)
+    folder = check_folder(out, AgentError, make=True)
     _seed_everything(config.seed)
 
     total = (len(examples) + len(dev)) * len(members)
@@ -420,17 +421,6 @@ def versions() -> dict[str, str]:
         "stable_baselines3": stable_baselines3.__version__,
         "numpy": np.__version__,
     }
-
-
-def _make_folder(out: str | os.PathLike[str]) -> Path:
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AgentError(
-            f"--out {folder}: the folder cannot be made ({error.strerror or error})"
-        ) from error
-    return folder
 
 
 def _seed_everything(seed: int) -> None:

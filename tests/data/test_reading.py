@@ -208,6 +208,12 @@ def test_no_foreign_exception_from_a_data_file(tmp_path: Path, value: Any) -> No
 # Agents on the Hub --------------------------------------------------------------------------------
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"kind": "x"}\r\n')
+    assert parse_json(read_text(tmp_path / "config.json")) == {"kind": "x"}
+
+
 def test_a_missing_folder_never_leads_to_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

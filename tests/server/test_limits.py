@@ -193,6 +193,17 @@ def test_so_many_requests_a_minute() -> None:
         limits.enter("one")
 
 
+def test_a_clock_that_is_put_back_locks_nobody_out() -> None:
+    clock = [10_000.0]
+    limits = KeyLimits(requests_per_minute=1, now=lambda: clock[0])
+    limits.enter("one")
+    clock[0] -= 3_600
+    limits.enter("one")
+    with pytest.raises(RequestError) as caught:
+        limits.enter("one")
+    assert caught.value.retry_after == 60
+
+
 def test_so_much_cost_a_day() -> None:
     clock = [86400.0 * 10]
     limits = KeyLimits(cost_per_day=5, now=lambda: clock[0])

@@ -140,6 +140,49 @@ def test_but_not_for_ever() -> None:
         assert child.wait(60) == 0
 
 
+def test_more_connections_than_open_files(tmp_path: Path) -> None:
+    """New ones wait, and the log says so once; the loop would write megabytes a second."""
+    limit = textwrap.dedent(
+        f"""
+        import os, resource
+        os.dup2(os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_CREAT), 2)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+        """
+    )
+    with process("-c", limit + SCRIPT, "1") as (child, address):
+        wait_until_ready(address)
+        host, _, port = address.removeprefix("http://").partition(":")
+        clients = [socket.create_connection((host, int(port))) for _ in range(60)]
+        time.sleep(1.5)  # the loop tries again after a second
+        for client in clients:
+            client.close()
+        wait_until_ready(address)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+    told = (tmp_path / "log").read_text()
+    assert told.count("more connections than this process may have open files") == 1
+    assert "Traceback" not in told
+
+
+def test_a_server_may_have_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    from der_graph.server.process import allow_many_connections
+
+    made: list[Any] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: made.append(pair))
+    for limits in (
+        (1_024, 524_288),
+        (1_024, 4_096),
+        (256, resource.RLIM_INFINITY),
+        (100_000, 524_288),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, limits=limits: limits)
+        allow_many_connections()
+    assert made == [(65_536, 524_288), (4_096, 4_096), (65_536, resource.RLIM_INFINITY)]
+
+
 def test_what_is_loaded_is_left_out_of_garbage_collections() -> None:
     script = """
         import gc

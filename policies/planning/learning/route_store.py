@@ -148,9 +148,9 @@ def open_store(store: BaseStore | str | os.PathLike[str]) -> BaseStore:
     sqlite = require("langgraph.store.sqlite", extra="learn", why="learning kept in a file")
     import sqlite3
 
-    path = Path(store).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.expanduser(store))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # As the package's own `from_conn_string` opens it, which is a context manager.
         connection = sqlite3.connect(
             path, check_same_thread=False, isolation_level=None, timeout=30
@@ -159,6 +159,6 @@ def open_store(store: BaseStore | str | os.PathLike[str]) -> BaseStore:
         made: BaseStore = sqlite.SqliteStore(connection)
         with FileLock(f"{path}.lock"):  # two processes that make the tables at once fail
             made.setup()  # type: ignore[attr-defined]
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise DataError(f"{path}: not a store that can be used ({error})") from None
     return made

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from der_graph.data import Example
+from der_graph.data.saving import save_text
 from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
 from der_graph.policies.planning.tables import Floats
@@ -56,7 +57,11 @@ class Probed:
     metric: str
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all.
+
+        Raises:
+            DataError: If it cannot be written.
+        """
         content = {
             "format": FORMAT,
             "metric": self.metric,
@@ -76,11 +81,7 @@ class Probed:
             "values": self.values,
             "texts": [[text[:_LONGEST] for text in row] for row in self.texts],
         }
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        part.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, target)
+        save_text(path, json.dumps(content, ensure_ascii=False) + "\n", make=True)
 
     def of(self, experts: Sequence[Expert], where: str = "the profile") -> Probed:
         """The results of a pool's experts; all unknown for those that were not probed.
@@ -132,7 +133,7 @@ def read_profile(path: str | os.PathLike[str]) -> Probed:
         DataError: If it is not there, or no profile.
     """
     try:
-        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         if content["format"] != FORMAT:
             raise DataError(f"{path}: format {content['format']}; this version reads {FORMAT}")
         experts, questions = content["experts"], content["questions"]

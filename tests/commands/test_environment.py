@@ -1,0 +1,283 @@
+"""Commands where the environment is hostile: streams, home folder, permissions, disks, other processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runs import run
+
+from der_graph.data.saving import alone
+
+PYTHON_POOL = (
+    'experts: [{name: one, backend: python, model: "%s:one", cost: 1}]\nsettings: {max_steps: 1}\n'
+)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """One function, whose answer has what many an output cannot show, and a line separator."""
+    name = f"environment_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(
+        'def one(question):\n    return "caf\\u00e9 \\U0001f642 a\\u2028b"\n', encoding="utf-8"
+    )
+    path = tmp_path / "pool.yaml"
+    path.write_text(PYTHON_POOL % name)
+    return path
+
+
+def ask(pool: Path, *words: object) -> int:
+    return run("ask", *words, "--pool", pool, "--allow-python")
+
+
+def output(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding))
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("ascii", rb"caf\u00e9 \ud83d\ude42"),
+        ("latin-1", b"caf\xe9 \\ud83d\\ude42"),
+        ("utf-8", "café \U0001f642".encode()),
+    ],
+)
+def test_output_of_any_encoding_shows_any_answer(
+    pool: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, text: bytes
+) -> None:
+    shown = output(monkeypatch, encoding)
+    assert ask(pool, "hi") == 0
+    assert text in shown.getvalue()
+
+
+def test_json_is_json_in_any_encoding(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = output(monkeypatch, "ascii")
+    assert ask(pool, "wie spät? \U0001f642", "--json") == 0
+    state = json.loads(shown.getvalue())
+    assert state["question"] == "wie spät? \U0001f642"
+    assert state["answer"] == "café \U0001f642 a\u2028b"
+
+
+def test_a_question_is_utf8_whatever_the_locale(
+    pool: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that the locale cannot read come as lone surrogates."""
+    as_ascii = "spät".encode().decode("ascii", "surrogateescape")
+    assert ask(pool, as_ascii, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["question"] == "spät"
+    assert ask(pool, b"\xff?".decode("ascii", "surrogateescape")) == 2
+    assert "the question is not UTF-8 text" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
+    assert ask(pool, "-") == 2
+    assert "the question is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_a_service_without_streams(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert ask(pool, "hi") == 0
+    assert ask(pool, "-") == 2  # there is no question
+    for name in ("stdin", "stdout", "stderr"):
+        getattr(sys, name).close()
+
+
+class FullDisk(io.TextIOBase):
+    """As `/dev/full`."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_output_on_a_full_disk(
+    pool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    assert ask(pool, "hi") == 2
+    assert "der: No space left on device; check the paths" in capsys.readouterr().err
+
+
+def test_a_route_that_cannot_be_shown_is_not_left_open(
+    pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads would keep the process alive while somebody holds the error, as Python itself does."""
+    from der_graph import display
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("cannot be shown")
+
+    closed: list[bool] = []
+    der = pytest.importorskip("der_graph.graph")
+
+    class Parts:
+        def __init__(self, parts: Any) -> None:
+            self._parts = parts
+
+        def __iter__(self) -> Any:
+            return iter(self._parts)
+
+        def close(self) -> None:
+            self._parts.close()
+            closed.append(True)
+
+    graph = type(der.create_der_graph([str.upper]).compile())
+    stream = graph.stream
+    monkeypatch.setattr(graph, "stream", lambda *a, **k: Parts(stream(*a, **k)))
+    monkeypatch.setattr(display.Display, "event", fail)
+    with pytest.raises(RuntimeError, match="cannot be shown"):
+        ask(pool, "hi")
+    assert closed == [True]
+
+
+def test_no_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for a user id without an account."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: os.fspath(path))
+    for name in ("DER_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert run("cache", "info") == 2
+    assert "set DER_CACHE to a folder that can be written" in capsys.readouterr().err
+    assert run("pool", "check", "~/pool.yaml") == 2
+    assert "~/pool.yaml: there is no such pool file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_home_folder_in_options_and_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No shell expands `--cache=~/x`, and none reads the file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run("cache", "info", "--cache=~/answers.sqlite") == 0
+    assert (tmp_path / "answers.sqlite").is_file()
+
+    from der_graph.cli import _parser
+    from der_graph.config_file import with_config
+
+    (tmp_path / "conf").mkdir()
+    file = tmp_path / "conf" / "der.toml"
+    file.write_bytes(b'\xef\xbb\xbfcache = "~/served.sqlite"\r\npool = "mine.yaml"\r\n')
+    words = ["--config", str(file)]
+    found = with_config(_parser().parse_args(["serve", *words]), words)
+    assert found.cache == str(tmp_path / "served.sqlite")
+    assert found.pool == str(tmp_path / "conf" / "mine.yaml")
+
+
+def test_files_as_windows_writes_them(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool.write_bytes(b"\xef\xbb\xbf" + pool.read_bytes().replace(b"\n", b"\r\n"))
+    assert run("pool", "check", pool, "--allow-python") == 0
+    assert "one" in capsys.readouterr().out
+
+
+def test_answers_with_line_separators_are_gone_on_with(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
+    data.write_text('{"question": "a"}\n{"question": "b"}\n')
+    words = ("--file", data, "--out", out, "--cache", ":memory:")
+    assert ask(pool, *words, "--limit", 1) == 0
+    assert ask(pool, *words) == 0
+    assert "1 answered before, 1 questions to ask" in capsys.readouterr().err
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
+    assert [row["question"] for row in rows] == ["a", "b"]
+
+
+def test_two_runs_do_not_write_the_same_file(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
+    data.write_text('{"question": "a"}\n')
+    words = ("--file", data, "--out", out, "--cache", ":memory:")
+    with alone(out):
+        assert ask(pool, *words) == 2
+    assert f"{out}: another process is writing to it; wait" in capsys.readouterr().err
+    assert not out.exists()
+    assert ask(pool, *words) == 0
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_two_runs_do_not_train_into_the_same_folder(
+    recorded: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, data = recorded
+    (tmp_path / "agent").mkdir()
+    words = ("--data", data, "--out", tmp_path / "agent", "--cache", ":memory:")
+    with alone(tmp_path / "agent"):
+        assert run("train", "--pool", pool, *words) == 2
+    assert "agent: another process is writing to it; wait" in capsys.readouterr().err
+    assert not list((tmp_path / "agent").iterdir())
+
+
+def test_a_device_is_not_replaced(pool: Path, tmp_path: Path) -> None:
+    """A file takes its name by being renamed, which would remove the device for everybody."""
+    data, pipe = tmp_path / "data.jsonl", tmp_path / "pipe"
+    data.write_text('{"question": "a"}\n')
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("needs named pipes")
+    os.mkfifo(pipe)
+    for words in ((), ("--route-only",)):
+        assert ask(pool, "--file", data, "--out", pipe, "--cache", ":memory:", *words) == 2
+    assert pipe.is_fifo()
+
+
+def test_results_that_cannot_be_written_cost_nothing(
+    recorded: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, data = recorded
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    words = ("--pool", pool, "--data", data, "--cache", ":memory:")
+    assert run("eval", *words, "--out", taken) == 2
+    assert run("probe", *words, "--out", taken / "profile.json") == 2
+    printed = capsys.readouterr().err
+    assert (
+        printed.count(f"{taken}: the folder cannot be made or written to ({taken} is a file)") == 2
+    )
+    assert "quality" not in printed
+
+
+def test_output_into_head(pool: Path) -> None:
+    words = [sys.executable, "-m", "der_graph", "ask", "hi", "--allow-python", "--pool", str(pool)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), told) == (0, b"")
+
+
+def test_a_store_below_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("langgraph.store.sqlite", reason="needs the extra learn")
+    from der_graph.errors import DataError
+    from der_graph.policies.planning.learning.route_store import open_store
+
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(DataError, match="not a store that can be used"):
+        open_store(tmp_path / "taken" / "learnt.sqlite")
+
+
+def test_an_agent_that_a_full_disk_cuts_short(tmp_path: Path) -> None:
+    """The writer of safetensors has an error of its own, which no command knows."""
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    import numpy as np
+
+    from der_graph.policies.agent.folder import write_agent
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="safetensors"):
+            write_agent(tmp_path, {"a": np.zeros(10_000, dtype=np.float32)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
