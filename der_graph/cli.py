@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import json
 import logging
 import os
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 0
     except OSError as error:
+        if error.filename is None and error.errno not in _OF_FILES:
+            raise  # of a connection, say: no path is to blame
         where = f"{error.filename}: " if error.filename else ""
         print(
             f"der: {where}{error.strerror or error}; check the paths that were given, their permissions and "
@@ -72,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 2
     return code
+
+
+_OF_FILES = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EBADF, errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
 
 
 def _prepare_streams() -> None:
