@@ -38,24 +38,22 @@ class BeginsAnew:
         self._begin()
 
 
-_renewals: set[weakref.WeakMethod[Callable[[], None]]] = set()
+_renewals: weakref.WeakKeyDictionary[object, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
 
 def renew_in_children(renew: Callable[[], None]) -> None:
     """Have a method called in every process that is forked off this one, as long as its object lives.
 
     Args:
-        renew: A bound method, which makes threads, and the locks that they may hold, anew.
+        renew: A bound method, one for each object, which makes its threads, and their locks, anew.
     """
-    for reference in [each for each in _renewals if each() is None]:
-        _renewals.discard(reference)
-    _renewals.add(weakref.WeakMethod(renew))
+    method: Any = renew
+    _renewals[method.__self__] = method.__func__
 
 
 def _renew_all() -> None:
-    for reference in list(_renewals):
-        if (renew := reference()) is not None:
-            renew()
+    for owner, renew in list(_renewals.items()):
+        renew(owner)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
