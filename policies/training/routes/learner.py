@@ -27,6 +27,7 @@ _SHARP = 4.0  # scores of the network in training, times this, are logits
 _UNIT = 0.2  # utility that counts as one score
 _ATTEMPTS = 4  # at imitating the teacher
 _NEAR = 0.005  # utility by which a good imitation may be behind
+_CHANCE = 0.1  # as much, for one question; it falls with the root of their number
 _COMPARED = 200  # questions on which that is told
 _GUESSED = 4  # the critic learns from every so many-th route of a batch
 _ALIKE = 30  # routes of one length that are imitated in one update, at most
@@ -105,7 +106,8 @@ class TreeLearner:
         self._centre()
         for _ in range(_ATTEMPTS):
             self._update(settings.imitation, 2e-3, 1e-4, lambda some: self._imitate(some, worth))
-            if self._behind(worth) <= _NEAR:
+            # What few questions show of the teacher is too uncertain to be followed closely.
+            if self._behind(worth) <= max(_NEAR, _CHANCE / self.questions**0.5):
                 break
         passes = settings.passes * self.questions // settings.batch
         updates = min(max(settings.following, passes), max(settings.following, settings.most))
@@ -194,15 +196,15 @@ class TreeLearner:
         at = torch.randint(len(worth.prices), (len(some),), generator=self._random)
         price = torch.from_numpy(worth.prices)[at]
         requests = Requests.plain(price, self.seen.steps, self.seen.share)
-        masks = self.seen.masks(some, requests)
         routes = self._some_routes()
+        part = self.seen.part(routes)
+        allowed = part.masks(some, requests)
         wanted = torch.from_numpy(
             worth.choices[some.numpy()[:, None], routes.numpy()[None], :, at.numpy()[:, None]]
         )
         best = wanted.amax(dim=2, keepdim=True)
         wanted = torch.clamp(wanted - best, min=_WORST) / _UNIT
-        allowed = masks[:, routes]
-        observed = self._blurred(self.seen.part(routes).observe(some, requests, allowed))
+        observed = self._blurred(part.observe(some, requests, allowed))
         scores = self.network.actor(observed)
         error = ((scores - wanted) ** 2)[allowed].mean()
         loss: torch.Tensor = error + self._guessing(observed, best.squeeze(2))
