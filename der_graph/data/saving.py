@@ -8,6 +8,7 @@ what a full disk cut short gives its space back.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -75,6 +76,8 @@ def save_text(path: str | os.PathLike[str], text: str, *, make: bool = False) ->
 def alone(path: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes from writing to a file or folder too, which would mix their results.
 
+    Where a file system has no locks, as that of some network shares, nothing keeps them.
+
     Raises:
         DataError: If one does so already.
     """
@@ -89,6 +92,11 @@ def alone(path: str | os.PathLike[str]) -> Iterator[None]:
             raise DataError(
                 f"{target}: another process is writing to it; wait until it ends, or give another path"
             ) from None
+        except NotImplementedError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from cli_runs import run
 
 from der_graph.data.saving import alone
+from der_graph.errors import DataError
 
 PYTHON_POOL = (
     'experts: [{name: one, backend: python, model: "%s:one", cost: 1}]\nsettings: {max_steps: 1}\n'
@@ -281,3 +283,22 @@ def test_an_agent_that_a_full_disk_cuts_short(tmp_path: Path) -> None:
             write_agent(tmp_path, {"a": np.zeros(10_000, dtype=np.float32)}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "no locks")]
+)
+def test_a_file_system_without_locks_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from filelock import FileLock
+
+    def refuse(*args: object, **settings: object) -> None:
+        raise error  # as it is by then
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with alone(tmp_path):
+        (tmp_path / "a").write_text("written")
+    error = PermissionError(errno.EACCES, "denied")
+    with pytest.raises(DataError, match="cannot be written"), alone(tmp_path):
+        pass
