@@ -227,3 +227,40 @@ def free_call(call: Call) -> Chances:
 
 FREE_CALL = World("free-call", {"free": 0.0, "cheap": 0.1, "local": 0.4, "dear": 5.0}, free_call)
 """One expert costs nothing, and the dear one fifty times as much as the cheap one."""
+
+
+def two(call: Call) -> Chances:
+    if call.model == "cheap":
+        return right_with(0.85 if call.topic in EXACT else 0.4)
+    return right_with(0.9 if call.shown is None else 0.93 if call.shown == RIGHT else 0.8)
+
+
+TWO = World("two", {"cheap": 1.0, "dear": 5.0}, two)
+"""The smallest pool: a cheap one that knows two topics of five, and one that a wrong draft misleads a little."""
+
+
+def coins(call: Call) -> Chances:
+    return right_with(harder(0.64, 0.8 if call.hard else -0.5), lured=0.15)
+
+
+COINS = World("coins", {f"coin{i}": 0.8 + 0.05 * i for i in range(9)}, coins, hard=0.3, max_steps=5)
+"""Nine who are equally good, and all worse on hard questions: only votes help."""
+
+
+def refusers(call: Call) -> Chances:
+    if call.model == "generalist":
+        return right_with(0.72)
+    if call.topic in REFUSE_ALL_BUT[call.model]:
+        return right_with(0.93)
+    return {NOTHING: 0.8, WRONG: 0.2}
+
+
+REFUSE_ALL_BUT = {
+    "lawyer": ("law",), "doctor": ("medicine",), "maths": ("mathematics", "code"), "guide": ("travel",)
+}  # fmt: skip
+REFUSERS = World(
+    "refusers",
+    {"lawyer": 0.6, "doctor": 0.8, "maths": 1.0, "guide": 0.5, "generalist": 6.0},
+    refusers,
+)
+"""Specialists that mostly refuse what is not theirs."""

@@ -176,3 +176,48 @@ LANGUAGES = World(
     "languages", {"interpreter": 0.5, "small": 1.0, "middle": 2.0, "polyglot": 9.0}, languages
 )
 """Two topics are in a language that only the polyglot reads, unless the interpreter comes first."""
+
+
+def mixed(call: Call) -> Chances:
+    if call.model == "critic":
+        if call.shown is None:
+            return right_with(0.2)
+        if call.shown == RIGHT:
+            return {RIGHT: 0.97, WRONG: 0.03}
+        return {RIGHT: 0.5, SAME: 0.4, WRONG: 0.1}
+    skill = {"echo": 0.65, "solid": 0.7, "strong": 0.88}[call.model]
+    own = right_with(skill - 0.1 if call.topic in EXACT else skill)
+    repeats = 0.0
+    if call.model == "echo" and call.shown is not None:
+        repeats = 0.85
+    if call.model == "strong" and call.shown in (WRONG, LURE):
+        repeats = 0.5
+    if not repeats:
+        return own
+    return {SAME: repeats, **{kind: chance * (1 - repeats) for kind, chance in own.items()}}
+
+
+MIXED = World("mixed", {"echo": 1.0, "solid": 1.2, "critic": 1.5, "strong": 7.0}, mixed)
+"""One needs the answer before, two repeat it, and one does not mind."""
+
+
+def graded(call: Call) -> Chances:
+    letter = call.topic == "letter"
+    if call.model == "polish":
+        before = call.shown.quality if call.shown else 0.0
+        better = min(before + 0.3, 0.9) if letter else max(before - 0.2, 0.1)
+        return {text_worth(better): 0.8, text_worth(max(better - 0.1, 0.0)): 0.2}
+    if call.model == "author":
+        return {text_worth(0.8): 0.8, text_worth(0.6): 0.2}
+    low = 0.5 if call.model == "draft" else 0.4
+    return {text_worth(low): 0.5, text_worth(low + 0.2): 0.5}
+
+
+GRADED = World(
+    "graded",
+    {"draft": 1.0, "other": 0.7, "polish": 1.0, "author": 8.0},
+    graded,
+    WRITING,
+    metric="token_f1",
+)
+"""Texts: who polishes makes letters better and everything else worse."""
