@@ -111,7 +111,7 @@ def test_without_an_agent_the_planner_chooses(price: float, first: str) -> None:
     # At a price of 2 the large one's cost, 7 of 8, is worth 1.75: more than any answer.
     large, small = tool_expert("large", "42", cost=7.0), tool_expert("small", "42", cost=1.0)
     der = DERMiddleware([large, small], bounds=DERContext(cost_weight=price))
-    agent = create_agent(der.model, tools=[double], middleware=[der])
+    agent: Any = create_agent(der.model, tools=[double], middleware=[der])
     result = agent.invoke({"messages": [("user", "What is twice 21?")]})
     assert choices(result) == [first]
 
