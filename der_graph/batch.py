@@ -24,8 +24,8 @@ from langchain_core.messages import HumanMessage
 
 from der_graph.data import Example
 from der_graph.data.leaks import same_question
-from der_graph.data.reading import check_regular
 from der_graph.data.saving import alone, save_text, told
+from der_graph.data.untrusted import check_regular
 from der_graph.errors import (
     AgentError,
     AllExpertsFailedError,

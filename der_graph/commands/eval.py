@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
             dollars=pool.settings.cost_unit == "usd",
         )
         say(f"in LangSmith: {', '.join(names)}")
-    say(report.headline)
+    (say if args.json else print)(report.headline)
     say(f"written to {args.out}: {', '.join(files)}")
     if args.json:
         print(report.model_dump_json(indent=2))

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from der_graph.commands.options import Commands, add_cache, add_pool, cost, pool_of, say
+from der_graph.commands.options import (
+    Commands,
+    add_cache,
+    add_columns,
+    add_pool,
+    cost,
+    examples_of,
+    pool_of,
+    say,
+)
 
 
 def add(commands: Commands) -> None:
@@ -30,6 +39,7 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="questions of your own, with answers (default: the shipped ones)",
     )
+    add_columns(parser)
     parser.add_argument(
         "--metric", default="match", metavar="NAME", help="what a good answer is (default: match)"
     )
@@ -39,7 +49,6 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data import load_examples
     from der_graph.data.saving import check_folder
     from der_graph.display import table
     from der_graph.errors import BudgetError
@@ -50,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.questions < 1:
         raise BudgetError(f"--questions is {args.questions}; it must be at least 1")
     pool = pool_of(args)
-    examples = load_examples(args.data) if args.data else shipped_probes()
+    examples = examples_of(args, args.data) if args.data else shipped_probes()
     check_folder(Path(args.out).parent)
     with open_cache(args.cache) as cache:
         found = probe(

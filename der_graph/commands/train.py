@@ -240,7 +240,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train_on_runs(args: argparse.Namespace, pool: Pool) -> int:
     """Learn who should open a run of an agent with tools."""
-    from der_graph.policies.observation.prices import PRICE
+    from der_graph.policies.observation.price_of_cost import PRICE
     from der_graph.policies.training.bandit import load_outcomes, train_bandit
 
     runs = load_outcomes(args.agent_task, [expert.name for expert in pool])

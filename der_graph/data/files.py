@@ -42,7 +42,7 @@ from der_graph.data.formats import (
     other_rows,
     promptfoo_rows,
 )
-from der_graph.data.reading import check_regular
+from der_graph.data.untrusted import check_regular
 from der_graph.errors import DataError
 
 ALIAS_SEPARATOR = " | "

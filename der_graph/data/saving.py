@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from der_graph.data.reading import check_regular
+from der_graph.data.untrusted import check_regular
 from der_graph.errors import DataError, DERError
 
 

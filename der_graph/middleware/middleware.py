@@ -13,6 +13,7 @@ the answer that calls no tool. Needs LangChain; knows nothing of training.
 
 from __future__ import annotations
 
+import os
 import time
 from asyncio import CancelledError
 from collections import deque
@@ -82,6 +83,7 @@ from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.reliability.threads import StreamClosedError
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.tools import reads_tools, without_tools
+from der_graph.policies.agent import find_agent
 from der_graph.pool import Pool, as_pool
 from der_graph.state import (
     END_CHOICE,
@@ -102,7 +104,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     Args:
         experts: A pool, or a list of chat models, model strings, functions and experts, in the order that the
             agent knows. Where tools are bound, only those that can call tools are asked.
-        agent: Chooses: `load_agent(...)`, or any other routing agent.
+        agent: Chooses: `load_agent(...)`, its name, any other routing agent, or `"planner"`, which needs no
+            training. Where left out, the agent that the pool file names, else the planner.
         bounds: Budget, deadline and whom to ask where the run's own context says nothing; `max_cost` and
             `deadline` hold for the whole run, tools included.
         max_steps: Most experts asked for one model call, failed ones included; the pool's setting where left
@@ -142,7 +145,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self,
         experts: Pool | Sequence[Any],
         *,
-        agent: RoutingAgent,
+        agent: RoutingAgent | str | os.PathLike[str] | None = None,
         bounds: DERContext | None = None,
         max_steps: int | None = None,
         second_opinion: bool = False,
@@ -171,7 +174,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             if isinstance(experts, Pool)
             else "",  # a list does not say
         )
-        self._agent = agent_for_pool(agent, self._rules)
+        self._agent = agent_for_pool(find_agent(agent, pool), self._rules)
         self._bounds = bounds or DERContext()
         self._second_opinion = second_opinion
         self._ktp = ktp_template(ktp or settings.ktp)

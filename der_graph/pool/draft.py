@@ -33,6 +33,7 @@ INPUT_TOKENS, OUTPUT_TOKENS = 4_000, 1_000
 MOST = 20
 """Models of a server that are taken without being named."""
 _PATIENCE = 30.0  # seconds for a server's list
+_NO_LIST = (404, 405, 501)  # what servers say that answer chats and list nothing
 
 
 @dataclass
@@ -61,14 +62,14 @@ class Found:
 
 
 def models_of(base_url: str, key: str | None = None) -> list[str]:
-    """The models that an OpenAI-compatible server lists.
+    """The models that an OpenAI-compatible server lists; none where it answers, but has no such list.
 
     Args:
         base_url: Such as `http://127.0.0.1:8000/v1`.
         key: Sent as bearer token; None for none.
 
     Raises:
-        PoolError: If the address is none, the server does not answer, or lists no models.
+        PoolError: If the address is none, or the server does not answer, or refuses.
     """
     parts = urllib.parse.urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -87,6 +88,8 @@ def models_of(base_url: str, key: str | None = None) -> list[str]:
         listed = reply if isinstance(reply, list) else reply["data"]  # some servers: the bare list
         names = list(dict.fromkeys(str(each["id"]) for each in listed))
     except urllib.error.HTTPError as error:
+        if error.code in _NO_LIST:
+            return []
         hint = (
             "; name the variable of its key with --api-key-env" if error.code in (401, 403) else ""
         )
@@ -99,8 +102,6 @@ def models_of(base_url: str, key: str | None = None) -> list[str]:
             f"{base_url}: no list of models ({reason}); is it the address of an OpenAI-compatible server, "
             "with its /v1?"
         ) from None
-    if not names:
-        raise PoolError(f"{base_url}: the server lists no models")
     return names
 
 
@@ -108,8 +109,15 @@ def chosen(listed: Sequence[str], wanted: Sequence[str], base_url: str) -> list[
     """The models of a server that are meant.
 
     Raises:
-        PoolError: If one is not there, or there are too many to take without being named.
+        PoolError: If one is not there, or there are too many, or none, to take without being named.
     """
+    if not listed and not wanted:
+        raise PoolError(
+            f"{base_url} lists no models; is it the address of an OpenAI-compatible server, with its /v1? If "
+            f"so, name those that you want, such as: der init llama-3.1-8b --base-url {base_url}"
+        )
+    if not listed:
+        return list(wanted)  # whether it has them shows when they are asked
     missing = [name for name in wanted if name not in listed]
     if missing:
         raise PoolError(

@@ -18,6 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from langchain_core.runnables import RunnableLambda
+
 from der_graph.errors import AgentError, DERError, PoolError, UnknownExpertError
 from der_graph.nodes.decision import agent_for_pool
 from der_graph.nodes.expert import Expert
@@ -354,7 +356,10 @@ def _described(model: Any) -> tuple[str, str, str]:
     if isinstance(model, RecordedChat):
         model.load()
         return "recorded", f"{model.model} in {model.where}", ""
-    return "langchain", type(bare(model)).__name__, ""
+    inner = bare(model)
+    if isinstance(inner, RunnableLambda):
+        return "python", f"function {inner.get_name()}", ""
+    return "langchain", type(inner).__name__, ""
 
 
 def _placed(error: DERError, path: Path, name: str) -> DERError:

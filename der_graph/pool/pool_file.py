@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import BaseModel, Field, StrictFloat, ValidationError, create_model
 
-from der_graph.data.reading import read_text
+from der_graph.data.untrusted import read_text
 from der_graph.errors import PluginError, PoolError, cut, did_you_mean
 from der_graph.plugins import find_plugin, known_names
 from der_graph.pool.backends import (

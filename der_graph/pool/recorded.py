@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from der_graph.data.reading import parse_json, read_text
+from der_graph.data.untrusted import parse_json, read_text
 from der_graph.errors import PoolError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import TEMPLATES

@@ -37,7 +37,7 @@ from typing import Any, BinaryIO, Literal
 
 from filelock import FileLock
 
-from der_graph.data.reading import parse_json
+from der_graph.data.untrusted import parse_json
 from der_graph.errors import CacheError, ExpertError, PoolError, require
 
 

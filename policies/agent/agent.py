@@ -175,9 +175,9 @@ class DERAgent:
         Raises:
             AgentPoolMismatchError: If it does not.
         """
-        way = "" if self.positional else "Add an expert with der pool add, or: "
-        train = "Train an agent for this pool: der train --pool FILE --data FILE --out FOLDER"
-        check_known(self.names, names, way + train)
+        way = "Train" if self.positional else "Add an expert with der pool add, or train"
+        train = "an agent for this pool: der train --pool FILE --data FILE --out FOLDER"
+        check_known(self.names, names, f"{way} {train}")
 
     def for_pool(
         self,

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import der_graph
 from der_graph.data import Example
 from der_graph.data.leaks import seen_before
-from der_graph.data.reading import check_regular, parse_json, read_text
+from der_graph.data.untrusted import check_regular, parse_json, read_text
 from der_graph.errors import AgentError, DERError, PoolError
 from der_graph.nodes.expert import check_name
 from der_graph.plugins import plugins

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from der_graph.data.reading import parse_json
+from der_graph.data.untrusted import parse_json
 from der_graph.errors import CacheError
 from der_graph.nodes.huggingface.weights import cache_folder
 from der_graph.state import Answer

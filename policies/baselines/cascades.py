@@ -21,7 +21,7 @@ from der_graph.nodes.decision import Choice
 from der_graph.policies.baselines.routers import scikit_learn
 from der_graph.policies.baselines.simple import Baseline, certain
 from der_graph.policies.observation import TextEncoder
-from der_graph.policies.observation.prices import PRICE
+from der_graph.policies.observation.price_of_cost import PRICE
 from der_graph.state import Situation, good_answers
 
 Floats = NDArray[np.float64]

@@ -36,7 +36,7 @@ from der_graph.policies.evaluation.methods import (
     check_wanted,
 )
 from der_graph.policies.observation import TextEncoder
-from der_graph.policies.observation.prices import PRICE_RANGE
+from der_graph.policies.observation.price_of_cost import PRICE_RANGE
 from der_graph.policies.quality import QualityMetric
 from der_graph.policies.training.mdp import Episode, run_routes
 from der_graph.progress_bar import AnswerBar

@@ -23,7 +23,7 @@ from der_graph.nodes.decision import Choice, check_same
 from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.nodes.rules import COST_TOLERANCE
 from der_graph.policies.observation import TextEncoder
-from der_graph.policies.observation.prices import PRICE, PRICE_RANGE
+from der_graph.policies.observation.price_of_cost import PRICE, PRICE_RANGE
 from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.candidates import candidates
 from der_graph.policies.planning.choices import explanation_of, probabilities

@@ -26,7 +26,7 @@ from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
 from der_graph.policies.agent.bandit import Array, BanditAgent, project
 from der_graph.policies.observation import TextEncoder, as_encoder
-from der_graph.policies.observation.prices import PRICE
+from der_graph.policies.observation.price_of_cost import PRICE
 from der_graph.policies.observation.projection import principal_axes
 
 HEAVIEST = 20.0

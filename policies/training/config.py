@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from der_graph.errors import AgentError
 from der_graph.policies.observation import ObservationConfig
-from der_graph.policies.observation.prices import PRICE, PRICE_RANGE
+from der_graph.policies.observation.price_of_cost import PRICE, PRICE_RANGE
 from der_graph.policies.training.reward import PRESETS, RewardConfig
 
 

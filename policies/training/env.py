@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from der_graph.errors import DataError
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource
-from der_graph.policies.observation.prices import PRICE, PRICE_RANGE
+from der_graph.policies.observation.price_of_cost import PRICE, PRICE_RANGE
 from der_graph.policies.training.mdp import Lockstep, Route
 from der_graph.policies.training.reward import RewardConfig, step_reward
 from der_graph.state import DERContext, Situation, good_answers

@@ -302,10 +302,11 @@ def _learn_routes(
         network, lesson, source, rules, config, before=before, after_each=after_each
     )
     price = float(worth.prices[len(worth.prices) // 2])
+    taught = float(worth.utility[:, len(worth.prices) // 2].mean())
     say(
-        f"learnt in {time.perf_counter() - started:.0f} s: utility at price {price:.2g} "
-        f"{float(teacher.utility(price).mean()):.3f} on the training questions, the teacher's "
-        f"{float(worth.utility[:, len(worth.prices) // 2].mean()):.3f} on questions it did not see"
+        f"learnt in {time.perf_counter() - started:.0f} s: at price {price:.2g} a utility of "
+        f"{float(teacher.utility(price).mean()):.3f} on the training questions; the choices that it was "
+        f"shown bring {taught:.3f}, each predicted from other questions"
     )
     watcher.start_from(learner.agent_now())
 

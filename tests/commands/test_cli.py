@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def test_train_ask_and_json(
     assert "there is no expert 'nobody'; the pool has: big, small" in capsys.readouterr().err
 
     assert run("cache", "info", "--cache", cache) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r".*answers\.db: [\d,]+ answers, \d+\.\d MB", told[0])
+    assert told[2].split() == ["expert", "answers", "oldest"]
+    assert [line.split()[0] for line in told[4:]] == ["big", "small"]
     assert run("cache", "clear", "--cache", cache, "--expert", "big") == 0
     assert "answers removed" in capsys.readouterr().out
 

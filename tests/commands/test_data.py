@@ -68,3 +68,28 @@ def test_logs_of_several_models_become_a_pool(
     assert run("data", "convert", tmp_path / "a.json", tmp_path / "b.json", "--out", out) == 0
     (example,) = load_examples(out)
     assert sorted(example.candidates) == ["a", "b"]
+
+
+def test_probe_reads_columns_of_other_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clerks.py").write_text("def ann(question):\n    return 'Ann'\n")
+    pool, out = tmp_path / "pool.yaml", tmp_path / "profile.json"
+    pool.write_text('experts: [{name: ann, backend: python, model: "clerks:ann", cost: 1}]\n')
+    data = tmp_path / "mine.csv"
+    data.write_text("prompt,gold,topic\nWho?,Ann,people\nWhen?,1,times\n")
+    given = (
+        "probe",
+        "--pool",
+        pool,
+        "--allow-python",
+        "--data",
+        data,
+        *NAMES,
+        "--task-column",
+        "topic",
+    )
+    assert run(*given, "--out", out, "--cache", tmp_path / "c.db") == 0
+    printed = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in printed if line}
+    assert (rows["people"], rows["times"]) == (["1.00"], ["0.00"])

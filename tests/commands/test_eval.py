@@ -76,6 +76,23 @@ def test_a_report_of_recorded_answers(
     assert "written to" in printed.err
 
 
+def test_quiet_leaves_the_result(
+    recorded: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pool, data = recorded
+    agent = make_agent(pool, tmp_path / "agent")
+    code = run(
+        "eval", "--pool", pool, "--agent", agent, "--data", data, "--out", tmp_path / "r", "--limit", 4,
+        "--cost-weights", "1", "--baselines", "single", "--cache", tmp_path / "answers.db", "--quiet",
+    )  # fmt: skip
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert printed.out.startswith("DER is ")
+    assert printed.out.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -21,8 +21,13 @@ KEY = "sk-do-not-write-me"
 
 
 @contextmanager
-def a_server(*models: str, key: str = "", broken: str = "", bare: bool = False) -> Iterator[str]:
-    """An OpenAI-compatible server that answers 5; `bare`: its list of models is nothing but a list."""
+def a_server(
+    *models: str, key: str = "", broken: str = "", bare: bool = False, no_list: int = 0
+) -> Iterator[str]:
+    """An OpenAI-compatible server that answers 5.
+
+    `bare`: its list of models is nothing but a list; `no_list`: the status that it has in place of one.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *args: Any) -> None:
@@ -43,7 +48,9 @@ def a_server(*models: str, key: str = "", broken: str = "", bare: bool = False) 
             return False
 
         def do_GET(self) -> None:
-            if not self.refused():
+            if no_list:
+                self.reply(no_list, {"error": {"message": "no such thing"}})
+            elif not self.refused():
                 listed = [{"id": model} for model in models]
                 self.reply(200, listed if bare else {"data": listed})
 
@@ -90,6 +97,16 @@ def test_a_server_in_three_commands(tmp_path: Path, capsys: Any) -> None:
     assert [(e.name, e.cost) for e in pool] == [("small-1b", 1.0), ("large-70b", 70.0)]
     assert pool.settings.cost_unit == "parameters_b"
     assert all(e.seconds and e.seconds < 30 for e in pool)
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_without_a_list(status: int, tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "pool.yaml"
+    with a_server("small-1b", no_list=status) as url:
+        assert init("--base-url", url, "--yes", "--out", str(file)) == 2
+        assert "name those that you want" in capsys.readouterr().err
+        assert init("small-1b", "--base-url", url, "--yes", "--out", str(file)) == 0
+    assert load_pool(file).names == ("small-1b",)
 
 
 def test_no_key_is_written(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -147,8 +164,11 @@ def test_many_models() -> None:
     with pytest.raises(PoolError, match=r"u has no model 'x'; it has m0, .* and 280 more"):
         chosen(many, ["x"], "u")
     assert chosen(many, ["m7"], "u") == ["m7"]
-    with a_server() as url, pytest.raises(PoolError, match="lists no models"):
-        models_of(url)
+    with a_server() as url:
+        assert models_of(url) == []
+    with pytest.raises(PoolError, match=r"u lists no models; .* name those that you want"):
+        chosen([], [], "u")
+    assert chosen([], ["m7"], "u") == ["m7"]
     with a_server("a", "b", "a", bare=True) as url:
         assert models_of(url) == ["a", "b"]
 

@@ -106,6 +106,16 @@ def test_each_call_is_made_by_the_expert_that_was_chosen_for_it() -> None:
     assert large_model.settings[0]["tools"]
 
 
+@pytest.mark.parametrize(("price", "first"), [(0.001, "large"), (2.0, "small")])
+def test_without_an_agent_the_planner_chooses(price: float, first: str) -> None:
+    # At a price of 2 the large one's cost, 7 of 8, is worth 1.75: more than any answer.
+    large, small = tool_expert("large", "42", cost=7.0), tool_expert("small", "42", cost=1.0)
+    der = DERMiddleware([large, small], bounds=DERContext(cost_weight=price))
+    agent: Any = create_agent(der.model, tools=[double], middleware=[der])
+    result = agent.invoke({"messages": [("user", "What is twice 21?")]})
+    assert choices(result) == [first]
+
+
 def test_experts_are_made_of_chat_models() -> None:
     models = [ToolModel(answers=[call(21)], name="small"), ToolModel(answers=["42"], name="large")]
     result = ask(agent_of(models, ByCall("small", "large")))

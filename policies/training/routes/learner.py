@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from der_graph.policies.agent.network import FixedHead
-from der_graph.policies.observation.prices import PRICE_RANGE
+from der_graph.policies.observation.price_of_cost import PRICE_RANGE
 from der_graph.policies.training.routes.induction import Worth
 from der_graph.policies.training.routes.observations import Requests, TreeObservations
 

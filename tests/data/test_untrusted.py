@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from der_graph import load_agent, load_pool
 from der_graph.data import load_examples
-from der_graph.data.reading import parse_json, read_text
+from der_graph.data.untrusted import parse_json, read_text
 from der_graph.errors import AgentError, DataError, DERError, ExpertError, PoolError
 from der_graph.nodes.huggingface.weights import count_parameters, find_weights, parameters_b
 from der_graph.policies.agent.folder import find_agent_folder
