@@ -236,7 +236,7 @@ def two(call: Call) -> Chances:
 
 
 TWO = World("two", {"cheap": 1.0, "dear": 5.0}, two)
-"""The smallest pool: a cheap one that knows two topics of five, and one that a wrong draft misleads a little."""
+"""The smallest pool: a cheap one that knows two topics of five, and one that wrong drafts mislead a bit."""
 
 
 def coins(call: Call) -> Chances:

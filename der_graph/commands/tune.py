@@ -112,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
         for repeated in source.ask_again(args.fresh):
             say(repeated.line())
     spent = sorted(point.cost.estimate for point in curve)
-    say(f"this agent spends {shown_cost(spent[0], unit)} to {shown_cost(spent[-1], unit)}")
+    least = shown_cost(spent[0], unit).partition(" ")[0]  # the unit comes once
+    say(f"this agent spends {least} to {shown_cost(spent[-1], unit)}")
     tuned = choose_prices(curve, target_cost=args.target_cost, target_quality=args.target_quality)
     if args.out:
         agent.set_prices(tuned.prices)
