@@ -267,8 +267,6 @@ class Learner:
         """In the thread of learning: skills by all routes of the store."""
         self._since, self._read = 0, time.monotonic()
         try:
-            if self.memory.frozen:
-                return
             routes = self.memory.routes()
             at = {name: i for i, name in enumerate(self.names)}
             kinds = len(self._base.logit)

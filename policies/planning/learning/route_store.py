@@ -73,14 +73,25 @@ class Memory:
             self._control(frozen=False)
 
     @property
+    def frozen_at(self) -> float | None:
+        """When learning was stopped, in seconds since 1970; None where it goes on."""
+        item = self.store.get(_POOLS, self._pool)
+        if item is None or not item.value.get("frozen"):
+            return None
+        return float(item.value["at"])
+
+    @property
     def frozen(self) -> bool:
         """Was learning stopped?"""
-        item = self.store.get(_POOLS, self._pool)
-        return bool(item and item.value.get("frozen"))
+        return self.frozen_at is not None
 
     def freeze(self, frozen: bool = True) -> None:
-        """Stop learning in every process that uses the store, or let it go on."""
-        self._control(frozen=frozen)
+        """Stop learning in every process that uses the store, or let it go on.
+
+        While it is stopped the routes of before count, and those that come are kept for later.
+        """
+        if frozen != self.frozen:
+            self._control(frozen=frozen)
 
     def add(self, route: Kept) -> None:
         """Keep a route; of one with a score that came before it, that counts."""
@@ -105,24 +116,32 @@ class Memory:
         self.store.put(self._routes, key, {**item.value, "score": float(score)})
 
     def routes(self) -> list[Kept]:
-        """The last routes, oldest first; those before are removed."""
+        """The routes that count, oldest first: the last ones, or those before learning was stopped.
+
+        What is older is removed; while learning is stopped, of those that have come since.
+        """
+        found, stopped = self._all(), self.frozen_at
+        before = [route for route in found if stopped is None or route.at <= stopped]
+        last = found[len(before) :] if stopped is not None else before
+        for old in last[:-KEEP]:
+            self.store.delete(self._routes, old.key)
+        return before[-KEEP:]
+
+    def reset(self) -> int:
+        """Forget all routes of this pool; says how many."""
+        routes = self._all()
+        for route in routes:
+            self.store.delete(self._routes, route.key)
+        return len(routes)
+
+    def _all(self) -> list[Kept]:
+        """Every route that is kept, oldest first."""
         found: list[Kept] = []
         while True:
             page = self.store.search(self._routes, limit=_PAGE, offset=len(found))
             found += [_kept(item.key, item.value) for item in page]
             if len(page) < _PAGE:
-                break
-        found.sort(key=lambda route: (route.at, route.key))
-        for old in found[:-KEEP]:
-            self.store.delete(self._routes, old.key)
-        return found[-KEEP:]
-
-    def reset(self) -> int:
-        """Forget all routes of this pool; says how many."""
-        routes = self.routes()
-        for route in routes:
-            self.store.delete(self._routes, route.key)
-        return len(routes)
+                return sorted(found, key=lambda route: (route.at, route.key))
 
     def _control(self, *, frozen: bool) -> None:
         value = {"experts": list(self.names), "frozen": frozen, "at": time.time()}

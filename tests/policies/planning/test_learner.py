@@ -120,6 +120,47 @@ def test_frozen_nothing_is_learnt_and_reset_forgets() -> None:
     assert [s["skill"] for s in learner.skills()] == [s["skill"] for s in before]
 
 
+def test_who_starts_while_learning_is_stopped_has_the_skills_of_before() -> None:
+    store = InMemoryStore()
+    learner = Learner(equals(), store)
+    for i in range(30):
+        learner.ended(f"r{i}", "What?", [said("small", "7")])
+        learner.rate(f"r{i}", 0.0)
+    learner.flush()
+    learnt = [s["skill"] for s in learner.skills()]
+    learner.memory.freeze()
+    for i in range(30, 60):
+        learner.ended(f"r{i}", "What?", [said("small", "7")])
+        learner.rate(f"r{i}", 1.0)
+    learner.flush()
+    learner.memory.freeze()  # once more does not count what has come since
+    later = Learner(equals(), store)
+    later.flush()
+    assert [s["skill"] for s in later.skills()] == pytest.approx(learnt, abs=0.01)
+    assert learnt[0] < Learner(equals(), InMemoryStore()).skills()[0]["skill"] - 0.2
+    assert len(later.memory.routes()) == 30
+    later.memory.freeze(False)
+    later.flush()
+    assert len(later.memory.routes()) == 60
+    assert later.skills()[0]["skill"] > learnt[0] + 0.1
+    assert later.memory.reset() == 60
+
+
+def test_what_comes_while_learning_is_stopped_does_not_push_out_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("der_graph.policies.planning.learning.route_store.KEEP", 5)
+    memory = Memory(InMemoryStore(), NAMES)
+    for i in range(4):
+        memory.add(Kept(f"old{i}", float(i), 0, (("small", 0, -1),), None))
+    memory.freeze()
+    for i in range(9):
+        memory.add(Kept(f"new{i}", 4e9 + i, 0, (("small", 0, -1),), None))
+    assert [route.key for route in memory.routes()] == ["old0", "old1", "old2", "old3"]
+    memory.freeze(False)  # of the new ones the last five are there
+    assert [route.key for route in memory.routes()] == [f"new{i}" for i in range(4, 9)]
+
+
 @pytest.mark.parametrize(
     ("key", "score", "message"),
     [("r0", 1.5, "the score is 1.5; it must be"), ("r0", float("nan"), "must be a number"),
