@@ -150,8 +150,8 @@ def summary(experts: Sequence[Expert], found: Probed) -> tuple[list[list[str]], 
     """Who is good at what, how sure: rows of two tables.
 
     Returns:
-        Expert, skill, its 95 % interval, questions, mean seconds, best and worst kind; and for each kind the
-        share of right answers of every expert.
+        Expert, skill, its 95 % interval, questions, mean seconds, best and worst kind, where they differ; and
+        for each kind the share of right answers of every expert.
     """
     logit, deviation = skills(experts, found.quality, found.cost_unit)
     low, middle, high = (mean_skill(logit + k * 1.96 * deviation) for k in (-1, 0, 1))
@@ -166,6 +166,8 @@ def summary(experts: Sequence[Expert], found: Probed) -> tuple[list[list[str]], 
     for i, name in enumerate(found.names):
         n = int((~np.isnan(found.quality[:, i])).sum())
         ranked = [k for k in np.argsort(-share[:, i]).tolist() if not np.isnan(share[k, i])]
+        if ranked and share[ranked[0], i] == share[ranked[-1], i]:
+            ranked = []  # alike on all kinds
         rows.append(
             [
                 name,

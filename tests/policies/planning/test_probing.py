@@ -168,6 +168,7 @@ def test_the_table_says_who_is_good_at_what() -> None:
     assert rows[0][3] == "22"
     assert rows[0][5] in FEW
     assert rows[0][6] not in FEW
+    assert rows[1][5:] == ["-", "-"]  # it knows all kinds
     low, high = map(float, rows[1][2].split("-"))
     assert low < float(rows[1][1]) < high
     assert [row[0] for row in by_kind] == list(ALL)
