@@ -24,7 +24,7 @@ from langchain_core.messages import HumanMessage
 
 from der_graph.data import Example
 from der_graph.data.leaks import same_question
-from der_graph.data.saving import alone, save_text, told
+from der_graph.data.saving import save_text, sole_writer, told
 from der_graph.data.untrusted import check_regular
 from der_graph.errors import (
     AgentError,
@@ -121,7 +121,7 @@ def answer_file(
     run = _Run(
         pool, examples, Path(out), _settings_of(pool, agent, context), context, budget, concurrency
     )
-    with alone(run.out):
+    with sole_writer(run.out):
         run.open()
         members = pool if cache is None else _cached(pool, cache)
         graph = create_der_graph(members, agent=agent).compile(name="der")

@@ -73,7 +73,7 @@ def save_text(path: str | os.PathLike[str], text: str, *, make: bool = False) ->
 
 
 @contextmanager
-def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+def sole_writer(path: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes from writing to a file or folder too, which would mix their results.
 
     Where a file system has no locks, as that of some network shares, nothing keeps them.

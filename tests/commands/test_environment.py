@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cli_runs import run
 
-from der_graph.data.saving import alone
+from der_graph.data.saving import sole_writer
 from der_graph.errors import DataError
 
 PYTHON_POOL = (
@@ -200,7 +200,7 @@ def test_two_runs_do_not_write_the_same_file(
     data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
     data.write_text('{"question": "a"}\n')
     words = ("--file", data, "--out", out, "--cache", ":memory:")
-    with alone(out):
+    with sole_writer(out):
         assert ask(pool, *words) == 2
     assert f"{out}: another process is writing to it; wait" in capsys.readouterr().err
     assert not out.exists()
@@ -214,7 +214,7 @@ def test_two_runs_do_not_train_into_the_same_folder(
     pool, data = recorded
     (tmp_path / "agent").mkdir()
     words = ("--data", data, "--out", tmp_path / "agent", "--cache", ":memory:")
-    with alone(tmp_path / "agent"):
+    with sole_writer(tmp_path / "agent"):
         assert run("train", "--pool", pool, *words) == 2
     assert "agent: another process is writing to it; wait" in capsys.readouterr().err
     assert not list((tmp_path / "agent").iterdir())
@@ -297,8 +297,8 @@ def test_a_file_system_without_locks_is_written_to(
         raise error  # as it is by then
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
-    with alone(tmp_path):
+    with sole_writer(tmp_path):
         (tmp_path / "a").write_text("written")
     error = PermissionError(errno.EACCES, "denied")
-    with pytest.raises(DataError, match="cannot be written"), alone(tmp_path):
+    with pytest.raises(DataError, match="cannot be written"), sole_writer(tmp_path):
         pass
