@@ -100,8 +100,12 @@ def _text(given: str) -> str:
 def _answer(args: argparse.Namespace, pool: Pool, question: str) -> int:
     from der_graph.display import Display, printable
     from der_graph.graph import create_der_graph
+    from der_graph.policies.agent import find_agent
+    from der_graph.pool.pool import load_encoder
 
-    der = create_der_graph(pool, agent=args.agent).compile(name="der")
+    agent = find_agent(args.agent, pool)
+    load_encoder(agent, say)
+    der = create_der_graph(pool, agent=agent).compile(name="der")
     context = request_context(args)
     inputs = {"messages": [("user", question)]}
     if args.json or args.quiet:

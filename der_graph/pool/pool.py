@@ -170,13 +170,18 @@ def preload(agent: Any, pool: Pool, progress: Callable[[str], None] = lambda lin
     Raises:
         DERError: If something cannot be loaded, an expert's error names it; or if the agent cannot decide.
     """
+    load_encoder(agent, progress)
+    try_agent(agent, pool)
+    progress("making the experts' weights ready")
+    pool.preload(progress)
+
+
+def load_encoder(agent: Any, progress: Callable[[str], None]) -> None:
+    """Load the text encoder of an agent that has one, which takes some seconds; see `preload`."""
     encoder = getattr(getattr(agent, "observer", agent), "encoder", None)
     if encoder is not None:
         progress("loading the agent's text encoder")
         encoder.encode(["warm up"])
-    try_agent(agent, pool)
-    progress("making the experts' weights ready")
-    pool.preload(progress)
 
 
 def try_agent(agent: Any, pool: Pool) -> None:
