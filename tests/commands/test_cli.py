@@ -41,8 +41,8 @@ def test_train_ask_and_json(
 
     question = toy_examples(2)[1].question
     assert run("ask", question, "--pool", pool, "--agent", out) == 0
-    shown, told = capsys.readouterr()
-    assert "loading the agent's text encoder" in told  # that takes some seconds
+    shown, said = capsys.readouterr()
+    assert "loading the agent's text encoder" in said  # that takes some seconds
     assert "agent" in shown
     assert toy_examples(2)[1].reference in shown
 
