@@ -41,17 +41,21 @@ def main() -> None:
     parser.add_argument("--prices", type=prices, default=[0.05, 0.2, 0.6, 1.5], metavar="P,P,...")
     parser.add_argument("--questions", type=int, default=600, help="for training")
     parser.add_argument("--tests", type=int, default=TEST_QUESTIONS, help="test questions")
+    parser.add_argument(
+        "--chat", action="store_true", help="experts are chat models: training tries few routes"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     parser.add_argument("--out", type=Path, default=Path("runs/worlds"), help="folder")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "results.json"
-    asked = {"questions": args.questions, "tests": args.tests}
+    asked = {"questions": args.questions, "tests": args.tests, "chat": args.chat}
     stored: list[Result] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     done = {
         (each["world"], each["seed"]): each
         for each in stored
-        if asked.items() <= each.items() and list(each["prices"]) == [f"{p:g}" for p in args.prices]
+        if asked.items() <= {"chat": False, **each}.items()
+        and list(each["prices"]) == [f"{p:g}" for p in args.prices]
     }
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     wanted = [(world, seed) for seed in seeds for world in args.worlds]
@@ -62,7 +66,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context, max_tasks_per_child=1) as workers:
         futures = {
-            workers.submit(measure, *key, args.questions, args.prices, args.tests): key
+            workers.submit(measure, *key, args.questions, args.prices, args.tests, args.chat): key
             for key in missing
         }
         for number, future in enumerate(as_completed(futures), 1):

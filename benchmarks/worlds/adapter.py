@@ -6,10 +6,14 @@ Where modules of der_graph move, this is the file to change.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from numpy.typing import NDArray
 
 from der_graph.data import Example
@@ -56,10 +60,34 @@ def judges(world: World) -> tuple[QualityMetric, QualityMetric]:
     return (NoisyJudge(metric, world.noise) if world.noise else metric), metric
 
 
-def pool(world: World) -> tuple[list[Expert], RouteRules]:
-    """A world's experts, as plain functions, and the rules of its routes."""
+class Chat(BaseChatModel):
+    """An expert of a world as a chat model, whose calls training does not take for free.
+
+    Attributes:
+        says: Gives the answer to a prompt.
+    """
+
+    says: Callable[[str], str]
+
+    @property
+    def _llm_type(self) -> str:
+        return "world"
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        said = AIMessage(self.says(messages[-1].text))
+        return ChatResult(generations=[ChatGeneration(message=said)])
+
+
+def pool(world: World, *, chat: bool = False) -> tuple[list[Expert], RouteRules]:
+    """A world's experts, as plain functions or as chat models, and the rules of its routes."""
+
+    def expert(name: str) -> Any:
+        return Chat(says=world.expert(name)) if chat else world.expert(name)
+
     experts = [
-        as_expert(world.expert(name), name=name, cost=cost, fingerprint=f"{world.name}/{name}")
+        as_expert(expert(name), name=name, cost=cost, fingerprint=f"{world.name}/{name}")
         for name, cost in world.costs.items()
     ]
     return experts, RouteRules(world.names, tuple(world.costs.values()), max_steps=world.max_steps)
@@ -83,15 +111,21 @@ def source(
 
 
 def train(
-    world: World, questions: Sequence[Question], seed: int, encoder: TextEncoder
+    world: World,
+    questions: Sequence[Question],
+    seed: int,
+    encoder: TextEncoder,
+    *,
+    chat: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> RoutingAgent:
     """Train an agent as `der train` does when it is given no flag but the seed and the metric."""
-    experts, rules = pool(world)
+    experts, rules = pool(world, chat=chat)
     learnt, dev = split_dev(examples(world, questions), seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         return train_agent(
             experts, learnt, dev, Path(folder), preset("default", seed=seed),
-            rules=rules, metric=judges(world)[0], encoder=encoder, progress=False,
+            rules=rules, metric=judges(world)[0], encoder=encoder, progress=False, say=say,
         )  # fmt: skip
 
 

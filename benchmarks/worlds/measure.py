@@ -28,7 +28,12 @@ _Routes = tuple[Numbers, Numbers, list[Order]]
 
 
 def measure(
-    name: str, seed: int, questions: int, prices: Sequence[float], tests: int = TEST_QUESTIONS
+    name: str,
+    seed: int,
+    questions: int,
+    prices: Sequence[float],
+    tests: int = TEST_QUESTIONS,
+    chat: bool = False,
 ) -> Result:
     """Run one world and seed.
 
@@ -38,6 +43,7 @@ def measure(
         questions: How many it has; `der train` sets a tenth of them aside.
         prices: Of cost.
         tests: How many questions all are compared on.
+        chat: Are the experts chat models, so that training keeps to `--route-calls`?
 
     Returns:
         Per price and method `utility`, `quality`, `cost`, `share` of the optimum's utility; and how far DER
@@ -48,7 +54,7 @@ def measure(
     learnt = world.questions(questions, seed, {question.text for question in test})
     encoder = SentenceEncoder()
     start = time.perf_counter()
-    agent = train(world, learnt, seed, encoder)
+    agent = train(world, learnt, seed, encoder, chat=chat)
     seconds = round(time.perf_counter() - start, 1)
     agents = {"DER": agent, **baselines(world, learnt, encoder)}
     orders = best_orders(world, learnt, prices)
@@ -61,7 +67,7 @@ def measure(
             routes[who] = route(world, each, answers[who in ALONE], price)
         routes |= {"fixed order": _fixed(world, orders[price], test), **singles}
         table[f"{price:g}"] = _figures(world, price, test, routes)
-    ran = {"world": name, "seed": seed, "questions": questions, "tests": tests}
+    ran = {"world": name, "seed": seed, "questions": questions, "tests": tests, "chat": chat}
     return {**ran, "train_seconds": seconds, "prices": table}
 
 

@@ -249,9 +249,13 @@ class AnswerSource:
         outcomes = [outcome for outcome in found if outcome is not None]
         return outcomes if len(outcomes) == len(found) else None
 
-    def distinct(self, requests: Sequence[Request]) -> int:
-        """How many different answers some requests come to."""
-        return len({self._key(request) for request in requests})
+    def keys(self, requests: Sequence[Request]) -> list[object]:
+        """What each request comes to: two that are the same are answered once."""
+        return [self._key(request) for request in requests]
+
+    def at_once(self, expert: int) -> int:
+        """Prompts that an expert, by position, takes at the same time; 0 where one batch after another."""
+        return at_once(self.experts[expert].model)
 
     def reads_answers(self, expert: int) -> bool:
         """Does an expert, by position, see earlier answers, so that its own may depend on them?"""

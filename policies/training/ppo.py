@@ -138,10 +138,8 @@ def features_learner(
             source = source.asking_alone(alone)
             lesson = prepared(source)
         if lesson is not None:
-            observer = lesson.observer
+            observer, source = lesson.observer, lesson.source
     env = make_env(config, source, rules, observer, costs)
-    if lesson is not None and bounded:
-        env.tried = lesson.tree.tried
     shape = Shape(
         len(observer.names),
         observer.context_size,

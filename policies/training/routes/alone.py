@@ -80,7 +80,7 @@ def better_alone(
     def utility(alone: frozenset[int]) -> npt.NDArray[np.float64]:
         """(rows,) of the best predicted choices, on questions that the prediction has not seen."""
         if alone not in tried:
-            asked = source.asking_alone([names[i] for i in alone])
+            asked = lesson.source.asking_alone([names[i] for i in alone])
             known = known_tree(asked, chosen, min(_LONGEST, tree.longest), rows.tolist())
             worth = backward_induction(
                 known, lesson.features[rows], lesson.fold[rows], prices, total

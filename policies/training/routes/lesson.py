@@ -20,14 +20,24 @@ from der_graph.policies.observation import Observer, TextEncoder
 from der_graph.policies.observation.evidence import EPSILON
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.routes.axes import fit_ridge, folds_of, question_axes
+from der_graph.policies.training.routes.exploration import Explorer, greedy_routes
+from der_graph.policies.training.routes.imputation import ImputedSource
 from der_graph.policies.training.routes.induction import Worth, backward_induction
 from der_graph.policies.training.routes.learner import TreeLearner, TreeSettings
 from der_graph.policies.training.routes.observations import TreeObservations
-from der_graph.policies.training.routes.tree import RouteTree, choose_experts, collect_tree
+from der_graph.policies.training.routes.tree import (
+    Route,
+    RouteTree,
+    calls_of_all_routes,
+    choose_experts,
+    collect_tree,
+)
 from der_graph.state import Situation
 
 PRICES = 8
 """At how many prices, log-evenly over the range of training, the teacher works choices out."""
+_PRICES = (0.02, 0.1, 0.4, 1.5)  # at which routes may look best
+_LOOKED_AHEAD = 3  # calls, while it is found out which routes look best
 _BATCH = 4096  # situations observed at once
 
 Weights = Mapping[str, torch.Tensor]
@@ -42,12 +52,14 @@ class RouteLesson:
         observer: Shows training questions by features that were fitted without them.
         fold: (questions,) fold of each.
         features: (questions, dims) those features.
+        source: The training questions; it asks nobody on any route of the tree.
     """
 
     tree: RouteTree
     observer: Observer
     fold: npt.NDArray[np.int64]
     features: npt.NDArray[np.float32]
+    source: AnswerSource
 
 
 def prepare_lesson(
@@ -75,7 +87,18 @@ def prepare_lesson(
     fold = folds_of(source.questions, seed)
     quality = fit_ridge(vectors, alone, fold)
     experts = choose_experts(source, quality.held_out, observer.costs.tolist(), pairs=calls is None)
-    tree = collect_tree(source, experts, rules.max_steps, calls)
+    if calls is not None and calls < calls_of_all_routes(source, experts, rules.max_steps):
+        explorer = Explorer(
+            source, experts, rules.max_steps, int(calls * len(source.examples)), seed
+        )
+        explorer.broadly()
+        explorer.best(
+            lambda number: _best_routes(
+                ImputedSource(source, vectors), experts, rules.max_steps, vectors, fold, observer
+            )
+        )
+        source = ImputedSource(source, vectors)
+    tree = collect_tree(source, experts, rules.max_steps)
     axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
     arrays = {
         **observer.arrays,
@@ -87,7 +110,24 @@ def prepare_lesson(
     fitted = observer.with_arrays(arrays)
     expected = np.clip(quality.held_out, EPSILON, 1 - EPSILON).astype(np.float32)
     fitted.remember(source.questions, axes.held_out, expected)
-    return RouteLesson(tree, fitted, fold, axes.held_out)
+    return RouteLesson(tree, fitted, fold, axes.held_out, source)
+
+
+def _best_routes(
+    source: ImputedSource,
+    experts: Sequence[int],
+    longest: int,
+    vectors: npt.NDArray[np.float32],
+    fold: npt.NDArray[np.int64],
+    observer: Observer,
+) -> list[tuple[int, Route]]:
+    """Question and experts of the routes that look best at some prices, the questions in a random order."""
+    tree = collect_tree(source, experts, min(longest, _LOOKED_AHEAD))
+    axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
+    worth = backward_induction(tree, axes.held_out, fold, list(_PRICES), max(observer.total, 1e-12))
+    found = greedy_routes(worth.choices, tree.children, tree.routes, tree.inner.tolist())
+    order = np.random.default_rng(0).permutation(len(found)).tolist()
+    return [(question, route) for question in order for route in found[question]]
 
 
 def learn_routes(

@@ -101,8 +101,6 @@ def compare_with_others(
     between = [float(np.sqrt(a * b)) for a, b in pairwise(prices)]
     total = max(agent.observer.total, 1e-12)
     drawn = np.random.default_rng(seed).permutation(len(source.examples))
-    if not _all_known(lesson.tree, source, rules):
-        drawn = drawn[:0]  # routes of other policies would cost new answers
     some = drawn[:_ROWS]
     planners = _planners(lesson, source, drawn[:_FITTED].tolist()) if len(some) else []
     planner = planners[-1] if planners else None

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
+from math import perm
 
 import numpy as np
 import numpy.typing as npt
 
-from der_graph.nodes.reliability import at_once
 from der_graph.nodes.values import is_refusal
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.answers.source import MAX_BATCH
@@ -164,28 +164,26 @@ class RouteTree:
         return [self.outcomes[i][question].answer for i in self.along[route]]
 
 
-def collect_tree(
-    source: AnswerSource, experts: Sequence[int], longest: int, calls: float | None = None
-) -> RouteTree:
+def collect_tree(source: AnswerSource, experts: Sequence[int], longest: int) -> RouteTree:
     """Ask along the routes of some experts, without repeats.
 
     Args:
         source: The training questions.
         experts: Which experts, by position.
-        longest: Most experts on a route.
-        calls: New answers a question may take beyond every expert's first one, on average. Routes are then
-            tried on some questions, and those that promise most are asked on all. None: all routes.
+        longest: Most experts on a route; fewer where there would be too many routes.
     """
     chosen = sorted(experts)
-    longest = min(longest, len(chosen))
-    if calls is None:
-        levels = _all_routes(len(source.examples), chosen, longest)
-    else:
-        levels = _promising_routes(source, chosen, longest, calls)
+    levels = _all_routes(len(source.examples), chosen, min(longest, len(chosen)))
     found = _outcomes(source, levels)
     routes = [route for level in levels for route in level]
     outcomes = [[], *(found[route] for route in routes)]
     return RouteTree([(), *routes], outcomes, len(source.experts), len(levels))
+
+
+def calls_of_all_routes(source: AnswerSource, experts: Sequence[int], longest: int) -> int:
+    """New answers a question that all routes take beyond first ones, at most."""
+    reading = sum(source.reads_answers(i) for i in experts)
+    return sum(reading * perm(len(experts) - 1, k) for k in range(1, min(longest, len(experts))))
 
 
 def _all_routes(questions: int, chosen: Sequence[int], longest: int) -> Levels:
@@ -204,41 +202,6 @@ def _longer(routes: Sequence[Route], chosen: Sequence[int]) -> list[Route]:
     return [(*route, j) for route in routes for j in chosen if j not in route]
 
 
-def _promising_routes(
-    source: AnswerSource, chosen: Sequence[int], longest: int, calls: float
-) -> Levels:
-    """The routes that promise most, told from some questions.
-
-    What they cost is counted whether the answers are cached or not, so that a second run finds the same.
-    """
-    n = len(source.examples)
-    some = np.random.default_rng(0).permutation(n)[: min(_PROBED, max(10, n // 10))].tolist()
-    others = (n - len(some)) / len(some)
-    levels: Levels = [[()]]
-    along: dict[Route, list[list[Outcome]]] = {(): [[] for _ in some]}
-    known: list[Request] = []  # to the questions tried
-    while len(levels) <= longest and not _too_many(levels, n):
-        new = _longer(levels[-1], chosen)
-        tried: list[Request] = []
-        if len(levels) > 1:
-            # Half of what is left for this level, all of it for the last one.
-            share = calls / (2 if len(levels) < longest else 1)
-            new, tried = _promising(source, new, along, some, share)
-        if not new:
-            break
-        requests = [request for route in new for request in _next(route, some, along)]
-        if len(levels) > 1:
-            before = source.distinct(known)
-            spent = float(source.distinct([*known, *tried, *requests]) - before)
-            spent += (source.distinct([*known, *requests]) - before) * others
-            calls = max(0.0, calls - spent / n)
-        known += requests
-        asked = iter(source.ask(requests))
-        along |= {route: [[*each, next(asked)] for each in along[route[:-1]]] for route in new}
-        levels.append(new)
-    return levels[1:]
-
-
 def _next(
     route: Route, questions: Sequence[int], along: Mapping[Route, list[list[Outcome]]]
 ) -> list[Request]:
@@ -250,36 +213,6 @@ def _next(
     ]
 
 
-def _promising(
-    source: AnswerSource,
-    routes: Sequence[Route],
-    along: Mapping[Route, list[list[Outcome]]],
-    some: Sequence[int],
-    calls: float,
-) -> tuple[list[Route], list[Request]]:
-    """The routes that promise most, as many as there are calls for, and what was asked to tell.
-
-    What costs no new answer is free.
-    """
-    n = len(source.examples)
-    free = [r for r in routes if not source.reads_answers(r[-1])]
-    paid = [r for r in routes if source.reads_answers(r[-1])]
-    if len(paid) <= calls:
-        return list(routes), []
-    trials = paid[: int(calls / 2 * n / len(some))]  # at most half of the calls
-    requests = [request for route in trials for request in _next(route, some, along)]
-    asked = source.ask(requests)
-    promise = {}
-    for i, route in enumerate(trials):
-        mine = asked[i * len(some) : (i + 1) * len(some)]
-        before = np.array([[o.quality for o in each] for each in along[route[:-1]]])
-        promise[route] = _gain(source, route[-1], mine, some, before)
-    left = int((calls - len(trials) * len(some) / n) * n / (n - len(some) + 1e-9))
-    best = sorted((r for r in trials if promise[r] > 0), key=lambda r: -promise[r])[: max(0, left)]
-    kept = {*free, *best}
-    return [route for route in routes if route in kept], requests
-
-
 def _outcomes(source: AnswerSource, levels: Levels) -> dict[Route, list[Outcome]]:
     """The last outcome of every route on every question.
 
@@ -288,7 +221,7 @@ def _outcomes(source: AnswerSource, levels: Levels) -> dict[Route, list[Outcome]
     before second ones begin.
     """
     n = len(source.examples)
-    bounds = [at_once(source.experts[i].model) for i in {r[-1] for r in chain(*levels)}]
+    bounds = [source.at_once(i) for i in {r[-1] for r in chain(*levels)}]
     side_by_side = min(bounds, default=0) > 0
     size = max(MAX_BATCH, *bounds) if side_by_side else _BLOCK
     blocks = [range(start, min(n, start + size)) for start in range(0, n, size)]
@@ -325,7 +258,7 @@ def _outcomes(source: AnswerSource, levels: Levels) -> dict[Route, list[Outcome]
     }
 
 
-def _gain(
+def gain_of(
     source: AnswerSource,
     expert: int,
     outcomes: Sequence[Outcome],
@@ -414,6 +347,6 @@ def _pairs(
     gains = np.zeros((pool, pool))
     for at, (i, j) in enumerate(tried):
         mine = asked[at * len(some) : (at + 1) * len(some)]
-        gains[i, j] = _gain(source, j, mine, some, first[some][:, [i]])
+        gains[i, j] = gain_of(source, j, mine, some, first[some][:, [i]])
     promise: npt.NDArray[np.float64] = gains.max(axis=0) + 0.5 * gains.max(axis=1)
     return promise

@@ -1,0 +1,201 @@
+"""Which routes of chat models to try, where trying all of them would cost too much.
+
+    some questions ──pairs, longer routes: the promising ones again and again──> what each adds
+    all questions  ──a teacher over imputed routes──> its routes, asked for real, and once more
+
+First every short route is tried on a few questions, and those that add something on more of them. What is not
+known is then imputed (`imputation.py`), the best choices over all routes are worked out, and the routes that
+they lead to are asked for real: what looked good by chance alone does not stay so. Half of the calls go to each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from der_graph.policies.answers import AnswerSource, Outcome, Request
+from der_graph.policies.training.routes.tree import Route, gain_of
+
+Choose = Callable[[int], Iterable[tuple[int, Route]]]
+"""Given the number of a round, the routes that look best: question and experts, most wanted first."""
+
+ROUNDS = 3  # of asking what looks best
+_BREADTH = 0.5  # share of the calls for trying routes on some questions
+_LEVELS = (0.5, 0.35, 0.15)  # of that, for routes of two, three and four calls
+_FEWEST = 4  # questions on which a route is tried at first
+_MOST = 60  # and in the end
+_STEADY = 20  # answers after others' that are an expert's own again, from which on it is known not to react
+_HALVINGS = 3  # times that the better half of the routes is tried again
+
+
+class Explorer:
+    """Asks along routes within a number of new answers.
+
+    Args:
+        source: The training questions; first answers are known.
+        experts: Who may be on a route, by position.
+        longest: Most experts on a route.
+        calls: New answers, at most. Those that are cached count like any other, so that a second run finds the
+            same.
+        seed: Of the draw of questions.
+    """
+
+    def __init__(
+        self,
+        source: AnswerSource,
+        experts: Sequence[int],
+        longest: int,
+        calls: int,
+        seed: int = 0,
+    ) -> None:
+        self.left = calls
+        self._source = source
+        self._experts = sorted(experts)
+        self._longest = min(longest, len(experts))
+        self._random = np.random.default_rng(seed)
+        self._tried: dict[Route, dict[int, list[Outcome]]] = {}
+        self._asked: set[object] = set()
+        self._first = source.first_answers()
+        # By expert: answers after another one's, and whether one of them was not its own again.
+        self._reactions = dict.fromkeys(self._experts, 0)
+        self._reacts = dict.fromkeys(self._experts, False)
+
+    def broadly(self) -> None:
+        """Try routes on some questions, level by level, the promising ones on more."""
+        share = self.left * _BREADTH
+        promising: list[Route] = [(i,) for i in self._experts]
+        for part in _LEVELS[: self._longest - 1]:
+            routes = [(*r, j) for r in promising for j in self._experts if j not in r]
+            routes = [r for r in routes if not self._steady(r[-1])]
+            promising = self._halving(routes, int(share * part))
+            if not promising:
+                return
+
+    def best(self, choose: Choose) -> None:
+        """Ask along the routes that look best, some rounds.
+
+        Args:
+            choose: Says which those are.
+        """
+        for number in range(ROUNDS):
+            share = self.left // (ROUNDS - number)
+            wanted = list(choose(number))
+            left = self.left - share
+            size = max(1, share // 4)
+            for start in range(0, len(wanted), size):
+                room = self.left - left
+                if room <= 0:
+                    break
+                self._ask(wanted[start : start + size], room)
+
+    def _halving(self, routes: Sequence[Route], calls: int) -> list[Route]:
+        """Try routes on a few questions, the better half of them on more, and so on; better ones first."""
+        n, until = len(self._source.examples), self.left - calls
+        kept = list(routes)
+        self._random.shuffle(kept)
+        at, turn = 0, 0
+        order = self._random.permutation(n).tolist()
+        while kept and turn < _HALVINGS and self.left > until:
+            room = (self.left - until) // (_HALVINGS - turn)
+            each = min(n, _MOST, max(min(_FEWEST, n), room // len(kept)))
+            wanted = []
+            for route in kept:
+                # Each route on questions of its own, as far as they go: together they say more.
+                wanted += [(order[(at + k) % n], route) for k in range(each)]
+                at += each
+            self._ask(wanted, self.left - until)
+            kept.sort(key=lambda r: -self._promise(r))
+            turn += 1
+            if turn < _HALVINGS:
+                kept = kept[: (len(kept) + 1) // 2]
+        ranked = sorted((r for r in routes if r in self._tried), key=lambda r: -self._promise(r))
+        return [r for r in ranked if self._promise(r) > 0]
+
+    def _promise(self, route: Route) -> float:
+        """What its last expert adds, as far as it was tried."""
+        found = self._tried.get(route, {})
+        if not found:
+            return 0.0
+        before = np.array([[o.quality for o in outcomes[:-1]] for outcomes in found.values()])
+        after = [outcomes[-1] for outcomes in found.values()]
+        return gain_of(self._source, route[-1], after, list(found), before)
+
+    def _steady(self, expert: int) -> bool:
+        """Does it answer the same whatever it is shown, as far as is known?"""
+        if not self._source.reads_answers(expert):
+            return True
+        return self._reactions[expert] >= _STEADY and not self._reacts[expert]
+
+    def _ask(self, wanted: Sequence[tuple[int, Route]], room: int) -> None:
+        """Ask along routes, all first experts together, then all second ones, as far as the calls go."""
+        along: list[list[Outcome]] = [[] for _ in wanted]
+        live = list(range(len(wanted)))
+        for step in range(max((len(route) for _, route in wanted), default=0)):
+            live = [k for k in live if len(wanted[k][1]) > step]
+            paid: list[int] = []
+            requests: list[Request] = []
+            for k in live:
+                question, route = wanted[k]
+                if step == 0 or self._steady(route[step]):
+                    along[k].append(self._first[question][route[step]])
+                else:
+                    paid.append(k)
+                    requests.append(Request(question, route[step], [o.answer for o in along[k]]))
+            keys = self._source.keys(requests)
+            allowed = []
+            for key in keys:
+                if key not in self._asked and room > 0:
+                    self._asked.add(key)
+                    self.left -= 1
+                    room -= 1
+                allowed.append(key in self._asked)
+            asked = [r for r, may in zip(requests, allowed, strict=True) if may]
+            answered = iter(self._source.ask(asked))
+            stopped = {k for k, may in zip(paid, allowed, strict=True) if not may}
+            for k in paid:
+                if k not in stopped:
+                    along[k].append(next(answered))
+                    self._watch(wanted[k][0], wanted[k][1][step], along[k][-1])
+            live = [k for k in live if k not in stopped]
+        for (question, route), outcomes in zip(wanted, along, strict=True):
+            for length in range(2, len(outcomes) + 1):
+                self._tried.setdefault(route[:length], {})[question] = outcomes[:length]
+
+    def _watch(self, question: int, expert: int, outcome: Outcome) -> None:
+        """Note whether an expert said something else than alone."""
+        self._reactions[expert] += 1
+        own = self._first[question][expert].answer["text"]
+        self._reacts[expert] |= outcome.answer["text"] != own
+
+
+def greedy_routes(
+    choices: npt.NDArray[np.float32],
+    children: npt.NDArray[np.int64],
+    routes: Sequence[Route],
+    inner: Sequence[int],
+) -> list[list[Route]]:
+    """[question]: the different routes of the best choices at each price.
+
+    Args:
+        choices: (questions, inner routes, experts + 1, prices) what each is worth.
+        children: (routes, experts) of the tree.
+        routes: Of the tree.
+        inner: Those that go on.
+    """
+    row = {int(route): i for i, route in enumerate(inner)}
+    best = choices.argmax(axis=2)
+    found = []
+    for question in range(len(choices)):
+        mine: dict[Route, None] = {}
+        for price in range(choices.shape[3]):
+            at = 0
+            while at in row:
+                choice = int(best[question, row[at], price])
+                if choice == children.shape[1]:
+                    break
+                at = int(children[at, choice])
+            mine.setdefault(routes[at])
+        found.append(list(mine))
+    return found
