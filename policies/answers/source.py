@@ -249,6 +249,14 @@ class AnswerSource:
         outcomes = [outcome for outcome in found if outcome is not None]
         return outcomes if len(outcomes) == len(found) else None
 
+    def after_others(self, expert: int) -> list[Answer]:
+        """What an expert, by position, said after others' answers so far."""
+        return [
+            outcome.answer
+            for (_, who, shown), outcome in self._memory.items()
+            if who == expert and shown is not None
+        ]
+
     def keys(self, requests: Sequence[Request]) -> list[object]:
         """What each request comes to: two that are the same are answered once."""
         return [self._key(request) for request in requests]

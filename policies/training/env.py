@@ -8,7 +8,7 @@ generation, and all observations are encoded in one batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -69,8 +69,6 @@ class RoutingVecEnv(VecEnv):
         self.observer = observer
         self.reward = reward.for_pool(rules.costs)
         self.episodes = episodes
-        self.tried: Callable[[Sequence[int]], npt.NDArray[np.bool_]] | None = None
-        """Which experts may be asked after those of a route, where new answers cost too much to explore."""
         self._actions: npt.NDArray[np.int64] = np.zeros(num_envs, dtype=np.int64)
         self._returns = np.zeros(num_envs, dtype=np.float64)
         space = _space(observer)
@@ -92,15 +90,7 @@ class RoutingVecEnv(VecEnv):
 
     def masks(self) -> npt.NDArray[np.bool_]:
         """Which choices are allowed: bool, (num_envs, N + 1)."""
-        masks = np.array([self.lockstep.mask(p) for p in range(self.num_envs)], dtype=np.bool_)
-        if self.tried is not None:
-            for mask, route in zip(masks, self.lockstep.routes, strict=True):
-                known = mask[:-1] & self.tried(route.choices)
-                if known.any() or mask[-1]:
-                    mask[:-1] = known
-                elif mask.any():
-                    self._least(mask)
-        return masks
+        return np.array([self.lockstep.mask(p) for p in range(self.num_envs)], dtype=np.bool_)
 
     def step_async(self, actions: npt.NDArray[np.int64]) -> None:
         """Remember the actions."""
@@ -153,13 +143,6 @@ class RoutingVecEnv(VecEnv):
             }
             self._returns[position] = 0.0
         return rewards, step.ended, infos
-
-    def _least(self, mask: npt.NDArray[np.bool_]) -> None:
-        """Where the rules demand a call that was never tried: one that costs no new answer, or least."""
-        left = np.flatnonzero(mask)
-        free = [i for i in left if not self.lockstep.source.reads_answers(int(i))]
-        mask[:] = False
-        mask[free or [min(left, key=lambda i: self.lockstep.rules.costs[i])]] = True
 
     def _at_the_limit(self, route: Route) -> bool:
         # Not merely ended: a budget may end a route before the longest is reached.

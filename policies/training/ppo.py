@@ -130,7 +130,7 @@ def features_learner(
 
         lesson = None if alone else prepared(source)
         if alone is None and lesson is not None and config.transfer == "auto":
-            found = better_alone(lesson, source, config.cost_weight_range)
+            found = better_alone(lesson, config.cost_weight_range)
             alone = found.experts
             if alone:
                 say(found.line())

@@ -24,7 +24,6 @@ from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.observation import TextEncoder
 from der_graph.policies.quality import QualityMetric, needs_reference
 from der_graph.policies.training.config import TrainConfig
-from der_graph.policies.training.routes.tree import RouteTree
 
 FIRST_CALLS = 8
 """Questions that every expert is asked before all others: where all of those fail, nothing more is spent."""
@@ -107,25 +106,19 @@ def usable(
     return good, verdicts, lines
 
 
-def failed_on_routes(tree: RouteTree, experts: Sequence[Expert]) -> list[str]:
+def failed_on_routes(source: AnswerSource) -> list[str]:
     """Who answers alone, and fails after others: a longer prompt may be too long, or too dear.
 
     Args:
-        tree: Routes and outcomes.
-        experts: The pool's experts, in order.
+        source: Training questions that were asked along routes.
     """
-    asked = [0] * len(experts)
-    errors: list[list[str]] = [[] for _ in experts]
-    for route, outcomes in zip(tree.routes, tree.outcomes, strict=True):
-        if len(route) > 1:
-            asked[route[-1]] += len(outcomes)
-            said = [outcome.answer["error"] for outcome in outcomes]
-            errors[route[-1]] += [error for error in said if error is not None]
+    answers = [source.after_others(i) for i in range(len(source.experts))]
+    failed = [[a["error"] for a in each if a["error"] is not None] for each in answers]
     return [
-        f"warning: {expert.name} failed in {len(failed):,} of {calls:,} calls after others; the first error: "
-        f"{_masked(failed[0])}"
-        for expert, calls, failed in zip(experts, asked, errors, strict=True)
-        if failed and 2 * len(failed) >= calls
+        f"warning: {expert.name} failed in {len(bad):,} of {len(all_):,} calls after others; the first error: "
+        f"{_masked(bad[0])}"
+        for expert, all_, bad in zip(source.experts, answers, failed, strict=True)
+        if bad and 2 * len(bad) >= len(all_)
     ]
 
 

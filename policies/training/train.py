@@ -169,12 +169,11 @@ def train_agent(
             learner = features_learner(
                 config, source, rules, first, reader, metadata, verdicts, alone, say
             )
-            source = learner.env.lockstep.source  # who is asked alone there is so from here on
             source.on_asked = None
+            asked, source = source, learner.env.lockstep.source  # where some may be asked alone
         dev_source = dev_source.asking_alone(learner.alone)
-        if learner.lesson is not None:
-            for line in failed_on_routes(learner.lesson.tree, members):
-                say(line)
+        for line in failed_on_routes(asked):
+            say(line)
     else:
         from der_graph.policies.training.text_training import text_learner
 

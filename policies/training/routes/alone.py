@@ -54,9 +54,7 @@ class Alone:
         )
 
 
-def better_alone(
-    lesson: RouteLesson, source: AnswerSource, price_range: tuple[float, float]
-) -> Alone:
+def better_alone(lesson: RouteLesson, price_range: tuple[float, float]) -> Alone:
     """Find the experts that do better without the answer before. Nobody is asked anything new.
 
     Beginning with nobody, or with everybody who could be, whatever is better, one expert after another
@@ -64,10 +62,10 @@ def better_alone(
 
     Args:
         lesson: Routes on which everyone is shown the answer before.
-        source: The training questions.
         price_range: Prices of cost that the agent is trained for.
     """
-    tree, names = lesson.tree, [expert.name for expert in source.experts]
+    tree, source = lesson.tree, lesson.source
+    names = [expert.name for expert in source.experts]
     chosen = sorted({expert for route in tree.routes for expert in route})
     could = [i for i in chosen if source.experts[i].ktp is None and _reacts(tree, i)]
     if not could or tree.longest < 2:
@@ -80,7 +78,7 @@ def better_alone(
     def utility(alone: frozenset[int]) -> npt.NDArray[np.float64]:
         """(rows,) of the best predicted choices, on questions that the prediction has not seen."""
         if alone not in tried:
-            asked = lesson.source.asking_alone([names[i] for i in alone])
+            asked = source.asking_alone([names[i] for i in alone])
             known = known_tree(asked, chosen, min(_LONGEST, tree.longest), rows.tolist())
             worth = backward_induction(
                 known, lesson.features[rows], lesson.fold[rows], prices, total

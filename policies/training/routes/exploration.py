@@ -3,9 +3,10 @@
     some questions ──pairs, longer routes: the promising ones again and again──> what each adds
     all questions  ──a teacher over imputed routes──> its routes, asked for real, and once more
 
-First every short route is tried on a few questions, and those that add something on more of them. What is not
-known is then imputed (`imputation.py`), the best choices over all routes are worked out, and the routes that
-they lead to are asked for real: what looked good by chance alone does not stay so. Half of the calls go to each.
+First every short route is tried on a few questions, and those that add something on more of them. What is
+not known is then imputed (`imputation.py`), the best choices over all routes are worked out, and the routes
+that they lead to are asked for real: what looked good by chance alone does not stay so. Half of the calls go
+to each.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Explorer:
         source: The training questions; first answers are known.
         experts: Who may be on a route, by position.
         longest: Most experts on a route.
-        calls: New answers, at most. Those that are cached count like any other, so that a second run finds the
-            same.
+        calls: New answers, at most. Those that are cached count like any other, so that a second run finds
+            the same.
         seed: Of the draw of questions.
     """
 

@@ -78,6 +78,10 @@ class TreeSettings:
     seed: int = 0
 
 
+class Stopped(Exception):
+    """Learning was told to stop."""
+
+
 class TreeLearner:
     """Teaches a network over a tree.
 
@@ -95,14 +99,20 @@ class TreeLearner:
         self.settings = settings
         self._random = torch.Generator().manual_seed(settings.seed)
         self.questions = len(observations.base)
+        self._stopped: Callable[[], bool] = lambda: False
 
-    def learn(self, worth: Worth) -> None:
+    def learn(self, worth: Worth, stopped: Callable[[], bool] = lambda: False) -> None:
         """Imitate the teacher, then follow the gradient.
 
         Args:
             worth: What the teacher thinks that choices are worth.
+            stopped: Asked before each update; it is left as it is where that says so.
+
+        Raises:
+            Stopped: If it did.
         """
         settings = self.settings
+        self._stopped = stopped
         self._centre()
         for _ in range(_ATTEMPTS):
             self._update(settings.imitation, 2e-3, 1e-4, lambda some: self._imitate(some, worth))
@@ -153,6 +163,8 @@ class TreeLearner:
             self.network.parameters(), lr=rate, weight_decay=self.settings.decay
         )
         for turn, some in enumerate(self._batches(count)):
+            if self._stopped():
+                raise Stopped
             optimizer.param_groups[0]["lr"] = rate * (1 - turn / count) + least
             before(turn / count)
             loss = loss_of(some)

@@ -6,7 +6,9 @@ first answers ──experts that promise something──> tree ──> question 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,12 +186,10 @@ def learn_routes(
             seed=config.seed + attempt,
         )
         member = FixedHead(network.shape._replace(experts=len(chosen), hidden=config.hidden))
-        learners.append(TreeLearner(member, seen, settings))
         if attempt < len(before):
             member.load_state_dict(before[attempt])
-            continue
-        learners[-1].learn(part)
-        after_each([each.network.state_dict() for each in learners])
+        learners.append(TreeLearner(member, seen, settings))
+    _teach(learners, len(before), part, after_each)
     utility = [
         float(np.mean([float(each.utility(float(p)).mean()) for p in prices])) for each in learners
     ]
@@ -200,6 +200,36 @@ def learn_routes(
     ]
     combine(good, network, chosen, columns)
     return worth, learners[int(np.argmax(utility))]
+
+
+def _teach(
+    learners: Sequence[TreeLearner],
+    taught: int,
+    worth: Worth,
+    after_each: Callable[[list[Weights]], None],
+) -> None:
+    """Teach those that are not taught yet, as many at a time as torch may use threads.
+
+    Each has random numbers of its own, so the result is the same however many there are at a time.
+    """
+    stop, cores = threading.Event(), torch.get_num_threads()
+
+    def teach(learner: TreeLearner) -> None:
+        torch.set_num_threads(1)  # within one network more gain little: its matrices are small
+        learner.learn(worth, stop.is_set)
+
+    waiting = learners[taught:]
+    threads = ThreadPoolExecutor(max(1, min(len(waiting), cores)), "der-learner")
+    try:
+        for count, done in enumerate(
+            [threads.submit(teach, learner) for learner in waiting], taught + 1
+        ):
+            done.result()
+            after_each([each.network.state_dict() for each in learners[:count]])
+    finally:
+        stop.set()
+        threads.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)
 
 
 def combine(

@@ -83,14 +83,6 @@ class RouteTree:
         routes = [tuple(at[expert] for expert in route) for route in self.routes]
         return RouteTree(routes, self.outcomes, len(chosen), self.longest)
 
-    def tried(self, route: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """(experts,) which experts have been asked after a route."""
-        at = self.position.get(tuple(route))
-        if at is None:
-            return np.zeros(self.experts, dtype=np.bool_)
-        found: npt.NDArray[np.bool_] = self.children[at] >= 0
-        return found
-
     @cached_property
     def inner(self) -> npt.NDArray[np.int64]:
         """The routes from which the tree goes on."""

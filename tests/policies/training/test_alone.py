@@ -80,7 +80,7 @@ def found(experts: list[Expert], ktp: str = "default") -> tuple[str, ...]:
     assert learner.lesson is not None
     assert learner.alone == ()  # everyone is shown everything, as the setting says
     asked = source.generated
-    alone = better_alone(learner.lesson, source, (0.02, 2.0))
+    alone = better_alone(learner.lesson, (0.02, 2.0))
     assert source.generated == asked
     assert bool(alone.experts) == (alone.gain > 0)
     return alone.experts
