@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from checkout import BENCHMARKS, ROOT, Load
 from hypothesis import settings
+from postgres import NoServerError, postgres_server
 
 if TYPE_CHECKING:
     from tiny_models import Spy
@@ -140,3 +141,18 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     """Import a benchmark by name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Connection string of a real server."""
+    pytest.importorskip("langgraph.checkpoint.postgres")
+    server = postgres_server()
+    try:
+        address = server.__enter__()
+    except NoServerError as error:
+        pytest.skip(str(error))
+    try:
+        yield address
+    finally:
+        server.__exit__(None, None, None)

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     for name, text in _ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text.capitalize() + ".")
-        action.add_argument("file", metavar="FILE", help="the SQLite file of --learn")
+        action.add_argument("file", metavar="FILE", help="the file or database of --learn")
         add_pool(action)
         action.add_argument("--profile", metavar="FILE", help="as given to der serve")
         action.set_defaults(run=run)
@@ -37,18 +37,21 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.display import table
     from der_graph.errors import DataError
     from der_graph.policies.planning import Learner, planner_for
+    from der_graph.policies.planning.learning.route_store import is_database
 
-    if not Path(args.file).is_file():
+    in_database = is_database(args.file)
+    if not in_database and not Path(args.file).is_file():
         raise DataError(
             f"{args.file}: there is no such file; der serve --learn {args.file} makes one"
         )
     learner = Learner(planner_for(pool_of(args)), args.file)
+    place = "the database" if in_database else args.file  # an address may hold a password
     if args.action in ("freeze", "thaw"):
         learner.memory.freeze(args.action == "freeze")
-        say(f"{args.file}: {'frozen' if args.action == 'freeze' else 'learning'}")
+        say(f"{place}: {'frozen' if args.action == 'freeze' else 'learning'}")
         return 0
     if args.action == "reset":
-        say(f"{args.file}: {learner.memory.reset()} routes forgotten")
+        say(f"{place}: {learner.memory.reset()} routes forgotten")
         return 0
     learner.flush()
     routes = learner.memory.routes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -104,7 +105,8 @@ def add(commands: Commands) -> None:
         "--learn",
         metavar="FILE",
         help="let the planner learn from routes and from feedback (POST /v1/feedback), kept in this SQLite "
-        "file, which several servers may share (default: do not learn)",
+        "file, or in the PostgreSQL database of an address postgresql://...; several servers may share it "
+        "(default: what DER_LEARN holds, else do not learn)",
     )
     parser.add_argument(
         "--explore",
@@ -136,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         serve(
             pool_of(args),
             args.agent,
-            learn=args.learn,
+            learn=args.learn or os.environ.get("DER_LEARN") or None,
             explore=args.explore,
             shadow=args.shadow,
             host=args.host,

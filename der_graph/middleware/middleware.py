@@ -192,7 +192,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def model(self) -> BaseChatModel:
         """A model to create the agent with. It is replaced in every call, whichever it is."""
         callers = [e for e in self._experts.values() if e.name in self._callers]
-        return acting_model((callers or list(self._experts.values()))[0])
+        first = (callers or list(self._experts.values()))[0]
+        return first.model if isinstance(first.model, BaseChatModel) else acting_model(first)
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any]:
         """Open a run."""

@@ -23,35 +23,42 @@ from der_graph.state import Answer
 
 def acting_model(expert: Expert) -> BaseChatModel:
     """An expert's model as a model request takes it."""
-    if isinstance(expert.model, BaseChatModel):
-        return expert.model
-    return cast(BaseChatModel, WrappedModel(expert.model))
+    return cast(BaseChatModel, ActingModel(expert))
 
 
-class WrappedModel:
-    """A model inside bindings, retries or bounds, or a function, with the methods that an agent calls.
+class ActingModel:
+    """An expert's model with the methods that an agent calls, read with care; see `nodes/providers/chat.py`.
+
+    To other middleware it is of its model's own class, as some act on models of one provider alone. What is
+    not a method of this class is looked up at that model.
 
     Args:
-        model: The model. What is not a method of this class is looked up at the chat model inside.
+        expert: Whose.
     """
 
-    def __init__(self, model: Runnable[Any, Any]) -> None:
-        self._model = model
+    def __init__(self, expert: Expert) -> None:
+        self._expert = expert
+
+    @property  # type: ignore[misc]  # what isinstance asks, and can be set elsewhere
+    def __class__(self) -> Any:
+        return type(bare(self._expert.model))
 
     def bind_tools(
         self, tools: Sequence[Any], *, tool_choice: Any = None, **settings: Any
     ) -> Runnable[Any, Any]:
         """Let it call tools, and keep what it is wrapped in."""
-        return with_tools(self._model, tools, tool_choice, **settings)
+        model = with_tools(self._expert.model, tools, tool_choice, **settings)
+        return self._expert.carefully(model)
 
     def bind(self, **settings: Any) -> Runnable[Any, Any]:
         """Fix settings of its calls."""
-        return self._model.bind(**settings) if settings else self._model
+        model = self._expert.model
+        return self._expert.carefully(model.bind(**settings) if settings else model)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_model":  # not set yet, while being copied
+        if name.startswith("__") or name == "_expert":  # not set yet, while being copied
             raise AttributeError(name)
-        return getattr(bare(self._model), name)
+        return getattr(bare(self._expert.model), name)
 
 
 def with_system(system: str | None, message: SystemMessage | None) -> SystemMessage | None:

@@ -309,7 +309,7 @@ def _content(content: Any, where: str, role: str) -> list[dict[str, Any]]:
     """The parts of a message, text or others."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    if content is None and role == "assistant":
+    if content is None and role in ("assistant", "tool"):
         return []
     if not isinstance(content, list):
         raise wrong(where, content, "a string, or a list of text parts")

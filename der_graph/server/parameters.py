@@ -140,6 +140,7 @@ def _stop(value: Any) -> list[str]:
 
 
 def _tools(value: Any) -> list[dict[str, Any]]:
+    tools = []
     for i, tool in enumerate(of_type(value, "tools", list, "a list")):
         where = f"tools[{i}]"
         of_type(tool, where, dict, "an object")
@@ -154,8 +155,11 @@ def _tools(value: Any) -> list[dict[str, Any]]:
         name = of_type(function.get("name"), f"{where}.function.name", str, "a string")
         if not name:
             raise wrong(f"{where}.function.name", name, "a string that is not empty")
-        of_type(function.get("parameters", {}), f"{where}.function.parameters", dict, "an object")
-    return list(value)
+        # Fields that are null count as left out, as they do around it.
+        given = {key: each for key, each in function.items() if each is not None}
+        of_type(given.get("parameters", {}), f"{where}.function.parameters", dict, "an object")
+        tools.append({**tool, "function": given})
+    return tools
 
 
 def _tool_choice(value: Any, tools: Sequence[Mapping[str, Any]]) -> str | None:

@@ -303,14 +303,18 @@ class Expert:
         if known is None:
             if len(self._called) > 16:  # tools that are made anew for every call
                 self._called.clear()
-            model = equipped(self.model, settings or {})
-            with contextlib.suppress(NotImplementedError):  # a function or a graph
-                model = rebound(model, self._carefully)
+            model = self.carefully(equipped(self.model, settings or {}))
             # The settings stay alive: the key may name objects of theirs by their address.
             known = self._called[key] = (settings, model)
         return known[1]
 
-    def _carefully(self, chat: BaseChatModel) -> BaseChatModel:
+    def carefully(self, model: ChatRunnable) -> ChatRunnable:
+        """Its model, whatever that is wrapped in, read with care; see `nodes/providers/chat.py`."""
+        with contextlib.suppress(NotImplementedError):  # a function or a graph
+            return rebound(model, self._read_by_us)
+        return model
+
+    def _read_by_us(self, chat: BaseChatModel) -> BaseChatModel:
         if getattr(chat, "reads_itself", False) or isinstance(chat, ProviderChat):
             return chat
         return ProviderChat(chat=chat, marks=self.thought_marks)

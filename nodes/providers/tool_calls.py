@@ -39,23 +39,27 @@ class CallPieces:
         self._calls: list[dict[str, Any]] = []
 
     def add(self, pieces: Sequence[ToolCallChunk]) -> None:
-        """Take the pieces of one chunk; pieces of a call have its index."""
+        """Take the pieces of one chunk; pieces of a call have its index, where a server numbers its calls."""
         for piece in pieces:
             index = piece["index"]
-            for call in self._calls:
-                if index is not None and call["index"] == index:
-                    _join(call, piece)
-                    break
+            same = [each for each in self._calls if index is None or each["index"] == index]
+            if same and not _begins(piece, same[-1]):
+                _join(same[-1], piece)
             else:
                 self._calls.append({**piece})
 
     def close(self) -> list[ToolCallChunk]:
         """The calls; arguments that are no JSON object in a form that nobody reads as such."""
         calls, self._calls = with_ids(self._calls), []
+        taken: set[Any] = set()
+        for call in calls:
+            if call["index"] in taken:
+                call["index"] = None  # readers put together again what has one index
+            taken.add(call["index"])
         return [
             ToolCallChunk(
                 name=call["name"],
-                args=call["args"] if _is_object(call["args"]) else json.dumps(call["args"]),
+                args=_written(call["args"]),
                 id=call["id"],
                 index=call["index"],
                 type="tool_call_chunk",
@@ -64,12 +68,28 @@ class CallPieces:
         ]
 
 
+def _begins(piece: ToolCallChunk, before: Mapping[str, Any]) -> bool:
+    """Does a piece begin a call of its own? Some servers give all calls one index, or none."""
+    if not piece["name"]:
+        return False
+    if piece["id"] and before["id"]:
+        return bool(piece["id"] != before["id"])
+    return bool(piece["args"]) and bool(before["args"]) and _is_object(before["args"])
+
+
 def _join(call: dict[str, Any], piece: ToolCallChunk) -> None:
     call["args"] = (call["args"] or "") + (piece["args"] or "")
     call["id"] = call["id"] or piece["id"]
     # Some servers name the tool in every piece.
     if piece["name"] and piece["name"] != call["name"]:
         call["name"] = (call["name"] or "") + piece["name"]
+
+
+def _written(args: Any) -> str:
+    """Arguments as they are sent on: what is no JSON object in a form that nobody reads as such."""
+    if args is not None and args.strip() == "null":
+        return ""  # a call without arguments
+    return args if _is_object(args) else json.dumps(args)
 
 
 def _is_object(args: Any) -> bool:

@@ -103,6 +103,22 @@ def test_the_container_is_the_images(chart: Path, repo_root: Path) -> None:
     assert monitor["spec"]["endpoints"][0]["path"] == "/metrics"
 
 
+def test_the_address_of_the_database_is_in_a_secret(chart: Path) -> None:
+    text = templates(chart)["deployment.yaml"]
+    container = manifest(text)["spec"]["template"]["spec"]["containers"][0]
+    reference = {"secretKeyRef": {"name": "word", "key": "word"}}
+    assert container["env"] == [{"name": "DER_LEARN", "valueFrom": reference}]
+    assert "{{- if .Values.postgresql.secretName }}\n          env:" in text
+    assert values(chart)["postgresql"]["secretName"] == ""
+
+
+def test_the_image_has_what_its_options_need(repo_root: Path) -> None:
+    dockerfile = (repo_root / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    found = re.search(r'"\.\[(.*)\]"', dockerfile)
+    assert found is not None
+    assert {"serve", "langchain", "learn", "postgres"} <= set(found[1].split(","))
+
+
 def test_its_options_are_those_of_the_compose_file(
     chart: Path, repo_root: Path, tmp_path: Path
 ) -> None:

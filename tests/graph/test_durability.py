@@ -18,27 +18,11 @@ from killed_route import QUESTION, ROUTE, build, open_saver, thread_config
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
-from postgres import NoServerError, postgres_server
 
 from der_graph import DERContext, create_der_graph
 from der_graph.errors import AgentError
 from der_graph.nodes.decision import Choice
 from der_graph.state import END_CHOICE, Situation
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """Connection string of a real server."""
-    pytest.importorskip("langgraph.checkpoint.postgres")
-    server = postgres_server()
-    try:
-        address = server.__enter__()
-    except NoServerError as error:
-        pytest.skip(str(error))
-    try:
-        yield address
-    finally:
-        server.__exit__(None, None, None)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

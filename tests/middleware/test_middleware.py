@@ -19,12 +19,14 @@ from langchain.agents.middleware import (
     SummarizationMiddleware,
     ToolRetryMiddleware,
 )
+from langchain.agents.middleware.types import AgentMiddleware
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphInterrupt
+from provider_stub import USAGE, Reply, piece, provider, remote_model
 from pydantic import BaseModel
 from tool_fakes import ToolModel, tool_expert
 
@@ -631,6 +633,76 @@ def test_system_prompts_of_agent_and_expert() -> None:
     der = DERMiddleware([expert], agent=ByCall("small"))
     ask(create_agent(der.model, [double], middleware=[der], system_prompt="You are a calculator."))
     assert model.prompts[0][0] == SystemMessage("Be brief.\n\nYou are a calculator.")
+
+
+# With models elsewhere ------------------------------------------------------------------------------
+
+BROKEN: Any = {"content": "It is", "breaks": True}
+CUT_CALL: Any = {
+    "chunks": [
+        piece(
+            {
+                "tool_calls": [
+                    {
+                        "index": 0,
+                        "id": "c",
+                        "function": {"name": "double", "arguments": '{"number": 2'},
+                    }
+                ]
+            }
+        ),
+        piece({}, "length"),
+    ]
+}
+
+
+def streamed(first: Reply, *around: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The last state of a run that is streamed, with two remote experts; and what they were sent."""
+
+    def reply(body: dict[str, Any]) -> Reply:
+        return first if body["model"] == "small" else {"content": "It is 42."}
+
+    with provider(reply) as stub:
+        experts = [
+            as_expert(remote_model(stub.url, name), name=name, cost=cost)
+            for name, cost in (("small", 1.0), ("large", 7.0))
+        ]
+        der = DERMiddleware(experts, agent=ScriptedAgent("small", "large"))
+        agent: Any = create_agent(der.model, [double], middleware=[der, *around])
+        given = {"messages": [("user", "What is twice 21?")]}
+        modes = ["messages", "values"]
+        parts = list(agent.stream(given, {"recursion_limit": 20}, stream_mode=modes))
+        return [part for mode, part in parts if mode == "values"][-1], stub.requests
+
+
+@pytest.mark.parametrize("first", [BROKEN, CUT_CALL], ids=["text", "call"])
+def test_what_broke_off_in_a_stream_is_no_message(first: Reply) -> None:
+    result, _ = streamed(first)
+    assert choices(result) == ["small", "large"]
+    assert result["messages"][-1].text == "It is 42."
+
+
+def test_thoughts_are_put_aside_and_tokens_counted_in_streams() -> None:
+    result, sent = streamed({"content": "<think>21 + 21</think>It is 42."})
+    message = result["messages"][-1]
+    assert message.text == "It is 42."
+    assert message.additional_kwargs["reasoning_content"] == "21 + 21"
+    assert sent[0]["stream_options"] == {"include_usage": True}
+    assert message.usage_metadata["output_tokens"] == USAGE["completion_tokens"]
+
+
+def test_other_middleware_sees_a_model_of_its_providers_class() -> None:
+    seen = []
+
+    class Looks(AgentMiddleware[Any, Any, Any]):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            seen.append((isinstance(request.model, type(remote_model("http://x"))), request.model))
+            return handler(request)
+
+    streamed({"content": "It is 42."}, Looks())
+    ((is_one, model),) = seen
+    assert is_one
+    assert model.model_name == "small"
 
 
 # With LangChain's own middleware ------------------------------------------------------------------

@@ -223,6 +223,17 @@ def test_a_call_that_no_tool_could_take_goes_back_with_its_result() -> None:
     assert result.text == "not JSON"
 
 
+def test_fields_of_tools_and_results_that_are_null_count_as_left_out() -> None:
+    function = {**TOOL["function"], "parameters": None, "strict": None}  # type: ignore[dict-item]
+    nothing = {**TOLD, "content": None}
+    request = read(tools=[{**TOOL, "function": function}], messages=[*HELLO, called("{}"), nothing])
+    assert request.context.model_settings is not None
+    assert request.context.model_settings["tools"] == [
+        {"type": "function", "function": {"name": "look"}}
+    ]
+    assert request.messages[-1].text == ""
+
+
 def test_what_an_earlier_answer_has_beside_its_text() -> None:
     no = {"role": "assistant", "content": None, "refusal": "I will not."}
     thought = {"type": "thinking", "thinking": "Hm."}

@@ -4,7 +4,7 @@
     user ──rate──┘ ("der", "learning-pools"): whose, frozen or not
 
 A route is kept as who answered, which of the answers were the same, and how good the last was: no text of a
-user or a model. The last `KEEP` count. `open_store` makes a store of a SQLite file.
+user or a model. The last `KEEP` count. `open_store` makes a store of a SQLite file or a PostgreSQL database.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from filelock import FileLock
 from langgraph.store.base import BaseStore
 
 from der_graph.errors import DataError, require
+from der_graph.nodes.reliability.redaction import mask_secrets
 
 KEEP = 2_000
 """Routes that are learnt from."""
 _PAGE = 500
 _POOLS = ("der", "learning-pools")
+_DATABASES = ("postgresql://", "postgres://")
+_SETUP_LOCK = 0x44455221  # of PostgreSQL's advisory locks; any number that nobody else takes
 
 
 class Kept(NamedTuple):
@@ -153,21 +156,38 @@ def _kept(key: str, value: dict[str, Any]) -> Kept:
     return Kept(key, float(value["at"]), int(value["kind"]), told, value.get("score"))
 
 
+def is_database(store: object) -> bool:
+    """Is it the address of a PostgreSQL database?"""
+    return isinstance(store, str) and store.startswith(_DATABASES)
+
+
 def open_store(store: BaseStore | str | os.PathLike[str]) -> BaseStore:
-    """The store that is meant: one that was made already, or a SQLite file, made if there is none.
+    """The store that is meant: one that was made already, a SQLite file, or a PostgreSQL database.
+
+    Args:
+        store: A store, a path, or an address such as `postgresql://user:password@host/name`. Tables are made
+            where there are none.
 
     Raises:
-        MissingDependencyError: If the file needs a package that is not installed.
-        DataError: If the file cannot be used.
+        MissingDependencyError: If it needs a package that is not installed.
+        DataError: If it cannot be used.
     """
     if isinstance(store, BaseStore):
         return store
     if not isinstance(store, (str, os.PathLike)):
-        raise DataError(f"learn is {store!r}; give a LangGraph store, or the path of a SQLite file")
+        raise DataError(
+            f"learn is {store!r}; give a LangGraph store, the path of a SQLite file, or the address of a "
+            "PostgreSQL database"
+        )
+    if isinstance(store, str) and is_database(store):
+        return _database_store(store)
+    return _file_store(Path(os.path.expanduser(store)))
+
+
+def _file_store(path: Path) -> BaseStore:
     sqlite = require("langgraph.store.sqlite", extra="learn", why="learning kept in a file")
     import sqlite3
 
-    path = Path(os.path.expanduser(store))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # As the package's own `from_conn_string` opens it, which is a context manager.
@@ -180,4 +200,37 @@ def open_store(store: BaseStore | str | os.PathLike[str]) -> BaseStore:
             made.setup()  # type: ignore[attr-defined]
     except (sqlite3.Error, OSError) as error:
         raise DataError(f"{path}: not a store that can be used ({error})") from None
+    return made
+
+
+def _database_store(address: str) -> BaseStore:
+    why = "learning kept in PostgreSQL"
+    postgres = require("langgraph.store.postgres", extra="postgres", why=why)
+    pools = require("psycopg_pool", extra="postgres", why=why)
+    import psycopg
+    from psycopg.rows import dict_row
+
+    # As the package's own `from_conn_string` connects, which is a context manager.
+    settings: Any = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    try:
+        with psycopg.connect(address, connect_timeout=10, **settings) as connection:
+            # Two processes that make the tables at once fail. Tried again and again, as one that waits in
+            # the database would be waited for by the making of an index.
+            mine = f"SELECT 1 WHERE pg_try_advisory_lock({_SETUP_LOCK})"
+            while connection.execute(mine).fetchone() is None:
+                time.sleep(0.1)
+            postgres.PostgresStore(connection).setup()
+    except psycopg.Error as error:
+        told = mask_secrets(" ".join(str(error).split()))
+        raise DataError(f"PostgreSQL: not a store that can be used ({told})") from None
+    # A pool connects again where the server was away.
+    pool = pools.ConnectionPool(
+        address,
+        kwargs=settings,
+        min_size=1,
+        max_size=4,
+        open=True,
+        check=pools.ConnectionPool.check_connection,
+    )
+    made: BaseStore = postgres.PostgresStore(pool)
     return made

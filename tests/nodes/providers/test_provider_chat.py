@@ -258,6 +258,58 @@ def test_calls_are_put_together_from_the_pieces_of_a_stream() -> None:
     assert two["id"].startswith("call_")  # its server gave none, and results must name their call
 
 
+ULM, BERN = '{"city": "Ulm"}', '{"city": "Bern"}'
+
+
+def weather(args: str, **more: Any) -> dict[str, Any]:
+    """A piece of a call that names its tool."""
+    return {"type": "function", "function": {"name": "weather", "arguments": args}, **more}
+
+
+def rest(args: str, **more: Any) -> dict[str, Any]:
+    """A further piece of a call."""
+    return {"function": {"arguments": args}, **more}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "cities"),
+    [
+        ([weather(ULM, index=0, id="a"), weather(BERN, index=0, id="b")], ["Ulm", "Bern"]),
+        ([weather(ULM, index=0), weather(BERN, index=0)], ["Ulm", "Bern"]),
+        (
+            [
+                weather(ULM[:7], index=0, id="a"), rest(ULM[7:], index=0),
+                weather(BERN[:7], index=0, id="b"), rest(BERN[7:], index=0),
+            ],
+            ["Ulm", "Bern"],
+        ),
+        ([weather(ULM[:7], id="a"), rest(ULM[7:])], ["Ulm"]),
+        ([weather(ULM, id="a"), weather(BERN, id="b")], ["Ulm", "Bern"]),
+        ([weather(ULM[:7], index=0, id="a"), rest(ULM[7:], index=0, id="null")], ["Ulm"]),
+    ],
+    ids=["one index", "no id", "one index, in pieces", "no index, in pieces", "no index", "ids"],
+)  # fmt: skip
+def test_calls_are_told_apart_where_a_server_does_not_number_them(
+    pieces: list[dict[str, Any]], cities: list[str]
+) -> None:
+    chunks = [*(piece({"tool_calls": [each]}) for each in pieces), piece({}, "tool_calls")]
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        message = merged(list(ProviderChat(chat=remote_model(stub.url)).stream("q")))
+    assert [call["args"] for call in message.tool_calls] == [{"city": each} for each in cities]
+    assert message.invalid_tool_calls == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_null_is_no_arguments(whole: bool) -> None:
+    call = {"index": 0, "id": "a", **weather("null")}
+    chunks = [piece({"tool_calls": [call]}), piece({}, "tool_calls")]
+    reply = {"content": None, "message": {"tool_calls": [call]}, "chunks": chunks}
+    with provider(lambda body: reply) as stub:
+        model = ProviderChat(chat=remote_model(stub.url, streaming=not whole))
+        message: Any = model.invoke("q")
+    assert [call["args"] for call in message.tool_calls] == [{}]
+
+
 def test_calls_of_one_answer_have_ids_of_their_own() -> None:
     call = {"type": "function", "function": {"name": "now", "arguments": "{}"}}
     given = [{**call, "id": "c1"}, {**call, "id": "c1"}, {**call, "id": ""}]

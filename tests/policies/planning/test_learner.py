@@ -253,16 +253,20 @@ learner.flush()
 """
 
 
-def test_processes_share_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "learnt" / "skills.sqlite"
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_processes_share_a_store(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip(f"langgraph.store.{kind}")
+    store = str(tmp_path / "learnt" / "skills.sqlite")
+    if kind == "postgres":
+        store = request.getfixturevalue("postgres")
     root = Path(__file__).parents[3]
     env: dict[str, Any] = {"PYTHONPATH": f"{root}:{root / 'tests'}", "PATH": "/usr/bin:/bin"}
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(file), name], env=env)
+        subprocess.Popen([sys.executable, "-c", WRITER, store, name], env=env)
         for name in ("a", "b")
     ]
     assert [writer.wait(120) for writer in writers] == [0, 0]
-    learner = Learner(equals(), file)
+    learner = Learner(equals(), store)
     learner.flush()
     assert len(learner.memory.routes()) == 80
     assert learner.skills()[0]["skill"] < 0.2
@@ -274,3 +278,23 @@ def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     file.write_text("not a database, and long enough to be read as one" * 100)
     with pytest.raises(DataError, match="not a store that can be used"):
         open_store(file)
+
+
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(DataError, match="not a store that can be used") as caught:
+        open_store(f"postgresql://der:hunter22@/der?host={tmp_path}")
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_connection_that_was_lost_is_made_again(postgres: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    store = open_store(postgres)
+    store.put(("der", "lost"), "key", {"a": 1})
+    with psycopg.connect(postgres, autocommit=True) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        )
+    found = store.get(("der", "lost"), "key")
+    assert found is not None
+    assert found.value == {"a": 1}
