@@ -115,8 +115,8 @@ def failed_on_routes(source: AnswerSource) -> list[str]:
     answers = [source.after_others(i) for i in range(len(source.experts))]
     failed = [[a["error"] for a in each if a["error"] is not None] for each in answers]
     return [
-        f"warning: {expert.name} failed in {len(bad):,} of {len(all_):,} calls after others; the first error: "
-        f"{_masked(bad[0])}"
+        f"warning: {expert.name} failed in {len(bad):,} of {len(all_):,} calls after others; the first "
+        f"error: {_masked(bad[0])}"
         for expert, all_, bad in zip(source.experts, answers, failed, strict=True)
         if bad and 2 * len(bad) >= len(all_)
     ]

@@ -69,7 +69,7 @@ class Explorer:
         promising: list[Route] = [(i,) for i in self._experts]
         for part in _LEVELS[: self._longest - 1]:
             routes = [(*r, j) for r in promising for j in self._experts if j not in r]
-            routes = [r for r in routes if not self._steady(r[-1])]
+            routes = [r for r in routes if not self._known(r)]
             promising = self._halving(routes, int(share * part))
             if not promising:
                 return
@@ -129,6 +129,17 @@ class Explorer:
             return True
         return self._reactions[expert] >= _STEADY and not self._reacts[expert]
 
+    def _known(self, route: Route) -> bool:
+        """Does the last one say what it says alone, as far as is known?
+
+        Whoever does not react to first answers may still react to one that was made with the help of another.
+        """
+        if not self._source.reads_answers(route[-1]):
+            return True
+        if len(route) > 2 and not self._steady(route[-2]):
+            return False
+        return self._steady(route[-1])
+
     def _ask(self, wanted: Sequence[tuple[int, Route]], room: int) -> None:
         """Ask along routes, all first experts together, then all second ones, as far as the calls go."""
         along: list[list[Outcome]] = [[] for _ in wanted]
@@ -139,7 +150,7 @@ class Explorer:
             requests: list[Request] = []
             for k in live:
                 question, route = wanted[k]
-                if step == 0 or self._steady(route[step]):
+                if step == 0 or self._known(route[: step + 1]):
                     along[k].append(self._first[question][route[step]])
                 else:
                     paid.append(k)

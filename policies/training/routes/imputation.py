@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from der_graph.nodes.values import extract_value
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.planning.forms import form_of
 from der_graph.state import Answer, good_answers
@@ -204,24 +205,47 @@ class ImputedSource(AnswerSource):
     def _carried_over(
         self, question: int, expert: int, shown: _Shown, donors: _Donors, donor: int
     ) -> Outcome:
-        """What the expert says here if it reacts as it did there."""
+        """What the expert says here if it reacts as it did there.
+
+        Its words are those of there, unless they are its own first ones or those that it was shown: whoever
+        reads them next reacts to who said them after whom.
+        """
         there, quality = donors.outcomes[donor]
-        own_there = self._own[int(donors.questions[donor])][expert]
+        own_there = self._own[int(donors.questions[donor])][expert].answer
         own = self._own[question][expert]
+        answer = there.copy()
         if there["error"] is not None:
             return donors.outcomes[donor]
-        if _same(there, own_there.answer) and own.answer["error"] is None:
-            factor = there["cost"] / own_there.answer["cost"] if own_there.answer["cost"] else 1.0
-            answer = own.answer.copy()
-            answer["cost"] *= factor
-            return Outcome(answer, own.quality)
-        answer = there.copy()
-        if _same(there, donors.shown[donor].answer):
-            answer["text"], answer["value"] = shown.answer["text"], shown.answer["value"]
-            return Outcome(answer, shown.quality)
-        if answer["value"] is not None and quality > _GOOD:
-            answer["value"] = self._right.get(question, answer["value"])
+        if _same(there, own_there) and own.answer["error"] is None:
+            if own_there["cost"]:
+                answer["cost"] = own.answer["cost"] * there["cost"] / own_there["cost"]
+            return self._repeated(answer, own, _words_too(there, own_there))
+        seen = donors.shown[donor].answer
+        if _same(there, seen):
+            return self._repeated(
+                answer, Outcome(shown.answer, shown.quality), _words_too(there, seen)
+            )
+        if answer["value"] is not None:
+            right = self._right_value(question)
+            if quality > _GOOD:
+                answer["value"] = right
+            elif answer["value"] == right:  # of few values to choose from, and not right here
+                answer["value"] = f"not {right}"
         return Outcome(answer, quality)
+
+    def _repeated(self, answer: Answer, said: Outcome, words_too: bool) -> Outcome:
+        """The same as another answer says."""
+        answer["value"] = said.answer["value"]
+        if words_too:
+            answer["text"] = said.answer["text"]
+        return Outcome(answer, said.quality)
+
+    def _right_value(self, question: int) -> str:
+        """What right answers to a question come to, so that two of them agree."""
+        if question not in self._right:
+            value = extract_value(self.examples[question].reference)
+            self._right[question] = value or f"right answer to question {question}"
+        return self._right[question]
 
 
 _GOOD = 2 / 3
@@ -230,6 +254,11 @@ _GOOD = 2 / 3
 def _grade(quality: float) -> float:
     """0, 1 or 2: no good, something between, good."""
     return float(quality > 1 / 3) + float(quality > _GOOD)
+
+
+def _words_too(one: Answer, other: Answer) -> bool:
+    """Do two answers that say the same say it in the same words, or have no value that stands for them?"""
+    return one["text"] == other["text"] or one["value"] is None
 
 
 def _same(one: Answer, other: Answer) -> bool:

@@ -161,6 +161,7 @@ def test_an_expert_that_answers_alone_and_fails_after_others_is_told() -> None:
 
     experts = [expert("narrow", short), expert("other", lambda text: "It is 7.")]
     source = AnswerSource(experts, toy_examples(6), get_metric("match"))
-    (line,) = failed_on_routes(collect_tree(source, [0, 1], 2), experts)
+    collect_tree(source, [0, 1], 2)
+    (line,) = failed_on_routes(source)
     assert line.startswith("warning: narrow failed in 6 of 6 calls after others")
     assert "too dear" in line

@@ -25,7 +25,7 @@ from der_graph.nodes.langchain import as_expert, bounded
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.network import FixedHead, Shape
-from der_graph.policies.answers import AnswerCache, AnswerSource, Request
+from der_graph.policies.answers import AnswerSource, Request
 from der_graph.policies.observation.features import ROUTE_FEATURES
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import preset, run_routes, train_agent
@@ -434,53 +434,9 @@ def test_training_reaches_the_optimum_with_its_defaults(tmp_path: Path) -> None:
             assert [0, 1, 2] in [e.experts for e in episodes]
 
 
-def test_few_calls_go_to_routes_that_promise_something() -> None:
-    """Three of the four read answers: nine pairs, of which writer then counter alone brings anything. With
-    four new answers a question, trials on ten of sixty cost one and a half: two or three are left."""
-    source = toy_source(60)
-    source.first_answers()
-    before = source.generated
-    tree = collect_tree(source, [WRITER, COUNTER, FACTS, PARROT], 2, calls=4)
-    assert source.generated - before <= 4 * 60
-    assert (WRITER, COUNTER) in tree.routes
-    paid = [r for r in tree.routes if len(r) == 2 and source.reads_answers(r[-1])]
-    assert len(paid) <= 3
-    assert tree.tried([WRITER])[COUNTER]
-    assert not tree.tried([WRITER, COUNTER]).any()
-    assert not tree.tried([WRITER, PARROT, FACTS]).any()
-
-
-def test_a_second_run_asks_nobody_again(tmp_path: Path) -> None:
-    """What routes may cost is counted whether the answers are known or not: else a run that finds many in the
-    cache would have calls left for others."""
-    trees = []
-    for _ in range(2):
-        with AnswerCache(tmp_path / "answers.sqlite") as cache:
-            experts = [
-                Expert(f"e{n}", _answering(n), cost=1.0, fingerprint=f"answering-{n}")
-                for n in range(5)
-            ]
-            examples = [Example(str(n), f"What is case {n}?", str(n % 3)) for n in range(60)]
-            source = AnswerSource(experts, examples, get_metric("match"), cache=cache)
-            source.first_answers()
-            before = source.generated
-            trees.append(collect_tree(source, range(5), 3, calls=8).routes)
-            asked = source.generated - before
-    assert max(map(len, trees[0])) == 3
-    assert trees[1] == trees[0]
-    assert asked == 0
-
-
-def _answering(number: int) -> Runnable[Any, Any]:
-    """Says another thing to each prompt, now and then the right one."""
-    return RunnableLambda(
-        lambda messages: AIMessage(f"It is {zlib.crc32(f'{number}{messages}'.encode()) % 3}.")
-    )
-
-
 def test_remote_experts_are_asked_further_routes_before_all_first_ones_are_through() -> None:
     """The last question's pairs are answered when the first one's chains of three have been asked, so whoever
-    asks all pairs first would wait. Neither is among those on which routes are tried."""
+    asks all pairs first would wait."""
     further = threading.Event()
     waited: list[bool] = []
 
@@ -500,7 +456,7 @@ def test_remote_experts_are_asked_further_routes_before_all_first_ones_are_throu
     experts = [Expert(f"e{n}", model(n), cost=1.0, ktp=ktp) for n in range(3)]
     examples = [Example(str(n), f"What is case {n} about?", "7") for n in range(80)]
     source = AnswerSource(experts, examples, get_metric("match"))
-    tree = collect_tree(source, range(3), 3, calls=100)
+    tree = collect_tree(source, range(3), 3)
     assert len(tree.routes) == 1 + 3 + 6 + 6
     assert waited
     assert all(waited)
@@ -509,13 +465,3 @@ def test_remote_experts_are_asked_further_routes_before_all_first_ones_are_throu
         before = [tree.answers(tree.position[route[:-1]], q) for q in range(80)]
         asked = again.ask([Request(q, route[-1], before[q]) for q in range(80)])
         assert [o.answer["text"] for o in asked] == [o.answer["text"] for o in outcomes]
-
-
-def test_no_calls_leave_first_answers_alone() -> None:
-    """The writer reads nothing, so asking it after the counter costs no new answer."""
-    source = toy_source(8)
-    source.first_answers()
-    asked = source.generated
-    tree = collect_tree(source, [WRITER, COUNTER], 3, calls=0)
-    assert source.generated == asked
-    assert tree.routes == [(), (WRITER,), (COUNTER,), (COUNTER, WRITER)]
