@@ -1,11 +1,16 @@
 """Experts that become bad in service: how soon they are noticed, how often wrongly, and what it saves.
 
-    python benchmarks/drift.py --data recorded_pool [--repeats 5] [--asked 3] [--served] [--out drift.json]
+    python benchmarks/drift.py --data recorded_pool [--repeats 5] [--asked 3] [--half first|second]
+        [--served] [--out drift.json]
 
 The profiles come from 700 questions, the traffic from the others, in random order. Each question is
-answered by `--asked` experts drawn at random. After 200 questions one expert is replaced: by noise (each
-answer a value of its own), or by the commonest wrong value of the question. It counts as noticed if it is
-suspected within 100 of its calls. Without any replacement everything that is suspected is a false alarm.
+answered by `--asked` experts drawn at random, or by two and a third where they differ. After 200 questions
+one expert is replaced: by noise (each answer a value of its own), or by the commonest wrong value of the
+question. It counts as noticed if it is suspected within 100 of its calls. Without any replacement everything
+that is suspected is a false alarm.
+
+The watch was worked out on the first half of the questions (`--half first`; profiles from 400 of them). The
+second half says what it is worth on others.
 
 Quality: two strong experts are asked, a third where they differ; the majority counts, else the strongest.
 The strongest one turns bad after 200 questions; what is lost afterwards is compared with and without the
@@ -17,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import logging
 import random
@@ -32,7 +38,7 @@ from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability.drift import DriftWatch
 from der_graph.policies.planning import Planner
 
-PROFILE, WELL, CALLS = 700, 200, 100
+WELL, CALLS = 200, 100
 
 
 class Question(NamedTuple):
@@ -92,17 +98,22 @@ def noticed(
     traffic: Sequence[Question],
     bad: str | None,
     kind: str,
-    asked: int,
+    asked: int | None,
     rng: random.Random,
 ) -> tuple[int | None, int, int]:
-    """After how many of its calls the bad one was suspected, the false alarms, and all calls."""  # fmt: skip
+    """After how many of its calls the bad one was suspected, the false alarms, and all calls.
+
+    With `asked` None a third is asked where two differ.
+    """
     calls = false = total = 0
     for number, question in enumerate(traffic):
         ill = bad is not None and number >= WELL
-        who = rng.sample(watch.names, asked)
         values = turned(question, bad if ill else None, kind, number)
+        who = rng.sample(watch.names, asked or 3)
+        if asked is None and values[who[0]] == values[who[1]]:
+            who = who[:2]
         new = watch.note({name: values[name] for name in who})
-        total += asked
+        total += len(who)
         calls += ill and bad in who
         false += sum(not (ill and name == bad) for name in new)
         if ill and bad in new:
@@ -198,12 +209,12 @@ def serve(
     return Served(sum(right) / len(right), dict(calls), after, false)
 
 
-def served(questions: Sequence[Question], repeats: int) -> dict[str, Any]:
+def served(questions: Sequence[Question], repeats: int, known: int) -> dict[str, Any]:
     """The figures of traffic that the planner routes."""
     rows: list[dict[str, Any]] = []
     for seed in range(repeats):
         shuffled = random.Random(seed).sample(questions, len(questions))
-        profile, traffic = shuffled[:PROFILE], shuffled[PROFILE:]
+        profile, traffic = shuffled[:known], shuffled[known:]
         well = serve(profile, traffic, None, "", watch_of(list(SIZES), profile, True))
         bad = max(well.calls, key=well.calls.__getitem__)
         row = {
@@ -224,46 +235,59 @@ def served(questions: Sequence[Question], repeats: int) -> dict[str, Any]:
     return {"served": rows}
 
 
+def alarms_of(
+    questions: Sequence[Question], repeats: int, known: int, given: bool, asked: int | None
+) -> dict[str, Any]:
+    """How soon experts that turn bad are noticed, and how often wrongly."""
+    names = sorted(questions[0].values)
+    found: dict[str, list[int | None]] = {"noise": [], "wrong": []}
+    false = calls = 0
+    for seed in range(repeats):
+        rng = random.Random(seed)
+        shuffled = rng.sample(questions, len(questions))
+        profile, traffic = shuffled[:known], shuffled[known:]
+        _, alarms, number = noticed(watch_of(names, profile, given), traffic, None, "", asked, rng)
+        false, calls = false + alarms, calls + number
+        for kind, after in found.items():
+            for bad in names:
+                watch = watch_of(names, profile, given)
+                when, alarms, _ = noticed(watch, traffic, bad, kind, asked, rng)
+                after.append(when)
+    row: dict[str, Any] = {"calls": calls, "false alarms in 1,000 calls": 1000 * false / calls}
+    for kind, after in found.items():
+        soon = sorted(each for each in after if each is not None)
+        row[f"{kind}: noticed"] = len(soon) / len(after)
+        row[f"{kind}: median calls"] = soon[len(soon) // 2] if soon else None
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--asked", type=int, default=3, help="experts that answer a question")
+    parser.add_argument(
+        "--half", choices=["first", "second"], help="of the questions (default: all)"
+    )
     parser.add_argument("--served", action="store_true", help="through the graph as well")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     logging.getLogger("der_graph").setLevel(logging.ERROR)
-    questions = read(args.data)
+    questions, known = read(args.data), 700
+    if args.half:
+        questions, known = questions[args.half == "second" :: 2], 400
     names = sorted(questions[0].values)
     result: dict[str, Any] = {}
-    for given in (True, False):
-        label = "with profiles" if given else "learning"
-        found: dict[str, list[int | None]] = {"noise": [], "wrong": []}
-        false = calls = 0
-        for seed in range(args.repeats):
-            rng = random.Random(seed)
-            shuffled = rng.sample(questions, len(questions))
-            profile, traffic = shuffled[:PROFILE], shuffled[PROFILE:]
-            _, alarms, number = noticed(
-                watch_of(names, profile, given), traffic, None, "", args.asked, rng
-            )
-            false, calls = false + alarms, calls + number
-            for kind, after in found.items():
-                for bad in names:
-                    watch = watch_of(names, profile, given)
-                    when, alarms, _ = noticed(watch, traffic, bad, kind, args.asked, rng)
-                    after.append(when)
-        row: dict[str, Any] = {"false alarms in 1,000 calls": 1000 * false / calls}
-        for kind, after in found.items():
-            soon = sorted(each for each in after if each is not None)
-            row[f"{kind}: noticed"] = len(soon) / len(after)
-            row[f"{kind}: median calls"] = soon[len(soon) // 2] if soon else None
-        result[label] = row
+    for given, asked in itertools.product((True, False), (args.asked, None)):
+        label = ("with profiles" if given else "learning") + (
+            "" if asked else ", a third if two differ"
+        )
+        result[label] = alarms_of(questions, args.repeats, known, given, asked)
     lost: dict[str, list[float]] = {"without": [], "with": []}
     for seed in range(args.repeats):
         rng = random.Random(seed)
         shuffled = rng.sample(questions, len(questions))
-        profile, traffic = shuffled[:PROFILE], shuffled[PROFILE:]
+        profile, traffic = shuffled[:known], shuffled[known:]
         order = sorted(names, key=lambda n: -sum(q.right[n] for q in profile))
         well = quality(traffic, None, order, None)
         lost["without"].append(quality(traffic, None, order, order[0]) - well)
@@ -272,7 +296,7 @@ def main() -> None:
         )
     result["quality, strongest wrong"] = {k: sum(v) / len(v) for k, v in lost.items()}
     if args.served:
-        result |= served(questions, args.repeats)
+        result |= served(questions, args.repeats, known)
     print(json.dumps(result, indent=1))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

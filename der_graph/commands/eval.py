@@ -93,8 +93,14 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from der_graph.data.saving import sole_folder
+
+    with sole_folder(args.out):
+        return _evaluate(args)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
     from der_graph.data.leaks import shared_questions
-    from der_graph.data.saving import check_folder
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import find_agent, learnt_from, trained_metric
     from der_graph.policies.answers import open_cache
@@ -123,7 +129,6 @@ def run(args: argparse.Namespace) -> int:
     for line in notes:
         say(line)
     wanted = BASELINES if args.baselines is None else _words(args.baselines)
-    check_folder(args.out)
     with open_cache(args.cache) as cache:
         found = evaluate(
             list(pool),

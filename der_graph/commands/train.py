@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from pathlib import Path
 
-    from der_graph.data.saving import check_folder, sole_writer
+    from der_graph.data.saving import sole_folder
     from der_graph.errors import DataError
     from der_graph.policies.answers import open_cache
     from der_graph.policies.observation import ObservationConfig
@@ -203,7 +203,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         **{key: value for key, value in changes.items() if value is not None},
     )
-    with open_cache(args.cache) as cache, sole_writer(check_folder(args.out, make=True)):
+    with open_cache(args.cache) as cache, sole_folder(args.out):
         if args.metric == "agreement":
             examples, dev = (
                 agreed_examples(

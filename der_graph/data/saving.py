@@ -100,9 +100,28 @@ def sole_writer(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     finally:
+        # Unlinked first: whoever has opened it meanwhile finds it gone, and whoever makes it anew is alone.
         with suppress(OSError):
             os.unlink(lock.lock_file)
         lock.release()
+
+
+@contextmanager
+def sole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a folder that no other process writes results to meanwhile; removed again if it stays empty.
+
+    Raises:
+        DataError: If one does so already, or the folder cannot be made or written to.
+    """
+    new = not Path(path).exists()
+    folder = check_folder(path, make=True)
+    try:
+        with sole_writer(folder):
+            yield folder
+    finally:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def check_folder(
@@ -123,13 +142,13 @@ def check_folder(
     """
     folder = Path(path)
     try:
-        if make:
-            folder.mkdir(parents=True, exist_ok=True)
         there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
         if not there.is_dir():
             raise NotADirectoryError(f"{there} is a file")
         if not os.access(there, os.W_OK):
             raise PermissionError(f"{there} is read-only")
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise error(
             f"{folder}: the folder cannot be made or written to ({cause.strerror or cause}); give "

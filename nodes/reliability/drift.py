@@ -2,12 +2,20 @@
 
     answers of a route ──do they agree as often as they should?──> evidence per expert ──> suspected, or not
 
+A route is read in the order of its answers, as an agent decides by the answers so far whom it asks next. Each
+answer is one observation, and what it says depends on those before it:
+
+    after one answer           does it agree?           speaks about both
+    after several that agree   does it agree?           speaks about the new one
+    after several that differ  does it join anybody?    speaks about the new one
+                               whom does it join?       speaks about those before it
+
 How often two experts come to the same value is known from their profiles, or learnt from the first answers.
 In service it is more or less than that, as hard questions get more answers and later experts read earlier
-ones; by how much is learnt too, of all together. Each answer beside another then speaks for "as ever" or for
-"agrees half as often", and what speaks for the latter is added up and never falls below zero (Page's CUSUM
-test). Above a limit the expert is suspected: a warning, a metric, and it is asked as rarely as one that
-fails. Knows nothing of agents.
+ones; by how much is learnt too, of all together. Each observation then speaks for "as ever" or for "agrees
+half as often", and what speaks for the latter is added up and never falls below zero (Page's CUSUM test).
+Above a limit the expert is suspected: a warning, a metric, and it is asked as rarely as one that fails.
+Knows nothing of agents.
 """
 
 from __future__ import annotations
@@ -17,8 +25,8 @@ import logging
 import math
 import random
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,7 +35,7 @@ from der_graph.state import Answer, good_answers
 
 log = logging.getLogger("der_graph.reliability")
 
-LIMIT = 6.0
+LIMIT = 6.5
 """Evidence, in nats, above which an expert is suspected; larger: later, and fewer false alarms."""
 
 WORSE = 0.5
@@ -36,13 +44,19 @@ WORSE = 0.5
 RECHECK = 20
 """A suspected expert is let through in one of so many decisions, to show whether it is well again."""
 
-_LEARNT = 40.0  # pairs of two experts from which their agreement in service is learnt
-_SHARED = 10.0  # pairs that the agreement of all counts for, where none of two is known
-_KNOWN = 25.0  # pairs that a profile counts for
-_NEW = 3.0  # pairs after which one of two counts half
-_WARM = 60  # pairs from which service is learnt before anybody is blamed
+_LEARNT = 60  # routes of an expert from which its agreement in service is learnt in any case
+_CALM = 0.5  # evidence against an expert below which it is learnt from later ones too
+_FEW = 5.0  # observations of one kind that are learnt from in any case
+_SHARED = 10.0  # observations that the agreement of all counts for, where no profile is known
+_KNOWN = 25.0  # observations that a profile counts for
+_NEW = 3.0  # observations of one kind after which one counts half
+_WARM = 30  # observations from which service is learnt before anybody is blamed
 _LEAST, _MOST = 0.05, 0.97  # agreement that is believed in; where there is less, nothing is told
 _REMEMBERED = 10_000  # routes whose feedback is still put down to their expert
+
+
+_Kind = Literal["one", "agreed", "split", "joined"]
+"""Of an observation: an answer after one other, after several that agree or differ, and whom it joins."""
 
 
 class _Shift:
@@ -118,7 +132,8 @@ class DriftWatch(BeginsAnew):
         self._evidence = dict.fromkeys(self.names, 0.0)
         self._suspected: set[str] = set()
         self._rng = random.Random(0)
-        self._agreeing, self._liked = _Shift(), _Shift()
+        self._liked = _Shift()
+        self._agreeing: dict[str, _Shift] = {kind: _Shift() for kind in get_args(_Kind)}
         self._routes = LastNames(_REMEMBERED)
         table = {} if agreement is None else dict(enumerate(agreement))
         self._known = {
@@ -127,8 +142,10 @@ class DriftWatch(BeginsAnew):
             for j, second in enumerate(self.names)
             if i in table
         }
-        # Agreements and pairs seen in service.
-        self._pairs = {(one, two): [0.0, 0.0] for one in self.names for two in self.names}
+        self._own = {name: _Shift() for name in self.names}  # how readily each agrees, if not known
+        self._compared = dict.fromkeys(self.names, 0)  # routes
+        # Agreements and observations, by kind, expert, and the other one where there is one other.
+        self._seen: dict[tuple[_Kind, str, str], list[float]] = {}
         given = [0.5] * len(self.names) if quality is None else quality
         self._quality = dict(zip(self.names, map(float, given), strict=True))
         self._begin()
@@ -157,7 +174,8 @@ class DriftWatch(BeginsAnew):
         """Note the answers of a route.
 
         Args:
-            values: What each expert's answer came to, by name; None for nothing that can be compared.
+            values: What each expert's answer came to, by name, in the order in which they were asked;
+                None for nothing that can be compared.
 
         Returns:
             The experts that are suspected from now on.
@@ -166,16 +184,16 @@ class DriftWatch(BeginsAnew):
         if len(given) < 2:
             return []
         with self._lock:
-            told = {}
-            for name, value in given.items():
-                # Those that are suspected are no witnesses.
-                others = [each for each in given if each != name and each not in self._suspected]
-                if others:
-                    steps = [
-                        self._blame(name, each, self._step(name, each, value == given[each]))
-                        for each in others
-                    ]
-                    told[name] = sum(steps) / math.sqrt(len(steps))  # they are not independent
+            told: dict[str, float] = {}
+            # Those that are suspected are no witnesses: they are compared with all the others.
+            order = sorted(given, key=lambda name: name in self._suspected)
+            witnesses = [name for name in order if name not in self._suspected]
+            for place, name in enumerate(order):
+                before = {each: given[each] for each in witnesses[:place]}
+                for each, step in self._compare(name, given[name], before):
+                    told[each] = told.get(each, 0.0) + step
+            for name in told:
+                self._compared[name] += 1
             return self._add(told)
 
     def ended(self, key: str, answers: Sequence[Answer]) -> None:
@@ -207,7 +225,7 @@ class DriftWatch(BeginsAnew):
         """Note what a user thought of an expert's answer."""
         with self._lock:
             usual = self._quality[name]
-            warm = self._liked.seen >= _WARM / 4
+            warm = self._liked.seen >= _WARM / 2
             told = _against(self._liked.of(usual), good) if warm else 0.0
             self._liked.learn(usual, good)
             return self._add({name: told}) if warm else []
@@ -219,36 +237,78 @@ class DriftWatch(BeginsAnew):
             for name in self.names
         }
 
+    def _compare(
+        self, name: str, value: str, before: Mapping[str, str]
+    ) -> Iterator[tuple[str, float]]:
+        """What an answer speaks against whom, given those before it."""
+        groups: dict[str, list[str]] = {}
+        for each, said in before.items():
+            groups.setdefault(said, []).append(each)
+        agrees = value in groups
+        if len(before) == 1:
+            (other,) = before
+            usual = self._usual(name, [other])
+            yield name, self._blame(name, other, self._step("one", name, usual, agrees, other))
+            if name not in self._suspected:
+                yield other, self._blame(other, name, self._step("one", other, usual, agrees, name))
+            self._learn_own(name, other, agrees)
+        elif before:
+            kind: _Kind = "agreed" if len(groups) == 1 else "split"
+            yield name, self._step(kind, name, self._usual(name, before), agrees)
+            if kind == "split" and agrees and name not in self._suspected:
+                share = {said: self._usual(name, members) for said, members in groups.items()}
+                for each, said in before.items():
+                    usual = share[said] / sum(share.values())
+                    yield each, self._step("joined", each, usual, said == value)
+
+    def _usual(self, name: str, others: Collection[str]) -> float:
+        """How often an expert agrees with one of the others where all are well."""
+        own, known = self._own, self._known
+        each = [known[name, o] if known else own[name].of(own[o].of(0.5)) for o in others]
+        return max(0.01, sum(each) / len(each))
+
+    def _learn_own(self, name: str, other: str, agree: bool) -> None:
+        usual = self._agreeing["one"].of(0.5)
+        for_name, for_other = self._own[other].of(usual), self._own[name].of(usual)
+        for each, without in ((name, for_name), (other, for_other)):
+            if self._learns(each):
+                self._own[each].learn(without, agree)
+
+    def _learns(self, name: str) -> bool:
+        """Is an expert's agreement still learnt? One that may have become bad teaches that it is as ever."""
+        return self._compared[name] < _LEARNT or self._evidence[name] < _CALM
+
     def _blame(self, name: str, other: str, step: float) -> float:
         """The part of a disagreement put down to one of the two: more where more speaks against it."""
         if step <= 0:
             return step
         return step / (1 + math.exp(self._evidence[other] - self._evidence[name]))
 
-    def _step(self, name: str, other: str, agree: bool) -> float:
-        agreed, seen = counts = self._pairs[name, other]
-        known = self._known.get((name, other), 0.5)
+    def _step(self, kind: _Kind, name: str, known: float, happened: bool, other: str = "") -> float:
+        """What one observation speaks against an expert; it is learnt from too."""
+        shift = self._agreeing[kind]
+        agreed, seen = counts = self._seen.setdefault((kind, name, other), [0.0, 0.0])
         weight = _KNOWN if self._known else _SHARED
-        # Of two that are new to each other: as known, but as often as all agree in service.
-        usual = (agreed + weight * self._agreeing.of(known)) / (seen + weight)
-        warm = self._agreeing.seen >= 2 * _WARM
-        self._agreeing.learn(known, agree)
-        if seen < _LEARNT:
-            counts[0] += agree
+        # Of what is new: as known, but as often as all do in service.
+        usual = (agreed + weight * shift.of(known)) / (seen + weight)
+        # Whom somebody joins does not depend on how hard the question is.
+        warm = shift.seen >= _WARM or kind == "joined"
+        shift.learn(known, happened)
+        if seen < _FEW or self._learns(name):
+            counts[0] += happened
             counts[1] += 1.0
-        return _against(usual, agree) * seen / (seen + _NEW) if warm else 0.0
+        return _against(usual, happened) * seen / (seen + _NEW) if warm else 0.0
 
     def _add(self, told: Mapping[str, float]) -> list[str]:
-        new = []
         for name, step in told.items():
-            evidence = max(0.0, min(self._evidence[name] + step, 2 * self._limit))
-            self._evidence[name] = evidence
-            if evidence >= self._limit and name not in self._suspected:
-                self._suspected.add(name)
-                new.append(name)
-            elif evidence == 0.0 and name in self._suspected:
+            self._evidence[name] = max(0.0, min(self._evidence[name] + step, 2 * self._limit))
+            if self._evidence[name] == 0.0 and name in self._suspected:
                 self._suspected.discard(name)
                 log.warning("expert '%s': agrees with the others again", name)
+        trusted = {name: self._evidence[name] for name in told if name not in self._suspected}
+        worst = max(trusted.values(), default=0.0)
+        new = [name for name, against in trusted.items() if against == worst >= self._limit]
+        self._suspected.update(new)
         for name in new:
             log.warning("expert '%s': agrees with the others far less than it used to", name)
             # What was held against the others may have been its doing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from cli_runs import run
 
-from der_graph.data.saving import sole_writer
+from der_graph.data.saving import sole_folder, sole_writer
 from der_graph.errors import DataError
 
 PYTHON_POOL = (
@@ -208,16 +209,42 @@ def test_two_runs_do_not_write_the_same_file(
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_two_runs_do_not_train_into_the_same_folder(
-    recorded: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_lock_that_is_let_go_of_while_another_opens_it_locks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.name == "nt":
+        pytest.skip("a file that is open stays there")
+    out, opened = tmp_path / "out.jsonl", os.open
+    first = contextlib.ExitStack()
+    first.enter_context(sole_writer(out))
+
+    def open_late(path: Any, *more: Any) -> int:
+        found = opened(path, *more)
+        first.close()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_late)
+        second = contextlib.ExitStack()
+        with contextlib.suppress(DataError):
+            second.enter_context(sole_writer(out))
+            with pytest.raises(DataError, match="another process"), sole_writer(out):
+                pass
+        second.close()
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_two_runs_do_not_write_into_the_same_folder(
+    recorded: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     pool, data = recorded
-    (tmp_path / "agent").mkdir()
-    words = ("--data", data, "--out", tmp_path / "agent", "--cache", ":memory:")
-    with sole_writer(tmp_path / "agent"):
-        assert run("train", "--pool", pool, *words) == 2
-    assert "agent: another process is writing to it; wait" in capsys.readouterr().err
-    assert not list((tmp_path / "agent").iterdir())
+    out = tmp_path / "out"
+    with sole_folder(out):
+        assert (
+            run(command, "--pool", pool, "--data", data, "--out", out, "--cache", ":memory:") == 2
+        )
+    assert "out: another process is writing to it; wait" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_device_is_not_replaced(pool: Path, tmp_path: Path) -> None:

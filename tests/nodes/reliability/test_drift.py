@@ -59,6 +59,34 @@ def test_an_expert_that_turns_bad_is_noticed_and_nobody_else(
     assert f"expert '{bad}': agrees with the others far less than it used to" in caplog.text
 
 
+def test_it_is_noticed_too_where_a_third_is_asked_only_if_two_differ() -> None:
+    """Of three answers the first two always differ then, whoever is bad."""
+    names = [f"e{number}" for number in range(8)]
+
+    def two_or_three(rng: random.Random, bad: str) -> dict[str, str | None]:
+        skill = rng.choice([0.97, 0.35])
+        values: dict[str, str | None] = {}
+        for name in rng.sample(names, 3):
+            right = rng.random() < skill and name != bad
+            values[name] = "right" if right else f"wrong {1 if name == bad else rng.choice('1123')}"
+        first, second, third = values
+        if values[first] == values[second]:
+            del values[third]
+        return values
+
+    noticed = 0
+    for seed in range(10):
+        rng, watch, calls = random.Random(seed), DriftWatch(names), 0
+        for _ in range(400):
+            assert watch.note(two_or_three(rng, "nobody")) == []
+        while calls < 40 and not watch.suspected:
+            values = two_or_three(rng, "e0")
+            calls += "e0" in values
+            watch.note(values)
+        noticed += watch.suspected == {"e0"}
+    assert noticed >= 8
+
+
 def test_one_that_is_well_again_is_let_back() -> None:
     rng = random.Random(4)
     watch = DriftWatch(NAMES, profile())
@@ -66,8 +94,9 @@ def test_one_that_is_well_again_is_let_back() -> None:
         watch.note(said(rng))
     while not watch.suspected:
         watch.note(said(rng, "a"))
-    for _ in range(300):
-        watch.note(said(rng))
+    for _ in range(300):  # it is asked first, and is compared with those who come after it
+        values = said(rng)
+        watch.note({name: values[name] for name in sorted(values)})
     assert watch.suspected == set()
 
 

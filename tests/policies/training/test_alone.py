@@ -107,8 +107,8 @@ def test_nobody_is_told_apart_where_nobody_reads() -> None:
     assert found(followers(), ktp="none") == ()
 
 
-def test_a_chain_is_not_broken() -> None:
-    """The toy pool's counter needs the writer's sum, and has a template of its own."""
+def test_a_template_of_ones_own_is_kept_in_the_graph() -> None:
+    """As that of the toy pool's counter, which needs the writer's sum."""
     from toy import toy_experts
 
     experts = [replace(e, ktp=None) if e.name == "writer" else e for e in toy_experts()]
