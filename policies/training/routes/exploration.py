@@ -11,7 +11,8 @@ to each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,15 @@ from der_graph.policies.training.routes.tree import Route, gain_of
 Choose = Callable[[int], Iterable[tuple[int, Route]]]
 """Given the number of a round, the routes that look best: question and experts, most wanted first."""
 
-ROUNDS = 3  # of asking what looks best
+ROUNDS = 2  # of asking what looks best
 _BREADTH = 0.5  # share of the calls for trying routes on some questions
 _LEVELS = (0.5, 0.35, 0.15)  # of that, for routes of two, three and four calls
 _FEWEST = 4  # questions on which a route is tried at first
 _MOST = 60  # and in the end
 _STEADY = 20  # answers after others' that are an expert's own again, from which on it is known not to react
-_HALVINGS = 3  # times that the better half of the routes is tried again
+_HALVINGS = 2  # times that routes are tried; the second time the better half of them
+_LITTLE = 0.1  # share of a round's calls that need not be used up
+_BLOCKS = 4
 
 
 class Explorer:
@@ -69,7 +72,8 @@ class Explorer:
         promising: list[Route] = [(i,) for i in self._experts]
         for part in _LEVELS[: self._longest - 1]:
             routes = [(*r, j) for r in promising for j in self._experts if j not in r]
-            routes = [r for r in routes if not self._known(r)]
+            steady = frozenset(filter(self._steady, self._experts))
+            routes = [r for r in routes if not self._known(r, steady)]
             promising = self._halving(routes, int(share * part))
             if not promising:
                 return
@@ -82,14 +86,15 @@ class Explorer:
         """
         for number in range(ROUNDS):
             share = self.left // (ROUNDS - number)
-            wanted = list(choose(number))
-            left = self.left - share
-            size = max(1, share // 4)
-            for start in range(0, len(wanted), size):
-                room = self.left - left
-                if room <= 0:
-                    break
-                self._ask(wanted[start : start + size], room)
+            wanted, until = list(choose(number)), self.left - share
+            while wanted and self.left - until > _LITTLE * share:
+                room, count, most = self.left - until, 0, 0
+                for _, route in wanted:
+                    if most >= room:
+                        break
+                    count, most = count + 1, most + len(route) - 1
+                self._ask(wanted[:count], room)
+                del wanted[:count]
 
     def _halving(self, routes: Sequence[Route], calls: int) -> list[Route]:
         """Try routes on a few questions, the better half of them on more, and so on; better ones first."""
@@ -129,20 +134,47 @@ class Explorer:
             return True
         return self._reactions[expert] >= _STEADY and not self._reacts[expert]
 
-    def _known(self, route: Route) -> bool:
+    def _known(self, route: Route, steady: Collection[int]) -> bool:
         """Does the last one say what it says alone, as far as is known?
 
         Whoever does not react to first answers may still react to one that was made with the help of another.
         """
         if not self._source.reads_answers(route[-1]):
             return True
-        if len(route) > 2 and not self._steady(route[-2]):
-            return False
-        return self._steady(route[-1])
+        return route[-1] in steady and (len(route) <= 2 or route[-2] in steady)
 
     def _ask(self, wanted: Sequence[tuple[int, Route]], room: int) -> None:
-        """Ask along routes, all first experts together, then all second ones, as far as the calls go."""
+        """Ask along routes as far as the calls go.
+
+        Experts that are asked at the same time get some blocks of questions at once: while the slow calls of
+        one are waited for, those of the next go on. Each block has its share of the calls, so that what is
+        asked does not depend on who answers first.
+        """
+        steady = frozenset(filter(self._steady, self._experts))
+        side_by_side = any(map(self._source.at_once, self._experts))
+        blocks: list[list[tuple[int, Route]]] = [[] for _ in range(_BLOCKS if side_by_side else 1)]
+        place: dict[int, int] = {}
+        for each in wanted:
+            blocks[place.setdefault(each[0], len(place) % len(blocks))].append(each)
+        until = np.cumsum([0, *map(len, blocks)]) * room // max(len(wanted), 1)
+        rooms = np.diff(until).tolist()
+        with ThreadPoolExecutor(len(blocks), "der-explore") as threads:
+            found = list(threads.map(self._along, blocks, rooms, [steady] * len(blocks)))
+        for block, (along, asked) in zip(blocks, found, strict=True):
+            self.left -= len(asked)
+            self._asked |= asked
+            for (question, route), outcomes in zip(block, along, strict=True):
+                for length in range(2, len(outcomes) + 1):
+                    self._tried.setdefault(route[:length], {})[question] = outcomes[:length]
+                    if not self._known(route[:length], steady):
+                        self._watch(question, route[length - 1], outcomes[length - 1])
+
+    def _along(
+        self, wanted: Sequence[tuple[int, Route]], room: int, steady: Collection[int]
+    ) -> tuple[list[list[Outcome]], set[object]]:
+        """Ask all second experts together, then all third ones: outcomes of each route, and what was new."""
         along: list[list[Outcome]] = [[] for _ in wanted]
+        new: set[object] = set()
         live = list(range(len(wanted)))
         for step in range(max((len(route) for _, route in wanted), default=0)):
             live = [k for k in live if len(wanted[k][1]) > step]
@@ -150,30 +182,24 @@ class Explorer:
             requests: list[Request] = []
             for k in live:
                 question, route = wanted[k]
-                if step == 0 or self._known(route[: step + 1]):
+                if step == 0 or self._known(route[: step + 1], steady):
                     along[k].append(self._first[question][route[step]])
                 else:
                     paid.append(k)
                     requests.append(Request(question, route[step], [o.answer for o in along[k]]))
-            keys = self._source.keys(requests)
-            allowed = []
-            for key in keys:
-                if key not in self._asked and room > 0:
-                    self._asked.add(key)
-                    self.left -= 1
-                    room -= 1
-                allowed.append(key in self._asked)
-            asked = [r for r, may in zip(requests, allowed, strict=True) if may]
-            answered = iter(self._source.ask(asked))
-            stopped = {k for k, may in zip(paid, allowed, strict=True) if not may}
-            for k in paid:
-                if k not in stopped:
-                    along[k].append(next(answered))
-                    self._watch(wanted[k][0], wanted[k][1][step], along[k][-1])
+            asked: list[int] = []
+            for i, key in enumerate(self._source.keys(requests)):
+                if key not in self._asked and key not in new:
+                    if len(new) >= room:
+                        continue
+                    new.add(key)
+                asked.append(i)
+            outcomes = self._source.ask([requests[i] for i in asked])
+            for i, outcome in zip(asked, outcomes, strict=True):
+                along[paid[i]].append(outcome)
+            stopped = set(paid) - {paid[i] for i in asked}
             live = [k for k in live if k not in stopped]
-        for (question, route), outcomes in zip(wanted, along, strict=True):
-            for length in range(2, len(outcomes) + 1):
-                self._tried.setdefault(route[:length], {})[question] = outcomes[:length]
+        return along, new
 
     def _watch(self, question: int, expert: int, outcome: Outcome) -> None:
         """Note whether an expert said something else than alone."""
