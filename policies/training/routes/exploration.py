@@ -23,7 +23,7 @@ from der_graph.policies.training.routes.tree import Route, gain_of
 Choose = Callable[[int], Iterable[tuple[int, Route]]]
 """Given the number of a round, the routes that look best: question and experts, most wanted first."""
 
-ROUNDS = 2  # of asking what looks best
+ROUNDS = 3  # of asking what looks best
 _BREADTH = 0.5  # share of the calls for trying routes on some questions
 _LEVELS = (0.5, 0.35, 0.15)  # of that, for routes of two, three and four calls
 _FEWEST = 4  # questions on which a route is tried at first

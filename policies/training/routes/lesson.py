@@ -38,8 +38,7 @@ from der_graph.state import Situation
 
 PRICES = 8
 """At how many prices, log-evenly over the range of training, the teacher works choices out."""
-_PRICES = (0.02, 0.1, 0.4, 1.5)  # at which routes may look best
-_LOOKED_AHEAD = 3  # calls, while it is found out which routes look best
+_PRICES = (0.02, 0.06, 0.2, 0.5, 1.0, 1.8)  # at which routes may look best
 _BATCH = 4096  # situations observed at once
 
 Weights = Mapping[str, torch.Tensor]
@@ -124,7 +123,7 @@ def _best_routes(
     observer: Observer,
 ) -> list[tuple[int, Route]]:
     """Question and experts of the routes that look best at some prices, the questions in a random order."""
-    tree = collect_tree(source, experts, min(longest, _LOOKED_AHEAD))
+    tree = collect_tree(source, experts, longest)
     axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
     worth = backward_induction(tree, axes.held_out, fold, list(_PRICES), max(observer.total, 1e-12))
     found = greedy_routes(worth.choices, tree.children, tree.routes, tree.inner.tolist())
