@@ -10,7 +10,7 @@ every question. A small pool has all its routes in the tree; of a large one the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -194,17 +194,6 @@ def _longer(routes: Sequence[Route], chosen: Sequence[int]) -> list[Route]:
     return [(*route, j) for route in routes for j in chosen if j not in route]
 
 
-def _next(
-    route: Route, questions: Sequence[int], along: Mapping[Route, list[list[Outcome]]]
-) -> list[Request]:
-    """What asks the last expert of a route, after the outcomes before it."""
-    before = along[route[:-1]]
-    return [
-        Request(q, route[-1], [outcome.answer for outcome in each])
-        for q, each in zip(questions, before, strict=True)
-    ]
-
-
 def _outcomes(source: AnswerSource, levels: Levels) -> dict[Route, list[Outcome]]:
     """The last outcome of every route on every question.
 
@@ -222,17 +211,29 @@ def _outcomes(source: AnswerSource, levels: Levels) -> dict[Route, list[Outcome]
     stopped = threading.Event()
 
     def ask(block: range) -> dict[Route, list[Outcome]]:
-        along: dict[Route, list[list[Outcome]]] = {(): [[] for _ in block]}
+        found: dict[Route, list[Outcome]] = {}
+        along: dict[Route, list[list[Answer]]] = {(): [[] for _ in block]}
         for level, turn in zip(levels, turns, strict=True):
-            requests = [request for route in level for request in _next(route, block, along)]
+            requests = [
+                Request(question, route[-1], answers)
+                for route in level
+                for question, answers in zip(block, along[route[:-1]], strict=True)
+            ]
             with turn:
                 if stopped.is_set():
                     break
-                asked = iter(source.ask(requests))
-            along |= {
-                route: [[*each, next(asked)] for each in along[route[:-1]]] for route in level
-            }
-        return {route: [each[-1] for each in found] for route, found in along.items() if route}
+                asked = source.ask(requests)
+            for k, route in enumerate(level):
+                found[route] = asked[k * len(block) : (k + 1) * len(block)]
+            if level is not levels[-1]:  # nobody reads the last answers
+                along = {
+                    route: [
+                        [*before, outcome.answer]
+                        for before, outcome in zip(along[route[:-1]], found[route], strict=True)
+                    ]
+                    for route in level
+                }
+        return found
 
     if side_by_side:
         threads = ThreadPoolExecutor(_BLOCKS_A_LEVEL * len(levels), "der-routes")
