@@ -44,11 +44,11 @@ def test_a_run_killed_before_ppo_goes_on_with_the_next_network(
     learn = TreeLearner.learn
     taught: list[Any] = []
 
-    def counted(self: TreeLearner, worth: Any) -> None:
+    def counted(self: TreeLearner, worth: Any, stopped: Any) -> None:
         taught.append(self)
         if len(taught) == 3:
             raise KeyboardInterrupt
-        learn(self, worth)
+        learn(self, worth, stopped)
 
     monkeypatch.setattr(TreeLearner, "learn", counted)
     with pytest.raises(KeyboardInterrupt):
