@@ -12,10 +12,23 @@ the paper; layers are tanh, as there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch: for small matrices it is faster, and more of them give other last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Shape(NamedTuple):
@@ -102,12 +115,13 @@ class RoutingNetwork(nn.Module):
 
     def _initialise(self, *outputs: nn.Linear) -> None:
         """Orthogonal weights; the actor's last layers small: the first policy is close to uniform."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.orthogonal_(layer.weight, gain=2**0.5)
-                nn.init.zeros_(layer.bias)
-        for layer in outputs:
-            nn.init.orthogonal_(layer.weight, gain=0.01)
+        with one_thread():
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.orthogonal_(layer.weight, gain=2**0.5)
+                    nn.init.zeros_(layer.bias)
+            for layer in outputs:
+                nn.init.orthogonal_(layer.weight, gain=0.01)
 
 
 class SharedHead(RoutingNetwork):
@@ -121,7 +135,8 @@ class SharedHead(RoutingNetwork):
         self.score_end = nn.Linear(shape.hidden, 1)
         self.value = nn.Linear(shape.hidden, 1)
         self._initialise(self.score_expert, self.score_end)
-        nn.init.orthogonal_(self.value.weight, gain=1.0)
+        with one_thread():
+            nn.init.orthogonal_(self.value.weight, gain=1.0)
 
     def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `RoutingNetwork`; N may differ from the one in training."""

@@ -18,7 +18,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -191,7 +191,9 @@ class AnswerSource:
         self._cache = cache
         self.on_asked = on_asked
         self._memory: dict[_Key, Outcome] = {}
+        self._said: dict[str, Answer] = {}  # by prompt: a question that comes twice is asked once
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
+        self._stopped = threading.Event()
         self._counting, self._scoring = threading.Lock(), threading.Lock()
         self._note_knowledge()
 
@@ -236,6 +238,11 @@ class AnswerSource:
             known.update(self._find(missing))
         return [known[key] for key in keys]
 
+    def stop(self) -> None:
+        """End what `ask` does in other threads, after the calls that were made: it raises `CancelledError`."""
+        stopped, self._stopped = self._stopped, threading.Event()
+        stopped.set()
+
     def first_answers(self) -> list[list[Outcome]]:
         """Every expert's own first answer to every question: [example][expert]."""
         n = len(self.experts)
@@ -256,6 +263,10 @@ class AnswerSource:
             for (_, who, shown), outcome in self._memory.items()
             if who == expert and shown is not None
         ]
+
+    def asked_after_others(self) -> set[object]:
+        """What was asked beyond first answers so far, as `keys` names it."""
+        return {key for key in self._memory if key[2] is not None}
 
     def keys(self, requests: Sequence[Request]) -> list[object]:
         """What each request comes to: two that are the same are answered once."""
@@ -338,12 +349,24 @@ class AnswerSource:
             shares.setdefault(request.expert, {})[key] = request
         remote = [i for i in shares if at_once(self.experts[i].model)]
         answers: dict[_Key, Answer] = {}
-        with ThreadPoolExecutor(max(1, len(remote)), "der-remote") as threads:
-            away = [threads.submit(self._ask_expert, self.experts[i], shares[i]) for i in remote]
+        stopped = self._stopped
+        threads = ThreadPoolExecutor(max(1, len(remote)), "der-remote")
+        try:
+            away = [
+                threads.submit(self._ask_expert, self.experts[i], shares[i], stopped)
+                for i in remote
+            ]
             for position in sorted(shares.keys() - set(remote)):
-                answers.update(self._ask_expert(self.experts[position], shares[position]))
+                found = self._ask_expert(self.experts[position], shares[position], stopped)
+                answers.update(found)
             for future in away:
                 answers.update(future.result())
+        except BaseException:  # Ctrl-C must not wait for all that was still to be asked
+            if stopped is self._stopped:
+                self.stop()
+            raise
+        finally:
+            threads.shutdown(cancel_futures=True)
         # In the order asked for, whoever answered first: metrics in batches may depend on it.
         answers = {key: answers[key] for key in missing}
         with self._scoring:  # not every metric may be called from several threads
@@ -369,7 +392,9 @@ class AnswerSource:
                 )
         return {key: min(1.0, max(0.0, s)) for key, s in zip(answers, scores, strict=True)}
 
-    def _ask_expert(self, expert: Expert, wanted: dict[_Key, Request]) -> dict[_Key, Answer]:
+    def _ask_expert(
+        self, expert: Expert, wanted: dict[_Key, Request], stopped: threading.Event
+    ) -> dict[_Key, Answer]:
         prompts = {
             key: expert.prompt(
                 self.histories[key[0]],
@@ -380,28 +405,35 @@ class AnswerSource:
             for key, request in wanted.items()
         }
         digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
+        answers = {key: self._said[d] for key, d in digests.items() if d in self._said}
         cache = self._cache if expert.fingerprint else None  # nobody knows when an answer ages
-        cached = cache.get_many(list(digests.values())) if cache else {}
-        answers = {
-            key: _priced(expert, cached[digest])
-            for key, digest in digests.items()
-            if digest in cached
-        }
-        self._from_cache.update({key[:2]: digests[key] for key in answers if key[2] is None})
-        new = [key for key in prompts if key not in answers]
+        cached = (
+            cache.get_many([d for d in digests.values() if d not in self._said]) if cache else {}
+        )
+        found = {key: _priced(expert, cached[d]) for key, d in digests.items() if d in cached}
+        self._from_cache.update({key[:2]: digests[key] for key in found if key[2] is None})
+        answers |= found
+        same: dict[str, list[_Key]] = {}  # by prompt
+        for key, digest in digests.items():
+            if key not in answers:
+                same.setdefault(digest, []).append(key)
+        new = [keys[0] for keys in same.values()]
         # Similar lengths share a batch, so less is padded.
         new.sort(key=lambda key: len(prompts[key][-1].text))
         chunks = [new[start : start + MAX_BATCH] for start in range(0, len(new), MAX_BATCH)]
         for chunk, replies in _replies_to(expert, chunks, prompts):
-            answers.update(zip(chunk, replies, strict=True))
+            said = {digests[key]: reply for key, reply in zip(chunk, replies, strict=True)}
+            self._said.update(said)
+            answers.update({key: reply for d, reply in said.items() for key in same[d]})
             if cache:
                 # After every batch, so that a crash loses one batch at most.
-                done = zip(chunk, replies, strict=True)
-                cache.put_many({digests[k]: a for k, a in done if a["error"] is None})
+                cache.put_many({d: a for d, a in said.items() if a["error"] is None})
             with self._counting:
                 self.generated += len(chunk)
                 if self.on_asked:
                     self.on_asked(len(chunk))
+            if stopped.is_set():
+                raise CancelledError
         return answers
 
 

@@ -29,7 +29,7 @@ from der_graph.nodes.reliability import bare
 from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent, TrainedAgent
-from der_graph.policies.agent.network import RoutingNetwork, Shape, make_network
+from der_graph.policies.agent.network import RoutingNetwork, Shape, make_network, one_thread
 from der_graph.policies.answers import AnswerSource, Outcome
 from der_graph.policies.observation import ObservationConfig, Observer, TextEncoder
 from der_graph.policies.observation.call_costs import CostScale, expected_costs, fit_call_costs
@@ -128,7 +128,8 @@ def features_learner(
         def prepared(source: AnswerSource) -> RouteLesson:
             return prepare_lesson(observer, source, rules, first, encoder, config.seed, calls)
 
-        lesson = None if alone else prepared(source)
+        # What is asked on the way to `alone` counts, and is known to what follows.
+        lesson = prepared(source) if bounded or not alone else None
         if alone is None and lesson is not None and config.transfer == "auto":
             found = better_alone(lesson, config.cost_weight_range)
             alone = found.experts
@@ -148,7 +149,7 @@ def features_learner(
         "profile" if config.any_pool else "fixed",
     )
     size = config.envs * config.rollout
-    model = MaskablePPO(
+    model = RoutingPPO(
         RoutingPolicy,
         env,
         learning_rate=_Linear(config.learning_rate),
@@ -284,7 +285,8 @@ class NetworkExtractor(BaseFeaturesExtractor):
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(batch, size) -> (batch, N + 2)."""
-        scores, value = self.network(observation)
+        with one_thread():
+            scores, value = self.network(observation)
         return torch.cat([scores, value.unsqueeze(1)], dim=1)
 
 
@@ -304,6 +306,15 @@ class _Split(nn.Module):
 
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
         return features[:, -1:]
+
+
+class RoutingPPO(MaskablePPO):
+    """PPO that updates the network in one thread, as experts may need the others."""
+
+    def train(self) -> None:
+        """One update."""
+        with one_thread():
+            super().train()
 
 
 class RoutingPolicy(MaskableActorCriticPolicy):

@@ -41,8 +41,8 @@ class Explorer:
         source: The training questions; first answers are known.
         experts: Who may be on a route, by position.
         longest: Most experts on a route.
-        calls: New answers, at most. Those that are cached count like any other, so that a second run finds
-            the same.
+        calls: New answers, at most, with those that the source has beyond first ones. Those that are cached
+            count like any other, so that a second run finds the same.
         seed: Of the draw of questions.
     """
 
@@ -54,14 +54,15 @@ class Explorer:
         calls: int,
         seed: int = 0,
     ) -> None:
-        self.left = calls
         self._source = source
+        self._stopped = False
         self._experts = sorted(experts)
         self._longest = min(longest, len(experts))
         self._random = np.random.default_rng(seed)
         self._tried: dict[Route, dict[int, list[Outcome]]] = {}
-        self._asked: set[object] = set()
         self._first = source.first_answers()
+        self._asked: set[object] = source.asked_after_others()
+        self.left = max(0, calls - len(self._asked))
         # By expert: answers after another one's, and whether one of them was not its own again.
         self._reactions = dict.fromkeys(self._experts, 0)
         self._reacts = dict.fromkeys(self._experts, False)
@@ -85,6 +86,8 @@ class Explorer:
             choose: Says which those are.
         """
         for number in range(ROUNDS):
+            if self.left <= 0:
+                return
             share = self.left // (ROUNDS - number)
             wanted, until = list(choose(number)), self.left - share
             while wanted and self.left - until > _LITTLE * share:
@@ -158,15 +161,23 @@ class Explorer:
             blocks[place.setdefault(each[0], len(place) % len(blocks))].append(each)
         until = np.cumsum([0, *map(len, blocks)]) * room // max(len(wanted), 1)
         rooms = np.diff(until).tolist()
-        with ThreadPoolExecutor(len(blocks), "der-explore") as threads:
+        threads = ThreadPoolExecutor(len(blocks), "der-explore")
+        try:
             found = list(threads.map(self._along, blocks, rooms, [steady] * len(blocks)))
+        except BaseException:
+            self._stopped = True
+            self._source.stop()
+            raise
+        finally:
+            threads.shutdown(cancel_futures=True)
         for block, (along, asked) in zip(blocks, found, strict=True):
             self.left -= len(asked)
             self._asked |= asked
             for (question, route), outcomes in zip(block, along, strict=True):
                 for length in range(2, len(outcomes) + 1):
                     self._tried.setdefault(route[:length], {})[question] = outcomes[:length]
-                    if not self._known(route[:length], steady):
+                    read = _answered(outcomes[: length - 1])
+                    if read and not self._known(route[:length], steady):
                         self._watch(question, route[length - 1], outcomes[length - 1])
 
     def _along(
@@ -182,7 +193,8 @@ class Explorer:
             requests: list[Request] = []
             for k in live:
                 question, route = wanted[k]
-                if step == 0 or self._known(route[: step + 1], steady):
+unread = not _answered(along[k])
+                if unread or self._known(route[: step + 1], steady):
                     along[k].append(self._first[question][route[step]])
                 else:
                     paid.append(k)
@@ -194,6 +206,8 @@ class Explorer:
                         continue
                     new.add(key)
                 asked.append(i)
+            if self._stopped:
+                break
             outcomes = self._source.ask([requests[i] for i in asked])
             for i, outcome in zip(asked, outcomes, strict=True):
                 along[paid[i]].append(outcome)
@@ -206,6 +220,11 @@ class Explorer:
         self._reactions[expert] += 1
         own = self._first[question][expert].answer["text"]
         self._reacts[expert] |= outcome.answer["text"] != own
+
+
+def _answered(outcomes: Sequence[Outcome]) -> bool:
+    """Is there an answer that the next one reads?"""
+    return any(outcome.answer["error"] is None for outcome in outcomes)
 
 
 def greedy_routes(

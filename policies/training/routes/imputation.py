@@ -46,7 +46,7 @@ class _Shown(NamedTuple):
 class _Donors(NamedTuple):
     """What an expert said after others' answers."""
 
-    keys: npt.NDArray[np.float32]  # (donors, what is compared)
+    traits: Floats  # (donors, what is compared)
     questions: npt.NDArray[np.int64]
     outcomes: list[Outcome]
     shown: list[_Shown]
@@ -70,7 +70,8 @@ class ImputedSource(AnswerSource):
         self._said: dict[tuple[int, str], _Shown] = {}
         self._right: dict[int, str] = {}
         self._forms: dict[str, int] = {}
-        known = list(self._memory.items())
+        # In an order that does not hang on who answered first.
+        known = sorted(self._memory.items(), key=lambda each: _rank(each[0]))
         self._note_all(known)
         self._donors = [self._donors_of(i, known) for i in range(len(self.experts))]
 
@@ -138,28 +139,32 @@ class ImputedSource(AnswerSource):
             self._forms[text] = form_of(text, answer["value"])
         return self._forms[text]
 
-    def _key_of(self, question: int, expert: int, shown: _Shown) -> list[float]:
+    def _traits_of(self, question: int, expert: int, shown: _Shown) -> list[float]:
+        """Three numbers whose difference counts, and three names that are the same or not."""
         own = self._own[question][expert]
         return [
             _grade(shown.quality) * _GRADE,
             _grade(own.quality) * _GRADE,
             float(_same(own.answer, shown.answer)) * _LOOKS,
+            shown.by,
+            shown.before,
+            self._form(shown.answer),
         ]
 
     def _donors_of(
         self, expert: int, known: Sequence[tuple[tuple[int, int, object], Outcome]]
     ) -> _Donors:
-        keys, questions, outcomes, read = [], [], [], []
+        traits, questions, outcomes, read = [], [], [], []
         for (question, who, knowledge), outcome in known:
             shown = self._shown(question, knowledge)
             if who != expert or shown is None:
                 continue
-            keys.append(self._key_of(question, expert, shown))
+            traits.append(self._traits_of(question, expert, shown))
             questions.append(question)
             outcomes.append(outcome)
             read.append(shown)
         return _Donors(
-            np.array(keys, dtype=np.float32).reshape(len(keys), 3),
+            np.array(traits, dtype=np.float32),
             np.array(questions, dtype=np.int64),
             outcomes,
             read,
@@ -176,30 +181,28 @@ class ImputedSource(AnswerSource):
             return [self._own[key[0]][expert] for key in keys]
         questions = np.array([key[0] for key in keys])
         wanted = np.array(
-            [self._key_of(q, expert, s) for q, s in zip(questions.tolist(), shown, strict=True)],
+            [self._traits_of(q, expert, s) for q, s in zip(questions.tolist(), shown, strict=True)],
             dtype=np.float32,
         )
-        marks, of_donors = (
-            np.array([[s.by, s.before, self._form(s.answer)] for s in each])
-            for each in (shown, donors.shown)
-        )
-        chosen = []
+        chosen = np.zeros(len(keys), dtype=np.int64)
+        order = np.argsort(questions, kind="stable")
         for start in range(0, len(keys), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            apart = np.abs(wanted[part, None] - donors.keys[None]).sum(axis=2)
-            for column, weight in enumerate((_WHO, _BEFORE, _LOOKS)):
-                other = marks[part, None, column] != of_donors[None, :, column]
-                apart += np.float32(weight) * other
-            cosine = self._vectors[questions[part]] @ self._vectors[donors.questions].T
-            apart += np.float32(_QUESTION) * (1 - cosine)
+            part = order[start : start + _CHUNK]
+            # Many are of one kind, or on one question, and compared once.
+            kinds, kind = np.unique(wanted[part], axis=0, return_inverse=True)
+            asked, at = np.unique(questions[part], return_inverse=True)
+            # Rounded: which of two that are as near is drawn must not hang on the last bits.
+            cosine = (self._vectors[asked] @ self._vectors[donors.questions].T).round(4)
+            apart = _apart(kinds, donors.traits)[kind.ravel()]
+            apart += (np.float32(_QUESTION) * (1 - cosine))[at]
             count = min(_NEAREST, apart.shape[1])
             nearest = np.argpartition(apart, count - 1, axis=1)[:, :count]
             nearest.sort(axis=1)
-            turn = [zlib.crc32(repr(key).encode()) % count for key in keys[part]]
-            chosen += nearest[np.arange(len(turn)), turn].tolist()
+            turn = [zlib.crc32(repr(keys[i]).encode()) % count for i in part.tolist()]
+            chosen[part] = nearest[np.arange(len(turn)), turn]
         return [
             self._carried_over(key[0], expert, s, donors, donor)
-            for key, s, donor in zip(keys, shown, chosen, strict=True)
+            for key, s, donor in zip(keys, shown, chosen.tolist(), strict=True)
         ]
 
     def _carried_over(
@@ -249,6 +252,20 @@ class ImputedSource(AnswerSource):
 
 
 _GOOD = 2 / 3
+
+
+def _rank(key: tuple[int, int, object]) -> tuple[bool, int, int, str]:
+    """First answers first."""
+    question, expert, shown = key
+    return shown is not None, question, expert, repr(shown)
+
+
+def _apart(some: Floats, others: Floats) -> Floats:
+    """(some, others): how much traits differ."""
+    apart: Floats = np.abs(some[:, None, :3] - others[None, :, :3]).sum(axis=2)
+    for column, weight in enumerate((_WHO, _BEFORE, _LOOKS), start=3):
+        apart += np.float32(weight) * (some[:, None, column] != others[None, :, column])
+    return apart
 
 
 def _grade(quality: float) -> float:

@@ -106,7 +106,7 @@ class TreeLearner:
 
         Args:
             worth: What the teacher thinks that choices are worth.
-            stopped: Asked before each update; it is left as it is where that says so.
+            stopped: Asked before each batch; it is left as it is where that says so.
 
         Raises:
             Stopped: If it did.
@@ -163,8 +163,7 @@ class TreeLearner:
             self.network.parameters(), lr=rate, weight_decay=self.settings.decay
         )
         for turn, some in enumerate(self._batches(count)):
-            if self._stopped():
-                raise Stopped
+            self._go_on()
             optimizer.param_groups[0]["lr"] = rate * (1 - turn / count) + least
             before(turn / count)
             loss = loss_of(some)
@@ -172,6 +171,10 @@ class TreeLearner:
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
             optimizer.step()
+
+    def _go_on(self) -> None:
+        if self._stopped():
+            raise Stopped
 
     def _behind(self, worth: Worth) -> float:
         """How much less utility than the teacher's it has, at the price where that is most."""
@@ -236,6 +239,7 @@ class TreeLearner:
         reached = torch.zeros(len(self.seen.depth))
         with torch.no_grad():
             for some in torch.split(torch.arange(self.questions), self.settings.batch):
+                self._go_on()
                 requests = self._draw(len(some))
                 masks = self.seen.masks(some, requests)
                 scores = self.network.actor(self.seen.observe(some, requests, masks)) * _SHARP

@@ -53,7 +53,8 @@ class RouteLesson:
         observer: Shows training questions by features that were fitted without them.
         fold: (questions,) fold of each.
         features: (questions, dims) those features.
-        source: The training questions; it asks nobody on any route of the tree.
+        source: The training questions; it asks nobody on any route of the tree, and of chat models nobody
+            at all.
     """
 
     tree: RouteTree
@@ -88,10 +89,11 @@ def prepare_lesson(
     fold = folds_of(source.questions, seed)
     quality = fit_ridge(vectors, alone, fold)
     experts = choose_experts(source, quality.held_out, observer.costs.tolist(), pairs=calls is None)
-    if calls is not None and calls < calls_of_all_routes(source, experts, rules.max_steps):
-        explorer = Explorer(
-            source, experts, rules.max_steps, int(calls * len(source.examples)), seed
-        )
+    n, asked = len(source.examples), len(source.asked_after_others())
+    needed = n * calls_of_all_routes(source, experts, rules.max_steps)
+    explored = calls is not None and int(calls * n) - asked < needed
+    if calls is not None and explored:
+        explorer = Explorer(source, experts, rules.max_steps, int(calls * n), seed)
         explorer.broadly()
         explorer.best(
             lambda number: _best_routes(
@@ -100,6 +102,8 @@ def prepare_lesson(
         )
         source = ImputedSource(source, vectors)
     tree = collect_tree(source, experts, rules.max_steps)
+    if calls is not None and not explored:  # nor is anybody asked beyond the tree
+        source = ImputedSource(source, vectors)
     axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
     arrays = {
         **observer.arrays,
