@@ -239,7 +239,7 @@ class AnswerSource:
         return [known[key] for key in keys]
 
     def stop(self) -> None:
-        """End what `ask` does in other threads, after the calls that were made: it raises `CancelledError`."""
+        """End what `ask` does in other threads after the calls that were made; it raises `CancelledError`."""
         stopped, self._stopped = self._stopped, threading.Event()
         stopped.set()
 

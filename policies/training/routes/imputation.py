@@ -67,7 +67,7 @@ class ImputedSource(AnswerSource):
         self._vectors = np.asarray(vectors, dtype=np.float32)
         self._position = {expert.name: i for i, expert in enumerate(self.experts)}
         self._own = self.first_answers()
-        self._said: dict[tuple[int, str], _Shown] = {}
+        self._heard: dict[tuple[int, str], _Shown] = {}
         self._right: dict[int, str] = {}
         self._forms: dict[str, int] = {}
         # In an order that does not hang on who answered first.
@@ -117,19 +117,19 @@ class ImputedSource(AnswerSource):
         if knowledge is None:
             return None
         text = knowledge if isinstance(knowledge, str) else knowledge[-1]  # type: ignore[index]
-        return self._said.get((question, text))
+        return self._heard.get((question, text))
 
     def _read(self, request: Request) -> _Shown:
         """What the expert of a request reads last."""
         last = good_answers(request.answers)[-1]
-        return self._said[request.example, last["text"]]
+        return self._heard[request.example, last["text"]]
 
     def _note(self, question: int, expert: int, shown: _Shown | None, outcome: Outcome) -> None:
         answer, quality = outcome
         if answer["error"] is not None:
             return
         by = -1 if shown is None else shown.by
-        self._said.setdefault((question, answer["text"]), _Shown(answer, quality, expert, by))
+        self._heard.setdefault((question, answer["text"]), _Shown(answer, quality, expert, by))
         if quality > _GOOD and answer["value"] is not None:
             self._right.setdefault(question, answer["value"])
 
