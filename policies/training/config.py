@@ -53,8 +53,8 @@ class TrainConfig:
     ones; or random weights."""
     route_calls: int = 12
     """New answers of chat models that a question may take beyond every expert's first one, on average, while
-    routes are tried before PPO; what was not asked is imputed. More find better chains of experts and cost more.
-    Plain functions and recorded answers are free, and all their routes are tried."""
+    routes are tried before PPO; what was not asked is imputed. More find better chains of experts and cost
+    more. Plain functions and recorded answers are free, and all their routes are tried."""
     transfer: Literal["auto", "always"] = "auto"
     """Who is shown the answer before: `auto`, whoever does not do better without it, as routes over the
     training questions tell; `always`, everyone, as in the paper."""

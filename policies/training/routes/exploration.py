@@ -193,7 +193,7 @@ class Explorer:
             requests: list[Request] = []
             for k in live:
                 question, route = wanted[k]
-unread = not _answered(along[k])
+                unread = not _answered(along[k])
                 if unread or self._known(route[: step + 1], steady):
                     along[k].append(self._first[question][route[step]])
                 else:
