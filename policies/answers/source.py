@@ -191,7 +191,7 @@ class AnswerSource:
         self._cache = cache
         self.on_asked = on_asked
         self._memory: dict[_Key, Outcome] = {}
-        self._said: dict[str, Answer] = {}  # by prompt: a question that comes twice is asked once
+        self._by_prompt: dict[str, Answer] = {}  # a question that comes twice is asked once
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
         self._stopped = threading.Event()
         self._counting, self._scoring = threading.Lock(), threading.Lock()
@@ -239,7 +239,7 @@ class AnswerSource:
         return [known[key] for key in keys]
 
     def stop(self) -> None:
-        """End what `ask` does in other threads after the calls that were made; it raises `CancelledError`."""
+        """End what `ask` does in other threads, after the calls under way: it raises `CancelledError`."""
         stopped, self._stopped = self._stopped, threading.Event()
         stopped.set()
 
@@ -405,10 +405,12 @@ class AnswerSource:
             for key, request in wanted.items()
         }
         digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
-        answers = {key: self._said[d] for key, d in digests.items() if d in self._said}
+        answers = {key: self._by_prompt[d] for key, d in digests.items() if d in self._by_prompt}
         cache = self._cache if expert.fingerprint else None  # nobody knows when an answer ages
         cached = (
-            cache.get_many([d for d in digests.values() if d not in self._said]) if cache else {}
+            cache.get_many([d for d in digests.values() if d not in self._by_prompt])
+            if cache
+            else {}
         )
         found = {key: _priced(expert, cached[d]) for key, d in digests.items() if d in cached}
         self._from_cache.update({key[:2]: digests[key] for key in found if key[2] is None})
@@ -421,9 +423,9 @@ class AnswerSource:
         # Similar lengths share a batch, so less is padded.
         new.sort(key=lambda key: len(prompts[key][-1].text))
         chunks = [new[start : start + MAX_BATCH] for start in range(0, len(new), MAX_BATCH)]
-        for chunk, replies in _replies_to(expert, chunks, prompts):
+        for chunk, replies in _replies_to(expert, chunks, prompts, stopped):
             said = {digests[key]: reply for key, reply in zip(chunk, replies, strict=True)}
-            self._said.update(said)
+            self._by_prompt.update(said)
             answers.update({key: reply for d, reply in said.items() for key in same[d]})
             if cache:
                 # After every batch, so that a crash loses one batch at most.
@@ -432,28 +434,33 @@ class AnswerSource:
                 self.generated += len(chunk)
                 if self.on_asked:
                     self.on_asked(len(chunk))
-            if stopped.is_set():
-                raise CancelledError
         return answers
 
 
 def _replies_to(
-    expert: Expert, chunks: Sequence[list[_Key]], prompts: dict[_Key, list[BaseMessage]]
+    expert: Expert,
+    chunks: Sequence[list[_Key]],
+    prompts: dict[_Key, list[BaseMessage]],
+    stopped: threading.Event,
 ) -> Iterator[tuple[list[_Key], list[Answer]]]:
     """Each chunk with the answers to it.
 
     A remote expert, or a local one in continuous batches, gets some chunks at a time, within its own bound:
     while the slow calls of one are waited for, those of the next go on.
     """
+
+    def ask(chunk: list[_Key]) -> list[Answer]:
+        if stopped.is_set():
+            raise CancelledError
+        return expert.ask([prompts[key] for key in chunk])
+
     if not at_once(expert.model) or len(chunks) < 2:
-        yield from ((chunk, expert.ask([prompts[key] for key in chunk])) for chunk in chunks)
+        yield from ((chunk, ask(chunk)) for chunk in chunks)
         return
     side_by_side = -(-at_once(expert.model) // MAX_BATCH) + 1
     threads = ThreadPoolExecutor(side_by_side, "der-chunk")
     try:
-        asked = {
-            threads.submit(expert.ask, [prompts[key] for key in chunk]): chunk for chunk in chunks
-        }
+        asked = {threads.submit(ask, chunk): chunk for chunk in chunks}
         for done in as_completed(asked):
             yield asked[done], done.result()
     finally:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +26,7 @@ pytest.importorskip("stable_baselines3")
 
 from der_graph.data import Example
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.langchain import as_expert, bounded
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerCache, AnswerSource, Request
 from der_graph.policies.quality import get_metric
@@ -111,13 +114,11 @@ def source_of(experts: Sequence[Expert], count: int, **more: Any) -> AnswerSourc
 
 
 def asked(experts: Sequence[Expert]) -> Counter[tuple[str, str]]:
-    return Counter(
-        {
-            (expert.name, prompt): count
-            for expert in experts
-            for prompt, count in expert.model.prompts.items()
-        }
-    )
+    counted: Counter[tuple[str, str]] = Counter()
+    for expert in experts:
+        chat: Any = expert.model
+        counted.update({(expert.name, prompt): n for prompt, n in chat.prompts.items()})
+    return counted
 
 
 def after_others(experts: Sequence[Expert]) -> int:
@@ -161,6 +162,31 @@ def test_fewer_who_read_do_not_make_every_route_affordable() -> None:
     made = learner(source_of(experts, 150), RouteRules.of(experts, max_steps=3), route_calls=2)
     assert made.alone
     assert after_others(experts) <= 300
+
+
+def test_ctrl_c_while_routes_are_tried_does_not_wait_for_what_was_still_to_be_asked() -> None:
+    """Blocks of questions are asked in threads, which know nothing of it."""
+
+    def slow(i: int, shown: str | None) -> str:
+        time.sleep(0.0 if shown is None else 0.02)
+        return checker(i, shown)
+
+    made = pool(one=own("one", 0.5), checker=slow)
+    source = source_of([replace(each, model=bounded(each.model, 2)) for each in made], 400)
+    source.first_answers()
+    calls = source.generated
+    interrupted: list[int] = []
+
+    def on_asked(count: int) -> None:
+        if not interrupted:
+            interrupted.append(count)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    source.on_asked = on_asked
+    explorer = Explorer(source, [0, 1], 2, 4_000)
+    with pytest.raises(KeyboardInterrupt):
+        explorer._ask([(q, (0, 1)) for q in range(400)], 400)
+    assert source.generated - calls < 300
 
 
 @pytest.mark.parametrize("route_calls", [2, 100])
