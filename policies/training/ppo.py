@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableLambda, RunnableSequence
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -183,8 +183,15 @@ def features_learner(
 
 def _free(expert: Expert) -> bool:
     """Does asking it cost next to nothing: a plain function, or recorded answers?"""
-    model = bare(expert.model)
-    return isinstance(model, RecordedChat) or not isinstance(model, BaseChatModel)
+    return isinstance(bare(expert.model), RecordedChat) or _is_function(expert.model)
+
+
+def _is_function(model: Any) -> bool:
+    """Is it a function, or functions one after another? A prompt and a model are not, nor is a graph."""
+    model = bare(model)
+    if isinstance(model, RunnableSequence):
+        return all(map(_is_function, model.steps))
+    return isinstance(model, RunnableLambda)
 
 
 def _features(config: TrainConfig) -> FeatureNames:

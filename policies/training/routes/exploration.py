@@ -20,8 +20,8 @@ import numpy.typing as npt
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.training.routes.tree import Route, gain_of
 
-Choose = Callable[[int], Iterable[tuple[int, Route]]]
-"""Given the number of a round, the routes that look best: question and experts, most wanted first."""
+Choose = Callable[[], Iterable[tuple[int, Route]]]
+"""Gives the routes that look best by what is known: question and experts, most wanted first."""
 
 ROUNDS = 3  # of asking what looks best
 _BREADTH = 0.5  # share of the calls for trying routes on some questions
@@ -31,7 +31,7 @@ _MOST = 60  # and in the end
 _STEADY = 20  # answers after others' that are an expert's own again, from which on it is known not to react
 _HALVINGS = 2  # times that routes are tried; the second time the better half of them
 _LITTLE = 0.1  # share of a round's calls that need not be used up
-_BLOCKS = 4
+_BLOCKS = 4  # of questions at once, for experts that are asked at the same time
 
 
 class Explorer:
@@ -89,7 +89,7 @@ class Explorer:
             if self.left <= 0:
                 return
             share = self.left // (ROUNDS - number)
-            wanted, until = list(choose(number)), self.left - share
+            wanted, until = list(choose()), self.left - share
             while wanted and self.left - until > _LITTLE * share:
                 room, count, most = self.left - until, 0, 0
                 for _, route in wanted:

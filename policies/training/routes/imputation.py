@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 _NEAREST = 3  # donors that are drawn from
 _CHUNK = 2_048  # requests that are compared with all donors at once
+_GOOD = 2 / 3  # quality from which on an answer counts as right
 _ALIKE = 0.6  # share of words in common, from which on two texts without a value say the same
 # How much it counts that a donor differs in something. The distance of questions is one minus their cosine,
 # about 0.3 within a topic and 0.8 beyond.
@@ -65,7 +66,6 @@ class ImputedSource(AnswerSource):
         self.__dict__.update(source.__dict__)
         self._memory = dict(source._memory)
         self._vectors = np.asarray(vectors, dtype=np.float32)
-        self._position = {expert.name: i for i, expert in enumerate(self.experts)}
         self._own = self.first_answers()
         self._heard: dict[tuple[int, str], _Shown] = {}
         self._right: dict[int, str] = {}
@@ -249,9 +249,6 @@ class ImputedSource(AnswerSource):
             value = extract_value(self.examples[question].reference)
             self._right[question] = value or f"right answer to question {question}"
         return self._right[question]
-
-
-_GOOD = 2 / 3
 
 
 def _rank(key: tuple[int, int, object]) -> tuple[bool, int, int, str]:

@@ -96,7 +96,7 @@ def prepare_lesson(
         explorer = Explorer(source, experts, rules.max_steps, int(calls * n), seed)
         explorer.broadly()
         explorer.best(
-            lambda number: _best_routes(
+            lambda: _best_routes(
                 ImputedSource(source, vectors), experts, rules.max_steps, vectors, fold, observer
             )
         )

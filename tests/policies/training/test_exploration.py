@@ -12,10 +12,13 @@ import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda
 from toy import WordEncoder
 
 pytest.importorskip("stable_baselines3")
 
+from der_graph import create_der_graph
 from der_graph.data import Example
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate
@@ -24,7 +27,7 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerCache, AnswerSource, Outcome, Request
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import preset, run_routes, train_agent
-from der_graph.policies.training.ppo import features_learner
+from der_graph.policies.training.ppo import _free, features_learner
 from der_graph.policies.training.routes.exploration import Explorer, greedy_routes
 from der_graph.policies.training.routes.imputation import ImputedSource
 from der_graph.policies.training.routes.tree import collect_tree
@@ -189,7 +192,7 @@ def test_no_more_is_asked_than_was_allowed(calls: int) -> None:
     before = asked_of(source)
     explorer = Explorer(source, range(4), 4, calls)
     explorer.broadly()
-    explorer.best(lambda number: [(q, (FIXER, DRAFT, FOLLOWER)) for q in range(50)])
+    explorer.best(lambda: [(q, (FIXER, DRAFT, FOLLOWER)) for q in range(50)])
     assert asked_of(source) - before == calls - explorer.left <= calls
 
 
@@ -285,6 +288,28 @@ def test_no_route_calls_leave_it_at_first_answers() -> None:
     learner = features_learner(config, source, rules, first, WordEncoder(), {})
     assert asked_of(source) == asked
     assert isinstance(learner.env.lockstep.source, ImputedSource)
+
+
+def test_what_is_free_to_ask() -> None:
+    function = as_expert(draft, name="function", cost=1.0)
+    model = Chat(says=draft, asked=[])
+    prompt = ChatPromptTemplate.from_messages([("placeholder", "{messages}")])
+    chain = as_expert(prompt | model, name="chain", cost=1.0)
+    graph = as_expert(
+        create_der_graph([function, model_of(model)]).compile(), name="graph", cost=1.0
+    )
+    experts = (
+        function,
+        model_of(model),
+        chain,
+        graph,
+        as_expert(RunnableLambda(draft), name="f", cost=1.0),
+    )
+    assert [_free(expert) for expert in experts] == [True, False, False, False, True]
+
+
+def model_of(model: Chat) -> Expert:
+    return as_expert(model, name="model", cost=1.0)
 
 
 def test_functions_are_asked_on_every_route() -> None:
