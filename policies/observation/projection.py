@@ -30,6 +30,7 @@ _OWN_PRIOR = 60.0
 _PAIRS_PRIOR = 20.0  # the same in pairs of wrong answers: those of one question go together
 _ANYWHERE = 0.2  # how often two wrong answers are the same where nothing is known
 _REMEMBERED = 50_000  # texts; a server must not grow without end
+_ROUNDING = 1e-8  # share of the largest variance below which there is none
 _SIMILARITIES = 2**23  # of questions to probes, at a time: 32 MB
 
 
@@ -254,13 +255,14 @@ def principal_axes(vectors: Vectors, dims: int) -> tuple[Vectors, Vectors]:
         dims: How many axes.
 
     Returns:
-        (dimensions,) and (dimensions, dims); missing axes (too few texts) are zero.
+        (dimensions,) and (dimensions, dims); missing axes (too few different texts) are zero.
     """
     mean = vectors.mean(axis=0)
     centred = (vectors - mean).astype(np.float64)
     # Of the covariance, and not an SVD of all rows: that takes seconds for some thousand texts.
     variance, axes = np.linalg.eigh(centred.T @ centred / max(1, len(vectors)))
-    kept = min(dims, len(vectors), len(variance))
+    # Where these texts do not differ at all, the axis is rounding, and other texts would be anywhere on it.
+    kept = min(dims, int((variance > max(_ROUNDING * variance[-1], _ROUNDING**2)).sum()))
     variance, axes = variance[::-1][:kept], axes[:, ::-1][:, :kept]
     scaled = np.zeros((vectors.shape[1], dims), dtype=np.float32)
     # The sign of an axis is arbitrary; fixed, so that training is repeatable across machines.

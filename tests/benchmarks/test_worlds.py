@@ -213,7 +213,7 @@ def test_all_methods_stand_beside_the_optimum(load: Load, monkeypatch: pytest.Mo
     module, world = load("worlds.measure"), load("worlds.pools").WORLDS["five-topics"]
     doctor = Single(world.names, tuple(world.costs.values()), "doctor")
     monkeypatch.setattr(module, "SentenceEncoder", lambda: ByTopic(world))
-    monkeypatch.setattr(module, "train", lambda *given: doctor)
+    monkeypatch.setattr(module, "train", lambda *given, **more: doctor)
     row = module.measure("five-topics", 0, 200, (0.2,), tests=300)["prices"]["0.2"]
     best = row["optimum"]
     assert best["utility"] == pytest.approx(best["quality"] - 0.2 * best["cost"] / world.total)

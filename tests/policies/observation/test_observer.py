@@ -203,3 +203,15 @@ def test_every_feature_is_finite(
 
 _SHARED = toy_observer(toy_source(8))
 _SHARED_20 = toy_observer(toy_source(20))
+
+
+def test_where_texts_do_not_differ_there_is_no_axis() -> None:
+    """On a line there is one: along it these are -1.5, -0.5, 0.5 and 1.5 lengths of 1.118."""
+    line = np.outer([0.0, 1.0, 2.0, 3.0], [0.6, 0.8, 0.0]).astype(np.float32)
+    mean, axes = projection.principal_axes(line, 3)
+    found = (line - mean) @ axes
+    np.testing.assert_allclose(found[:, 0], np.array([-1.5, -0.5, 0.5, 1.5]) / 1.25**0.5, rtol=1e-5)
+    stranger = np.array([0.0, 0.0, 1.0], dtype=np.float32) - mean
+    assert (stranger @ axes)[1:].tolist() == [0.0, 0.0]
+    _, none = projection.principal_axes(np.ones((5, 3), dtype=np.float32), 2)
+    assert not none.any()
