@@ -194,7 +194,7 @@ def run_routes(
     rules: RouteRules,
     *,
     examples: Sequence[int] | None = None,
-    context: DERContext | None = None,
+    context: DERContext | Sequence[DERContext] | None = None,
     lanes: int = 256,
 ) -> list[Episode]:
     """Let an agent route questions, many at once.
@@ -204,7 +204,7 @@ def run_routes(
         source: Answers and their qualities.
         rules: What is allowed on a route.
         examples: Positions of the questions; all if left out.
-        context: Settings of every request.
+        context: Settings of every request, or of each.
         lanes: Routes that run at once.
 
     Returns:
@@ -212,12 +212,14 @@ def run_routes(
     """
     source = source.asking_alone(getattr(agent, "alone", ()))
     wanted = list(range(len(source.examples)) if examples is None else examples)
+    contexts = [context] * len(wanted) if isinstance(context, DERContext | None) else context
+    requests = list(zip(wanted, contexts, strict=True))
     done: list[Episode] = []
-    for start in range(0, len(wanted), lanes):
-        chunk = wanted[start : start + lanes]
+    for start in range(0, len(requests), lanes):
+        chunk = requests[start : start + lanes]
         lockstep = Lockstep(source, rules, len(chunk))
-        for position, example in enumerate(chunk):
-            lockstep.start(position, example, context)
+        for position, (example, its_context) in enumerate(chunk):
+            lockstep.start(position, example, its_context)
         open_routes = list(range(len(chunk)))
         while open_routes:
             choices = agent.decide([lockstep.situation(p) for p in open_routes])

@@ -5,6 +5,7 @@ The agent that is kept is the best one by this on the dev questions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,50 @@ class Measured(NamedTuple):
     utility: npt.NDArray[np.float64]
 
 
+class PricedRoutes(NamedTuple):
+    """What routes come to at some prices; arrays of shape (prices, questions).
+
+    Attributes:
+        quality: Of the answer at the end.
+        cost: Of all calls, in the pool's unit.
+        calls: How many.
+    """
+
+    quality: npt.NDArray[np.float64]
+    cost: npt.NDArray[np.float64]
+    calls: npt.NDArray[np.float64]
+
+
+def routes_at_prices(
+    agent: RoutingAgent,
+    source: AnswerSource,
+    rules: RouteRules,
+    prices: Sequence[float],
+    examples: Sequence[int] | None = None,
+) -> PricedRoutes:
+    """Let an agent answer questions at some prices, all together, so that slow experts are waited for once.
+
+    Args:
+        agent: The agent.
+        source: The questions.
+        rules: What is allowed on a route.
+        prices: Prices of cost, as the agent is told them.
+        examples: Positions of the questions; all if left out.
+    """
+    rows = range(len(source.examples)) if examples is None else examples
+    # All prices of a question side by side: in one batch what is asked twice is asked once.
+    at = [(row, DERContext(cost_weight=price)) for row in rows for price in prices]
+    episodes = run_routes(
+        agent,
+        source,
+        rules,
+        examples=[row for row, _ in at],
+        context=[context for _, context in at],
+    )
+    table = np.array([(e.quality, e.cost, e.calls) for e in episodes], dtype=np.float64)
+    return PricedRoutes(*table.reshape(len(rows), len(prices), 3).transpose(2, 1, 0))
+
+
 def evaluate_utility(
     agent: RoutingAgent, source: AnswerSource, rules: RouteRules, config: TrainConfig
 ) -> Measured:
@@ -38,25 +83,16 @@ def evaluate_utility(
     total = max(getattr(observer, "total", None) or sum(rules.costs), 1e-12)
     low, high = config.cost_weight_range
     prices = sorted({config.cost_weight, low, float(np.sqrt(low * high)), high})
-    utilities = []
-    at_default = (0.0, 0.0, 0.0)
-    for price in prices:
-        episodes = run_routes(agent, source, rules, context=DERContext(cost_weight=price))
-        quality = np.array([e.quality for e in episodes], dtype=np.float64)
-        cost = np.array([e.cost for e in episodes], dtype=np.float64)
-        utilities.append(quality - price * cost / total)
-        if price == config.cost_weight:
-            calls = float(np.mean([e.calls for e in episodes]))
-            at_default = (float(quality.mean()), float(cost.mean()), calls)
-    table = np.array(utilities)
-    quality_mean, cost_mean, calls = at_default
+    routes = routes_at_prices(agent, source, rules, prices)
+    utility = routes.quality - np.array(prices)[:, None] * routes.cost / total
+    usual = prices.index(config.cost_weight)
     figures = {
-        "dev/quality": quality_mean,
-        "dev/cost": cost_mean,
-        "dev/calls": calls,
-        "dev/utility": float(table.mean()),
+        "dev/quality": float(routes.quality[usual].mean()),
+        "dev/cost": float(routes.cost[usual].mean()),
+        "dev/calls": float(routes.calls[usual].mean()),
+        "dev/utility": float(utility.mean()),
     }
-    return Measured(figures, table)
+    return Measured(figures, utility)
 
 
 def clearly_better(new: npt.NDArray[np.float64], old: npt.NDArray[np.float64]) -> bool:

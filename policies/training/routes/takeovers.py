@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from math import perm
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +25,9 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation import Observer
 from der_graph.policies.planning import Planner
 from der_graph.policies.planning.forms import Route, form_of
-from der_graph.policies.training.mdp import run_routes
+from der_graph.policies.training.selection import routes_at_prices
 from der_graph.policies.training.routes.lesson import RouteLesson
 from der_graph.policies.training.routes.tree import RouteTree
-from der_graph.state import DERContext
 
 PRICES = 7
 """Prices compared, log-evenly over the range of training."""
@@ -61,19 +59,19 @@ class Compared(NamedTuple):
 
 
 class _Tried(NamedTuple):
-    """A policy at one price: its utility on the training questions looked at, and on the dev questions."""
+    """Policies, one a price, and their utility on training and on dev questions: (prices, questions)."""
 
-    policy: Takeover
+    policies: Sequence[Takeover]
     train: Utility
     dev: Utility
 
-    def gain_over(self, own: _Tried) -> tuple[float, bool]:
-        """How much better it is than the agent, and whether that is enough to take over."""
-        dev = self.dev - own.dev
+    def gain_over(self, own: _Tried, k: int) -> tuple[float, bool]:
+        """How much better one is than the agent at its price, and whether that is enough to take over."""
+        train, dev = self.train[k] - own.train[k], self.dev[k] - own.dev[k]
         clearly = dev.mean() > max(_ERRORS * dev.std() / np.sqrt(len(dev)), _LEAST)
-        if not len(own.train):
+        if not len(train):
             return float(dev.mean()), bool(clearly)
-        gain = float(np.concatenate([self.train - own.train, dev]).mean())
+        gain = float(np.concatenate([train, dev]).mean())
         return gain, bool(clearly or gain > _LEAST)
 
 
@@ -99,64 +97,76 @@ def compare_with_others(
     low, high = agent.cost_weight_range
     prices = np.geomspace(low, high, PRICES).tolist() if low < high else [low]
     between = [float(np.sqrt(a * b)) for a, b in pairwise(prices)]
+    bands = list(zip([low, *between], [*between, high], strict=True))
     total = max(agent.observer.total, 1e-12)
     drawn = np.random.default_rng(seed).permutation(len(source.examples))
     some = drawn[:_ROWS]
     planners = _planners(lesson, source, drawn[:_FITTED].tolist()) if len(some) else []
     planner = planners[-1] if planners else None
     orders, charged = Orders.of(lesson.tree), np.asarray(prices) / total
-    best_order = [orders.orders[i] for i in orders.best(charged)]
     fold = lesson.fold[some]
 
-    def deciding(policy: Takeover | None, observer: Observer) -> DERAgent:
+    def fixed(rows: npt.NDArray[np.bool_] | None = None) -> list[Takeover]:
+        """At each price the order that is best on some questions."""
+        best = [orders.orders[i] for i in orders.best(charged, rows)]
+        return [
+            Takeover(*band, tuple(rules.names[i] for i in order), until)
+            for band, (order, until) in zip(bands, best, strict=True)
+        ]
+
+    def deciding(policies: Sequence[Takeover], observer: Observer) -> DERAgent:
         settings = agent.settings
-        if policy is not None:
-            settings = {**settings, "takeovers": [policy], "planner": planner}
+        if policies:
+            settings = {**settings, "takeovers": policies, "planner": planner}
         return DERAgent(observer, agent.network, **settings)
 
-    def on_train(policy: Takeover | None, price: float) -> Utility:
-        shown = deciding(policy, lesson.observer)
-        return _utility(shown, source, rules, price, total, some.tolist())
+    def on_train(policies: Sequence[Takeover], rows: Sequence[int] = some.tolist()) -> Utility:
+        shown = deciding(policies, lesson.observer)
+        return _utility(shown, source, rules, prices, total, rows)
 
-    def on_dev(policy: Takeover | None, price: float) -> Utility:
-        return _utility(deciding(policy, agent.observer), dev, rules, price, total)
+    def on_dev(policies: Sequence[Takeover]) -> Utility:
+        return _utility(deciding(policies, agent.observer), dev, rules, prices, total)
 
-    def of_orders(k: int, low: float, high: float) -> Utility:
-        """Of the order that was best on the other folds' questions; it cannot end on refusals."""
-        found = np.zeros(len(some))
+    def of_orders() -> Utility:
+        """Of the orders that were best on the other folds' questions; they cannot end on refusals."""
+        found = np.zeros((len(prices), len(some)))
         for f in np.unique(fold).tolist():
             rows = lesson.fold != f
-            best, until = orders.orders[orders.best(charged[[k]], rows if rows.any() else None)[0]]
-            policy = Takeover(low, high, tuple(rules.names[i] for i in best), until)
             mine = np.flatnonzero(fold == f)
-            shown = deciding(policy, lesson.observer)
-            found[mine] = _utility(shown, source, rules, prices[k], total, some[mine].tolist())
+            policies = fixed(rows if rows.any() else None)
+            found[:, mine] = on_train(policies, some[mine].tolist())
         return found
 
+    own = _Tried((), on_train(()), on_dev(()))
+    router = [Takeover(*band) for band in bands]
+    others = [(router, on_train(router)), (fixed(), of_orders())]
+    if planner is not None:
+        plans = [Takeover(*band, planner=True) for band in bands]
+        others.append(
+            (plans, _held_out_plans(planners, lesson, source, rules, prices, total, some))
+        )
+    tried = []
+    for policies, train in others:
+        # Dev questions may cost new answers: a policy that cannot be better decides at no price.
+        likely = [
+            p for p, gain in zip(policies, train - own.train, strict=True) if _may_be_better(gain)
+        ]
+        if likely:
+            tried.append((likely, _Tried(policies, train, on_dev(likely))))
     taken: list[tuple[Takeover, float]] = []
     nearest = -np.inf
-    for k, price in enumerate(prices):
-        own = _Tried(Takeover(low, high), on_train(None, price), on_dev(None, price))
-        band = [low, *between][k], [*between, high][k]
-        router = Takeover(*band)
-        order, until_agreed = best_order[k]
-        fixed = Takeover(*band, tuple(rules.names[i] for i in order), until_agreed)
-        others = [(router, on_train(router, price)), (fixed, of_orders(k, *band))]
-        if planner is not None:
-            plans = _held_out_plans(planners, lesson, source, rules, price, total, some)
-            others.append((Takeover(*band, planner=True), plans))
+    for k in range(len(prices)):
         found = [
-            _Tried(policy, train, on_dev(policy, price))
-            for policy, train in others
-            if _may_be_better(train - own.train)  # dev questions may cost new answers
+            (*each.gain_over(own, k), each.policies[k])
+            for likely, each in tried
+            if each.policies[k] in likely
         ]
         if not found:
             continue
-        best = max(found, key=lambda each: each.gain_over(own)[0])
-        gain, enough = best.gain_over(own)
+        gain, enough, policy = max(found, key=lambda each: each[0])
         nearest = max(nearest, gain)
         if enough:
-            taken.append((best.policy, gain))
+            taken.append((policy, gain))
     takeovers = _joined([policy for policy, _ in taken])
     lines = [
         f"at prices from {each.low:.2g} to {each.high:.2g} {each} did better and takes over, by "
@@ -267,29 +277,19 @@ def _held_out_plans(
     lesson: RouteLesson,
     source: AnswerSource,
     rules: RouteRules,
-    price: float,
+    prices: Sequence[float],
     total: float,
     rows: npt.NDArray[np.int64],
 ) -> Utility:
-    """(rows,) utility of the planner that has not learnt from the question."""
-    found = np.zeros(len(rows))
+    """(prices, rows) utility of the planner that has not learnt from the question."""
+    found = np.zeros((len(prices), len(rows)))
     part = lesson.fold[rows] % _PARTS
     for p, planner in enumerate(planners[:_PARTS]):
         mine = np.flatnonzero(part == p)
         at = rows[mine].tolist()
         scale = sum(planner.costs) / total  # a planner counts prices in what its experts cost
-        found[mine] = _utility(planner, source, rules, price, total, at, scale)
+        found[:, mine] = _utility(planner, source, rules, prices, total, at, scale)
     return found
-
-
-def _all_known(tree: RouteTree, source: AnswerSource, rules: RouteRules) -> bool:
-    """Is the answer of every route of every policy known: nobody reads answers, or every route was tried?"""
-    experts = range(len(source.experts))
-    if not any(source.reads_answers(i) for i in experts):
-        return True
-    if rules.repeat_experts or tree.longest < min(rules.max_steps, len(experts)):
-        return False
-    return len(tree.routes) == sum(perm(len(experts), k) for k in range(tree.longest + 1))
 
 
 def _may_be_better(gain: Utility) -> bool:
@@ -316,12 +316,11 @@ def _utility(
     agent: RoutingAgent,
     source: AnswerSource,
     rules: RouteRules,
-    price: float,
+    prices: Sequence[float],
     total: float,
     rows: Sequence[int] | None = None,
     scale: float = 1.0,
 ) -> Utility:
-    """(rows,) quality less the price of cost; `scale` times the price is what the agent is told."""
-    context = DERContext(cost_weight=price * scale)
-    episodes = run_routes(agent, source, rules, examples=rows, context=context)
-    return np.array([e.quality - price * e.cost / total for e in episodes], dtype=np.float64)
+    """(prices, rows) quality less the price of cost; `scale` times the price is what the agent is told."""
+    routes = routes_at_prices(agent, source, rules, [scale * price for price in prices], rows)
+    return np.asarray(routes.quality - np.array(prices)[:, None] * routes.cost / total)

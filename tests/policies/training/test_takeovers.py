@@ -137,11 +137,12 @@ def test_chat_models_are_asked_nothing_new_on_training_questions() -> None:
 
 
 def test_a_tiny_gain_on_few_questions_is_not_clear() -> None:
-    own = _Tried(Takeover(0, 1), np.full(800, 0.5), np.full(10, 0.5))
-    cheaper = _Tried(Takeover(0, 1), np.full(800, 0.478), np.full(10, 0.5001))
-    assert cheaper.gain_over(own)[1] is False
-    better = _Tried(Takeover(0, 1), np.full(800, 0.51), np.full(10, 0.5))
-    assert better.gain_over(own)[1] is True
+    def tried(train: float, dev: float) -> _Tried:
+        return _Tried([Takeover(0, 1)], np.full((1, 800), train), np.full((1, 10), dev))
+
+    own = tried(0.5, 0.5)
+    assert tried(0.478, 0.5001).gain_over(own, 0)[1] is False
+    assert tried(0.51, 0.5).gain_over(own, 0)[1] is True
 
 
 def test_neighbouring_prices_of_one_policy_are_one_line() -> None:
