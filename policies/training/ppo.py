@@ -126,7 +126,16 @@ def features_learner(
         calls = float(config.route_calls) if bounded else None
 
         def prepared(source: AnswerSource) -> RouteLesson:
-            return prepare_lesson(observer, source, rules, first, encoder, config.seed, calls)
+            return prepare_lesson(
+                observer,
+                source,
+                rules,
+                first,
+                encoder,
+                seed=config.seed,
+                calls=calls,
+                price_range=config.cost_weight_range,
+            )
 
         # What is asked on the way to `alone` counts, and is known to what follows.
         lesson = prepared(source) if bounded or not alone else None

@@ -11,14 +11,17 @@ to each.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from der_graph.policies.answers import AnswerSource, Outcome, Request
-from der_graph.policies.training.routes.tree import Route, gain_of
+from der_graph.policies.training.routes.tree import Route, gain_of, promise_of
 
 Choose = Callable[[], Iterable[tuple[int, Route]]]
 """Gives the routes that look best by what is known: question and experts, most wanted first."""
@@ -30,7 +33,8 @@ _FEWEST = 4  # questions on which a route is tried at first
 _MOST = 60  # and in the end
 _STEADY = 20  # answers after others' that are an expert's own again, from which on it is known not to react
 _HALVINGS = 2  # times that routes are tried; the second time the better half of them
-_LITTLE = 0.1  # share of a round's calls that need not be used up
+_CROWD = 0.25  # share of the calls for choosing the experts of a crowd
+_DOUBT = 8  # answers as many as which a gain must be seen on to count half
 _BLOCKS = 4  # of questions at once, for experts that are asked at the same time
 
 
@@ -67,6 +71,34 @@ class Explorer:
         self._reactions = dict.fromkeys(self._experts, 0)
         self._reacts = dict.fromkeys(self._experts, False)
 
+    def together(self, useful: Sequence[int]) -> npt.NDArray[np.float64]:
+        """(experts,) what each gains by reading another's answer, or gives to who reads its own.
+
+        For a crowd of which only some can be explored: pairs are tried on some questions, within a share
+        of the calls.
+
+        Args:
+            useful: All experts, those that are of most use by themselves first: where not all pairs can be
+                tried, theirs are.
+        """
+        calls = int(self.left * _CROWD)
+        readers = [i for i in self._experts if self._source.reads_answers(i)]
+        pairs = [(i, j) for i in self._experts for j in readers if i != j]
+        self._random.shuffle(pairs)
+        rank = {expert: place for place, expert in enumerate(useful)}
+        pairs.sort(key=lambda pair: min(rank[pair[0]], rank[pair[1]]))
+        self._halving(pairs[: calls // _FEWEST], calls)
+        gains = np.zeros((len(useful), len(useful)))
+        for i, j in self._tried.keys() & set(pairs):
+            count = len(self._tried[i, j])
+            gains[i, j] = self._promise((i, j)) * count / (count + _DOUBT)
+        return promise_of(gains)
+
+    def narrow_to(self, experts: Sequence[int]) -> None:
+        """Explore routes of these alone from now on."""
+        self._experts = sorted(experts)
+        self._longest = min(self._longest, len(experts))
+
     def broadly(self) -> None:
         """Try routes on some questions, level by level, the promising ones on more."""
         share = self.left * _BREADTH
@@ -86,18 +118,8 @@ class Explorer:
             choose: Says which those are.
         """
         for number in range(ROUNDS):
-            if self.left <= 0:
-                return
-            share = self.left // (ROUNDS - number)
-            wanted, until = list(choose()), self.left - share
-            while wanted and self.left - until > _LITTLE * share:
-                room, count, most = self.left - until, 0, 0
-                for _, route in wanted:
-                    if most >= room:
-                        break
-                    count, most = count + 1, most + len(route) - 1
-                self._ask(wanted[:count], room)
-                del wanted[:count]
+            if self.left > 0:
+                self._ask(list(choose()), self.left // (ROUNDS - number))
 
     def _halving(self, routes: Sequence[Route], calls: int) -> list[Route]:
         """Try routes on a few questions, the better half of them on more, and so on; better ones first."""
@@ -109,11 +131,14 @@ class Explorer:
         while kept and turn < _HALVINGS and self.left > until:
             room = (self.left - until) // (_HALVINGS - turn)
             each = min(n, _MOST, max(min(_FEWEST, n), room // len(kept)))
-            wanted = []
-            for route in kept:
-                # Each route on questions of its own, as far as they go: together they say more.
-                wanted += [(order[(at + k) % n], route) for k in range(each)]
-                at += each
+            # Each route on questions of its own, as far as they go: together they say more. All routes on one
+            # question before any on the next, should the calls not go that far.
+            wanted = [
+                (order[(at + i * each + k) % n], route)
+                for k in range(each)
+                for i, route in enumerate(kept)
+            ]
+            at += each * len(kept)
             self._ask(wanted, self.left - until)
             kept.sort(key=lambda r: -self._promise(r))
             turn += 1
@@ -155,71 +180,94 @@ class Explorer:
         """
         steady = frozenset(filter(self._steady, self._experts))
         side_by_side = any(map(self._source.at_once, self._experts))
-        blocks: list[list[tuple[int, Route]]] = [[] for _ in range(_BLOCKS if side_by_side else 1)]
+        blocks: list[list[_Walk]] = [[] for _ in range(_BLOCKS if side_by_side else 1)]
         place: dict[int, int] = {}
-        for each in wanted:
-            blocks[place.setdefault(each[0], len(place) % len(blocks))].append(each)
+        for question, route in wanted:
+            block = blocks[place.setdefault(question, len(place) % len(blocks))]
+            block.append(_Walk(question, route))
         until = np.cumsum([0, *map(len, blocks)]) * room // max(len(wanted), 1)
         rooms = np.diff(until).tolist()
         threads = ThreadPoolExecutor(len(blocks), "der-explore")
         try:
-            found = list(threads.map(self._along, blocks, rooms, [steady] * len(blocks)))
+            asked = list(threads.map(self._walk, blocks, rooms, [steady] * len(blocks)))
         except BaseException:
             self._stopped = True
             self._source.stop()
             raise
         finally:
             threads.shutdown(cancel_futures=True)
-        for block, (along, asked) in zip(blocks, found, strict=True):
-            self.left -= len(asked)
-            self._asked |= asked
-            for (question, route), outcomes in zip(block, along, strict=True):
-                for length in range(2, len(outcomes) + 1):
-                    self._tried.setdefault(route[:length], {})[question] = outcomes[:length]
-                    read = _answered(outcomes[: length - 1])
-                    if read and not self._known(route[:length], steady):
-                        self._watch(question, route[length - 1], outcomes[length - 1])
+        for new in asked:
+            self.left -= len(new)
+            self._asked |= new
+        for walk in chain(*blocks):
+            for length in range(2, len(walk.outcomes) + 1):
+                part, outcomes = walk.route[:length], walk.outcomes[:length]
+                self._tried.setdefault(part, {})[walk.question] = outcomes
+                if _answered(outcomes[:-1]) and not self._known(part, steady):
+                    self._watch(walk.question, part[-1], outcomes[-1])
 
-    def _along(
-        self, wanted: Sequence[tuple[int, Route]], room: int, steady: Collection[int]
-    ) -> tuple[list[list[Outcome]], set[object]]:
-        """Ask all second experts together, then all third ones: outcomes of each route, and what was new."""
-        along: list[list[Outcome]] = [[] for _ in wanted]
+    def _walk(self, walks: Sequence[_Walk], room: int, steady: Collection[int]) -> set[object]:
+        """Ask along routes, the first ones first: what was new.
+
+        As many are under way as the calls pay for, whatever comes of them; where one turns out to need fewer,
+        the next begins.
+        """
         new: set[object] = set()
-        live = list(range(len(wanted)))
-        for step in range(max((len(route) for _, route in wanted), default=0)):
-            live = [k for k in live if len(wanted[k][1]) > step]
-            paid: list[int] = []
-            requests: list[Request] = []
-            for k in live:
-                question, route = wanted[k]
-                unread = not _answered(along[k])
-                if unread or self._known(route[: step + 1], steady):
-                    along[k].append(self._first[question][route[step]])
-                else:
-                    paid.append(k)
-                    requests.append(Request(question, route[step], [o.answer for o in along[k]]))
-            asked: list[int] = []
-            for i, key in enumerate(self._source.keys(requests)):
-                if key not in self._asked and key not in new:
-                    if len(new) >= room:
-                        continue
-                    new.add(key)
-                asked.append(i)
-            if self._stopped:
+        waiting, going = deque(walks), list[_Walk]()
+        while not self._stopped:
+            promised = sum(walk.left for walk in going)
+            while waiting and len(new) + promised < room:
+                going.append(waiting.popleft())
+                self._go_on(going[-1], steady)
+                promised += going[-1].left
+            going = [walk for walk in going if walk.left]
+            keys = self._source.keys([walk.request() for walk in going])
+            # What is known keeps nobody waiting, so that many new calls come together.
+            now = {key for key in keys if key in self._asked or key in new}
+            if not now:
+                now.update(list(dict.fromkeys(keys))[: room - len(new)])
+                new |= now
+            next_ = [walk for walk, key in zip(going, keys, strict=True) if key in now]
+            if not next_:
                 break
-            outcomes = self._source.ask([requests[i] for i in asked])
-            for i, outcome in zip(asked, outcomes, strict=True):
-                along[paid[i]].append(outcome)
-            stopped = set(paid) - {paid[i] for i in asked}
-            live = [k for k in live if k not in stopped]
-        return along, new
+            outcomes = self._source.ask([walk.request() for walk in next_])
+            for walk, outcome in zip(next_, outcomes, strict=True):
+                walk.outcomes.append(outcome)
+                self._go_on(walk, steady)
+        return new
+
+    def _go_on(self, walk: _Walk, steady: Collection[int]) -> None:
+        """Take the steps whose answers are those that experts give alone."""
+        while walk.left:
+            route = walk.route[: len(walk.outcomes) + 1]
+            if _answered(walk.outcomes) and not self._known(route, steady):
+                return
+            walk.outcomes.append(self._first[walk.question][route[-1]])
 
     def _watch(self, question: int, expert: int, outcome: Outcome) -> None:
         """Note whether an expert said something else than alone."""
         self._reactions[expert] += 1
         own = self._first[question][expert].answer["text"]
         self._reacts[expert] |= outcome.answer["text"] != own
+
+
+@dataclass
+class _Walk:
+    """A route on a question, as far as it has got."""
+
+    question: int
+    route: Route
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """Experts still to be asked."""
+        return len(self.route) - len(self.outcomes)
+
+    def request(self) -> Request:
+        """To the next one."""
+        answers = [outcome.answer for outcome in self.outcomes]
+        return Request(self.question, self.route[len(self.outcomes)], answers)
 
 
 def _answered(outcomes: Sequence[Outcome]) -> bool:

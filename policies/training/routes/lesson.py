@@ -20,6 +20,7 @@ from der_graph.policies.agent.network import FixedHead
 from der_graph.policies.answers import AnswerSource, Outcome
 from der_graph.policies.observation import Observer, TextEncoder
 from der_graph.policies.observation.evidence import EPSILON
+from der_graph.policies.observation.price_of_cost import PRICE_RANGE
 from der_graph.policies.training.config import TrainConfig
 from der_graph.policies.training.routes.axes import fit_ridge, folds_of, question_axes
 from der_graph.policies.training.routes.exploration import Explorer, greedy_routes
@@ -38,7 +39,7 @@ from der_graph.state import Situation
 
 PRICES = 8
 """At how many prices, log-evenly over the range of training, the teacher works choices out."""
-_PRICES = (0.02, 0.06, 0.2, 0.5, 1.0, 1.8)  # at which routes may look best
+_PRICES = 6  # log-evenly over the range of training, at which routes may look best
 _BATCH = 4096  # situations observed at once
 
 Weights = Mapping[str, torch.Tensor]
@@ -72,6 +73,7 @@ def prepare_lesson(
     encoder: TextEncoder,
     seed: int = 0,
     calls: float | None = None,
+    price_range: tuple[float, float] = PRICE_RANGE,
 ) -> RouteLesson:
     """Ask along the routes, and fit what the agent sees of a question to their outcomes.
 
@@ -83,27 +85,38 @@ def prepare_lesson(
         encoder: The frozen sentence encoder.
         seed: Of the folds.
         calls: New answers that a question may take beyond the first ones, on average; None for no bound.
+        price_range: Prices of cost that the agent is trained for: at some of them routes may look best.
     """
     vectors = encoder.encode(source.questions)
     alone = np.array([[o.quality for o in row] for row in first])
     fold = folds_of(source.questions, seed)
     quality = fit_ridge(vectors, alone, fold)
-    experts = choose_experts(source, quality.held_out, observer.costs.tolist(), pairs=calls is None)
-    n, asked = len(source.examples), len(source.asked_after_others())
-    needed = n * calls_of_all_routes(source, experts, rules.max_steps)
-    explored = calls is not None and int(calls * n) - asked < needed
-    if calls is not None and explored:
-        explorer = Explorer(source, experts, rules.max_steps, int(calls * n), seed)
-        explorer.broadly()
-        explorer.best(
-            lambda: _best_routes(
-                ImputedSource(source, vectors), experts, rules.max_steps, vectors, fold, observer
+    n, costs = len(source.examples), observer.costs.tolist()
+    if calls is None:
+        experts = choose_experts(source, quality.held_out, costs)
+        tree = collect_tree(source, experts, rules.max_steps)
+    else:
+        explorer = Explorer(source, range(len(costs)), rules.max_steps, int(calls * n), seed)
+        experts = choose_experts(source, quality.held_out, costs, together=explorer.together)
+        if explorer.left < n * calls_of_all_routes(source, experts, rules.max_steps):
+            explorer.narrow_to(experts)
+            explorer.broadly()
+            explorer.best(
+                lambda: _best_routes(
+                    ImputedSource(source, vectors),
+                    experts,
+                    rules.max_steps,
+                    vectors,
+                    fold,
+                    observer,
+                    price_range,
+                )
             )
-        )
-        source = ImputedSource(source, vectors)
-    tree = collect_tree(source, experts, rules.max_steps)
-    if calls is not None and not explored:  # nor is anybody asked beyond the tree
-        source = ImputedSource(source, vectors)
+            source = ImputedSource(source, vectors)
+            tree = collect_tree(source, experts, rules.max_steps)
+        else:
+            tree = collect_tree(source, experts, rules.max_steps)
+            source = ImputedSource(source, vectors)  # nobody is asked beyond the tree
     axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
     arrays = {
         **observer.arrays,
@@ -125,14 +138,22 @@ def _best_routes(
     vectors: npt.NDArray[np.float32],
     fold: npt.NDArray[np.int64],
     observer: Observer,
+    price_range: tuple[float, float],
 ) -> list[tuple[int, Route]]:
     """Question and experts of the routes that look best at some prices, the questions in a random order."""
     tree = collect_tree(source, experts, longest)
     axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
-    worth = backward_induction(tree, axes.held_out, fold, list(_PRICES), max(observer.total, 1e-12))
+    prices = _spread(price_range, _PRICES)
+    worth = backward_induction(tree, axes.held_out, fold, prices, max(observer.total, 1e-12))
     found = greedy_routes(worth.choices, tree.children, tree.routes, tree.inner.tolist())
     order = np.random.default_rng(0).permutation(len(found)).tolist()
     return [(question, route) for question in order for route in found[question]]
+
+
+def _spread(price_range: tuple[float, float], count: int) -> list[float]:
+    """Prices log-evenly over a range; the one of a range of one."""
+    low, high = price_range
+    return list(map(float, np.geomspace(low, high, count))) if low < high else [low]
 
 
 def learn_routes(
@@ -160,9 +181,9 @@ def learn_routes(
         What the teacher found, and who taught.
     """
     low, high = config.cost_weight_range
-    prices = np.geomspace(low, high, PRICES) if low < high else np.array([low])
+    prices = _spread((low, high), PRICES)
     total = max(lesson.observer.total, 1e-12)
-    worth = backward_induction(lesson.tree, lesson.features, lesson.fold, prices.tolist(), total)
+    worth = backward_induction(lesson.tree, lesson.features, lesson.fold, prices, total)
     observer, tree = lesson.observer, lesson.tree
     chosen = sorted({expert for route in tree.routes for expert in route})
     base = observe_tree(tree, observer, source, rules)
@@ -193,9 +214,7 @@ def learn_routes(
             member.load_state_dict(before[attempt])
         learners.append(TreeLearner(member, seen, settings))
     _teach(learners, len(before), part, after_each)
-    utility = [
-        float(np.mean([float(each.utility(float(p)).mean()) for p in prices])) for each in learners
-    ]
+    utility = [float(np.mean([float(each.utility(p).mean()) for p in prices])) for each in learners]
     good = [
         each.network
         for each, u in zip(learners, utility, strict=True)

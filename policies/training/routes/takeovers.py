@@ -25,9 +25,9 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation import Observer
 from der_graph.policies.planning import Planner
 from der_graph.policies.planning.forms import Route, form_of
-from der_graph.policies.training.selection import routes_at_prices
 from der_graph.policies.training.routes.lesson import RouteLesson
 from der_graph.policies.training.routes.tree import RouteTree
+from der_graph.policies.training.selection import routes_at_prices
 
 PRICES = 7
 """Prices compared, log-evenly over the range of training."""

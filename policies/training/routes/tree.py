@@ -281,8 +281,7 @@ def choose_experts(
     predicted: npt.NDArray[np.floating],
     costs: Sequence[float],
     most: int = FULL,
-    *,
-    pairs: bool = True,
+    together: Callable[[list[int]], _Qualities] | None = None,
 ) -> list[int]:
     """Which experts of a large pool promise something.
 
@@ -295,7 +294,8 @@ def choose_experts(
         predicted: (questions, experts) quality to be expected of each alone.
         costs: Price of one call of each.
         most: How many at most.
-        pairs: Try experts after one another, on some questions.
+        together: Given all experts, those that are of most use by themselves first, says what each brings
+            together with others; where left out, experts are tried after one another on some questions.
 
     Returns:
         Their positions, in order.
@@ -314,9 +314,8 @@ def choose_experts(
         alone = first[np.arange(n), best]
         adds = np.maximum(first - alone[:, None], 0.0).mean(axis=0) - price * share
         use += np.maximum(adds, 0.0)
-    readers = [i for i in range(pool) if source.reads_answers(i)]
-    if pairs and readers:
-        use += _pairs(source, first, np.argsort(-use, kind="stable")[:_PAIRED].tolist(), readers)
+    useful = np.argsort(-use, kind="stable").tolist()
+    use += _pairs(source, first, useful) if together is None else together(useful)
     return sorted(np.argsort(-use, kind="stable")[:most].tolist())
 
 
@@ -324,13 +323,14 @@ def _pairs(
     source: AnswerSource,
     first: npt.NDArray[np.float64],
     useful: Sequence[int],
-    readers: Sequence[int],
 ) -> npt.NDArray[np.float64]:
     """(experts,) what each gains by reading another's answer, or gives to who reads its own.
 
     In a large pool one of the two is an expert that is of use by itself.
     """
     n, pool = first.shape
+    readers = [i for i in range(pool) if source.reads_answers(i)]
+    useful = useful[:_PAIRED]
     some = np.random.default_rng(0).permutation(n)[:_PROBED].tolist()
     outcomes = source.first_answers()
     tried = [(i, j) for i in range(pool) for j in readers if i != j]
@@ -341,5 +341,14 @@ def _pairs(
     for at, (i, j) in enumerate(tried):
         mine = asked[at * len(some) : (at + 1) * len(some)]
         gains[i, j] = gain_of(source, j, mine, some, first[some][:, [i]])
+    return promise_of(gains)
+
+
+def promise_of(gains: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(experts,) what each promises together with others.
+
+    Args:
+        gains: [i, j]: what the second gains by reading the first one's answer.
+    """
     promise: npt.NDArray[np.float64] = gains.max(axis=0) + 0.5 * gains.max(axis=1)
     return promise
