@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
+from pydantic import Field
 
 from der_graph.nodes.decision import Choice
 from der_graph.nodes.expert import Expert
@@ -29,6 +32,29 @@ class ScriptedModel:
         if isinstance(answer, Exception):
             raise answer
         return AIMessage(answer) if isinstance(answer, str) else answer
+
+
+class FunctionChat(BaseChatModel):
+    """A chat model that says what a function of the prompt's last message says.
+
+    Attributes:
+        says: The function.
+        prompts: What it was asked, in order.
+    """
+
+    says: Callable[[str], str]
+    prompts: list[str] = Field(default_factory=list)
+
+    @property
+    def _llm_type(self) -> str:
+        return "function"
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        self.prompts.append(messages[-1].text)
+        said = AIMessage(self.says(messages[-1].text))
+        return ChatResult(generations=[ChatGeneration(message=said)])
 
 
 def scripted_expert(

@@ -13,6 +13,6 @@ WORLDS: dict[str, World] = {
         together.EDITOR, alone.NEAR_COPIES, alone.LIARS, alone.CORRELATED_FAILURES, alone.NOISY, alone.MODEST,
         alone.crowd(15), alone.crowd(25), alone.HIDDEN_HALVES, alone.COMMITTEE, alone.FREE_CALL,
         together.HERD, together.FOUR_STEPS, together.LANGUAGES,
-        together.MIXED, alone.TWO, alone.COINS, alone.REFUSERS, together.GRADED,
+        together.MIXED, alone.TWO, alone.COINS, alone.REFUSERS, together.GRADED, together.NEWSROOM,
     )
 }  # fmt: skip

@@ -221,3 +221,23 @@ GRADED = World(
     metric="token_f1",
 )
 """Texts: who polishes makes letters better and everything else worse."""
+
+
+def newsroom(call: Call) -> Chances:
+    if call.model == "checker":
+        if call.shown is None:
+            return {NOTHING: 0.85, RIGHT: 0.1, WRONG: 0.05}
+        return right_with(
+            0.97 if call.shown == RIGHT else 0.7 if call.shown.form == "number" else 0.1
+        )
+    return right_with({"reporter": 0.5, "editor-in-chief": 0.88}[call.model])
+
+
+REPORTERS = {f"reporter-{i}": round(0.8 + 0.1 * i, 1) for i in range(8)}
+NEWSROOM = World(
+    "newsroom",
+    {**REPORTERS, "checker": 1.5, "editor-in-chief": 12.0},
+    newsroom,
+    alike=dict.fromkeys(REPORTERS, "reporter"),
+)
+"""More experts than a tree holds: eight are alike, and one is useless alone and mends what they say."""

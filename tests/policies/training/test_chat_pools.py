@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from fakes import FunctionChat
 from toy import WordEncoder
 from training import SMALL, train
 
@@ -42,25 +40,14 @@ Says = Callable[[int, str | None], str]
 """What an expert answers, by the question's number and the answer that it is shown."""
 
 
-class Chat(BaseChatModel):
-    """Answers by a function, and counts how often it reads each prompt."""
+def reading(says: Says) -> Callable[[str], str]:
+    """The same by the prompt."""
 
-    says: Says
-    prompts: Counter[str]
+    def answer(prompt: str) -> str:
+        found = re.search(r"<earlier_answer>\n(.*)\n</earlier_answer>", prompt, re.DOTALL)
+        return says(int(prompt.split("\n")[0].split()[-1]), found and found[1])
 
-    @property
-    def _llm_type(self) -> str:
-        return "test"
-
-    def _generate(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
-        text = messages[-1].text
-        self.prompts[text] += 1
-        found = re.search(r"<earlier_answer>\n(.*)\n</earlier_answer>", text, re.DOTALL)
-        number = int(text.split("\n")[0].split()[-1])
-        said = AIMessage(self.says(number, found and found[1]))
-        return ChatResult(generations=[ChatGeneration(message=said)])
+    return answer
 
 
 def chance(*of: object) -> float:
@@ -90,7 +77,7 @@ def down(i: int, shown: str | None) -> str:
 
 def pool(**kinds: Says) -> list[Expert]:
     return [
-        as_expert(Chat(says=says, prompts=Counter()), name=name, cost=1.0 + k, fingerprint=name)
+        as_expert(FunctionChat(says=reading(says)), name=name, cost=1.0 + k, fingerprint=name)
         for k, (name, says) in enumerate(kinds.items())
     ]
 
@@ -117,7 +104,7 @@ def asked(experts: Sequence[Expert]) -> Counter[tuple[str, str]]:
     counted: Counter[tuple[str, str]] = Counter()
     for expert in experts:
         chat: Any = expert.model
-        counted.update({(expert.name, prompt): n for prompt, n in chat.prompts.items()})
+        counted.update((expert.name, prompt) for prompt in chat.prompts)
     return counted
 
 

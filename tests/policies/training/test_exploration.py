@@ -5,13 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from fakes import FunctionChat
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from toy import WordEncoder
@@ -30,32 +27,14 @@ from der_graph.policies.training import preset, run_routes, train_agent
 from der_graph.policies.training.ppo import _free, features_learner
 from der_graph.policies.training.routes.exploration import Explorer, greedy_routes
 from der_graph.policies.training.routes.imputation import ImputedSource
-from der_graph.policies.training.routes.tree import collect_tree
+from der_graph.policies.training.routes.tree import choose_experts, collect_tree
 from der_graph.state import DERContext
 
 SHOWN = KTPTemplate("last", "{question} || {answer}")
 
 
-class Chat(BaseChatModel):
-    """A chat model that says what a function of the prompt says, and counts."""
-
-    says: Callable[[str], str]
-    asked: list[str]
-
-    @property
-    def _llm_type(self) -> str:
-        return "test"
-
-    def _generate(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
-        self.asked.append(messages[-1].text)
-        said = AIMessage(self.says(messages[-1].text))
-        return ChatResult(generations=[ChatGeneration(message=said)])
-
-
 def chat(name: str, says: Callable[[str], str], cost: float = 1.0) -> Expert:
-    return Expert(name, Chat(says=says, asked=[]), cost=cost, ktp=SHOWN, fingerprint=name)
+    return Expert(name, FunctionChat(says=says), cost=cost, ktp=SHOWN, fingerprint=name)
 
 
 def number_in(prompt: str) -> int:
@@ -98,6 +77,16 @@ def stubborn(prompt: str) -> str:
     return f"It is {7 * n if n % 2 == 0 else 7 * n + 4}."
 
 
+def half_right(number: int) -> Callable[[str], str]:
+    """Right on some half of the questions, whatever it is shown."""
+
+    def says(prompt: str) -> str:
+        n = number_in(prompt)
+        return f"It is {7 * n if zlib.crc32(f'{number} {n}'.encode()) % 2 else 7 * n + 5 + number}."
+
+    return says
+
+
 DRAFT, FOLLOWER, FIXER, STUBBORN = range(4)
 
 
@@ -126,8 +115,8 @@ def after(source: AnswerSource, before: int, expert: int, question: int) -> Outc
 
 
 def calls_to(expert: Expert) -> int:
-    assert isinstance(expert.model, Chat)
-    return len(expert.model.asked)
+    assert isinstance(expert.model, FunctionChat)
+    return len(expert.model.prompts)
 
 
 def asked_of(source: AnswerSource) -> int:
@@ -194,6 +183,45 @@ def test_no_more_is_asked_than_was_allowed(calls: int) -> None:
     explorer.broadly()
     explorer.best(lambda: [(q, (FIXER, DRAFT, FOLLOWER)) for q in range(50)])
     assert asked_of(source) - before == calls - explorer.left <= calls
+
+
+def test_the_routes_wanted_most_are_asked_to_their_end_where_calls_are_few() -> None:
+    """Ten calls pay for five routes of three, and not for the second calls of ten."""
+    source = source_of(50)
+    source.first_answers()
+    explorer = Explorer(source, range(4), 3, 10)
+    route = (DRAFT, FIXER, FOLLOWER)
+    explorer._ask([(q, route) for q in range(50)], 10)
+    assert (explorer.left, sorted(explorer._tried[route])) == (0, [0, 1, 2, 3, 4])
+
+
+def test_a_call_that_many_routes_share_is_counted_once() -> None:
+    source = source_of(10)
+    source.first_answers()
+    explorer = Explorer(source, range(4), 3, 20)
+    routes = [(DRAFT, FIXER), (DRAFT, FIXER, FOLLOWER), (DRAFT, FIXER, STUBBORN)]
+    explorer._ask([(0, route) for route in routes], 20)
+    assert explorer.left == 20 - 3  # the fixer once, and two who read it
+    assert set(explorer._tried) == set(routes)
+
+
+def test_in_a_crowd_of_chat_models_who_is_good_second_is_found() -> None:
+    """The fixer is the worst of nine alone."""
+    experts = [chat(f"own-{i}", half_right(i)) for i in range(8)]
+    experts.insert(5, chat("fixer", fixer))
+    source = AnswerSource(experts, questions(60), get_metric("match"))
+    first = source.first_answers()
+    predicted = np.array([[o.quality for o in row] for row in first]).mean(axis=0)
+    alone = np.tile(predicted, (60, 1))
+    before = asked_of(source)
+    explorer = Explorer(source, range(9), 4, 12 * 60)
+    chosen = choose_experts(source, alone, [1.0] * 9, together=explorer.together)
+    assert 5 in chosen
+    assert 5 not in choose_experts(source, alone, [1.0] * 9, together=lambda useful: np.zeros(9))
+    assert 0 < asked_of(source) - before <= 12 * 60 // 4
+    explorer.narrow_to(chosen)
+    explorer.broadly()
+    assert {e for route in explorer._tried for e in route if len(route) > 2} <= set(chosen)
 
 
 def test_who_answers_the_same_whatever_it_reads_is_left_alone() -> None:
@@ -292,7 +320,7 @@ def test_no_route_calls_leave_it_at_first_answers() -> None:
 
 def test_what_is_free_to_ask() -> None:
     function = as_expert(draft, name="function", cost=1.0)
-    model = Chat(says=draft, asked=[])
+    model = FunctionChat(says=draft)
     prompt = ChatPromptTemplate.from_messages([("placeholder", "{messages}")])
     chain = as_expert(prompt | model, name="chain", cost=1.0)
     graph = as_expert(
@@ -308,7 +336,7 @@ def test_what_is_free_to_ask() -> None:
     assert [_free(expert) for expert in experts] == [True, False, False, False, True]
 
 
-def model_of(model: Chat) -> Expert:
+def model_of(model: FunctionChat) -> Expert:
     return as_expert(model, name="model", cost=1.0)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
@@ -16,6 +17,7 @@ from der_graph.policies.answers import AnswerSource, Request, open_cache
 from der_graph.policies.baselines import Single
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training.mdp import Lockstep, run_routes
+from der_graph.policies.training.selection import routes_at_prices
 from der_graph.state import END_CHOICE, Answer, DERContext
 
 WRITER, COUNTER, FACTS, PARROT, END = range(5)
@@ -196,3 +198,28 @@ def test_lanes_do_not_change_the_routes() -> None:
     wide = run_routes(agent, source, rules)
     narrow = run_routes(agent, source, rules, lanes=5)
     assert [e.experts for e in wide] == [e.experts for e in narrow]
+
+
+def test_routes_at_many_prices_are_those_at_each() -> None:
+    source = toy_source(12)
+    agent, rules = toy_agent(source), toy_rules(source.experts)
+    rows, prices = [7, 2, 5], (0.02, 0.4, 2.0)
+    together = routes_at_prices(agent, source, rules, prices, rows)
+    for k, price in enumerate(prices):
+        context = DERContext(cost_weight=price)
+        each = run_routes(agent, source, rules, examples=rows, context=context)
+        assert together.quality[k].tolist() == [e.quality for e in each]
+        assert together.cost[k].tolist() == [e.cost for e in each]
+        assert together.calls[k].tolist() == [e.calls for e in each]
+    assert len(np.unique(together.cost, axis=0)) > 1  # the price matters
+
+
+def test_slow_experts_are_waited_for_once_for_all_prices() -> None:
+    """As many batches as the longest route has calls, however many prices there are."""
+    source = toy_source(6)
+    batches = []
+    ask = source.ask
+    source.ask = lambda requests: batches.append(len(requests)) or ask(requests)  # type: ignore[method-assign, func-returns-value]
+    rules = toy_rules(source.experts, max_steps=2)
+    routes_at_prices(toy_agent(source), source, rules, np.geomspace(0.02, 2.0, 7).tolist())
+    assert sum(size > 0 for size in batches) <= 2
