@@ -21,8 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.policies.answers import AnswerSource, Outcome, Request
-from der_graph.policies.training.routes.tree import Route, gain_of, promise_of
+from der_graph.policies.training.routes.shortlist import gain_of, reading_gain
+from der_graph.policies.training.routes.tree import Route
 
+Gain = Callable[
+    [AnswerSource, int, Sequence[Outcome], Sequence[int], npt.NDArray[np.float64]], float
+]
 Choose = Callable[[], Iterable[tuple[int, Route]]]
 """Gives the routes that look best by what is known: question and experts, most wanted first."""
 
@@ -72,7 +76,7 @@ class Explorer:
         self._reacts = dict.fromkeys(self._experts, False)
 
     def together(self, useful: Sequence[int]) -> npt.NDArray[np.float64]:
-        """(experts,) what each gains by reading another's answer, or gives to who reads its own.
+        """[i, j]: what j gains by reading i's answer.
 
         For a crowd of which only some can be explored: pairs are tried on some questions, within a share
         of the calls.
@@ -87,12 +91,12 @@ class Explorer:
         self._random.shuffle(pairs)
         rank = {expert: place for place, expert in enumerate(useful)}
         pairs.sort(key=lambda pair: min(rank[pair[0]], rank[pair[1]]))
-        self._halving(pairs[: calls // _FEWEST], calls)
+        self._halving(pairs[: calls // _FEWEST], calls, reading_gain)
         gains = np.zeros((len(useful), len(useful)))
         for i, j in self._tried.keys() & set(pairs):
             count = len(self._tried[i, j])
-            gains[i, j] = self._promise((i, j)) * count / (count + _DOUBT)
-        return promise_of(gains)
+            gains[i, j] = self._gain((i, j), reading_gain) * count / (count + _DOUBT)
+        return gains
 
     def narrow_to(self, experts: Sequence[int]) -> None:
         """Explore routes of these alone from now on."""
@@ -121,8 +125,12 @@ class Explorer:
             if self.left > 0:
                 self._ask(list(choose()), self.left // (ROUNDS - number))
 
-    def _halving(self, routes: Sequence[Route], calls: int) -> list[Route]:
+    def _halving(self, routes: Sequence[Route], calls: int, gain: Gain = gain_of) -> list[Route]:
         """Try routes on a few questions, the better half of them on more, and so on; better ones first."""
+
+        def promise(route: Route) -> float:
+            return self._gain(route, gain)
+
         n, until = len(self._source.examples), self.left - calls
         kept = list(routes)
         self._random.shuffle(kept)
@@ -140,21 +148,21 @@ class Explorer:
             ]
             at += each * len(kept)
             self._ask(wanted, self.left - until)
-            kept.sort(key=lambda r: -self._promise(r))
+            kept.sort(key=lambda r: -promise(r))
             turn += 1
             if turn < _HALVINGS:
                 kept = kept[: (len(kept) + 1) // 2]
-        ranked = sorted((r for r in routes if r in self._tried), key=lambda r: -self._promise(r))
-        return [r for r in ranked if self._promise(r) > 0]
+        ranked = sorted((r for r in routes if r in self._tried), key=lambda r: -promise(r))
+        return [r for r in ranked if promise(r) > 0]
 
-    def _promise(self, route: Route) -> float:
+    def _gain(self, route: Route, gain: Gain) -> float:
         """What its last expert adds, as far as it was tried."""
         found = self._tried.get(route, {})
         if not found:
             return 0.0
         before = np.array([[o.quality for o in outcomes[:-1]] for outcomes in found.values()])
         after = [outcomes[-1] for outcomes in found.values()]
-        return gain_of(self._source, route[-1], after, list(found), before)
+        return gain(self._source, route[-1], after, list(found), before)
 
     def _steady(self, expert: int) -> bool:
         """Does it answer the same whatever it is shown, as far as is known?"""

@@ -28,11 +28,11 @@ from der_graph.policies.training.routes.imputation import ImputedSource
 from der_graph.policies.training.routes.induction import Worth, backward_induction
 from der_graph.policies.training.routes.learner import TreeLearner, TreeSettings
 from der_graph.policies.training.routes.observations import TreeObservations
+from der_graph.policies.training.routes.shortlist import shortlist
 from der_graph.policies.training.routes.tree import (
     Route,
     RouteTree,
     calls_of_all_routes,
-    choose_experts,
     collect_tree,
 )
 from der_graph.state import Situation
@@ -93,11 +93,11 @@ def prepare_lesson(
     quality = fit_ridge(vectors, alone, fold)
     n, costs = len(source.examples), observer.costs.tolist()
     if calls is None:
-        experts = choose_experts(source, quality.held_out, costs)
+        experts = shortlist(source, quality.held_out, costs)
         tree = collect_tree(source, experts, rules.max_steps)
     else:
         explorer = Explorer(source, range(len(costs)), rules.max_steps, int(calls * n), seed)
-        experts = choose_experts(source, quality.held_out, costs, together=explorer.together)
+        experts = shortlist(source, quality.held_out, costs, gains=explorer.together)
         if explorer.left < n * calls_of_all_routes(source, experts, rules.max_steps):
             explorer.narrow_to(experts)
             explorer.broadly()

@@ -3,8 +3,8 @@
     questions x routes ──asked level by level──> answers, qualities, costs
 
 A tree holds routes as sequences of experts, a parent always before its children, and the outcome of each on
-every question. A small pool has all its routes in the tree; of a large one the experts that promise something
-(`choose_experts`).
+every question. A small pool has all its routes in the tree; of a large one those of a shortlist of experts
+(`shortlist.py`).
 """
 
 from __future__ import annotations
@@ -28,17 +28,11 @@ from der_graph.state import Answer
 Route = tuple[int, ...]
 Levels = list[list[Route]]  # by length
 Floats = npt.NDArray[np.float32]
-_Qualities = npt.NDArray[np.float64]  # (questions, answers so far)
 
 FULL = 6
-"""Experts in a tree, at most; larger pools are reduced to those that promise most."""
+"""Experts in a tree, at most; of larger pools there is a shortlist."""
 MOST_STATES = 300_000
 """Questions times routes that can still go on; longer routes are left out where there would be more."""
-_PROBED = 40  # questions on which pairs of a large pool are tried
-_PAIRED = 30  # experts up to which all pairs are tried
-_OPINION = 0.25
-_LINK = 0.05  # what a weak expert that reacts to another weak one may add
-_PRICES = (0.02, 0.1, 0.4, 1.5)  # at which an expert may be useful
 _BLOCK = 2_000  # questions that go down the routes together
 _BLOCKS_A_LEVEL = 2
 
@@ -249,106 +243,3 @@ def _outcomes(source: AnswerSource, levels: Levels) -> dict[Route, list[Outcome]
         for level in levels
         for route in level
     }
-
-
-def gain_of(
-    source: AnswerSource,
-    expert: int,
-    outcomes: Sequence[Outcome],
-    questions: Sequence[int],
-    before: _Qualities,
-) -> float:
-    """What asking an expert adds to the best answer so far.
-
-    Where neither it nor the one before it is any good, that it reacts counts a little: a link of a chain.
-    """
-    after = np.array([o.quality for o in outcomes])
-    alone = source.ask([Request(q, expert, []) for q in questions])
-    own = np.array([o.quality for o in alone])
-    best = before.max(axis=1)
-    # What reading brings, and a part of what a second opinion could, were one told which of the two is right.
-    better = float(np.maximum(after - np.maximum(best, own), 0.0).mean())
-    better += _OPINION * float(np.maximum(after - best, 0.0).mean())
-    weak = max(own.mean(), before[:, -1].mean()) < 0.5
-    reacts = np.mean(
-        [o.answer["text"] != a.answer["text"] for o, a in zip(outcomes, alone, strict=True)]
-    )
-    return max(better, float(_LINK * reacts) if weak else 0.0)
-
-
-def choose_experts(
-    source: AnswerSource,
-    predicted: npt.NDArray[np.floating],
-    costs: Sequence[float],
-    most: int = FULL,
-    together: Callable[[list[int]], _Qualities] | None = None,
-) -> list[int]:
-    """Which experts of a large pool promise something.
-
-    An expert does so alone, if at some price it is the best one for many questions; as a second opinion, if
-    it is right where the best ones are wrong; or after another one, if it is better with its answer than
-    without, or reacts to it while it is no use alone (a link of a chain).
-
-    Args:
-        source: The training questions.
-        predicted: (questions, experts) quality to be expected of each alone.
-        costs: Price of one call of each.
-        most: How many at most.
-        together: Given all experts, those that are of most use by themselves first, says what each brings
-            together with others; where left out, experts are tried after one another on some questions.
-
-    Returns:
-        Their positions, in order.
-    """
-    n, pool = predicted.shape
-    if pool <= most:
-        return list(range(pool))
-    share = np.asarray(costs) / max(sum(costs), 1e-12)
-    first = np.array([[o.quality for o in row] for row in source.first_answers()])
-    use = np.zeros(pool)
-    for price in _PRICES:
-        net = predicted - price * share
-        best = net.argmax(axis=1)
-        use += np.bincount(best, minlength=pool) / n
-        # What a second opinion could add, were one told which of the two is right.
-        alone = first[np.arange(n), best]
-        adds = np.maximum(first - alone[:, None], 0.0).mean(axis=0) - price * share
-        use += np.maximum(adds, 0.0)
-    useful = np.argsort(-use, kind="stable").tolist()
-    use += _pairs(source, first, useful) if together is None else together(useful)
-    return sorted(np.argsort(-use, kind="stable")[:most].tolist())
-
-
-def _pairs(
-    source: AnswerSource,
-    first: npt.NDArray[np.float64],
-    useful: Sequence[int],
-) -> npt.NDArray[np.float64]:
-    """(experts,) what each gains by reading another's answer, or gives to who reads its own.
-
-    In a large pool one of the two is an expert that is of use by itself.
-    """
-    n, pool = first.shape
-    readers = [i for i in range(pool) if source.reads_answers(i)]
-    useful = useful[:_PAIRED]
-    some = np.random.default_rng(0).permutation(n)[:_PROBED].tolist()
-    outcomes = source.first_answers()
-    tried = [(i, j) for i in range(pool) for j in readers if i != j]
-    if pool > _PAIRED:
-        tried = [(i, j) for i, j in tried if i in useful or j in useful]
-    asked = source.ask([Request(q, j, [outcomes[q][i].answer]) for i, j in tried for q in some])
-    gains = np.zeros((pool, pool))
-    for at, (i, j) in enumerate(tried):
-        mine = asked[at * len(some) : (at + 1) * len(some)]
-        gains[i, j] = gain_of(source, j, mine, some, first[some][:, [i]])
-    return promise_of(gains)
-
-
-def promise_of(gains: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(experts,) what each promises together with others.
-
-    Args:
-        gains: [i, j]: what the second gains by reading the first one's answer.
-    """
-    promise: npt.NDArray[np.float64] = gains.max(axis=0) + 0.5 * gains.max(axis=1)
-    return promise

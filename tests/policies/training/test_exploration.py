@@ -27,7 +27,8 @@ from der_graph.policies.training import preset, run_routes, train_agent
 from der_graph.policies.training.ppo import _free, features_learner
 from der_graph.policies.training.routes.exploration import Explorer, greedy_routes
 from der_graph.policies.training.routes.imputation import ImputedSource
-from der_graph.policies.training.routes.tree import choose_experts, collect_tree
+from der_graph.policies.training.routes.shortlist import shortlist
+from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.state import DERContext
 
 SHOWN = KTPTemplate("last", "{question} || {answer}")
@@ -208,16 +209,16 @@ def test_a_call_that_many_routes_share_is_counted_once() -> None:
 def test_in_a_crowd_of_chat_models_who_is_good_second_is_found() -> None:
     """The fixer is the worst of nine alone."""
     experts = [chat(f"own-{i}", half_right(i)) for i in range(8)]
-    experts.insert(5, chat("fixer", fixer))
+    experts.append(chat("fixer", fixer))
     source = AnswerSource(experts, questions(60), get_metric("match"))
     first = source.first_answers()
     predicted = np.array([[o.quality for o in row] for row in first]).mean(axis=0)
     alone = np.tile(predicted, (60, 1))
     before = asked_of(source)
     explorer = Explorer(source, range(9), 4, 12 * 60)
-    chosen = choose_experts(source, alone, [1.0] * 9, together=explorer.together)
-    assert 5 in chosen
-    assert 5 not in choose_experts(source, alone, [1.0] * 9, together=lambda useful: np.zeros(9))
+    chosen = shortlist(source, alone, [1.0] * 9, gains=explorer.together)
+    assert 8 in chosen
+    assert 8 not in shortlist(source, alone, [1.0] * 9, gains=lambda useful: np.zeros((9, 9)))
     assert 0 < asked_of(source) - before <= 12 * 60 // 4
     explorer.narrow_to(chosen)
     explorer.broadly()

@@ -35,7 +35,8 @@ from der_graph.policies.training.routes.axes import fit_ridge, folds_of, questio
 from der_graph.policies.training.routes.induction import backward_induction
 from der_graph.policies.training.routes.lesson import combine, observe_tree
 from der_graph.policies.training.routes.observations import Requests, TreeObservations
-from der_graph.policies.training.routes.tree import choose_experts, collect_tree
+from der_graph.policies.training.routes.shortlist import _greedy, shortlist
+from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.policies.training.selection import clearly_better
 from der_graph.state import DERContext, Situation
 
@@ -68,8 +69,30 @@ def test_of_a_large_pool_those_are_chosen_that_promise_something() -> None:
     alone = np.array([[o.quality for o in row] for row in source.first_answers()])
     predicted = np.tile(alone.mean(axis=0), (40, 1))
     costs = [expert.cost for expert in source.experts]
-    assert choose_experts(source, predicted, costs, most=3) == [WRITER, COUNTER, FACTS]
-    assert choose_experts(source, predicted, costs) == [WRITER, COUNTER, FACTS, PARROT]
+    assert shortlist(source, predicted, costs, most=3) == [WRITER, COUNTER, FACTS]
+    assert shortlist(source, predicted, costs) == [WRITER, COUNTER, FACTS, PARROT]
+
+
+def test_of_experts_that_are_alike_one_is_enough() -> None:
+    """Eight copies are right on the first half of the questions, the ninth on a quarter of the others. The
+    tenth is never right, but reads: with a copy's answer it gains 0.2."""
+    right = np.zeros((10, 80))
+    right[:8, :40] = right[8, 40:50] = 1.0
+    utility = np.repeat(right[:, None, :], 4, axis=1) - 0.01
+    mean = np.broadcast_to(utility.mean(axis=2, keepdims=True), utility.shape)
+    gains = np.zeros((10, 10))
+    gains[:8, 9] = 0.2
+    assert set(_greedy(mean, utility, gains, 3)) == {0, 8, 9}
+    assert _greedy(mean, utility, np.zeros((10, 10)), 2) == [0, 8]
+
+
+def test_two_that_are_only_good_together_are_chosen_together() -> None:
+    utility = np.zeros((5, 4, 20))
+    utility[0] = 0.3
+    utility[1:3] = 0.05
+    gains = np.zeros((5, 5))
+    gains[3, 4] = 0.5
+    assert set(_greedy(utility, utility, gains, 3)) == {0, 3, 4}
 
 
 def test_the_value_of_routes_by_hand() -> None:
