@@ -48,7 +48,7 @@ from der_graph.policies.training.preflight import (
 if TYPE_CHECKING:
     from der_graph.policies.training.ppo import PPOLearner
     from der_graph.policies.training.progress import TrainingProgress
-    from der_graph.policies.training.routes.lesson import RouteLesson
+    from der_graph.policies.training.routes.lesson import RouteLesson, Unseen
 
 Say = Callable[[str], None]
 
@@ -212,8 +212,9 @@ def train_agent(
     )
     if config.warm_start == "cascades" and not resume:
         _imitate_cascades(learner, members, config, rules, reader, source.questions, first, say)
+    unseen: Sequence[Unseen] = ()
     if learner.lesson is not None and not resume:
-        _learn_routes(
+        unseen = _learn_routes(
             learner,
             learner.lesson,
             config,
@@ -236,7 +237,11 @@ def train_agent(
     if learner.lesson is not None:
         with AnswerBar("other policies", None, show=progress, say=say) as bar:
             source.on_asked = dev_source.on_asked = bar.advance
-            _compare(agent, learner.lesson, source, dev_source, rules, folder, say, config.seed)
+            if watcher.best is None or watcher.best["step"] > 0:
+                unseen = ()  # of another agent
+            _compare(
+                agent, learner.lesson, source, dev_source, rules, folder, say, config.seed, unseen
+            )
             source.on_asked = dev_source.on_asked = None
     return agent
 
@@ -281,7 +286,7 @@ def _learn_routes(
     say: Say,
     before: Sequence[dict[str, Any]],
     keep: Callable[[list[Any]], None],
-) -> None:
+) -> list[Unseen]:
     from der_graph.policies.training.routes.lesson import learn_routes
 
     started = time.perf_counter()
@@ -297,17 +302,21 @@ def _learn_routes(
         seconds = time.perf_counter() - started
         say(f"network {len(networks)} of {config.ensemble} has learnt, after {seconds:.0f} s")
 
-    worth, teacher = learn_routes(
+    learnt = learn_routes(
         network, lesson, source, rules, config, before=before, after_each=after_each
     )
-    price = float(worth.prices[len(worth.prices) // 2])
-    taught = float(worth.utility[:, len(worth.prices) // 2].mean())
+    prices = learnt.worth.prices
+    price = float(prices[len(prices) // 2])
+    taught = float(learnt.worth.utility[:, len(prices) // 2].mean())
+    utility, new = learnt.utility(price)
+    where = "training questions that a network had left out" if new else "the training questions"
     say(
         f"learnt in {time.perf_counter() - started:.0f} s: at price {price:.2g} a utility of "
-        f"{float(teacher.utility(price).mean()):.3f} on the training questions; the choices that it was "
-        f"shown bring {taught:.3f}, each predicted from other questions"
+        f"{utility:.3f} on {where}; the choices that they were shown bring {taught:.3f}, each predicted from "
+        "other questions"
     )
     watcher.start_from(learner.agent_now())
+    return learnt.unseen
 
 
 def _compare(
@@ -319,6 +328,7 @@ def _compare(
     folder: Path,
     say: Say,
     seed: int = 0,
+    unseen: Sequence[Unseen] = (),
 ) -> None:
     """Let other policies take over where they were better."""
     from der_graph.policies.training.checkpoint import saving
@@ -331,7 +341,7 @@ def _compare(
         )
         return
     before, agent.takeovers = agent.takeovers, ()  # a resumed run may find its agent with some
-    compared = compare_with_others(agent, lesson, source, dev, rules, seed=seed)
+    compared = compare_with_others(agent, lesson, source, dev, rules, seed=seed, unseen=unseen)
     for line in compared.lines:
         say(line)
     if compared.takeovers or before:

@@ -12,7 +12,7 @@ for every question and pass, so one network serves every price and bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,16 +89,26 @@ class TreeLearner:
         network: With an output for every expert; changed in place.
         observations: Of the tree.
         settings: How.
+        left_out: Positions of questions that it does not learn from.
+
+    Attributes:
+        left_out: As given.
     """
 
     def __init__(
-        self, network: FixedHead, observations: TreeObservations, settings: TreeSettings
+        self,
+        network: FixedHead,
+        observations: TreeObservations,
+        settings: TreeSettings,
+        left_out: Sequence[int] = (),
     ) -> None:
         self.network = network
         self.seen = observations
         self.settings = settings
         self._random = torch.Generator().manual_seed(settings.seed)
-        self.questions = len(observations.base)
+        self.left_out = torch.tensor(left_out, dtype=torch.long)
+        rest = np.setdiff1d(np.arange(len(observations.base)), self.left_out.numpy())
+        self._own = torch.from_numpy(rest)
         self._stopped: Callable[[], bool] = lambda: False
 
     def learn(self, worth: Worth, stopped: Callable[[], bool] = lambda: False) -> None:
@@ -117,9 +127,9 @@ class TreeLearner:
         for _ in range(_ATTEMPTS):
             self._update(settings.imitation, 2e-3, 1e-4, lambda some: self._imitate(some, worth))
             # What few questions show of the teacher is too uncertain to be followed closely.
-            if self._behind(worth) <= max(_NEAR, _CHANCE / self.questions**0.5):
+            if self._behind(worth) <= max(_NEAR, _CHANCE / len(self._own) ** 0.5):
                 break
-        passes = settings.passes * self.questions // settings.batch
+        passes = settings.passes * len(self._own) // settings.batch
         updates = min(max(settings.following, passes), max(settings.following, settings.most))
         whole, shares = self.seen, list(_NARROWED)
 
@@ -138,7 +148,7 @@ class TreeLearner:
     def utility(self, price: float, questions: torch.Tensor | None = None) -> torch.Tensor:
         """(questions,) utility of the most probable choices at a price, once learnt."""
         found = []
-        among = torch.arange(self.questions) if questions is None else questions
+        among = torch.arange(len(self.seen.base)) if questions is None else questions
         with torch.no_grad():
             for some in torch.split(among, 200):
                 prices = torch.full((len(some),), price)
@@ -178,7 +188,7 @@ class TreeLearner:
 
     def _behind(self, worth: Worth) -> float:
         """How much less utility than the teacher's it has, at the price where that is most."""
-        some = torch.randperm(self.questions, generator=self._random)[:_COMPARED]
+        some = self._shuffled()[:_COMPARED]
         wanted = worth.utility[some.numpy()].mean(axis=0)
         return max(
             float(wanted[i]) - float(self.utility(float(worth.prices[i]), some).mean())
@@ -187,7 +197,7 @@ class TreeLearner:
 
     def _centre(self) -> None:
         """Begin as if the observations were centred and of unit deviation: large pools saturate tanh."""
-        some = torch.randperm(self.questions, generator=self._random)[: self.settings.batch]
+        some = self._shuffled()[: self.settings.batch]
         requests = self._draw(len(some))
         observed = self.seen.observe(some, requests, self.seen.masks(some, requests)).flatten(0, 1)
         mean, deviation = observed.mean(dim=0), observed.std(dim=0).clamp(min=0.2)
@@ -197,13 +207,16 @@ class TreeLearner:
                 first.weight.div_(deviation)
                 first.bias.sub_(first.weight @ mean)
 
+    def _shuffled(self) -> torch.Tensor:
+        """The questions that it learns from, in a random order."""
+        return self._own[torch.randperm(len(self._own), generator=self._random)]
+
     def _batches(self, count: int) -> Iterator[torch.Tensor]:
         """Batches of questions, every question once before any a second time."""
         left = torch.zeros(0, dtype=torch.long)
         for _ in range(count):
-            while len(left) < min(self.settings.batch, self.questions):
-                again = torch.randperm(self.questions, generator=self._random)
-                left = torch.cat([left, again])
+            while len(left) < min(self.settings.batch, len(self._own)):
+                left = torch.cat([left, self._shuffled()])
             yield left[: self.settings.batch]
             left = left[self.settings.batch :]
 
@@ -238,13 +251,13 @@ class TreeLearner:
         """Let go of the routes that are hardly come to any more: they take time, and teach nothing."""
         reached = torch.zeros(len(self.seen.depth))
         with torch.no_grad():
-            for some in torch.split(torch.arange(self.questions), self.settings.batch):
+            for some in torch.split(self._own, self.settings.batch):
                 self._go_on()
                 requests = self._draw(len(some))
                 masks = self.seen.masks(some, requests)
                 scores = self.network.actor(self.seen.observe(some, requests, masks)) * _SHARP
                 chances = torch.softmax(scores.masked_fill(~masks, -1e9), dim=2)
-                reached += self.seen.reached(chances).sum(dim=0) / self.questions
+                reached += self.seen.reached(chances).sum(dim=0) / len(self._own)
         # No route is come to more often than the one that it goes on from; where as often, it goes first.
         order = torch.from_numpy(np.lexsort((-self.seen.depth.numpy(), reached.numpy())))
         kept = order[torch.cumsum(reached[order], dim=0) > _LET_GO]

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from der_graph.policies.observation import Observer, TextEncoder
 from der_graph.policies.observation.evidence import EPSILON
 from der_graph.policies.observation.price_of_cost import PRICE_RANGE
 from der_graph.policies.training.config import TrainConfig
-from der_graph.policies.training.routes.axes import fit_ridge, folds_of, question_axes
+from der_graph.policies.training.routes.axes import FOLDS, fit_ridge, folds_of, question_axes
 from der_graph.policies.training.routes.exploration import Explorer, greedy_routes
 from der_graph.policies.training.routes.imputation import ImputedSource
 from der_graph.policies.training.routes.induction import Worth, backward_induction
@@ -156,6 +157,40 @@ def _spread(price_range: tuple[float, float], count: int) -> list[float]:
     return list(map(float, np.geomspace(low, high, count))) if low < high else [low]
 
 
+class Unseen(NamedTuple):
+    """What shows how a network does on questions that are new to it.
+
+    Attributes:
+        network: One of the ensemble, over the whole pool.
+        questions: Positions of the training questions that it has not learnt from.
+    """
+
+    network: FixedHead
+    questions: npt.NDArray[np.int64]
+
+
+class Learnt(NamedTuple):
+    """What came of learning.
+
+    Attributes:
+        worth: What the teacher found.
+        learners: Who learnt, one a network of the ensemble.
+        unseen: Each network with what it has not learnt from; none where there is one network alone.
+    """
+
+    worth: Worth
+    learners: list[TreeLearner]
+    unseen: list[Unseen]
+
+    def utility(self, price: float) -> tuple[float, bool]:
+        """Mean utility at a price, and whether it is that on questions which are new to a network."""
+        if self.unseen:
+            found = [each.utility(price, each.left_out) for each in self.learners]
+        else:
+            found = [each.utility(price) for each in self.learners]
+        return float(torch.cat(found).mean()), bool(self.unseen)
+
+
 def learn_routes(
     network: FixedHead,
     lesson: RouteLesson,
@@ -165,8 +200,11 @@ def learn_routes(
     *,
     before: Sequence[Weights] = (),
     after_each: Callable[[list[Weights]], None] = lambda networks: None,
-) -> tuple[Worth, TreeLearner]:
-    """Teach a network what the routes show: some times from the beginning, and the best one is kept.
+) -> Learnt:
+    """Teach a network what the routes show: an ensemble, each of which leaves some questions out.
+
+    Each leaves out one fold, so that how it does there tells how it does on new questions. One network alone
+    learns from all.
 
     Args:
         network: Changed in place.
@@ -176,9 +214,6 @@ def learn_routes(
         config: The run's settings.
         before: Networks of an ensemble that have learnt already, in a run that was stopped.
         after_each: Gets the weights of all that have learnt, whenever one more has.
-
-    Returns:
-        What the teacher found, and who taught.
     """
     low, high = config.cost_weight_range
     prices = _spread((low, high), PRICES)
@@ -212,7 +247,10 @@ def learn_routes(
         member = FixedHead(network.shape._replace(experts=len(chosen), hidden=config.hidden))
         if attempt < len(before):
             member.load_state_dict(before[attempt])
-        learners.append(TreeLearner(member, seen, settings))
+        left_out = np.flatnonzero(lesson.fold == attempt % FOLDS).tolist()
+        if config.ensemble == 1 or len(left_out) == len(lesson.fold):
+            left_out = []
+        learners.append(TreeLearner(member, seen, settings, left_out))
     _teach(learners, len(before), part, after_each)
     utility = [float(np.mean([float(each.utility(p).mean()) for p in prices])) for each in learners]
     good = [
@@ -221,7 +259,13 @@ def learn_routes(
         if u >= max(utility) - _BEHIND
     ]
     combine(good, network, chosen, columns)
-    return worth, learners[int(np.argmax(utility))]
+    unseen = []
+    for each in learners:
+        if len(each.left_out):
+            alone = FixedHead(network.shape)
+            combine([each.network], alone, chosen, columns)
+            unseen.append(Unseen(alone, each.left_out.numpy()))
+    return Learnt(worth, learners, unseen)
 
 
 def _teach(

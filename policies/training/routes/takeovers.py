@@ -2,9 +2,10 @@
 
     agent | router, best fixed orders, planner ──at some prices──> a Takeover for what is better
 
-Training questions compare best, as there are many. The agent has learnt from them and the others are fitted
-without the question that they are asked, so whatever still does better there does better. What was chosen is
-looked at on the dev questions as well, and what is clearly better on those alone takes over too.
+Training questions compare best, as there are many. The others are fitted without the question that they are
+asked. Of the agent each network of its ensemble shows how it does on the questions that it had left out;
+where there is no such network, the agent has learnt from all of them, and whatever still does better there
+does better. The dev questions count as well, and what is clearly better on those alone takes over too.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ import numpy.typing as npt
 from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
+from der_graph.policies.agent.network import RoutingNetwork
 from der_graph.policies.agent.takeover import Takeover
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation import Observer
 from der_graph.policies.planning import Planner
 from der_graph.policies.planning.forms import Route, form_of
-from der_graph.policies.training.routes.lesson import RouteLesson
+from der_graph.policies.training.routes.lesson import RouteLesson, Unseen
 from der_graph.policies.training.routes.tree import RouteTree
 from der_graph.policies.training.selection import routes_at_prices
 
 PRICES = 7
 """Prices compared, log-evenly over the range of training."""
 _ERRORS = 2.0  # standard errors by which a policy must be better on the dev questions alone
+_UNSURE = 1.0  # standard errors on all questions, where none of them flatters the agent
 _LEAST = 0.002  # utility by which it must be better on all questions
 _FLATTERED = 0.03  # utility by which an agent may look better on what it has learnt from
 _ROWS = 800  # training questions, at most
@@ -65,14 +68,21 @@ class _Tried(NamedTuple):
     train: Utility
     dev: Utility
 
-    def gain_over(self, own: _Tried, k: int) -> tuple[float, bool]:
-        """How much better one is than the agent at its price, and whether that is enough to take over."""
+    def gain_over(self, own: _Tried, k: int, errors: float = 0.0) -> tuple[float, bool]:
+        """How much better one is than the agent at its price, and whether that is enough to take over.
+
+        Args:
+            own: The agent's utility.
+            k: Position of the price.
+            errors: Standard errors by which it must be better on all questions.
+        """
         train, dev = self.train[k] - own.train[k], self.dev[k] - own.dev[k]
-        clearly = dev.mean() > max(_ERRORS * dev.std() / np.sqrt(len(dev)), _LEAST)
+        clearly = dev.mean() > max(_ERRORS * _error(dev), _LEAST)
         if not len(train):
             return float(dev.mean()), bool(clearly)
-        gain = float(np.concatenate([train, dev]).mean())
-        return gain, bool(clearly or gain > _LEAST)
+        all_ = np.concatenate([train, dev])
+        enough = all_.mean() > max(errors * _error(all_), _LEAST)
+        return float(all_.mean()), bool(clearly or enough)
 
 
 def compare_with_others(
@@ -83,6 +93,7 @@ def compare_with_others(
     rules: RouteRules,
     *,
     seed: int = 0,
+    unseen: Sequence[Unseen] = (),
 ) -> Compared:
     """Compare an agent with other policies at the prices of its range.
 
@@ -93,6 +104,7 @@ def compare_with_others(
         dev: The dev questions.
         rules: What is allowed on a route.
         seed: Of the choice of training questions.
+        unseen: The networks of its ensemble, with what each has not learnt from.
     """
     low, high = agent.cost_weight_range
     prices = np.geomspace(low, high, PRICES).tolist() if low < high else [low]
@@ -100,7 +112,10 @@ def compare_with_others(
     bands = list(zip([low, *between], [*between, high], strict=True))
     total = max(agent.observer.total, 1e-12)
     drawn = np.random.default_rng(seed).permutation(len(source.examples))
-    some = drawn[:_ROWS]
+    if unseen:
+        some = drawn[np.isin(drawn, np.concatenate([each.questions for each in unseen]))][:_ROWS]
+    else:
+        some = drawn[:_ROWS]
     planners = _planners(lesson, source, drawn[:_FITTED].tolist()) if len(some) else []
     planner = planners[-1] if planners else None
     orders, charged = Orders.of(lesson.tree), np.asarray(prices) / total
@@ -114,11 +129,24 @@ def compare_with_others(
             for band, (order, until) in zip(bands, best, strict=True)
         ]
 
-    def deciding(policies: Sequence[Takeover], observer: Observer) -> DERAgent:
+    def deciding(
+        policies: Sequence[Takeover], observer: Observer, network: RoutingNetwork | None = None
+    ) -> DERAgent:
         settings = agent.settings
         if policies:
             settings = {**settings, "takeovers": policies, "planner": planner}
-        return DERAgent(observer, agent.network, **settings)
+        return DERAgent(observer, network or agent.network, **settings)
+
+    def own_on_train() -> Utility:
+        """Of the agent, by networks that have not learnt from the question where there are such."""
+        if not unseen:
+            return on_train(())
+        found = np.zeros((len(prices), len(some)))
+        for network, questions in unseen:
+            mine = np.flatnonzero(np.isin(some, questions))
+            shown = deciding((), lesson.observer, network)
+            found[:, mine] = _utility(shown, source, rules, prices, total, some[mine].tolist())
+        return found
 
     def on_train(policies: Sequence[Takeover], rows: Sequence[int] = some.tolist()) -> Utility:
         shown = deciding(policies, lesson.observer)
@@ -137,7 +165,7 @@ def compare_with_others(
             found[:, mine] = on_train(policies, some[mine].tolist())
         return found
 
-    own = _Tried((), on_train(()), on_dev(()))
+    own = _Tried((), own_on_train(), on_dev(()))
     router = [Takeover(*band) for band in bands]
     others = [(router, on_train(router)), (fixed(), of_orders())]
     if planner is not None:
@@ -149,7 +177,9 @@ def compare_with_others(
     for policies, train in others:
         # Dev questions may cost new answers: a policy that cannot be better decides at no price.
         likely = [
-            p for p, gain in zip(policies, train - own.train, strict=True) if _may_be_better(gain)
+            policy
+            for policy, gain in zip(policies, train - own.train, strict=True)
+            if _may_be_better(gain, flattered=0.0 if unseen else _FLATTERED)
         ]
         if likely:
             tried.append((likely, _Tried(policies, train, on_dev(likely))))
@@ -157,7 +187,7 @@ def compare_with_others(
     nearest = -np.inf
     for k in range(len(prices)):
         found = [
-            (*each.gain_over(own, k), each.policies[k])
+            (*each.gain_over(own, k, _UNSURE if unseen else 0.0), each.policies[k])
             for likely, each in tried
             if each.policies[k] in likely
         ]
@@ -292,11 +322,15 @@ def _held_out_plans(
     return found
 
 
-def _may_be_better(gain: Utility) -> bool:
-    """Is it possible, seen from the training questions, which flatter the agent?"""
+def _may_be_better(gain: Utility, flattered: float) -> bool:
+    """Is it possible, seen from the training questions, which may flatter the agent by so much?"""
     if not len(gain):
         return True
-    return bool(gain.mean() + _ERRORS * gain.std() / np.sqrt(len(gain)) > -_FLATTERED)
+    return bool(gain.mean() + _ERRORS * _error(gain) > -flattered)
+
+
+def _error(gain: Utility) -> float:
+    return float(gain.std() / np.sqrt(len(gain)))
 
 
 def _joined(policies: Sequence[Takeover]) -> list[Takeover]:
