@@ -218,10 +218,6 @@ class Planner(BeginsAnew):
         kinds = self.kinds_of([seen.question for seen in situations])
         return [self._choice(seen, kind) for seen, kind in zip(situations, kinds, strict=True)]
 
-    def explain(self, situation: Situation) -> dict[str, Any]:
-        """Why the planner would choose what it would choose."""
-        return self._choice(situation, self.kinds_of([situation.question])[0]).explanation or {}
-
     def kinds_of(self, questions: Sequence[str]) -> list[int]:
         """The kind of each question, by number."""
         known = self.knowledge
