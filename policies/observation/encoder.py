@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -23,6 +22,7 @@ from langchain_core.embeddings import Embeddings
 from der_graph.errors import AgentError, MissingDependencyError, PluginError, require
 from der_graph.nodes.reliability.copying import BeginsAnew, renew_in_children
 from der_graph.plugins import find_plugin
+from der_graph.policies.observation.last_used import LastUsed
 
 Vectors = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class FrozenEncoder(BeginsAnew):
     _remember = 20_000
 
     def _begin(self) -> None:
-        self._known: OrderedDict[str, Vectors] = OrderedDict()
+        self._known: LastUsed[str, Vectors] = LastUsed(self._remember)
         self._lock = threading.RLock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -65,14 +65,12 @@ class FrozenEncoder(BeginsAnew):
             AgentError: If the encoder fails, or gives vectors that are not finite.
         """
         with self._lock:
-            new = list(dict.fromkeys(text for text in texts if text not in self._known))
+            known = self._known.known(texts)
+            new = list(dict.fromkeys(text for text in texts if text not in known))
             for found in self._encoded(new) if new else ():
-                self._known.update(found)
-            for text in texts:
-                self._known.move_to_end(text)
-            rows = [self._known[text] for text in texts]
-            while len(self._known) > self._remember:
-                self._known.popitem(last=False)
+                known.update(found)
+                self._known.remember(found)
+        rows = [known[text] for text in texts]
         return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
 
     def _encoded(self, new: list[str]) -> Iterator[Mapping[str, Vectors]]:

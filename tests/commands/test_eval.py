@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from cli_runs import run
-from toy import WordEncoder, toy_agent
+from toy import toy_agent
 
 from der_graph.data import load_examples
 from der_graph.policies.answers import AnswerSource
 from der_graph.policies.evaluation import Report
-from der_graph.policies.observation import encoder as encoder_module
 from der_graph.policies.quality import get_metric
 from der_graph.pool import load_pool
 
@@ -29,9 +28,6 @@ def evaluate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Evaluate:
     """`der eval` of an untrained agent, with more options: its exit code, and what it printed."""
-    monkeypatch.setattr(
-        encoder_module.SentenceEncoder, "encode", lambda self, texts: WordEncoder().encode(texts)
-    )
     pool, data = recorded
     metric = get_metric("recorded:accuracy")
     agent = toy_agent(AnswerSource(list(load_pool(pool)), load_examples(data), metric))

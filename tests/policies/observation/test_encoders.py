@@ -97,7 +97,7 @@ def test_what_was_looked_at_last_is_remembered() -> None:
             return super().embed_documents(texts)
 
     encoder = EmbeddingsEncoder(Counted(size=4), "counted")
-    encoder._remember = 2
+    encoder._known.most = 2
     for texts in (["a", "b"], ["a"], ["c", "c"], ["a"], ["b", "a", "c"]):
         assert encoder.encode(texts).shape == (len(texts), 4)
     assert asked == [["a", "b"], ["c"], ["b"]]
