@@ -63,7 +63,7 @@ def markdown(routes: Sequence[Difference], pairs: Sequence[Pair]) -> str:
 
 
 def effect(found: Difference, label: str) -> Effect:
-    return Effect(label, found.difference, found.helped, found.harmed, found.questions, found.p)
+    return Effect(label, found.difference, found.helped, found.harmed, found.questions)
 
 
 def plain(thing: Any) -> Any:
@@ -116,7 +116,7 @@ def main() -> None:
         axis = "difference in quality, with knowledge minus without"
         lines = [effect(r, r.name) for r in routes]
         save(
-            effects(lines, title=f"DER's routes on {len(examples)} questions", axis=axis),
+            effects(lines, axis, f"DER's routes on {len(examples)} questions"),
             args.out,
             "ktp_routes",
         )
@@ -131,7 +131,7 @@ def main() -> None:
         ]
         if lines:
             save(
-                effects(lines, title="The second expert of a pair", axis=axis),
+                effects(lines, axis, "The second expert of a pair"),
                 args.out,
                 "ktp_pairs",
             )

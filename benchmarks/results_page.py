@@ -1,15 +1,18 @@
-"""docs/results.md out of the JSONs of the stages: what the template `results.md.jinja` tells, computed here.
+"""docs/results.md out of the JSONs of the stages: what is computed for the template `results.md.jinja`.
 
     runs/results/*.json ──load_results──> results ──page──> docs/results.md ──filled_in──> tables of README.md
 
-Every sentence with a number is computed, so a new run cannot leave an old claim standing.
+The template has the words and the columns of each table; here are the numbers behind them. Every sentence
+with a number is computed, so a new run cannot leave an old claim standing.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import string
 import textwrap
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,20 +33,18 @@ COSTS = (20.0, 35.0, 42.0, 45.0, 47.0, 50.0, 55.0, 60.0, 100.0)
 PEER_COSTS = (20.0, 35.0, 45.0, 47.0, 50.0, 55.0, 60.0)
 README_COSTS = ("at 20 B", "at 35 B", "at 45 B", "at 47 B", "at 60 B")
 COIN, BEST = "single models, by coin", "cascade:best"
-NOT_MEASURED = "Not measured yet"
-_SECTION = re.compile(r"^### (.+)\n((?:(?!^##).*\n?)*)", re.MULTILINE)
 ARMS = {"without": "without", "added": "added by probes", "trained": "trained with it"}
+_SECTION = re.compile(r"^### (.+)\n((?:(?!^##).*\n?)*)", re.MULTILINE)
 
 
 def load_results(runs: Path) -> Results:
     """Read what is there, by name of the stage; `took` is what each stage noted of its run."""
-    found: Results = {}
-    for each in STAGES:
-        file = runs / each.output
-        if file.is_file():
-            found[each.name] = (
-                read_report(file) if each.name == "demo" else json.loads(file.read_text("utf-8"))
-            )
+    files = {each.name: runs / each.output for each in STAGES}
+    found: Results = {
+        name: read_report(file) if name == "demo" else json.loads(file.read_text("utf-8"))
+        for name, file in files.items() if file.is_file()
+    }  # fmt: skip
+    notes = {name: runs / f"{name}.meta.json" for name in found}
     peers = runs / PEERS
     if not peers.is_file() and "comparison" in found:  # which they are set beside
         peers = HERE / "peers" / "measured.json"
@@ -51,9 +52,8 @@ def load_results(runs: Path) -> Results:
         found["peers"] = json.loads(peers.read_text("utf-8"))
     if (runs / "gpu.md").is_file():
         found["gpu"] = (runs / "gpu.md").read_text("utf-8")
-    notes = {each.name: runs / f"{each.name}.meta.json" for each in STAGES if each.name in found}
-    read = {n: json.loads(f.read_text("utf-8")) for n, f in notes.items() if f.is_file()}
-    return {**found, "took": read}
+    took = {n: json.loads(file.read_text("utf-8")) for n, file in notes.items() if file.is_file()}
+    return {**found, "took": took}
 
 
 def page(results: Results, pictures: Mapping[str, str], before: str = "") -> str:
@@ -68,373 +68,222 @@ def page(results: Results, pictures: Mapping[str, str], before: str = "") -> str
         loader=jinja2.FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True
     )
     told: dict[str, str] = {}  # what all ablations share is said at the first of them
-    env.globals |= {name: lambda make=make: make(results) for name, make in FACTS.items()}
+    env.filters["show"] = Show().format_field
     env.globals |= {
-        "results": results, "pictures": pictures, "learnt": DEMO_LEARNT, "command": command, "took": took,
-        "studies": results.get("ablations", {}).get("studies", {}), "table": table,
-        "study_table": study_table, "verdicts": verdicts, "idle_knob": idle_knob, "serious": serious,
-        "untouched": untouched, "f1": "{:.1f}".format, "f3": "{:.3f}".format,
+        "results": results, "pictures": pictures, "learnt": DEMO_LEARNT, "stages": len(STAGES), "arms": ARMS,
+        "command": lambda name: PEERS_COMMAND if name == "peers" else stage(name).shown(),
+        "table": table, "markdown": markdown_table, "facts": lambda name: FACTS[name](results),
+        "labels": labels, "studies": results.get("ablations", {}).get("studies", {}),
         "first_told": lambda title: told.setdefault("ablations", title) == title,
     }  # fmt: skip
     text = env.get_template("results.md.jinja").render()
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-    old = {title: body for title, body in _SECTION.findall(before) if NOT_MEASURED not in body}
-    return _SECTION.sub(
-        lambda found: (
-            f"### {found[1]}\n{old.get(found[1], found[2]) if NOT_MEASURED in found[2] else found[2]}"
-        ),
-        text,
-    )
+    empty = "Not measured yet"
+    old = {title: body for title, body in _SECTION.findall(before) if empty not in body}
+
+    def section(found: re.Match[str]) -> str:
+        title, body = found.groups()
+        return f"### {title}\n{old.get(title, body) if empty in body else body}"
+
+    return _SECTION.sub(section, text)
 
 
-def command(name: str) -> str:
-    """What makes a section."""
-    if name == "peers":
-        return (
-            "python benchmarks/peers/report.py --data runs/peers --out runs/results/peers.json  "
-            "# after the runs that its folder describes"
-        )
-    return stage(name).shown()
+PEERS_COMMAND = (
+    "python benchmarks/peers/report.py --data runs/peers --out runs/results/peers.json  "
+    "# after the runs that its folder describes"
+)
 
 
-# Small pieces -------------------------------------------------------------------------------------
+# Tables -------------------------------------------------------------------------------------------
 
 
-def spread(found: Row | None, *, signed: bool = False) -> str:
-    """An estimate with its interval."""
-    if found is None:
-        return "–"
-    form = "+.3f" if signed else ".3f"
-    return f"{found['estimate']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+class Show(string.Formatter):
+    """`str.format` for rows of JSON: what is missing is a dash, or what follows `|` in the layout.
+
+    An estimate has its interval, and signs for `+`; `p` is a p value, `range` the costs of a curve.
+    """
+
+    def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
+        """The value of a name; None if the row has none."""
+        return kwargs.get(key)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """One value."""
+        spec, _, absent = format_spec.partition("|")
+        if value is None or value != value or (spec == "range" and len(value) < 2):
+            return absent or "–"
+        if isinstance(value, Mapping):
+            estimate, *ends = (f"{value[k]:{spec}.3f}" for k in ("estimate", "low", "high"))
+            return f"{estimate} [{', '.join(ends)}]"
+        if spec == "range":
+            return f"{min(value)[0]:.1f} to {max(value)[0]:.1f}"
+        if spec == "p":
+            return "< 0.001" if value < 0.001 else f"{value:.3f}"
+        return format(value, spec or (".3f" if isinstance(value, float) else ""))
 
 
-def shown(value: float | None, digits: int = 1) -> str:
-    """A number, or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}"
+def table(rows: Sequence[Row], columns: str = "") -> str:
+    """A table of rows.
+
+    Args:
+        rows: What was measured, by name.
+        columns: `title: layout | title: layout`, with layouts for `Show`; without, all that the rows have.
+    """
+    columns = columns or " | ".join(f"{name}: {{{name}}}" for name in rows[0])
+    head, layouts = zip(*(each.split(": ", 1) for each in columns.split(" | ")), strict=True)
+    made = [[Show().vformat(layout, (), row) for layout in layouts] for row in rows]
+    return markdown_table(head, made)
 
 
-def table(head: str, rows: Sequence[Any], cells: Sequence[str | Callable[[Any], str]]) -> str:
-    """A table: titles separated by semicolons, and for each column a layout or a function of the row."""
-    made = [[c.format(**r) if isinstance(c, str) else c(r) for c in cells] for r in rows]
-    return markdown_table(head.split("; "), made)
+# Points of methods --------------------------------------------------------------------------------
 
 
-def methods(rows: Sequence[Row], prefix: str) -> list[str]:
-    """Names of the methods that begin so, in order."""
-    return list(dict.fromkeys(r["method"] for r in rows if r["method"].startswith(prefix)))
+def grouped(rows: Sequence[Row], prefix: str = "") -> dict[str, list[Row]]:
+    """The points of the methods whose names begin so, in order; each by cost."""
+    names = dict.fromkeys(r["method"] for r in rows if r["method"].startswith(prefix))
+    by_cost = sorted(rows, key=lambda r: float(r["cost"]))
+    return {name: [r for r in by_cost if r["method"] == name] for name in names}
 
 
-def points(rows: Sequence[Row], method: str) -> list[Row]:
-    """The rows of a method, by cost."""
-    return sorted((r for r in rows if r["method"] == method), key=lambda r: float(r["cost"]))
-
-
-def budget(rows: Sequence[Row], method: str, cost: float, of: str = "quality") -> float | None:
-    """Quality of a method at a cost, between its points linearly; None outside."""
-    own = points(rows, method)
+def budget(own: Sequence[Row], cost: float, of: str = "quality") -> float | None:
+    """Quality of a method's points at a cost, between them linearly; None outside."""
     found = at_cost([(r["cost"], r[of]) for r in own], cost) if own else float("nan")
     return None if found != found else found
 
 
+def band(own: Sequence[Row], cost: float) -> dict[str, Any] | None:
+    """Quality at a cost with its interval, interpolated likewise."""
+    ends = {"estimate": "quality", "low": "low", "high": "high"}
+    found = {end: budget(own, cost, of) for end, of in ends.items()}
+    return found if found["estimate"] else None
+
+
 def mixed(rows: Sequence[Row], cost: float) -> float | None:
     """Quality of the best mixture of two points at a mean cost of at most so much; None if dearer."""
-    cheap = [r for r in rows if r["cost"] <= cost]
-    lines = [
-        low["quality"]
-        + (cost - low["cost"]) / (high["cost"] - low["cost"]) * (high["quality"] - low["quality"])
-        for low in cheap
-        for high in rows
-        if high["cost"] > cost
-    ]
-    return max([*(float(r["quality"]) for r in cheap), *lines], default=None)
+    cheap = [(float(r["cost"]), float(r["quality"])) for r in rows if r["cost"] <= cost]
+    dear = [(float(r["cost"]), float(r["quality"])) for r in rows if r["cost"] > cost]
+    lines = [q + (cost - c) / (top - c) * (best - q) for c, q in cheap for top, best in dear]
+    return max([*(q for _, q in cheap), *lines], default=None)
 
 
-def band(rows: Sequence[Row], method: str, cost: float) -> dict[str, float] | None:
-    """Quality at a cost with its interval, interpolated likewise."""
-    names = {"estimate": "quality", "low": "low", "high": "high"}
-    found = {end: budget(rows, method, cost, of) for end, of in names.items()}
-    return {k: v for k, v in found.items() if v is not None} if found["estimate"] else None
+def above(der: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """The points of others above DER's curve at their own cost; `der` is what DER has there."""
+    own = [(r, budget(der, r["cost"])) for mine in others.values() for r in mine]
+    return [{**r, "der": der} for r, der in own if der is not None and der < r["quality"]]
 
 
-def change(r: Row) -> str:
-    """The difference of a row, with its sign."""
-    return spread(r["difference"], signed=True)
-
-
-def p_value(r: Row) -> str:
-    return "< 0.001" if r["p"] < 0.001 else f"{r['p']:.3f}"
-
-
-# Recorded answers ---------------------------------------------------------------------------------
+# What the template asks for -----------------------------------------------------------------------
 
 
 def comparison(results: Results) -> Row:
     """DER, single models, routers and cascades by cross-validation."""
     found = results["comparison"]
     rows, runs, seeds = found["rows"], found["curves"], found.get("seeds", [])
-    routers = methods(rows, "router:")
-    fixed = methods(rows, "single:") + [n for n in methods(rows, "cascade:") if n != BEST]
-    single = [r for r in rows if r["method"].startswith("single:")]
-    body = [
-        [name.replace("der", "**DER**", name == "der"), *(spread(band(rows, name, c)) for c in COSTS)]
-        for name in ("der", *methods(rows, "planner"), *methods(rows, BEST), *routers)
-    ]  # fmt: skip
-    body += [[COIN, *(shown(mixed(single, cost), 3) for cost in COSTS)]] if single else []
+    by, routers, single = (grouped(rows, prefix) for prefix in ("", "router:", "single:"))
+    der = by["der"]
+    ways = {"**DER**": der, **grouped(rows, "planner"), **grouped(rows, BEST), **routers}
+    curves: list[Row] = [
+        {"method": n, **{f"at {c:g} B": band(own, c) for c in COSTS}} for n, own in ways.items()
+    ]
+    if single:
+        coin = {f"at {c:g} B": mixed([r for own in single.values() for r in own], c) for c in COSTS}
+        curves.append({"method": COIN, **coin})
+    fixed = {n: own for n, own in {**single, **grouped(rows, "cascade:")}.items() if n != BEST}
+    beside = [own[0] for own in fixed.values()]
+    at, mine = band(der, 47.0), budget(der, 45.0)
+    known = {n: v for n, own in routers.items() if (v := budget(own, 45.0)) is not None}
+    best = max(known, key=lambda n: known[n], default="")
     ranges = []
     for cost in (45.0, 47.0):
-        at = [q for curve in seeds if (q := at_cost([(c, v) for c, v in curve], cost)) == q]
-        ranges += [f"{min(at):.3f} to {max(at):.3f} at {cost:g} B"] if at else []
+        each = [q for curve in seeds if (q := at_cost([(c, v) for c, v in curve], cost)) == q]
+        ranges += [f"{min(each):.3f} to {max(each):.3f} at {cost:g} B"] if each else []
+    last = [run["curve"][-1] for run in runs if run["curve"]]
     return {
         "folds": len({run["fold"] for run in runs}), "seeds": len({run["seed"] for run in runs}),
-        "curves": markdown_table(["method", *(f"at {c:g} B" for c in COSTS)], body),
-        "points": table(
-            "method; quality; cost, B; calls",
-            [r for name in fixed for r in points(rows, name)],
-            ["{method}", lambda r: spread({**r, "estimate": r["quality"]}), "{cost:.1f}", "{calls:.2f}"],
-        ),
-        "target": _target(rows), "margin": _margin(rows, routers), "fixed": _fixed(rows, fixed),
-        "by_seed": {"count": len(seeds), "ranges": ranges} if ranges and len(seeds) > 1 else None,
-        "tested": found.get("differences") and table(
-            "against; DER's cost, B; its cost, B; difference; p", found["differences"],
-            ["{method}", "{cost:.1f}", "{other_cost:.1f}", change, p_value],
-        ),
-        "ends": points(rows, "der"),
-    }  # fmt: skip
-
-
-def _target(rows: list[Row], quality: float = 0.73, cost: float = 47.0) -> Row:
-    at, der = band(rows, "der", cost), points(rows, "der")
-    known = [r["quality"] for r in der if r["cost"] <= cost] + ([at["estimate"]] if at else [])
-    reached = next((r["cost"] for r in der if r["quality"] >= quality), None)
-    return {
-        "quality": quality,
-        "cost": cost,
-        "at": at,
-        "best": max(known, default=0),
-        "reached": reached,
-    }
-
-
-def _margin(rows: list[Row], routers: list[str], cost: float = 45.0) -> Row | None:
-    mine = budget(rows, "der", cost)
-    known = {name: v for name in routers if (v := budget(rows, name, cost)) is not None}
-    if mine is None or not known:
-        return None
-    best = max(known, key=lambda name: known[name])
-    above = [
-        f"{name} at {r['cost']:.1f} B ({r['quality']:.3f} against {other:.3f})"
-        for name in routers
-        for r in points(rows, name)
-        if (other := budget(rows, "der", r["cost"])) is not None and other < r["quality"]
-    ]
-    # A router may have one point at several prices.
-    return {
-        "best": best,
-        "value": known[best],
-        "gap": mine - known[best],
-        "above": list(dict.fromkeys(above)),
-    }
-
-
-def _fixed(rows: list[Row], fixed: list[str]) -> str:
-    """Single models and cascades: in DER's range of cost, and around it."""
-    ends = points(rows, "der")
-    low, high = float(ends[0]["cost"]), float(ends[-1]["cost"])
-    beside = [points(rows, name)[0] for name in fixed]
-    above = [
-        f"{r['method']} ({r['quality']:.3f} against {mine:.3f} at {r['cost']:.1f} B)"
-        for r in beside
-        if (mine := budget(rows, "der", r["cost"])) is not None and r["quality"] > mine
-    ]
-    inside = [r["method"] for r in beside if low <= r["cost"] <= high]
-    if above:
-        text = (
-            f"Single models and cascades above DER's curve at their own cost: {'; '.join(above)}."
-        )
-    elif inside:
-        text = f"In DER's range of cost, no single model and no cascade is above it ({', '.join(inside)})."
-    else:
-        text = "No single model and no cascade costs what DER costs, so none can be compared at its own cost."
-    mixes = [r for r in ends if (mixed(beside, r["cost"]) or 0.0) >= r["quality"]]
-    if beside:
-        text += (
-            f" Mixed by a coin, they are as good as DER at {len(mixes)} of its {len(ends)} points."
-        )
-        best = max(beside, key=lambda r: float(r["quality"]))
-        if best["cost"] > high:
-            text += (
-                f" The best of them, `{best['method']}`, has {best['quality']:.3f} at {best['cost']:.1f} B; "
-                f"DER's dearest point has {ends[-1]['quality']:.3f} for {1 - high / best['cost']:.0%} less."
-            )
-    return text
-
-
-def training(results: Results) -> Row:
-    runs = results["comparison"]["curves"]
-    last = [run["curve"][-1] for run in runs if run["curve"]]
-    quality = [point[1] for point in last]
-    return {
-        "count": len(runs), "steps": max((point[0] for point in last), default=0),
-        "seconds": np.median([run["seconds"] for run in runs]),
-        "spread": f"{min(quality):.3f} to {max(quality):.3f}" if quality else "–",
+        "curves": curves, "der": der, "tested": found.get("differences"),
+        "points": [{**r, "quality": {**r, "estimate": r["quality"]}} for own in fixed.values() for r in own],
+        "at": at, "reached": next((r["cost"] for r in der if r["quality"] >= 0.73), None),
+        "best": max([r["quality"] for r in der if r["cost"] <= 47] + ([at["estimate"]] if at else [0])),
+        "ranges": ranges if len(seeds) > 1 else [], "seeds_seen": len(seeds),
+        "router": best, "router_has": known.get(best),
+        "gap": mine - known[best] if mine is not None and best else None,
+        "routers_above": above(der, routers), "above": above(der, {r["method"]: [r] for r in beside}),
+        "inside": [r["method"] for r in beside if der[0]["cost"] <= r["cost"] <= der[-1]["cost"]],
+        "mixes": sum((mixed(beside, r["cost"]) or 0.0) >= r["quality"] for r in der),
+        "dearest": max(beside, key=lambda r: float(r["quality"]), default=None),
+        "trainings": len(runs), "steps": max((steps for steps, *_ in last), default=0),
+        "seconds": np.median([run["seconds"] for run in runs]), "ends": [run[1] for run in last],
     }  # fmt: skip
 
 
 def peers(results: Results) -> Row:
     """Other projects' routers beside DER."""
-    rows, der = results["peers"], results.get("comparison", {}).get("rows", [])
-    ours = {"**DER**": points(der, "der"), **{n: points(der, n) for n in methods(der, "router:")}}
-    ours[COIN] = [r for r in der if r["method"].startswith("single:")]
-    named = {**(ours if der else {}), **{name: points(rows, name) for name in methods(rows, "")}}
-    body = [
-        [n, str(len(m)), *(shown(mixed(m, c), 3) for c in PEER_COSTS)] for n, m in named.items()
-    ]
-    beaten = [
-        f"{r['method']} ({r['quality']:.3f} at {r['cost']:.1f} B)"
-        for name in methods(rows, "")
-        for r in points(rows, name)
-        if (own := budget(der, "der", r["cost"])) is not None and own < r["quality"]
-    ]
-    head = ["method", "settings", *(f"at {cost:g} B" for cost in PEER_COSTS)]
-    return {"table": markdown_table(head, body), "compared": bool(der), "beaten": beaten}
+    theirs, rows = grouped(results["peers"]), results.get("comparison", {}).get("rows", [])
+    der = grouped(rows).get("der", [])
+    ways = {"**DER**": der, **grouped(rows, "router:")} if rows else {}
+    ways |= {COIN: [r for r in rows if r["method"].startswith("single:")]} if rows else {}
+    named = {**ways, **theirs}
+    costs = {n: {f"at {c:g} B": mixed(own, c) for c in PEER_COSTS} for n, own in named.items()}
+    curves = [{"method": n, "settings": len(own), **costs[n]} for n, own in named.items()]
+    return {"curves": curves, "compared": bool(rows), "above": above(der, theirs)}
 
 
 def new_expert(results: Results) -> Row:
-    """Probed against trained."""
-    found = results["new_expert"]
-    rows, gains = found["rows"], found.get("gains", [])
+    """Probed against trained: means over the prices, and quality where all three cost the same."""
+    rows = results["new_expert"]["rows"]
+    curves = {arm: sorted((r["cost"][arm], r["quality"][arm]) for r in rows) for arm in ARMS}
+    low, high = max(c[0][0] for c in curves.values()), min(c[-1][0] for c in curves.values())
+    ends = (low, (low + high) / 2, high) if low < high else ()
 
     def mean(what: str) -> dict[str, float]:
         return {arm: float(np.mean([r[what][arm] for r in rows])) for arm in ARMS}
 
     quality = mean("quality")
-    curves = {arm: sorted((r["cost"][arm], r["quality"][arm]) for r in rows) for arm in ARMS}
-    low, high = max(c[0][0] for c in curves.values()), min(c[-1][0] for c in curves.values())
-    at = [
-        [f"{cost:.1f}", *(f"{at_cost(curve, cost):.3f}" for curve in curves.values())]
-        for cost in (low, (low + high) / 2, high)
-    ]
-    by_arm = [lambda r, a=a: f"{r['quality'][a]:.3f} at {r['cost'][a]:.1f} B" for a in ARMS]
     return {
-        "table": table(
-            f"price; {'; '.join(ARMS.values())}; share of the gain", rows,
-            ["{cost_weight:g}", *by_arm,
-             lambda r: shown(r["share"] if r["share"] == r["share"] else None, 2)],
-        ),
         "gain": quality["trained"] - quality["without"], "got": quality["added"] - quality["without"],
-        "utility": mean("utility") if rows and all("utility" in r for r in rows) else None,
-        "equal": markdown_table(["cost, B", *ARMS.values()], at) if low < high else "",
-        "gains": gains and gains_table(gains),
+        "utility": mean("utility") if all("utility" in r for r in rows) else None,
+        "equal": [{"cost": c, **{arm: at_cost(curve, c) for arm, curve in curves.items()}} for c in ends],
     }  # fmt: skip
 
 
-def gains_table(gains: Sequence[Row]) -> str:
-    """What the new expert brings, with intervals."""
-    return table(
-        "agent; at; gain",
-        gains,
-        [
-            lambda g: ARMS[g["arm"]],
-            lambda g: "all prices" if g["cost"] is None else f"{g['cost']:.1f} B",
-            change,
-        ],
-    )
-
-
-# Ablations ----------------------------------------------------------------------------------------
-
-
-def study_table(rows: Sequence[Row], first: str) -> str:
-    """The table of a study."""
-    costs = {id(r): [cost for cost, _ in r["curve"]] for r in rows}
-    return table(
-        f"{first}; n; seeds; quality; cost, B; calls; difference; knob, B", rows,
-        ["{label}", "{questions}", "{seeds}", lambda r: spread(r["quality"]), lambda r: shown(r["cost"]),
-         lambda r: shown(r["calls"], 2), change,
-         lambda r: f"{min(c):.1f} to {max(c):.1f}" if len(c := costs[id(r)]) > 1 else "–"],
-    )  # fmt: skip
-
-
-def verdicts(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
-    """Which rows surely differ from the standard agent, and which not."""
-    gaps = [(r["label"], r["difference"]) for r in rows if r["difference"] is not None]
-    worse, better = (
-        {n for n, g in gaps if g[end] * sign > 0} for end, sign in (("high", -1), ("low", 1))
-    )
-    return [
-        (said, [name for name, _ in gaps if keep(name)])
-        for said, keep in (
-            ("Worse than the standard agent, zero outside the interval", worse.__contains__),
-            ("Better than it, zero outside the interval", better.__contains__),
-            ("Not distinguishable from the standard agent", lambda n: n not in worse | better),
-        )
-    ]
-
-
-def untouched(rows: Sequence[Row] | None) -> list[str]:
-    """Labels of rows in which no answer changed."""
-    return [
-        r["label"]
-        for r in rows or ()
-        if (d := r["difference"]) and not any(map(d.get, ("low", "estimate", "high")))
-    ]
-
-
-def serious(rows: Sequence[Row] | None, loss: float = 0.1) -> list[str]:
-    """Labels of rows that surely lose so much quality."""
-    lost = [r for r in rows or () if r["difference"] and r["difference"]["high"] < -loss]
-    return [f"{r['label']} ({100 * r['difference']['estimate']:+.0f} points)" for r in lost]
-
-
-def idle_knob(rows: Sequence[Row] | None) -> list[str]:
-    """Labels of rows whose mean cost hardly moves with the price."""
-    costs = {r["label"]: [cost for cost, _ in r["curve"]] for r in rows or ()}
-    return [n for n, c in costs.items() if len(c) > 1 and max(c) - min(c) < 0.01 * max(c)]
-
-
-def stability(results: Results) -> Row | None:
-    rows = [r for r in results["ablations"]["stability"] if r.get("questions")]
-    if not rows:
-        return None
-    shares = ("route", "first", "last", "next_price")
-    made = table(
-        "price; n; route differs; first expert differs; last expert differs; route differs at the next price",
-        rows,
-        ["{price:g}", "{questions}", *(lambda r, k=k: spread(r.get(k)) for k in shares)],
-    )  # fmt: skip
-    return {"table": made, "pairs": rows[0]["pairs"], "middle": rows[len(rows) // 2]}
-
-
-# The live pool ------------------------------------------------------------------------------------
+def labels(rows: Sequence[Row] | None) -> dict[str, list[str]]:
+    """Labels of a study's rows by what they say of it; the names are those that the template asks for."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for r in rows or ():
+        label, gap, costs = r["label"], r["difference"], [cost for cost, _ in r["curve"]]
+        if len(costs) > 1 and max(costs) - min(costs) < 0.01 * max(costs):
+            found["idle"].append(label)
+        if gap is not None:
+            verdict = "worse" if gap["high"] < 0 else "better" if gap["low"] > 0 else "unsure"
+            found[verdict].append(label)
+            if not any(gap[end] for end in ("low", "estimate", "high")):
+                found["untouched"].append(label)
+            if gap["high"] < -0.1:
+                found["serious"].append(f"{label} ({100 * gap['estimate']:+.0f} points)")
+    return found
 
 
 def demo(results: Results) -> Row:
     """The report of `der eval` in short."""
     report: Report = results["demo"]
-    der, whole = report.method("der"), sum(e.cost for e in report.pool.experts)
+    whole, der = sum(e.cost for e in report.pool.experts), report.method("der")
     rivals = [
         m for m in report.methods if m.family not in ("der", "oracle") and m.curve in (None, m.name)
     ]
     cheap = [m for m in report.methods if m.curve == "der" and m.share_of_run_all <= 1 / 7]
-    named = {m.name: m for m in report.methods}
-    many = len(report.data.tasks) > 1
     return {
-        "about": reports.NOTE.format(unit=mean_unit(report.pool.unit)[1]), "about_tests": reports.TESTS,
-        "methods": markdown_table(*reports.method_table(report)),
-        "comparisons": markdown_table(*reports.comparison_table(report)),
+        "about": reports.NOTE.format(unit=mean_unit(report.pool.unit)[1]), "reports": reports, "der": der,
         "beating": [m.label for m in rivals if m.quality.estimate > der.quality.estimate],
         "unsure": [c.method for c in report.comparisons if c.p >= 0.01 and "oracle" not in c.method],
-        "share": der.share_of_run_all, "oracle": named.get("oracle:cheapest"),
+        "oracle": next((m for m in report.methods if m.name == "oracle:cheapest"), None),
         "calls": [f"`{e.name}` {e.cost / whole:.0%}" for e in report.pool.experts],
         "dear": sum(e.cost / whole > 1 / 7 for e in report.pool.experts),
         "cheap": max(cheap, key=lambda m: m.quality.estimate, default=None),
-        "kinds": markdown_table(*reports.task_table(report)) if many else "",
-        "lead": _lead(report, rivals) if many else None,
-        "clock": markdown_table(*reports.clock_table(report)) if report.wall_clock else "",
+        "lead": lead(report, rivals) if len(report.data.tasks) > 1 else None,
     }  # fmt: skip
 
 
-def _lead(report: Report, rivals: Sequence[Any]) -> Row:
+def lead(report: Report, rivals: Sequence[Any]) -> Row:
     """On which kind of question DER gains most, and what is left of its lead without that."""
     der, count = report.method("der"), report.data.tasks
     best = {task: max(m.tasks[task].quality.estimate for m in rivals) for task in count}
@@ -447,127 +296,86 @@ def _lead(report: Report, rivals: Sequence[Any]) -> Row:
         return float(right / sum(rest.values()))
 
     rival = max(rivals, key=without)
-    oracle = next((m for m in report.methods if m.name == "oracle"), None)
-    bound = oracle.tasks[task].quality.estimate if oracle is not None else None
+    bound = [m.tasks[task].quality.estimate for m in report.methods if m.name == "oracle"]
     return {
         "task": task, "mine": mine[task], "others": best[task], "rest": sum(rest.values()),
-        "bound": {"value": bound} if bound is not None and bound < mine[task] else None,
+        "bound": [value for value in bound if value < mine[task]],
         "without": without(der), "best": rival.label, "best_without": without(rival),
     }  # fmt: skip
 
 
-_EFFECT: list[Any] = [
-    "{questions}", "{without:.3f}", "{with_it:.3f}", change,
-    "{helped} / {harmed}", p_value,
-]  # fmt: skip
-
-
-def ktp(results: Results) -> Row:
-    """The KTP study: DER's routes, and every pair of experts."""
-    found = results["ktp"]
+def pairs(results: Results) -> Row:
+    """Every pair of experts in the KTP study, split by whether the first one was right."""
+    found = results["ktp"]["pairs"]
     split = [
         {**d, "pair": f"{p['first']} → {p['then']}", "template": p["template"], "when": when}
-        for p in found["pairs"]
+        for p in found
         for when, d in (("right", p["after_right"]), ("wrong", p["after_wrong"]))
         if d is not None
     ]
-    change = [(p, p["overall"]["difference"]["estimate"]) for p in found["pairs"]]
+    changes = [(p, p["overall"]["difference"]["estimate"]) for p in found]
     raised, lowered = (
-        [
-            f"{p['first']} → {p['then']} ({p['template']}, {d:+.2f})"
-            for p, d in change
-            if sign * d > 0
-        ]
+        [f"{p['first']} → {p['then']} ({p['template']}, {d:+.2f})" for p, d in changes if sign * d > 0]
         for sign in (1, -1)
-    )
-    last = "questions; {}; difference; helped / harmed; p"
-    return {
-        "routes": table(f"transfer; {last.format('without; with')}", found["routes"], ["{name}", *_EFFECT]),
-        "pairs": split and table(
-            f"pair; template; first answer; {last.format('alone; with it')}", split,
-            ["{pair}", "{template}", "{when}", *_EFFECT],
-        ),
-        "raised": raised, "lowered": lowered,
-        "misled": [
-            f"{r['pair']} ({r['template']})"
-            for r in split
-            if r["when"] == "wrong" and r["difference"]["high"] < 0
-        ],
-    }  # fmt: skip
-
-
-def deadlines(results: Results) -> Row:
-    rows = results["deadline"]
-    made = table(
-        "deadline, s; n; quality; difference; answered; calls; p50, s; p95, s; late; late by, p50, s; "
-        "late by, p95, s",
-        rows,
-        [lambda r: "none" if r["deadline"] is None else f"{r['deadline']:g}", "{questions}",
-         lambda r: spread(r["quality"]), change, "{answered:.0%}",
-         "{calls:.2f}", "{p50:.2f}", "{p95:.2f}", "{late:.0%}", lambda r: shown(r["over_p50"], 2),
-         lambda r: shown(r["over_p95"], 2)],
     )  # fmt: skip
-    over = [r["longest"] - r["deadline"] for r in rows if r["deadline"] is not None]
-    return {"table": made, "over": max([0.0, *over])}
+    wrong = [r for r in split if r["when"] == "wrong" and r["difference"]["high"] < 0]
+    misled = [f"{r['pair']} ({r['template']})" for r in wrong]
+    return {"split": split, "raised": raised, "lowered": lowered, "misled": misled}
 
 
 def injection(results: Results) -> Row:
-    """An expert that answers with an instruction."""
-    found = results["injection"]
-    rows = found["routes"]
+    """Which experts an instruction among the answers harms more than a useless text."""
+    rows = results["injection"]["routes"]
     by = {(r["expert"], r["kind"]): r["quality"]["estimate"] for r in rows}
     names = dict.fromkeys(r["expert"] for r in rows if r["expert"])
     return {
-        "routes": table(
-            "replaced; by; n; quality; difference; asked; its text is the answer; obeyed", rows,
-            [lambda r: r["expert"] or "none", lambda r: r["kind"] or "–", "{questions}",
-             lambda r: spread(r["quality"]), change, "{asked:.0%}",
-             "{final:.0%}", "{obeyed:.0%}"],
-        ),
-        "readers": table(
-            "reader; shown; n; quality; answers 7", found["readers"],
-            ["{reader}", lambda r: r["kind"] or "nothing", "{questions}", lambda r: spread(r["quality"]),
-             lambda r: spread(r["obeys"])],
-        ),
         "worse": [name for name in names if by[name, "injection"] < by[name, "control"]],
         "most": max((r["obeyed"] for r in rows if r["kind"] == "injection"), default=0.0),
-    }  # fmt: skip
+    }
 
 
-def took(notes: Mapping[str, Row]) -> Row | None:
+def deadline(results: Results) -> float:
+    """By how many seconds the latest request was late."""
+    ends = [(r["longest"], r["deadline"]) for r in results["deadline"] if r["deadline"] is not None]
+    return max([0.0, *(float(longest - end) for longest, end in ends)])
+
+
+def took(results: Results) -> Row | None:
     """What measuring took, by what each stage noted; None if that is not known of any stage."""
-    known = {name: note for name, note in notes.items() if "seconds" in note}
+    notes = results.get("took", {})
+    known = [{"peak_gb": None, **n, "stage": k} for k, n in notes.items() if "seconds" in n]
     if not known:
         return None
-    peaks = [note.get("peak_gb") for note in known.values()]
-    cores, runs = ({note.get(key) for note in known.values()} for key in ("cores", "run"))
+    cores, runs, peaks = ([n.get(key) for n in known] for key in ("cores", "run", "peak_gb"))
+    one_run = len(known) == len(STAGES) and len(set(runs)) == 1 and None not in (*runs, *peaks)
     return {
-        "table": table(
-            "stage; minutes; peak, GB", list(known.items()),
-            [lambda n: n[0], lambda n: f"{n[1]['seconds'] / 60:.1f}", lambda n: shown(n[1].get("peak_gb"))],
-        ),
-        "known": len(known), "stages": len(STAGES),
-        "minutes": sum(note["seconds"] for note in known.values()) / 60,
-        "where": f"on {cores.pop()} cores" if len(cores) == 1 else "on several machines",
-        "one_run": len(known) == len(STAGES) and len(runs) == 1 and None not in (*runs, *peaks),
-        "peak": max((p for p in peaks if p is not None), default=None),
+        "known": [{**n, "minutes": n["seconds"] / 60} for n in known],
+        "where": f"on {cores[0]} cores" if len(set(cores)) == 1 else "on several machines",
+        "one_run": one_run, "peak": max((p for p in peaks if p is not None), default=None),
     }  # fmt: skip
 
 
 FACTS: dict[str, Callable[[Results], Any]] = {
-    "comparison": comparison, "training": training, "peers": peers, "new_expert": new_expert, "demo": demo,
-    "stability": stability, "ktp": ktp, "deadlines": deadlines, "injection": injection,
-}  # fmt: skip
+    make.__name__: make
+    for make in (comparison, peers, new_expert, demo, pairs, deadline, injection, took)
+}
 
 
 # README -------------------------------------------------------------------------------------------
 
 _MARKED = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
-SHOWN = (
+DEMO_SHOWN = (
     "DER", " router", "smollm2 alone", "gemma alone", "calculator alone", "translator alone",
     "run-all, majority vote", "mixture of agents", "random", "oracle: best single answer",
 )  # fmt: skip
 """Methods of the demo pool that README shows, by a part of their label; of several the best one."""
+RECORDED_SHOWN = {
+    "best orders of asking until two agree, by kind of question": (BEST,),
+    "best one-shot router at that cost (KNN, logistic, MLP, k-means, matrix)": ("router:",),
+    "best of LLMRouter and RouteLLM at that cost, by their own code": ("llmrouter:", "routellm:"),
+    "single models, by the toss of a coin": (COIN,),
+}
+"""What README calls methods of the recorded pool, and how their names begin; at each cost the best one."""
 
 
 def filled_in(readme: str, text: str) -> str:
@@ -577,29 +385,24 @@ def filled_in(readme: str, text: str) -> str:
         readme: The text of README.md.
         text: The text of docs/results.md. Nothing else is read, so README cannot say another number.
     """
-    makers = {
-        "demo": ("Against every baseline", _demo),
-        "recorded": ("Quality against cost", _recorded),
-    }
 
     def block(found: re.Match[str]) -> str:
-        start, name, old, end = found.groups()
-        heading, make = makers[name]
-        return f"{start}{make(text) + chr(10) if tables(text, heading) else old}{end}"
+        heading, make = _BLOCKS[found[2]]
+        if not tables(text, heading):
+            return found[0]
+        head, rows, words = make(text)
+        return f"{found[1]}{markdown_table(head, rows)}\n\n{textwrap.fill(words, 120)}\n{found[4]}"
 
     return _MARKED.sub(block, readme)
 
 
 def tables(text: str, heading: str) -> list[list[dict[str, str]]]:
     """The tables of a section of the page, row by row; none if it is not there."""
-    body = text.partition(f"\n### {heading}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+    body = re.split(r"\n###? ", text.partition(f"\n### {heading}\n")[2])[0]
     found = []
     for block in re.findall(r"(?:^\|.*\n?)+", body, re.MULTILINE):
-        head, _, *lines = (
-            [cell.strip() for cell in line.strip().strip("|").split("|")]
-            for line in block.strip().splitlines()
-        )
-        found.append([dict(zip(head, cells, strict=True)) for cells in lines])
+        lines = [[c.strip() for c in line.strip("|").split("|")] for line in block.splitlines()]
+        found.append([dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]])
     return found
 
 
@@ -609,13 +412,13 @@ def _number(cell: str) -> float:
     return float(found.group()) if found else -1.0
 
 
-def _demo(text: str) -> str:
+def _demo(text: str) -> tuple[list[str], list[list[str]], str]:
     """DER and a choice of the others on the demo pool."""
-    every = tables(text, "Against every baseline")
+    methods, *others = tables(text, "Against every baseline")
     rows = []
-    for part in SHOWN:
+    for part in DEMO_SHOWN:
         found = [
-            r for r in every[0] if part in r["method"] and (part != "DER" or r["method"] == "DER")
+            r for r in methods if r["method"] == part or (part in r["method"] and part != "DER")
         ]
         if found:
             best = max(found, key=lambda r: _number(r["quality"]))
@@ -623,36 +426,36 @@ def _demo(text: str) -> str:
             name = f"best one-shot router ({name.split()[0]})" if part == " router" else name
             cells = [f"**{c}**" if part == "DER" else c for c in (name, best["quality"])]
             rows.append([*cells, best["cost"].partition(" ")[0], best["of run-all"], best["calls"]])
-    by_kind = next((t for t in every if any(re.search(r"\(\d+\)$", n) for n in t[0])), [])
-    der = next((r for r in by_kind if r["method"] == "DER"), {"method": ""})
-    kinds = sorted(((_number(v), n) for n, v in der.items() if n != "method"), key=lambda p: -p[0])
-    listed = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for value, name in kinds)
-    made = markdown_table(["method", "quality", "billions run", "of run-all", "calls"], rows)
-    return f"{made}\n\n{textwrap.fill(f'By kind (how many in brackets): {listed}.', 120)}"
+    by_kind = [t for t in others if any(re.search(r"\(\d+\)$", name) for name in t[0])]
+    der = [r for r in by_kind[0] if r["method"] == "DER"] if by_kind else []
+    kinds = [(_number(v), n.replace("_", " ")) for r in der for n, v in r.items() if n != "method"]
+    listed = ", ".join(f"{n} {v:.2f}" for v, n in sorted(kinds, key=lambda p: -p[0]))
+    head = ["method", "quality", "billions run", "of run-all", "calls"]
+    return head, rows, f"By kind (how many in brackets): {listed}."
 
 
-def _recorded(text: str) -> str:
+def _recorded(text: str) -> tuple[list[str], list[list[str]], str]:
     """DER, the best router and others' routers at some costs, and the best single model."""
     curves, fixed, *_ = tables(text, "Quality against cost")
+    ours = {r["method"] for r in curves}
     others = (tables(text, "Other projects' routers") or [[]])[0]
+    every = [*curves, *(r for r in others if r["method"] not in ours)]
     der = next(r for r in curves if r["method"] == "**DER**")
-    body = [["**DER**", *(der[cost] for cost in README_COSTS)]]
-    for label, rows in (
-        ("best orders of asking until two agree, by kind of question",
-         [r for r in curves if r["method"] == BEST]),
-        ("best one-shot router at that cost (KNN, logistic, MLP, k-means, matrix)",
-         [r for r in curves if r["method"].startswith("router:")]),
-        ("best of LLMRouter and RouteLLM at that cost, by their own code",
-         [r for r in others if r["method"].startswith(("llmrouter:", "routellm:"))]),
-        ("single models, by the toss of a coin", [r for r in curves if r["method"] == COIN]),
-    ):  # fmt: skip
-        cells = [[r.get(cost, "–").partition(" ")[0] for r in rows] for cost in README_COSTS]
-        body += [[label, *(max(at, key=_number) for at in cells)]] if rows else []
+    rows = [["**DER**", *(der[cost] for cost in README_COSTS)]]
+    for label, starts in RECORDED_SHOWN.items():
+        found = [r for r in every if r["method"].startswith(starts)]
+        cells = [[r.get(cost, "–").partition(" ")[0] for r in found] for cost in README_COSTS]
+        rows += [[label, *(max(at, key=_number) for at in cells)]] if found else []
     best = max(fixed, key=lambda r: _number(r["quality"]))
     knob = re.search(r"Over its knob DER goes from \d.*? B to \d.*? B", text)
-    said = (
+    words = (
         f"The best single model, {best['method'].removeprefix('single:')}, has {best['quality']} at "
-        f"{best['cost, B'] if 'cost, B' in best else best['cost']} B; asking all costs 315.5 B. "
-        f"{knob.group() + '.' if knob else ''}"
+        f"{best['cost, B']} B; asking all costs 315.5 B. {knob.group() + '.' if knob else ''}"
     )
-    return f"{markdown_table(['method', *README_COSTS], body)}\n\n{textwrap.fill(said, 120)}"
+    return ["method", *README_COSTS], rows, words
+
+
+_BLOCKS = {
+    "demo": ("Against every baseline", _demo),
+    "recorded": ("Quality against cost", _recorded),
+}

@@ -2,20 +2,18 @@
 
     results ──draw──> images/results-<name>.png and .svg
 
-Three shapes serve all studies: `lines` (numbers over a number), `curves` (quality against cost), `forest`
+`plots_of` is the list of them. Two shapes serve all studies: `lines`, and `effects` of the package
 (estimates with intervals). The comparison has a plot of its own.
 """
 
 from __future__ import annotations
 
-import csv
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_page import ARMS, Results, Row, methods, points
+from results_page import ARMS, BEST, Results, Row, grouped, pairs
 
 from der_graph.policies.evaluation import plots
 from der_graph.policies.evaluation.plots import LOOKS, ROUTER_LINES, ROUTER_MARKERS, new_figure
@@ -24,8 +22,10 @@ from der_graph.policies.evaluation.study_plots import Effect, effects, training_
 
 COST = "cost of a question, billions of parameters (mean)"
 QUALITY = "quality (share of right answers)"
-CHANGE = "difference in quality (bars: 95 %)"
+CHANGE = "difference in quality"
 _MARKERS = "so^Dv<>"
+Series = Mapping[str, Sequence[tuple[float, Any]]]
+"""By label: numbers, or estimates with their intervals, over numbers."""
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
@@ -39,192 +39,147 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         File of each plot relative to the page, by name.
     """
     drawn = {}
-    for name, make in _makers(results).items():
-        with plots.styled():
-            plots.save(make(), folder, f"results-{name}")
-        drawn[name] = f"{folder.name}/results-{name}.png"
+    for name, (given, make) in plots_of(results).items():
+        if given:
+            with plots.styled():
+                plots.save(make(given), folder, f"results-{name}")
+            drawn[name] = f"{folder.name}/results-{name}.png"
     return drawn
 
 
-def _makers(results: Results) -> dict[str, Callable[[], Any]]:
-    """How to draw what there is data for, by name."""
-    found: dict[str, Callable[[], Any]] = {}
-    ablations = results.get("ablations", {})
+def plots_of(results: Results) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
+    """By name of the plot: what it shows, empty if that was not measured, and how it is drawn."""
+    ablations, compared, ktp, pool = (
+        results.get(name, {}) for name in ("ablations", "comparison", "ktp", "large_pool")
+    )
     studies = ablations.get("studies", {})
-    if "comparison" in results:
-        compared = results["comparison"]
-        found["quality-cost"] = lambda: quality_cost(compared, results.get("peers", []))
-        if any(run["curve"] for run in compared["curves"]):
-            found["training"] = lambda: training(compared)
-    for study, label in {
-        "max_steps": "longest route, calls",
-        "pool_size": "experts in the pool",
-        "questions": "training questions",
-    }.items():
-        rows = [r for r in studies.get(study, []) if r["quality"] and r["value"] is not None]
-        if rows:
-            found[study.replace("_", "-")] = lambda r=rows, label=label: over(r, label)  # type: ignore[misc]
-    for study in ("reward", "clones"):
-        if rows := studies.get(study):
-            found[study] = lambda r=rows: curves({row["label"]: row["curve"] for row in r})  # type: ignore[misc]
-    if rows := studies.get("left_out"):
-        shown = [(r["label"], r["quality"]) for r in rows]
-        found["left-out"] = lambda: forest(shown, f"{QUALITY}, bars: 95 %")
+    new, injected = results.get("new_expert", {}), results.get("injection", {}).get("routes", [])
     bad = [r for key in ("bad_expert", "bad_in_training") for r in studies.get(key, [])]
-    if changed := [(r["label"], r["difference"]) for r in bad if r["difference"]]:
-        found["bad-expert"] = lambda: forest(changed, CHANGE, zero=True)
-    if any(r.get("questions") for r in ablations.get("stability", [])):
-        found["stability"] = lambda: stability(ablations["stability"])
-    if "new_expert" in results:
-        arms = {
-            label: [[r["cost"][arm], r["quality"][arm]] for r in results["new_expert"]["rows"]]
-            for arm, label in {**ARMS, "without": "without it"}.items()
+    stable = [r for r in ablations.get("stability", []) if r.get("questions")]
+    shares = {
+        "route": "route differs between seeds", "last": "last expert differs between seeds",
+        "next_price": "route differs at the next price",
+    }  # fmt: skip
+    arms = {
+        title: [(r["cost"][arm], r["quality"][arm]) for r in new.get("rows", ())]
+        for arm, title in {**ARMS, "without": "without it"}.items()
+    }
+    split = pairs(results)["split"] if ktp else []
+
+    def over(study: str, label: str) -> tuple[Any, Callable[[Any], Any]]:
+        """Quality over a number: of agents trained so, and of those limited so when asked."""
+        rows = [r for r in studies.get(study, []) if r["quality"] and r["value"] is not None]
+        given = {
+            way: [(r["value"], r["quality"]) for r in rows if ("," in r["label"]) == asked]
+            for way, asked in (("trained so", False), ("limited when asked", True))
         }
-        found["new-expert"] = lambda: curves(arms)
-    if "large_pool" in results:
-        found["large-pool"] = lambda: large_pool(results["large_pool"])
-    if "demo" in results:
-        found["demo"] = lambda: plots.quality_cost(results["demo"])
-    if "ktp" in results:
-        ktp = results["ktp"]
-        found["ktp"] = lambda: effects(
-            [_effect(r["name"], r) for r in ktp["routes"]],
-            title="DER's routes on the demo pool",
-            axis="difference in quality, with knowledge minus without",
-        )
-        pairs = [
-            _effect(f"{p['first']} → {p['then']}, {p['template']}, first {when}", d)
-            for p in ktp["pairs"]
-            for when, d in (("right", p["after_right"]), ("wrong", p["after_wrong"]))
-            if d is not None
-        ]
-        if pairs:
-            found["pairs"] = lambda: effects(
-                pairs,
-                title="The second expert of a pair on the demo pool",
-                axis="difference in quality, shown the first answer minus alone",
-            )
-    if "deadline" in results:
-        found["deadline"] = lambda: deadline(results["deadline"])
-    if "injection" in results:
-        rows = [r for r in results["injection"]["routes"] if r["difference"]]
-        told = [(f"{r['expert']}: {r['kind']}", r["difference"]) for r in rows]
-        found["injection"] = lambda: forest(told, CHANGE, zero=True)
-    return found
+        words = label, "quality at 47 B or near it (bars: 95 %)"
+        return rows and given, lambda given: lines(given, *words, ticks=True)
+
+    def knobs(study: str) -> Series:
+        return {r["label"]: r["curve"] for r in studies.get(study, ())}
+
+    return {
+        "quality-cost": (compared, lambda given: quality_cost(given["rows"], results.get("peers", []))),
+        "training": ([run for run in compared.get("curves", ()) if run["curve"]], training),
+        "max-steps": over("max_steps", "longest route, calls"),
+        "pool-size": over("pool_size", "experts in the pool"),
+        "questions": over("questions", "training questions"),
+        "reward": (knobs("reward"), lines),
+        "clones": (knobs("clones"), lines),
+        "left-out": (
+            [Effect(r["label"], Estimate(**r["quality"])) for r in studies.get("left_out", ())],
+            lambda given: effects(given, QUALITY, zero=False),
+        ),
+        "bad-expert": (
+            [_effect(r["label"], r) for r in bad if r["difference"]], lambda given: effects(given, CHANGE)
+        ),
+        "stability": (
+            {title: [(r["price"], r[k]) for r in stable if k in r] for k, title in shares.items()}
+            if stable else {},
+            lambda given: lines(
+                given, "price of cost", "share of the questions (bars: 95 %)", ylim=(-0.03, 1.03)
+            ),
+        ),
+        "new-expert": (new and arms, lines),
+        "large-pool": (
+            pool and _times(pool, "experts", "p50_ms", "p95_ms"),
+            lambda given: lines(
+                given, "experts in the pool", "time of a decision, ms", ticks=True, ylim=(0, None)
+            ),
+        ),
+        "demo": (results.get("demo"), plots.quality_cost),
+        "ktp": (
+            [_effect(r["name"], r) for r in ktp.get("routes", ())],
+            lambda given: effects(
+                given, f"{CHANGE}, with knowledge minus without", "DER's routes on the demo pool"
+            ),
+        ),
+        "pairs": (
+            [_effect(f"{r['pair']}, {r['template']}, first {r['when']}", r) for r in split],
+            lambda given: effects(
+                given, f"{CHANGE}, shown the first answer minus alone",
+                "The second expert of a pair on the demo pool",
+            ),
+        ),
+        "deadline": (results.get("deadline"), deadline),
+        "injection": (
+            [_effect(f"{r['expert']}: {r['kind']}", r) for r in injected if r["difference"]],
+            lambda given: effects(given, CHANGE),
+        ),
+    }  # fmt: skip
 
 
 def _effect(label: str, r: Row) -> Effect:
-    counts = (r["helped"], r["harmed"], r["questions"])
-    return Effect(label, Estimate(**r["difference"]), *counts, r["p"])
+    counts = (r["helped"], r["harmed"], r["questions"]) if "helped" in r else ()
+    return Effect(label, Estimate(**r["difference"]), *counts)
 
 
-def lines(axes: Any, x: Sequence[float], given: Mapping[str, Sequence[Any]]) -> None:
-    """Draw numbers over a number, by label; with bars where they are estimates."""
-    for number, (label, values) in enumerate(given.items()):
+def _times(rows: Sequence[Row], x: str, median: str, high: str) -> Series:
+    named = {"median": median, "95th percentile": high}
+    return {label: [(r[x], r[column]) for r in rows] for label, column in named.items()}
+
+
+def lines(
+    given: Series, x: str = COST, y: str = QUALITY, *, ticks: bool = False, ylim: Any = None, axes: Any = None
+) -> Any:  # fmt: skip
+    """Numbers over numbers, a line a label; with bars where they are estimates.
+
+    Args:
+        given: What to draw.
+        x: What the horizontal axis says.
+        y: What the vertical axis says.
+        ticks: Name every number on the horizontal axis, which is logarithmic if they are far apart.
+        ylim: Limits of the vertical axis.
+        axes: Where to; None for a new figure.
+    """
+    figure, axes = (axes.figure, axes) if axes is not None else new_figure(5.6, 3.5)
+    shown = {label: sorted(points, key=lambda p: p[0]) for label, points in given.items() if points}
+    for number, (label, points) in enumerate(shown.items()):
+        at: Any
+        values: Any
+        at, values = zip(*points, strict=True)
         bars = None
-        y: Any = values
         if isinstance(values[0], Mapping):
-            y, low, high = (np.array([v[k] for v in values]) for k in ("estimate", "low", "high"))
-            bars = np.clip([y - low, high - y], 0, None)
+            values, low, high = (
+                np.array([v[k] for v in values]) for k in ("estimate", "low", "high")
+            )
+            bars = np.clip([values - low, high - values], 0, None)
         axes.errorbar(
-            list(x)[: len(y)], y, yerr=bars, label=label, marker=_MARKERS[number], markersize=5, capsize=2,
-            elinewidth=0.7, color=("black", "0.35", "0.55")[number % 3],
-            linestyle=("-", *ROUTER_LINES)[number],
-            markerfacecolor="black" if number == 0 else "white",
-        )  # fmt: skip
-    if len(given) > 1:
-        axes.legend()
-
-
-def curves(given: Mapping[str, Sequence[Sequence[float]]]) -> Any:
-    """Quality against cost of several agents."""
-    figure, axes = new_figure(5.6, 3.6)
-    for number, (label, pairs) in enumerate(given.items()):
-        x, y = np.array(sorted(map(tuple, pairs))).T
-        axes.plot(
-            x, y, label=label, marker=_MARKERS[number % len(_MARKERS)], markersize=4.5,
-            color="black" if number == 0 else str(0.2 + 0.12 * number),
+            at, values, yerr=bars, label=label, marker=_MARKERS[number % len(_MARKERS)], markersize=5,
+            capsize=2, elinewidth=0.7, color="black" if number == 0 else str(0.2 + 0.12 * number % 0.6),
             linestyle=("-", *ROUTER_LINES)[number % (1 + len(ROUTER_LINES))],
             markerfacecolor="black" if number == 0 else "white",
         )  # fmt: skip
-    axes.set(xlabel=COST, ylabel=QUALITY)
-    axes.legend()
-    return figure
-
-
-def forest(rows: Sequence[tuple[str, Row]], axis: str, *, zero: bool = False) -> Any:
-    """Estimates with intervals, from top to bottom; filled where zero is outside, if zero is of interest."""
-    figure, axes = new_figure(6.4, 0.9 + 0.26 * len(rows))
-    y = np.arange(len(rows))[::-1]
-    if zero:
-        axes.axvline(0, color="black", linewidth=0.9)
-    for place, (_, r) in zip(y, rows, strict=True):
-        sure = not zero or r["low"] > 0 or r["high"] < 0
-        axes.plot([r["low"], r["high"]], [place, place], color="black", linewidth=1.2)
-        face = "black" if sure else "white"
-        axes.plot(r["estimate"], place, "s", color="black", markersize=5, markerfacecolor=face)
-    axes.set_yticks(y, [label for label, _ in rows])
-    axes.set_xlabel(axis)
-    return figure
-
-
-def over(rows: Sequence[Row], label: str) -> Any:
-    """Quality over a number; a line for agents trained so, one for those limited so when asked."""
-    figure, axes = new_figure(4.6, 3.2)
-    ways = {
-        way: sorted((r for r in rows if ("," in r["label"]) == asked), key=lambda r: float(r["value"]))
-        for way, asked in (("trained so", False), ("limited when asked", True))
-    }  # fmt: skip
-    ways = {way: mine for way, mine in ways.items() if mine}
-    for number, (way, mine) in enumerate(ways.items()):
-        y, low, high = (
-            np.array([r["quality"][k] for r in mine]) for k in ("estimate", "low", "high")
-        )
-        axes.errorbar(
-            [r["value"] for r in mine], y, label=way, marker=_MARKERS[number], markersize=5, capsize=2,
-            yerr=[y - low, high - y], color="black" if number == 0 else "0.45",
-            linestyle=("-", "--")[number % 2], elinewidth=0.7,
-            markerfacecolor="black" if number == 0 else "white",
-        )  # fmt: skip
-    axes.set(xlabel=label, ylabel="quality at 47 B or near it (bars: 95 %)")
-    values = sorted({r["value"] for r in rows})
-    if values[-1] / values[0] > 12:
-        axes.set_xscale("log")
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.minorticks_off()
-    if len(ways) > 1:
+    axes.set(xlabel=x, ylabel=y, **({"ylim": ylim} if ylim else {}))
+    if ticks:
+        places = sorted({at for points in shown.values() for at, _ in points})
+        if places[-1] / places[0] > 12:
+            axes.set_xscale("log")
+        axes.set_xticks(places, [f"{at:g}" for at in places])
+        axes.minorticks_off()
+    if len(shown) > 1:
         axes.legend()
-    return figure
-
-
-def stability(rows: Sequence[Row]) -> Any:
-    """How many questions go another way, over the price."""
-    figure, axes = new_figure(5.6, 3.4)
-    given = {
-        "route differs between seeds": [r["route"] for r in rows],
-        "last expert differs between seeds": [r["last"] for r in rows],
-        "route differs at the next price": [r["next_price"] for r in rows if "next_price" in r],
-    }
-    lines(axes, [float(r["price"]) for r in rows], {k: v for k, v in given.items() if v})
-    axes.set(xlabel="price of cost", ylabel="share of the questions (bars: 95 %)")
-    axes.set_ylim(-0.03, 1.03)
-    return figure
-
-
-def _times(rows: Sequence[Row], median: str, high: str) -> dict[str, list[float]]:
-    return {"median": [r[median] for r in rows], "95th percentile": [r[high] for r in rows]}
-
-
-def large_pool(rows: Sequence[Row]) -> Any:
-    """Time of a decision over the number of experts."""
-    figure, axes = new_figure(4.6, 3.0)
-    x = [float(r["experts"]) for r in rows]
-    lines(axes, x, _times(rows, "p50_ms", "p95_ms"))
-    axes.set_xscale("log")
-    axes.set_xticks(x, [f"{value:g}" for value in x])
-    axes.minorticks_off()
-    axes.set_ylim(bottom=0)
-    axes.set(xlabel="experts in the pool", ylabel="time of a decision, ms")
     return figure
 
 
@@ -232,73 +187,64 @@ def deadline(rows: Sequence[Row]) -> Any:
     """Quality, and how long requests take, over the deadline; the last point has none."""
     figure, (left, right) = new_figure(8.4, 3.2, 1, 2)
     order = sorted(rows, key=lambda r: float(np.inf if r["deadline"] is None else r["deadline"]))
-    x = [float(place) for place in range(len(order))]
-    lines(left, x, {"quality": [r["quality"] for r in order]})
-    lines(right, x, _times(order, "p50", "p95"))
-    for at, r in zip(x, order, strict=True):
+    placed = [{**r, "at": at} for at, r in enumerate(order)]
+    quality = {"quality": [(r["at"], r["quality"]) for r in placed]}
+    lines(quality, "deadline, s", f"{QUALITY}, bars: 95 %", ylim=(0, None), axes=left)
+    for r in placed:
         if r["deadline"] is not None:
-            right.plot([at - 0.3, at + 0.3], [r["deadline"]] * 2, color="black", linewidth=2.5)
+            ends = [r["at"] - 0.3, r["at"] + 0.3]
+            right.plot(ends, [r["deadline"]] * 2, color="black", linewidth=2.5)
     right.plot([], [], color="black", linewidth=2.5, label="the deadline")
-    right.legend()
-    left.set_ylabel(f"{QUALITY}, bars: 95 %")
-    left.set_ylim(bottom=0)
-    right.set_ylabel("time of a request, s")
+    times = _times(placed, "at", "p50", "p95")
+    lines(times, "deadline, s", "time of a request, s", axes=right)
+    names = ["none" if r["deadline"] is None else f"{r['deadline']:g}" for r in placed]
     for axes in (left, right):
-        axes.set_xticks(
-            x, ["none" if r["deadline"] is None else f"{r['deadline']:g}" for r in order]
-        )
-        axes.set_xlabel("deadline, s")
+        axes.set_xticks(range(len(names)), names)
     return figure
 
 
-def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
+def quality_cost(rows: Sequence[Row], peers: Sequence[Row]) -> Any:
     """DER's curve with its band, curves of routers, single models, cascades, and the target."""
-    rows: list[Row] = found["rows"]
     figure, axes = new_figure(7.2, 4.6)
 
     def xy(mine: Sequence[Row]) -> tuple[list[float], list[float]]:
         return [r["cost"] for r in mine], [r["quality"] for r in mine]
 
-    der = points(rows, "der")
-    x, y = xy(der)
+    by = grouped(rows)
+    der, (x, y) = by["der"], xy(by["der"])
     ends = [r["low"] for r in der], [r["high"] for r in der]
     axes.fill_between(x, *ends, color="black", alpha=0.1, linewidth=0)
     axes.plot(x, y, color="black", linewidth=2, marker="s", markersize=5, zorder=4)
     labels: list[tuple[tuple[float, float], str]] = [((x[len(x) // 2], y[len(y) // 2]), "DER")]
-    every = list(zip(x, y, strict=True))
-    knobs = [*methods(rows, "cascade:best"), *methods(rows, "router:")]
-    for number, name in enumerate(knobs):
-        mine = points(rows, name)
+    knobs = {**grouped(rows, BEST), **grouped(rows, "router:")}
+    for number, (name, mine) in enumerate(knobs.items()):
         axes.plot(
             *xy(mine), label=name.replace(":", " "), linewidth=1, markersize=4, markerfacecolor="white",
             color=LOOKS[name.split(":")[0]].colour, linestyle=ROUTER_LINES[number % len(ROUTER_LINES)],
             marker=ROUTER_MARKERS[number % len(ROUTER_MARKERS)], zorder=2,
         )  # fmt: skip
-        every += zip(*xy(mine), strict=True)
-    floor = 0.75 * min(
-        quality for _, quality in every
-    )  # a point far below would flatten everything
-    for number, name in enumerate(methods(peers, "")):
-        mine = [r for r in points(peers, name) if r["quality"] >= floor]
+    every = [(r["cost"], r["quality"]) for mine in (der, *knobs.values()) for r in mine]
+    floor = 0.75 * min(quality for _, quality in every)  # a point far below would flatten the rest
+    for number, (name, mine) in enumerate(grouped(peers).items()):
         axes.plot(
-            *xy(mine), label=name, markersize=4.5, color=LOOKS["run_all"].colour, linestyle="",
-            marker="+x1234|"[number % 7],
+            *xy([r for r in mine if r["quality"] >= floor]), label=name, markersize=4.5, linestyle="",
+            color=LOOKS["run_all"].colour, marker="+x1234|"[number % 7],
         )  # fmt: skip
     below = ["settings of other projects"] * any(r["quality"] < floor for r in peers)
-    fixed = [
-        n for family in ("single:", "cascade:") for n in methods(rows, family) if n not in knobs
-    ]
-    for name in fixed:
-        r, look = points(rows, name)[0], LOOKS[name.split(":")[0]]
+    fixed = {**grouped(rows, "single:"), **grouped(rows, "cascade:")}
+    for name, (r, *_) in fixed.items():
+        look, shown = LOOKS[name.split(":")[0]], name.removeprefix("single:")
+        if name in knobs:
+            continue
         if r["quality"] < floor:
-            below.append(f"{name.removeprefix('single:')} ({r['cost']:g} B, {r['quality']:.2f})")
+            below.append(f"{shown} ({r['cost']:g} B, {r['quality']:.2f})")
             continue
         axes.errorbar(
             r["cost"], r["quality"], yerr=[[r["quality"] - r["low"]], [r["high"] - r["quality"]]],
             fmt=look.marker, color=look.colour, markersize=6, elinewidth=0.6, zorder=3,
             markerfacecolor=look.colour if look.filled else "white",
         )  # fmt: skip
-        shown = name.removeprefix("single:").replace("cascade:", "cascade, agreeing: ")
+        shown = shown.replace("cascade:", "cascade, agreeing: ")
         for word in ("-Instruct", "-instruct", "-Chat", "-it", "Meta-"):
             shown = shown.replace(word, "")
         labels.append(((r["cost"], r["quality"]), shown))
@@ -306,9 +252,8 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
     labels.append(((47, 0.73), "target"))
     outside = f"\nnot shown, under {floor:.2f}: {', '.join(below)}" if below else ""
     axes.set(xlabel=COST + outside, ylabel=QUALITY)
-    axes.set_title(
-        "Quality against cost, cross-validated (bars and band: 95 % intervals)", loc="left"
-    )
+    title = "Quality against cost, cross-validated (bars and band: 95 % intervals)"
+    axes.set_title(title, loc="left")
     axes.margins(x=0.07, y=0.06)
     if knobs or peers:
         axes.legend(loc="lower right", ncols=2 if peers else 1, fontsize=7)
@@ -317,18 +262,12 @@ def quality_cost(found: Any, peers: Sequence[Row]) -> Any:
     return figure
 
 
-def training(found: Any) -> Any:
+def training(runs: Sequence[Row]) -> Any:
     """A line per seed, the mean of its folds."""
-    by_seed: dict[int, list[Any]] = {}
-    for run in found["curves"]:
-        by_seed.setdefault(run["seed"], []).append(run["curve"])
     columns = {"dev/quality": "quality on the test folds", "dev/cost": "cost of a question, B"}
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{seed}.csv" for seed in sorted(by_seed)]
-        for file, (_, runs) in zip(files, sorted(by_seed.items()), strict=True):
-            length = min(len(run) for run in runs)
-            with file.open("w", newline="", encoding="utf-8") as out:
-                writer = csv.writer(out)
-                writer.writerow(["time/steps", *columns])
-                writer.writerows(np.mean([run[:length] for run in runs], axis=0).tolist())
-        return training_curves(files, columns=columns)
+    seeds = []
+    for seed in sorted({run["seed"] for run in runs}):
+        mine = [run["curve"] for run in runs if run["seed"] == seed]
+        mean = np.mean([curve[: min(map(len, mine))] for curve in mine], axis=0)
+        seeds.append({name: mean[:, [0, at]] for at, name in enumerate(columns, 1)})
+    return training_curves(seeds, columns=columns)

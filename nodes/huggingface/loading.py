@@ -238,7 +238,7 @@ def _load(spec: LoadSpec) -> LoadedModel:
     try:
         # Everything needed is in the folder by now: no request to the hub, not even to look for updates.
         tokenizer = load_tokenizer(spec.weights, spec.adapter)
-        with _quiet(transformers.utils.logging):
+        with no_progress_bars():
             model = _model_class(transformers, folder).from_pretrained(
                 str(folder), local_files_only=True, **settings
             )
@@ -302,8 +302,11 @@ def pick_device(torch: Any, wanted: str) -> Any:
 
 
 @contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """No progress bars of transformers: a model of a pool is one of several, and the pool reports."""
+    from transformers.utils import logging as of_transformers
+
+    logging: Any = of_transformers
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from der_graph.policies.agent.folder import (
 )
 from der_graph.policies.agent.network import masked_probabilities
 from der_graph.policies.agent.pools import KnowsExperts
+from der_graph.policies.observation.last_used import LastUsed
 from der_graph.state import Situation, good_answers
 
 KIND = "text"
@@ -62,7 +62,7 @@ class TextObserver(BeginsAnew):
         self._begin()
 
     def _begin(self) -> None:
-        self._known: OrderedDict[str, list[int]] = OrderedDict()
+        self._known: LastUsed[str, list[int]] = LastUsed(_REMEMBERED)
         self._lock = threading.Lock()
 
     def observe(self, situations: Sequence[Situation], cost_weights: Sequence[float]) -> Tokens:
@@ -72,7 +72,8 @@ class TextObserver(BeginsAnew):
         """
         texts = [state_text(situation) for situation in situations]
         # Read once and kept here: another thread may crowd it out of the memory meanwhile.
-        known = {text: ids for text in texts if (ids := self._known.get(text)) is not None}
+        with self._lock:
+            known = self._known.known(texts)
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
             # An answer is model output: what looks like a control token in it is read as plain text.
@@ -81,9 +82,7 @@ class TextObserver(BeginsAnew):
             )
             known.update(zip(new, encoded["input_ids"], strict=True))
             with self._lock:
-                self._known.update((text, known[text]) for text in new)
-                while len(self._known) > _REMEMBERED:
-                    self._known.popitem(last=False)
+                self._known.remember({text: known[text] for text in new})
         out = np.full((len(texts), self.size), PADDING, dtype=np.int32)
         for row, text in zip(out, texts, strict=True):
             ids = known[text]

@@ -89,20 +89,13 @@ def without_transfer(
     return [expert.alone(template) for expert in experts]
 
 
-def with_template(
-    experts: Sequence[Expert], ktp: str | KTPTemplate, *, only: Sequence[str] | None = None
-) -> list[Expert]:
-    """Experts that receive earlier answers by a template.
+def with_template(experts: Sequence[Expert], ktp: str | KTPTemplate) -> list[Expert]:
+    """Experts that receive earlier answers by a template, or its name, unless they have one of their own.
 
-    Args:
-        experts: The experts.
-        ktp: The template, or its name.
-        only: Names of those that change; where left out, those without a template of their own: an
-            expert's own template is how it must be spoken to (a calculator reads expressions only).
+    An expert's own template is how it must be spoken to (a calculator reads expressions only).
     """
     template = ktp_template(ktp)
-    wanted = {e.name for e in experts if e.ktp is None} if only is None else set(only)
-    return [replace(e, ktp=template) if e.name in wanted else e for e in experts]
+    return [replace(e, ktp=template) if e.ktp is None else e for e in experts]
 
 
 def transfers(expert: Expert, ktp: str | KTPTemplate | None = None) -> bool:

@@ -35,14 +35,11 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(
-    values: ArrayLike, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Percentile bootstrap interval of a mean (Efron & Tibshirani, 1993, chapter 13).
+def bootstrap_interval(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Percentile bootstrap 95 % interval of a mean (Efron & Tibshirani, 1993, chapter 13).
 
     Args:
         values: (n,) one number per question.
-        confidence: Share of draws that the interval covers.
         resamples: Number of draws.
         seed: Of the draws.
 
@@ -50,17 +47,16 @@ def bootstrap_interval(
         ValueError: If there are no values, or one is not finite.
     """
     data = _checked(values)[:, None]
-    return bootstrap_intervals(data, confidence=confidence, resamples=resamples, seed=seed)[0]
+    return bootstrap_intervals(data, resamples=resamples, seed=seed)[0]
 
 
 def bootstrap_intervals(
-    table: ArrayLike, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    table: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Interval]:
-    """Percentile bootstrap intervals of many means over the same questions, from the same draws.
+    """Percentile bootstrap 95 % intervals of many means over the same questions, from the same draws.
 
     Args:
         table: (n, k) a row per question, a column per mean.
-        confidence: Share of draws that the intervals cover.
         resamples: Number of draws.
         seed: Of the draws.
 
@@ -81,7 +77,7 @@ def bootstrap_intervals(
         np.mean,
         axis=0,
         method="percentile",
-        confidence_level=confidence,
+        confidence_level=0.95,
         n_resamples=resamples,
         batch=max(1, _CHUNK // data.size),
         rng=np.random.default_rng(seed),

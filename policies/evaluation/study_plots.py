@@ -29,7 +29,7 @@ CURVES = {
 
 
 def training_curves(
-    files: Sequence[str | os.PathLike[str]],
+    files: Sequence[str | os.PathLike[str] | Mapping[str, Any]],
     *,
     columns: Mapping[str, str] = CURVES,
     references: Mapping[str, float] | None = None,
@@ -37,7 +37,8 @@ def training_curves(
     """Draw the curves of several runs: each seed thin, their mean thick.
 
     Args:
-        files: `progress.csv` of each run, or the folders that hold one.
+        files: `progress.csv` of each run, or the folders that hold one; or what to draw itself, arrays of
+            (step, value) by column.
         columns: Which columns, with the labels of their axes.
         references: Horizontal lines in the first plot, by label: the best single expert and the like.
 
@@ -47,7 +48,7 @@ def training_curves(
     Raises:
         DataError: If a file cannot be read, or has none of the columns.
     """
-    runs = [_read_curve(file) for file in files]
+    runs = [file if isinstance(file, Mapping) else _read_curve(file) for file in files]
     shown = [name for name in columns if all(len(run.get(name, ())) for run in runs)]
     if not shown or not runs:
         raise DataError(
@@ -87,55 +88,50 @@ class Effect(NamedTuple):
         difference: Of the qualities, with its interval.
         helped: Questions that became better.
         harmed: Questions that became worse.
-        questions: All of them.
-        p: Of the paired test.
+        questions: All of them; 0 where they were not counted.
     """
 
     label: str
     difference: Estimate
-    helped: int
-    harmed: int
-    questions: int
-    p: float
+    helped: int = 0
+    harmed: int = 0
+    questions: int = 0
 
 
-def effects(rows: Sequence[Effect], *, title: str, axis: str) -> Any:
-    """Draw differences with intervals, one a line, with the counts of helped and harmed beside them.
+def effects(rows: Sequence[Effect], axis: str, title: str = "", *, zero: bool = True) -> Any:
+    """Draw differences with intervals, one a line; the counts of helped and harmed beside them, if known.
 
     Args:
         rows: From top to bottom.
-        title: Above the plot.
         axis: Label of the horizontal axis.
+        title: Above the plot.
+        zero: Mark zero, and which intervals are outside of it.
     """
     figure, axes = new_figure(7.2, 1.0 + 0.27 * len(rows))
     y = np.arange(len(rows))[::-1]
-    axes.axvline(0, color="black", linewidth=0.9)
+    if zero:
+        axes.axvline(0, color="black", linewidth=0.9)
     for place, row in zip(y, rows, strict=True):
         gap = row.difference
-        sure = gap.low > 0 or gap.high < 0
+        face = "black" if not zero or gap.low > 0 or gap.high < 0 else "white"
         axes.plot([gap.low, gap.high], [place, place], color="black", linewidth=1.2)
-        axes.plot(
-            gap.estimate,
-            place,
-            "s",
-            color="black",
-            markersize=5,
-            markerfacecolor="black" if sure else "white",
-        )
-        note = f"+{row.helped}  −{row.harmed}  of {row.questions}"
-        axes.annotate(
-            note, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7.5,
-            annotation_clip=False,
-        )  # fmt: skip
+        axes.plot(gap.estimate, place, "s", color="black", markersize=5, markerfacecolor=face)
+        if row.questions:
+            note = f"+{row.helped}  −{row.harmed}  of {row.questions}"
+            axes.annotate(
+                note, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7.5,
+                annotation_clip=False,
+            )  # fmt: skip
     axes.set_yticks(y, [row.label for row in rows], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"{axis}\n(bars: 95 % intervals; filled: zero is outside)")
+    axes.set_xlabel(f"{axis}\n(bars: 95 % intervals{'; filled: zero is outside' if zero else ''})")
     axes.set_title(title, loc="left")
-    axes.annotate(
-        "helped, harmed", (1.01, 1.0), xycoords="axes fraction", fontsize=7.5, style="italic",
-        va="bottom", annotation_clip=False,
-    )  # fmt: skip
+    if any(row.questions for row in rows):
+        axes.annotate(
+            "helped, harmed", (1.01, 1.0), xycoords="axes fraction", fontsize=7.5, style="italic",
+            va="bottom", annotation_clip=False,
+        )  # fmt: skip
     return figure
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +22,7 @@ from langchain_core.embeddings import Embeddings
 from der_graph.errors import AgentError, MissingDependencyError, PluginError, require
 from der_graph.nodes.reliability.copying import BeginsAnew, renew_in_children
 from der_graph.plugins import find_plugin
+from der_graph.policies.observation.last_used import LastUsed
 
 Vectors = npt.NDArray[np.float32]
 
@@ -44,10 +44,38 @@ class TextEncoder(Protocol):
 
 
 class FrozenEncoder(BeginsAnew):
-    """Base of encoders that nothing changes: a deep copy is the encoder itself, with its model in memory."""
+    """Base of encoders that nothing changes: a deep copy is the encoder itself, with its model in memory.
+
+    The last texts are remembered, so each is encoded once.
+    """
+
+    _remember = 20_000
+
+    def _begin(self) -> None:
+        self._known: LastUsed[str, Vectors] = LastUsed(self._remember)
+        self._lock = threading.RLock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode texts; see `TextEncoder`.
+
+        Raises:
+            AgentError: If the encoder fails, or gives vectors that are not finite.
+        """
+        with self._lock:
+            known = self._known.known(texts)
+            new = list(dict.fromkeys(text for text in texts if text not in known))
+            for found in self._encoded(new) if new else ():
+                known.update(found)
+                self._known.remember(found)
+        rows = [known[text] for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+
+    def _encoded(self, new: list[str]) -> Iterator[Mapping[str, Vectors]]:
+        """Vectors of texts that are not remembered, as many at a time as are ready."""
+        raise NotImplementedError
 
 
 class SentenceEncoder(FrozenEncoder):
@@ -75,9 +103,8 @@ class SentenceEncoder(FrozenEncoder):
         self._begin()
 
     def _begin(self) -> None:
-        self._known: OrderedDict[str, Vectors] = OrderedDict()
+        super()._begin()
         self._loaded: tuple[Any, Any] | None = None
-        self._lock = threading.RLock()
 
     @property
     def name(self) -> str:
@@ -110,30 +137,12 @@ class SentenceEncoder(FrozenEncoder):
         # OpenMP's threads do not go along either, and the thread that forked would wait for them for ever.
         torch.set_num_threads(1)
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts.
-
-        Args:
-            texts: Any number of texts.
-
-        Returns:
-            float32, (n, dimensions), rows of length 1.
-        """
-        with self._lock:
-            new = list(dict.fromkeys(text for text in texts if text not in self._known))
-            # Longest first: similar lengths share a batch, and too large a batch fails at once, not late.
-            new.sort(key=len, reverse=True)
-            for start in range(0, len(new), self.batch_size):
-                chunk = new[start : start + self.batch_size]
-                for text, vector in zip(chunk, self._forward(chunk), strict=True):
-                    self._known[text] = vector
-            rows = []
-            for text in texts:
-                self._known.move_to_end(text)
-                rows.append(self._known[text])
-            while len(self._known) > self._remember:
-                self._known.popitem(last=False)
-        return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+    def _encoded(self, new: list[str]) -> Iterator[Mapping[str, Vectors]]:
+        # Longest first: similar lengths share a batch, and too large a batch fails at once, not late.
+        new.sort(key=len, reverse=True)
+        for start in range(0, len(new), self.batch_size):
+            chunk = new[start : start + self.batch_size]
+            yield dict(zip(chunk, self._forward(chunk), strict=True))
 
     def _forward(self, texts: list[str]) -> Vectors:
         import torch
@@ -164,44 +173,25 @@ class EmbeddingsEncoder(FrozenEncoder):
         self._name = name or _name_of(embeddings)
         self._begin()
 
-    def _begin(self) -> None:
-        self._memory: OrderedDict[str, Vectors] = OrderedDict()
-        self._lock = threading.RLock()
-
     @property
     def name(self) -> str:
         """`provider:model`, or the class and model of the embeddings."""
         return self._name
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts; see `TextEncoder`.
-
-        Raises:
-            AgentError: If the embeddings fail, or give vectors that are not finite.
-        """
-        with self._lock:
-            new = [text for text in dict.fromkeys(texts) if text not in self._memory]
-            if new:
-                try:
-                    found = np.array(self.embeddings.embed_documents(new), dtype=np.float32)
-                except Exception as error:
-                    raise AgentError(
-                        f"the embeddings {self.name} failed on {len(new)} texts: {type(error).__name__}"
-                    ) from error
-                if found.ndim != 2 or len(found) != len(new) or not np.isfinite(found).all():
-                    raise AgentError(
-                        f"the embeddings {self.name} gave an array of shape {found.shape} for {len(new)} "
-                        "texts, or numbers that are not finite"
-                    )
-                found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-                self._memory.update(zip(new, found, strict=True))
-            rows = [self._memory[text] for text in texts]
-            while len(self._memory) > _REMEMBERED:
-                self._memory.popitem(last=False)
-        return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
-
-
-_REMEMBERED = 20_000
+    def _encoded(self, new: list[str]) -> Iterator[Mapping[str, Vectors]]:
+        try:
+            found = np.array(self.embeddings.embed_documents(new), dtype=np.float32)
+        except Exception as error:
+            raise AgentError(
+                f"the embeddings {self.name} failed on {len(new)} texts: {type(error).__name__}"
+            ) from error
+        if found.ndim != 2 or len(found) != len(new) or not np.isfinite(found).all():
+            raise AgentError(
+                f"the embeddings {self.name} gave an array of shape {found.shape} for {len(new)} "
+                "texts, or numbers that are not finite"
+            )
+        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        yield dict(zip(new, found, strict=True))
 
 
 def make_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:

@@ -9,7 +9,6 @@ What was looked up is remembered, because a question is looked at on every step 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.policies.observation.encoder import TextEncoder, Vectors
 from der_graph.policies.observation.evidence import EPSILON
+from der_graph.policies.observation.last_used import LastUsed
 
 NEIGHBOURS = 24
 """Probe questions that the local skill looks at; kernel-weighted, so the number is not critical."""
@@ -93,8 +93,8 @@ class ProjectedTexts(BeginsAnew):
         self._begin()
 
     def _begin(self) -> None:
-        self._questions: OrderedDict[str, Projected] = OrderedDict()
-        self._answers: OrderedDict[str, Projected] = OrderedDict()
+        self._questions: LastUsed[str, Projected] = LastUsed(_REMEMBERED)
+        self._answers: LastUsed[str, Projected] = LastUsed(_REMEMBERED)
         self._own_features: dict[str, Projected] = {}
         self._lock = threading.Lock()
 
@@ -108,11 +108,11 @@ class ProjectedTexts(BeginsAnew):
             later: by then another thread, or this very batch, may have crowded it out.
         """
         with self._lock:
-            known_questions = _found(self._questions, questions)
+            known_questions = self._questions.known(questions)
             known_questions |= {
                 t: self._own_features[t] for t in questions if t in self._own_features
             }
-            known_answers = _found(self._answers, answers)
+            known_answers = self._answers.known(answers)
         new_questions = [t for t in dict.fromkeys(questions) if t not in known_questions]
         new_answers = [t for t in dict.fromkeys(answers) if t not in known_answers]
         new = list(dict.fromkeys([*new_questions, *new_answers]))
@@ -127,8 +127,8 @@ class ProjectedTexts(BeginsAnew):
             projected = (vector - arrays["answer_mean"]) @ arrays["answer_axes"]
             known_answers[text] = Projected(vector, projected, none, none)
         with self._lock:
-            _remember(self._questions, {text: known_questions[text] for text in new_questions})
-            _remember(self._answers, {text: known_answers[text] for text in new_answers})
+            self._questions.remember({text: known_questions[text] for text in new_questions})
+            self._answers.remember({text: known_answers[text] for text in new_answers})
         return known_questions, known_answers
 
     def remember(self, questions: Sequence[str], projected: Vectors, expected: Vectors) -> None:
@@ -276,17 +276,3 @@ def _share(pairs: Vectors, before: float) -> Vectors:
     share = (pairs[..., 1] + _PAIRS_PRIOR * before) / (pairs[..., 0] + _PAIRS_PRIOR)
     bounded: Vectors = np.clip(share, EPSILON, 1 - EPSILON)
     return bounded
-
-
-def _found(memory: OrderedDict[str, Projected], texts: Sequence[str]) -> dict[str, Projected]:
-    """What is remembered of some texts; they count as the last used."""
-    known = {text: memory[text] for text in texts if text in memory}
-    for text in known:
-        memory.move_to_end(text)
-    return known
-
-
-def _remember(memory: OrderedDict[str, Projected], new: dict[str, Projected]) -> None:
-    memory.update(new)
-    while len(memory) > _REMEMBERED:
-        memory.popitem(last=False)

@@ -12,10 +12,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -26,7 +24,6 @@ from der_graph.policies.observation.encoder import FrozenEncoder, TextEncoder, V
 
 _AT_ONCE = 256  # texts between two reports of progress
 _KEYS_A_QUERY = 500
-_REMEMBERED = 50_000  # texts in memory
 
 
 class CachedEncoder(FrozenEncoder):
@@ -37,6 +34,8 @@ class CachedEncoder(FrozenEncoder):
         path: The file, made if it is missing.
         on_encoded: Called with the number of texts whenever some are there, from the file or new.
     """
+
+    _remember = 50_000
 
     def __init__(
         self,
@@ -51,33 +50,22 @@ class CachedEncoder(FrozenEncoder):
         self._identity = encoder.name + (path_digest(folder) if folder.is_dir() else "")
         self._begin()
 
-    def _begin(self) -> None:
-        self._memory: OrderedDict[str, Vectors] = OrderedDict()
-        self._lock = threading.RLock()
-
     @property
     def name(self) -> str:
         """The encoder's."""
         return self.encoder.name
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts; see `TextEncoder`."""
-        with self._lock:
-            wanted = [text for text in dict.fromkeys(texts) if text not in self._memory]
-            kept = self._read(wanted)
-            self._memory.update(kept)
-            self._tell(len(kept))
-            new = sorted((t for t in wanted if t not in kept), key=len, reverse=True)
-            for start in range(0, len(new), _AT_ONCE):
-                chunk = new[start : start + _AT_ONCE]
-                found = dict(zip(chunk, self.encoder.encode(chunk), strict=True))
-                self._memory.update(found)
-                self._write(found)
-                self._tell(len(chunk))
-            rows = [self._memory[text] for text in texts]
-            while len(self._memory) > _REMEMBERED:
-                self._memory.popitem(last=False)
-        return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+    def _encoded(self, new: list[str]) -> Iterator[Mapping[str, Vectors]]:
+        kept = self._read(new)
+        yield kept
+        self._tell(len(kept))
+        new = sorted((text for text in new if text not in kept), key=len, reverse=True)
+        for start in range(0, len(new), _AT_ONCE):
+            chunk = new[start : start + _AT_ONCE]
+            found = dict(zip(chunk, self.encoder.encode(chunk), strict=True))
+            yield found
+            self._write(found)
+            self._tell(len(chunk))
 
     def _tell(self, count: int) -> None:
         if self.on_encoded is not None:
@@ -129,5 +117,5 @@ class CachedEncoder(FrozenEncoder):
         warnings.warn(
             f"sentence vectors in {self.path} cannot be used ({error}); texts are encoded anew. "
             "Delete the file if it is damaged",
-            stacklevel=4,
+            stacklevel=5,
         )

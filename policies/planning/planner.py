@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from der_graph.nodes.decision import Choice, check_same
 from der_graph.nodes.reliability.copying import BeginsAnew
 from der_graph.nodes.rules import COST_TOLERANCE
 from der_graph.policies.observation import TextEncoder
+from der_graph.policies.observation.last_used import LastUsed
 from der_graph.policies.observation.price_of_cost import PRICE, PRICE_RANGE
 from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.candidates import candidates
@@ -92,8 +92,8 @@ class Planner(BeginsAnew):
         self._begin()
 
     def _begin(self) -> None:
-        self._trees: OrderedDict[tuple[Any, ...], Tree] = OrderedDict()
-        self._worths: OrderedDict[tuple[Any, ...], Worth] = OrderedDict()
+        self._trees: LastUsed[tuple[Any, ...], Tree] = LastUsed(_TREES)
+        self._worths: LastUsed[tuple[Any, ...], Worth] = LastUsed(_WORTHS)
         self._named: npt.NDArray[np.float32] | None = None
         self._lock = threading.RLock()
 
@@ -218,10 +218,6 @@ class Planner(BeginsAnew):
         kinds = self.kinds_of([seen.question for seen in situations])
         return [self._choice(seen, kind) for seen, kind in zip(situations, kinds, strict=True)]
 
-    def explain(self, situation: Situation) -> dict[str, Any]:
-        """Why the planner would choose what it would choose."""
-        return self._choice(situation, self.kinds_of([situation.question])[0]).explanation or {}
-
     def kinds_of(self, questions: Sequence[str]) -> list[int]:
         """The kind of each question, by number."""
         known = self.knowledge
@@ -286,18 +282,18 @@ class Planner(BeginsAnew):
         allowed = mask[experts]
         key = (kind, told, experts.tobytes(), depth, price, budget, time, allowed.tobytes())
         with self._lock:
-            found = _recalled(self._worths, key)
+            found = self._worths.known([key]).get(key)
             if found is None:
                 tree = self._tree(kind, told, experts, depth)
                 found = tree.solve(price / self._total, Bounds(allowed, budget, time))
                 if np.isinf(time):  # what is left of a deadline is never the same again
-                    _remember(self._worths, key, found, _WORTHS)
+                    self._worths.remember({key: found})
         return experts, found
 
     def _tree(self, kind: int, told: tuple[Told, ...], experts: Ints, depth: int) -> Tree:
         key = (kind, told, experts.tobytes(), depth)
         with self._lock:
-            found = _recalled(self._trees, key)
+            found = self._trees.known([key]).get(key)
             if found is None:
                 found = Tree(
                     self.knowledge.tables(kind),
@@ -307,19 +303,5 @@ class Planner(BeginsAnew):
                     self._seconds[experts],
                     depth,
                 )
-                _remember(self._trees, key, found, _TREES)
+                self._trees.remember({key: found})
         return found
-
-
-def _recalled(memory: OrderedDict[tuple[Any, ...], Kept], key: tuple[Any, ...]) -> Kept | None:
-    if key in memory:
-        memory.move_to_end(key)
-    return memory.get(key)
-
-
-def _remember(
-    memory: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any, most: int
-) -> None:
-    memory[key] = value
-    while len(memory) > most:
-        memory.popitem(last=False)

@@ -20,7 +20,7 @@ from typing import Any
 from der_graph.data import Example
 from der_graph.errors import DataError, require
 from der_graph.nodes.values import normalize_text, normalize_value, one_spelling, parse_number
-from der_graph.policies.quality.metric import is_answered, references, score_text_pairs
+from der_graph.policies.quality.metric import TextPairs, is_answered, references
 from der_graph.state import Answer
 
 TOLERANCE = 1e-4
@@ -228,7 +228,7 @@ def word_f1(text: str, reference: str) -> float:
     return 2 * shared / (len(given) + len(wanted))
 
 
-class RougeL:
+class RougeL(TextPairs):
     """ROUGE-L F-measure: the longest common subsequence of words.
 
     Args:
@@ -243,10 +243,6 @@ class RougeL:
     def __init__(self, *, stem: bool = True) -> None:
         package = require("rouge_score.rouge_scorer", extra="metrics", why="ROUGE-L")
         self._scorer: Any = package.RougeScorer(["rougeL"], use_stemmer=stem)
-
-    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
-        """Judge each answer by the example at its position; see `QualityMetric`."""
-        return score_text_pairs(answers, examples, self._compare)
 
     def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
         pairs = zip(targets, texts, strict=True)

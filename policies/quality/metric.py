@@ -72,42 +72,39 @@ def references(example: Example) -> list[str]:
     return [part.strip() for part in example.reference.split(ALIAS_SEPARATOR)]
 
 
-def score_text_pairs(
-    answers: Sequence[Answer],
-    examples: Sequence[Example],
-    compare: Callable[[list[str], list[str]], list[float]],
-) -> list[float]:
-    """Judge by a function of many texts at once, as batched models need it.
+class TextPairs:
+    """Base of metrics that compare many texts at once, as batched models need it."""
 
-    Args:
-        answers: (n,) answers.
-        examples: (n,) examples.
-        compare: Takes m answer texts and m references, gives m numbers; called once, with every
-            spelling of every reference, and not at all if no answer can be judged.
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
+        """Judge each answer by the example at its position; see `QualityMetric`.
 
-    Returns:
-        (n,) the best number over the spellings, clipped to [0, 1]; 0 for failed answers.
+        Returns:
+            (n,) the best number over the spellings of the reference, clipped to [0, 1]; 0 for failed answers,
+            and where there is no reference.
 
-    Raises:
-        MetricError: If a number is NaN.
-    """
-    owners: list[int] = []
-    texts: list[str] = []
-    targets: list[str] = []
-    for position, (answer, example) in enumerate(zip(answers, examples, strict=True)):
-        if is_answered(answer):
-            for reference in references(example):
-                owners.append(position)
-                texts.append(answer["text"].strip())
-                targets.append(reference)
-    best = [0.0] * len(answers)
-    values = compare(texts, targets) if texts else []
-    for position, value in zip(owners, values, strict=True):
-        if math.isnan(value):
-            example = examples[position]
-            raise MetricError(
-                f"question {example.id!r}: the metric gave NaN for an answer of "
-                f"'{answers[position]['expert']}'; does the checkpoint fit the metric?"
-            )
-        best[position] = max(best[position], min(1.0, value))
-    return best
+        Raises:
+            MetricError: If a number is NaN.
+        """
+        pairs = [
+            (position, answer["text"].strip(), reference)
+            for position, (answer, example) in enumerate(zip(answers, examples, strict=True))
+            if is_answered(answer)
+            for reference in references(example)
+            if reference
+        ]
+        best = [0.0] * len(answers)
+        if not pairs:
+            return best
+        owners, texts, targets = zip(*pairs, strict=True)
+        for position, value in zip(owners, self._compare([*texts], [*targets]), strict=True):
+            if math.isnan(value):
+                raise MetricError(
+                    f"question {examples[position].id!r}: the metric gave NaN for an answer of "
+                    f"'{answers[position]['expert']}'; does the checkpoint fit the metric?"
+                )
+            best[position] = max(best[position], min(1.0, value))
+        return best
+
+    def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
+        """How like each text is to the reference at its position; called at most once."""
+        raise NotImplementedError

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from der_graph.data import Example
 from der_graph.errors import MetricError, PoolError, require
 from der_graph.nodes.huggingface import loading as models
-from der_graph.policies.quality.metric import score_text_pairs
-from der_graph.state import Answer
+from der_graph.policies.quality.metric import TextPairs
 
 
-class BERTScore:
+class BERTScore(TextPairs):
     """BERTScore F1, the quality of the DER paper.
 
     Zhang et al., ICLR 2020, computed by their bert-score package.
@@ -71,19 +69,12 @@ class BERTScore:
         tokenizer = self._scorer._tokenizer
         tokenizer.model_max_length = longest_input(tokenizer, config)
 
-    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
-        """Judge each answer by the example at its position; see `QualityMetric`."""
-        return score_text_pairs(answers, examples, self._compare)
-
     def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
-        return _skip_empty(texts, targets, self._score_texts)
-
-    def _score_texts(self, texts: list[str], targets: list[str]) -> list[float]:
         f1 = self._scorer.score(texts, targets)[2].tolist()
         return [(value - self._low) / (1 - self._low) for value in f1]
 
 
-class BARTScore:
+class BARTScore(TextPairs):
     """BARTScore: how likely a seq2seq model finds one text given the other.
 
     Yuan et al., NeurIPS 2021.
@@ -124,14 +115,7 @@ class BARTScore:
             self.name, checkpoint, "AutoModelForSeq2SeqLM", device, batch_size, max_length
         )
 
-    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
-        """Judge each answer by the example at its position; see `QualityMetric`."""
-        return score_text_pairs(answers, examples, self._compare)
-
     def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
-        return _skip_empty(texts, targets, self._score_texts)
-
-    def _score_texts(self, texts: list[str], targets: list[str]) -> list[float]:
         likelihoods = []
         if self._direction in {"precision", "f"}:
             likelihoods.append(self._log_likelihoods(targets, texts))
@@ -160,7 +144,7 @@ class BARTScore:
         return found
 
 
-class BLEURT:
+class BLEURT(TextPairs):
     """BLEURT (Sellam et al., ACL 2020): a regression head trained on people's ratings.
 
     quality = clip((output - low) / (high - low), 0, 1). BLEURT-20 puts out about 0 to 1 by itself;
@@ -210,14 +194,7 @@ class BLEURT:
                 "a regression"
             )
 
-    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
-        """Judge each answer by the example at its position; see `QualityMetric`."""
-        return score_text_pairs(answers, examples, self._compare)
-
     def _compare(self, texts: list[str], targets: list[str]) -> list[float]:
-        return _skip_empty(texts, targets, self._score_texts)
-
-    def _score_texts(self, texts: list[str], targets: list[str]) -> list[float]:
         network = self._network
         outputs: list[float] = []
         for start in range(0, len(texts), network.batch_size):
@@ -226,17 +203,6 @@ class BLEURT:
                 logits = network.model(**network.encode(targets[batch], texts[batch])).logits
             outputs += logits.float().squeeze(-1).tolist()
         return [(output - self._low) / (self._high - self._low) for output in outputs]
-
-
-def _skip_empty(texts: list[str], targets: list[str], compare: Any) -> list[float]:
-    """Compare the pairs that have a reference; the others are worth 0."""
-    filled = [index for index, target in enumerate(targets) if target]
-    values = [0.0] * len(targets)
-    if filled:
-        found = compare([texts[i] for i in filled], [targets[i] for i in filled])
-        for index, value in zip(filled, found, strict=True):
-            values[index] = value
-    return values
 
 
 EXTRA = "metrics"

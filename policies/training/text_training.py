@@ -20,6 +20,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from der_graph.errors import AgentError, DERError
+from der_graph.nodes.huggingface.loading import no_progress_bars
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent.text_agent import TextAgent, TextObserver, last_token
 from der_graph.policies.answers import AnswerSource
@@ -164,18 +165,12 @@ def _find(model: str) -> tuple[str, Any, int]:
 
 def _load_encoder(model: str) -> Any:
     from transformers import AutoModel
-    from transformers.utils import logging as of_transformers
 
-    logging: Any = of_transformers
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # ours is the bar of this run
     try:
-        encoder: Any = AutoModel.from_pretrained(model, dtype=torch.float32)
+        with no_progress_bars():  # ours is the bar of this run
+            encoder: Any = AutoModel.from_pretrained(model, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise AgentError(_not_loaded(model, error)) from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     for module in encoder.modules():  # some keep the number, some a layer
         for name in _NOISE:
             if isinstance(getattr(module, name, None), float):

@@ -183,7 +183,7 @@ def test_a_stage_that_fails_names_its_log(
     load: Load, places: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = plan = load("results_stages")
-    broken = plan.Stage("broken", "broken.json", "benchmarks/speed.py", ("--no",), ("--no",))
+    broken = plan.Stage("broken", "broken.json", "benchmarks/speed.py", "--no", "--no")
     with pytest.raises(SystemExit, match=r"stage 'broken' failed with exit code 2; .*broken\.log"):
         stages.run_all([broken], places, say=lambda line: None)
     assert not (places.runs / "broken.meta.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from checkout import ROOT, Load, needs_benchmarks
+from evaluated import toy_evaluation, toy_report
 
 from der_graph.nodes.langchain import as_expert
 from der_graph.state import Answer
@@ -251,15 +253,17 @@ def test_faults_that_matter_and_those_that_never_came_up_are_named(load: Load) -
 
 
 def test_single_models_out_of_ders_range_are_not_called_beaten_at_their_cost(load: Load) -> None:
-    text = load("results_page")._fixed(
-        [
-            {"method": "der", "cost": 40.0, "quality": 0.70},
-            {"method": "der", "cost": 50.0, "quality": 0.72},
-            {"method": "single:small", "cost": 10.0, "quality": 0.60},
-            {"method": "single:large", "cost": 100.0, "quality": 0.73},
-        ],
-        ["single:small", "single:large"],
-    )
+    rows = [
+        {"method": method, "cost": cost, "quality": quality, "low": quality, "high": quality, "calls": 1.0}
+        for method, cost, quality in (
+            ("der", 40.0, 0.70),
+            ("der", 50.0, 0.72),
+            ("single:small", 10.0, 0.60),
+            ("single:large", 100.0, 0.73),
+        )
+    ]  # fmt: skip
+    runs = [{"fold": 0, "seed": 0, "seconds": 9.0, "curve": [[100, 0.6, 50.0]]}]
+    text = load("results_page").page({"comparison": {"rows": rows, "curves": runs}}, {})
     assert "No single model and no cascade costs what DER costs" in text
     # By a coin: 0.643 at 40 B, 0.658 at 50 B.
     assert "as good as DER at 0 of its 2 points" in text
@@ -285,7 +289,9 @@ def test_the_gain_of_a_new_expert_is_paired_and_at_equal_cost(load: Load) -> Non
     # All three reach 40 to 50 B; at 50 B the two at 40 and 60 B are half way.
     assert at["added", 50.0] == pytest.approx(0.25)
     assert at["trained", 40.0] == pytest.approx(1.0)
-    text = load("results_page").gains_table(found)
+    same = dict.fromkeys(("without", "added", "trained"), 1.0)
+    row = {"cost_weight": 0.1, "share": 0.5, "quality": same, "cost": same}
+    text = load("results_page").page({"new_expert": {"rows": [row], "gains": found}}, {})
     assert "| trained with it | all prices | +0.750 [" in text
 
 
@@ -316,6 +322,30 @@ def test_where_nothing_was_measured_the_page_stays_as_it_is(load: Load, tmp_path
     title = "### Other projects' routers"
     again = made.page(made.load_results(tmp_path), {}, now)
     assert section(again, title) == section(now, title)
+
+
+def test_a_cell_that_is_missing_says_so(load: Load) -> None:
+    page = load("results_page")
+    estimate = {"estimate": 0.5, "low": -0.25, "high": 0.75}
+    rows = [
+        {"a": estimate, "b": 0.0004, "c": [[2.0, 1], [1.0, 1]]},
+        {"a": None, "b": float("nan"), "c": []},
+    ]
+    assert page.table(
+        rows, "a, x: {a:+} | b: {b:p} | c: {c:range} | d: {d:g|none}"
+    ).splitlines() == [
+        "| a, x | b | c | d |",
+        "| --- | --- | --- | --- |",
+        "| +0.500 [-0.250, +0.750] | < 0.001 | 1.0 to 2.0 | none |",
+        "| – | – | – | none |",
+    ]
+
+
+def test_paragraphs_and_tables_stand_apart(load: Load) -> None:
+    made = load("results_page").page({"demo": toy_report(toy_evaluation())}, {})
+    for page in (made, (ROOT / "docs" / "results.md").read_text(encoding="utf-8")):
+        assert "\n\nWhere the time of a request goes:\n\n|" in page
+        assert not re.search(r"^[^|\n].*\n\|", page, re.MULTILINE)
 
 
 def section(page: str, title: str) -> str:

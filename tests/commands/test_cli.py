@@ -11,16 +11,7 @@ import pytest
 from cli_runs import run
 from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_source
 
-from der_graph.policies.observation import encoder as encoder_module
 from der_graph.pool import pool_from
-
-
-@pytest.fixture(autouse=True)
-def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The encoder of these tests hashes words."""
-    monkeypatch.setattr(
-        encoder_module.SentenceEncoder, "encode", lambda self, texts: WordEncoder().encode(texts)
-    )
 
 
 def test_train_ask_and_json(

@@ -35,8 +35,20 @@ def pool(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A file of two questions, and where their answers go."""
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"question": "a"}\n{"question": "b"}\n')
+    return data, tmp_path / "out.jsonl"
+
+
 def ask(pool: Path, *words: object) -> int:
     return run("ask", *words, "--pool", pool, "--allow-python")
+
+
+def ask_all(pool: Path, data: Path, out: Path, *words: object) -> int:
+    return ask(pool, "--file", data, "--out", out, "--cache", ":memory:", *words)
 
 
 def output(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
@@ -183,30 +195,25 @@ def test_files_as_windows_writes_them(pool: Path, capsys: pytest.CaptureFixture[
 
 
 def test_answers_with_line_separators_are_gone_on_with(
-    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pool: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
-    data.write_text('{"question": "a"}\n{"question": "b"}\n')
-    words = ("--file", data, "--out", out, "--cache", ":memory:")
-    assert ask(pool, *words, "--limit", 1) == 0
-    assert ask(pool, *words) == 0
+    assert ask_all(pool, *files, "--limit", 1) == 0
+    assert ask_all(pool, *files) == 0
     assert "1 answered before, 1 questions to ask" in capsys.readouterr().err
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
+    rows = [json.loads(line) for line in files[1].read_text(encoding="utf-8").split("\n") if line]
     assert [row["question"] for row in rows] == ["a", "b"]
 
 
 def test_two_runs_do_not_write_the_same_file(
-    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pool: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
-    data.write_text('{"question": "a"}\n')
-    words = ("--file", data, "--out", out, "--cache", ":memory:")
+    _, out = files
     with sole_writer(out):
-        assert ask(pool, *words) == 2
+        assert ask_all(pool, *files) == 2
     assert f"{out}: another process is writing to it; wait" in capsys.readouterr().err
     assert not out.exists()
-    assert ask(pool, *words) == 0
-    assert not list(tmp_path.glob("*.lock"))
+    assert ask_all(pool, *files) == 0
+    assert not list(out.parent.glob("*.lock"))
 
 
 def test_a_lock_that_is_let_go_of_while_another_opens_it_locks_nothing(
@@ -247,15 +254,14 @@ def test_two_runs_do_not_write_into_the_same_folder(
     assert not out.exists()
 
 
-def test_a_device_is_not_replaced(pool: Path, tmp_path: Path) -> None:
+def test_a_device_is_not_replaced(pool: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
     """A file takes its name by being renamed, which would remove the device for everybody."""
-    data, pipe = tmp_path / "data.jsonl", tmp_path / "pipe"
-    data.write_text('{"question": "a"}\n')
+    pipe = tmp_path / "pipe"
     if not hasattr(os, "mkfifo"):
         pytest.skip("needs named pipes")
     os.mkfifo(pipe)
     for words in ((), ("--route-only",)):
-        assert ask(pool, "--file", data, "--out", pipe, "--cache", ":memory:", *words) == 2
+        assert ask_all(pool, files[0], pipe, *words) == 2
     assert pipe.is_fifo()
 
 
@@ -288,7 +294,6 @@ def test_output_into_head(pool: Path) -> None:
 
 def test_a_store_below_a_file(tmp_path: Path) -> None:
     pytest.importorskip("langgraph.store.sqlite", reason="needs the extra learn")
-    from der_graph.errors import DataError
     from der_graph.policies.planning.learning.route_store import open_store
 
     (tmp_path / "taken").write_text("a file")

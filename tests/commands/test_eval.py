@@ -3,62 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from cli_runs import run
-from toy import WordEncoder, toy_source
+from toy import toy_agent
 
-from der_graph.policies.agent import DERAgent
-from der_graph.policies.agent.network import Shape, SharedHead
+from der_graph.data import load_examples
+from der_graph.policies.answers import AnswerSource
 from der_graph.policies.evaluation import Report
-from der_graph.policies.observation import ObservationConfig, Observer
-from der_graph.policies.observation import encoder as encoder_module
+from der_graph.policies.quality import get_metric
 from der_graph.pool import load_pool
 
-
-@pytest.fixture(autouse=True)
-def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The encoder of these tests hashes words."""
-    monkeypatch.setattr(
-        encoder_module.SentenceEncoder, "encode", lambda self, texts: WordEncoder().encode(texts)
-    )
+Evaluate = Callable[..., tuple[int, Any]]
 
 
-def make_agent(pool_file: Path, folder: Path) -> Path:
-    """An untrained agent for a pool."""
-    source = toy_source(8)
-    experts = list(load_pool(pool_file))
-    names, costs = [e.name for e in experts], [e.cost for e in experts]
-    mine = Observer.fit(
-        ObservationConfig(question_dims=2, answer_dims=0), names, costs, WordEncoder(),
-        questions=[example.question for example in source.examples], answers=[],
-        qualities=np.array([[1.0, 0.5]] * 8, dtype=np.float32),
-    )  # fmt: skip
-    network = SharedHead(Shape(2, mine.context_size, mine.expert_size, 8))
-    agent = DERAgent(
-        mine, network, cost_weight=0.2, cost_weight_range=(0.02, 2.0),
-        metadata={"training": {"metric": "recorded:accuracy"}},
-    )  # fmt: skip
-    agent.save_pretrained(folder)
-    return folder
-
-
-def test_a_report_of_recorded_answers(
+@pytest.fixture
+def evaluate(
     recorded: tuple[Path, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+    monkeypatch: pytest.MonkeyPatch,
+) -> Evaluate:
+    """`der eval` of an untrained agent, with more options: its exit code, and what it printed."""
     pool, data = recorded
-    agent = make_agent(pool, tmp_path / "agent")
-    out = tmp_path / "report"
-    code = run(
-        "eval", "--pool", pool, "--agent", agent, "--data", data, "--out", out, "--limit", 10,
-        "--cost-weights", "0.1,1", "--baselines", "single,run_all,mixture,oracle",
-        "--cache", tmp_path / "answers.db", "--json",
+    metric = get_metric("recorded:accuracy")
+    agent = toy_agent(AnswerSource(list(load_pool(pool)), load_examples(data), metric))
+    agent.metadata = {"training": {"metric": metric.name}}
+    agent.save_pretrained(tmp_path / "agent")
+    given = {
+        "pool": pool, "data": data, "agent": tmp_path / "agent", "out": tmp_path / "report",
+        "cache": tmp_path / "answers.db",
+    }  # fmt: skip
+    options = [word for name, value in given.items() for word in (f"--{name}", value)]
+    return lambda *words: (run("eval", *options, *words), capsys.readouterr())
+
+
+def test_a_report_of_recorded_answers(evaluate: Evaluate, tmp_path: Path) -> None:
+    code, printed = evaluate(
+        "--limit", 10, "--cost-weights", "0.1,1", "--baselines", "single,run_all,mixture,oracle", "--json"
     )  # fmt: skip
-    printed = capsys.readouterr()
     assert code == 0, printed.err
     report = Report.model_validate_json(printed.out)
     # Big is always right; small on every other question.
@@ -72,22 +58,14 @@ def test_a_report_of_recorded_answers(
     assert any(s.name == "mixture" and "live pool" in s.reason for s in report.skipped)
     assert not report.pool.live
     assert report.wall_clock is None
-    assert json.loads((out / "report.json").read_text()) == json.loads(printed.out)
+    assert json.loads((tmp_path / "report" / "report.json").read_text()) == json.loads(printed.out)
     assert "written to" in printed.err
 
 
-def test_quiet_leaves_the_result(
-    recorded: tuple[Path, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    pool, data = recorded
-    agent = make_agent(pool, tmp_path / "agent")
-    code = run(
-        "eval", "--pool", pool, "--agent", agent, "--data", data, "--out", tmp_path / "r", "--limit", 4,
-        "--cost-weights", "1", "--baselines", "single", "--cache", tmp_path / "answers.db", "--quiet",
-    )  # fmt: skip
-    printed = capsys.readouterr()
+def test_quiet_leaves_the_result(evaluate: Evaluate) -> None:
+    code, printed = evaluate(
+        "--limit", 4, "--cost-weights", "1", "--baselines", "single", "--quiet"
+    )
     assert code == 0, printed.err
     assert printed.out.startswith("DER is ")
     assert printed.out.count("\n") == 1
@@ -104,17 +82,10 @@ def test_quiet_leaves_the_result(
     ],
 )
 def test_mistakes_end_with_one_line(
-    recorded: tuple[Path, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    said: str,
+    evaluate: Evaluate, tmp_path: Path, words: list[str], said: str
 ) -> None:
-    pool, data = recorded
-    agent = make_agent(pool, tmp_path / "agent")
-    given = ["eval", "--pool", pool, "--agent", agent, "--data", data, "--out", tmp_path / "r"]
-    assert run(*given, "--cache", tmp_path / "answers.db", *words) == 2
-    printed = capsys.readouterr().err
-    assert said in printed
-    assert "Traceback" not in printed
-    assert not (tmp_path / "r").exists()
+    code, printed = evaluate(*words)
+    assert code == 2
+    assert said in printed.err
+    assert "Traceback" not in printed.err
+    assert not (tmp_path / "report").exists()

@@ -9,19 +9,15 @@ from typing import Any
 
 import pytest
 from cli_runs import run
-from toy import WordEncoder, toy_agent, toy_examples, toy_source
+from toy import toy_agent, toy_examples, toy_source
 
 from der_graph.nodes.langchain import as_expert
-from der_graph.policies.observation import encoder as encoder_module
 from der_graph.pool import pool_from
 
 
 def test_money_and_changed_models_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        encoder_module.SentenceEncoder, "encode", lambda self, texts: WordEncoder().encode(texts)
-    )
     toy_agent(toy_source(8)).save_pretrained(tmp_path / "agent")
     examples = toy_examples(30)
     right = {example.question: example.reference for example in examples}

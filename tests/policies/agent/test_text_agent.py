@@ -372,11 +372,9 @@ def test_it_sees_no_prices_and_says_so(trained: tuple[TextAgent, Path]) -> None:
 def test_texts_crowded_out_of_the_memory_are_read_all_the_same(
     tiny_opt: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from der_graph.policies.agent import text_agent
-
-    observer = make_learner(tiny_opt).env.observer
+    observer: Any = make_learner(tiny_opt).env.observer
     texts = [situation(f"turn left {i}") for i in range(6)]
     expected = observer.observe(texts, ())
-    monkeypatch.setattr(text_agent, "_REMEMBERED", 2)
+    monkeypatch.setattr(observer._known, "most", 2)
     assert (observer.observe(texts, ()) == expected).all()
     assert (observer.observe(texts[::-1], ()) == expected[::-1]).all()

@@ -78,8 +78,6 @@ def test_a_template_is_put_on_those_without_one_of_their_own() -> None:
     own, _ = scripted_expert("own", ktp=KTPTemplate("own", "{answer}"))
     names = [e.ktp.name if e.ktp else None for e in with_template([plain, own], "paper")]
     assert names == ["paper", "own"]
-    only = with_template([plain, own], "paper", only=["own"])
-    assert [e.ktp.name if e.ktp else None for e in only] == [None, "paper"]
 
 
 def test_an_unknown_aggregator_is_named() -> None:

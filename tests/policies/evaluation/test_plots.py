@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evaluated import toy_evaluation, toy_report
 
@@ -97,6 +98,8 @@ def test_training_curves_of_several_seeds(tmp_path: Path) -> None:
     assert [y for _, y in mean] == pytest.approx([0.2, 0.5, 0.8])
     assert reward.lines[0].get_xydata().shape == (3, 2)
     assert "best single" in texts(figure)
+    given = training_curves([{"dev/quality": np.array([[1.0, 0.2], [2.0, 0.4]])}])
+    assert given.axes[0].lines[0].get_ydata().tolist() == [0.2, 0.4]
     save(figure, tmp_path, "training")
     assert (tmp_path / "training.png").is_file()
 
@@ -115,10 +118,14 @@ def test_curves_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_effects_and_sensitivity(tmp_path: Path) -> None:
     some = Estimate(estimate=0.1, low=0.05, high=0.15)
     none = Estimate(estimate=0.0, low=-0.1, high=0.1)
-    rows = [Effect("a → b", some, 12, 2, 100, 0.01), Effect("b → a", none, 5, 5, 100, 1.0)]
-    figure = effects(rows, title="Transfer", axis="difference")
+    rows = [Effect("a → b", some, 12, 2, 100), Effect("b → a", none, 5, 5, 100)]
+    figure = effects(rows, "difference", "Transfer")
     assert {"a → b", "b → a", "+12  −2  of 100"} <= texts(figure)
     save(figure, tmp_path, "effects")
+    # Qualities, of which nothing was counted.
+    plain = texts(effects([Effect("a", some)], "quality", zero=False))
+    assert "quality\n(bars: 95 % intervals)" in plain
+    assert not any("helped" in text or " of " in text for text in plain)
     points = [Point(0.1, some, 3.0), Point(10.0, none, 1.0)]
     figure = sensitivity({"beta": points, "p0": points})
     assert {"beta", "p0"} <= texts(figure)

@@ -88,6 +88,21 @@ class Broken(Embeddings):
         return self.embed_documents([text])[0]
 
 
+def test_what_was_looked_at_last_is_remembered() -> None:
+    asked: list[list[str]] = []
+
+    class Counted(DeterministicFakeEmbedding):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            asked.append(texts)
+            return super().embed_documents(texts)
+
+    encoder = EmbeddingsEncoder(Counted(size=4), "counted")
+    encoder._known.most = 2
+    for texts in (["a", "b"], ["a"], ["c", "c"], ["a"], ["b", "a", "c"]):
+        assert encoder.encode(texts).shape == (len(texts), 4)
+    assert asked == [["a", "b"], ["c"], ["b"]]
+
+
 def test_embeddings_that_fail_say_so_without_secrets() -> None:
     with pytest.raises(AgentError, match="failed on 1 texts: RuntimeError") as caught:
         EmbeddingsEncoder(Broken(None), "shop:small").encode(["x"])
