@@ -99,22 +99,6 @@ def replace_text(answer: Answer) -> Answer:
     return told
 
 
-def answer_of(expert: Expert, result: AIMessage | Exception, seconds: float) -> Answer:
-    """What came of one call. Calls of tools count by what is called.
-
-    Args:
-        expert: Who was asked.
-        result: Its message, or what it raised.
-        seconds: How long it took.
-    """
-    answer = expert.answer_from(result, seconds)
-    calls = answer.get("tool_calls")
-    if calls:
-        named = sorted(json.dumps([c["name"], c["args"]], sort_keys=True) for c in calls)
-        answer["value"] = "; ".join(named)
-    return answer
-
-
 def with_cached_prices(
     experts: Sequence[Expert], cached_prices: Mapping[str, float]
 ) -> list[Expert]:
