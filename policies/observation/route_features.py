@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from der_graph.policies.observation.evidence import Evidence, Floats, look_of, log_odds
+from der_graph.policies.observation.evidence import Evidence, Floats, log_odds, look_of
 from der_graph.policies.observation.features import STATE_FEATURES
 from der_graph.state import Situation
 
