@@ -41,6 +41,7 @@ from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situ
 from der_graph.nodes.expert import unable_experts
 from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.reliability.redaction import mask_secrets
+from der_graph.nodes.rules import COST_TOLERANCE
 from der_graph.policies.agent import find_agent
 from der_graph.policies.answers import AnswerCache, with_cache
 from der_graph.pool import Pool
@@ -123,6 +124,11 @@ def answer_file(
     )
     with sole_writer(run.out):
         run.open()
+        if budget is not None and (dear := _too_dear(pool, context, budget)):
+            say(
+                f"warning: one call of {', '.join(dear)} may cost more than the whole budget of {budget:g} "
+                "(`cost` in the pool file), so nobody of these is asked; raise the budget to change that"
+            )
         members = pool if cache is None else _cached(pool, cache)
         graph = create_der_graph(members, agent=agent).compile(name="der")
         todo = len(run.groups)
@@ -134,6 +140,13 @@ def answer_file(
         finally:
             run.close()
     return run.result
+
+
+def _too_dear(pool: Pool, context: DERContext, budget: float) -> list[str]:
+    """The experts that might be asked if the budget covered a call."""
+    barred = pool.rules.barred(context)
+    limit = budget * (1 + COST_TOLERANCE)
+    return [each.name for each in pool if each.name not in barred and each.cost > limit]
 
 
 def _cached(pool: Pool, cache: AnswerCache) -> Pool:

@@ -5,6 +5,7 @@ A line a step, in six colours at most, the same in a pipe without them: too litt
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,9 @@ class Display:
         if self.unit == "parameters_b":
             return f"{amount:.3f} B" if amount < 10 else f"{amount:.1f} B"
         if self.unit == "usd":
-            return f"${amount:.5f}"
+            # Calls of small models cost millionths: two figures, and no exponent.
+            places = 1 - math.floor(math.log10(amount)) if amount > 0 else 5
+            return f"${amount:.{max(5, places)}f}"
         if self.unit == "calls":
             return f"{amount:.3g} calls"
         return f"{amount:.2f} s"

@@ -206,7 +206,9 @@ class RouteRules:
                 left, reason = there, reason if there else "unavailable"
         free = set(left)
         # "I do not know." ends no route while somebody else can be asked: else its words would decide it.
-        said = any(not is_refusal(answer["text"]) for answer in answered)
+        said = any(
+            bool(answer.get("tool_calls")) or not is_refusal(answer["text"]) for answer in answered
+        )
         return [
             *(i in free for i in range(len(self.names))),
             good > 0 and (said or not left),

@@ -6,13 +6,14 @@
     ai:    weather(city="Ulm")      the tail: what an application did with an earlier answer's calls;
     tool:  rainy                    experts read it after the question, in order
 
-An expert's calls are an answer like any other: the last expert's reach the caller, who runs them. Nothing is
-run here.
+An expert's calls are an answer like any other: they agree with the same calls of others, and the last
+expert's reach the caller, who runs them. Nothing is run here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -49,6 +50,17 @@ def without_tools(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
 def calls_of(message: BaseMessage) -> list[dict[str, Any]]:
     """The tool calls of a message as plain data: `name`, `args`, `id`, `type`."""
     return [dict(call) for call in getattr(message, "tool_calls", None) or []]
+
+
+def value_of_calls(calls: Sequence[Mapping[str, Any]]) -> str:
+    """What calls come to, to see whether answers agree: what is called with what, in any order.
+
+    Examples:
+        >>> one, two = {"name": "f", "args": {"x": 1}, "id": "a"}, {"name": "g", "args": {}, "id": "b"}
+        >>> value_of_calls([one, two]) == value_of_calls([two, {**one, "id": "c"}])
+        True
+    """
+    return "; ".join(sorted(json.dumps([c["name"], c["args"]], sort_keys=True) for c in calls))
 
 
 def reads_tools(model: Any) -> bool:

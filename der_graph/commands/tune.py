@@ -54,11 +54,10 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data.leaks import seen_before
     from der_graph.data.saving import check_folder
     from der_graph.errors import AgentError, BudgetError
     from der_graph.nodes.decision import agent_for_pool
-    from der_graph.policies.agent import DERAgent, load_agent, trained_metric
+    from der_graph.policies.agent import DERAgent, find_agent, learnt_from, trained_metric
     from der_graph.policies.answers import AnswerSource, open_cache
     from der_graph.policies.evaluation.report_schema import shown_cost
     from der_graph.policies.evaluation.tuning import (
@@ -68,13 +67,21 @@ def run(args: argparse.Namespace) -> int:
         measure_price,
         refine,
     )
+    from der_graph.policies.planning import Planner
     from der_graph.policies.training.preflight import usable
 
     if args.points < 1:
         raise BudgetError(f"--points is {args.points}; it must be at least 1")
-    pool, agent = pool_of(args), load_agent(args.agent)
-    if not isinstance(agent, DERAgent):
+    pool = pool_of(args)
+    agent = find_agent(args.agent, pool)
+    if not isinstance(agent, (DERAgent, Planner)):
         raise AgentError("this agent has no knob: it was trained with one price of cost")
+    if args.out and not isinstance(agent, DERAgent):
+        raise AgentError(
+            "--out writes a trained agent, and the planner is none. Leave it out: the price that is found "
+            "goes with each question (--cost-weight, or cost_weight of a request); or train an agent: "
+            "der train --pool FILE --data FILE --out FOLDER"
+        )
     agent = agent_for_pool(agent, pool.rules)
     unit = pool.settings.cost_unit
 
@@ -87,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     metric = metric_of(args, args.metric or trained_metric(agent))
     examples, _, notes = usable(examples_of(args, args.data, args.limit), metric, pool.names, "dev")
-    trained = seen_before(examples, agent.metadata.get("seen", {}).get("train", ""))
+    trained = learnt_from(agent, examples)
     if trained:
         notes.append(seen_warning(len(trained), len(examples), args.data))
     for line in notes:
@@ -115,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     least = shown_cost(spent[0], unit).partition(" ")[0]  # the unit comes once
     say(f"this agent spends {least} to {shown_cost(spent[-1], unit)}")
     tuned = choose_prices(curve, target_cost=args.target_cost, target_quality=args.target_quality)
-    if args.out:
+    if args.out and isinstance(agent, DERAgent):
         agent.set_prices(tuned.prices)
         agent.save_pretrained(args.out)
     if args.json:
@@ -126,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         for price, share in tuned.prices
     )
     print(f"{how}: quality {tuned.quality:.3f} at {shown_cost(tuned.cost, unit)}")
-    if len(tuned.prices) > 1 and not args.out:
+    if len(tuned.prices) > 1 and not args.out and isinstance(agent, DERAgent):
         print("--out FOLDER writes an agent that takes both prices in turn")
     if args.target_cost and tuned.unused > _WORTH_SAYING * args.target_cost:
         print(

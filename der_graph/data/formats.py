@@ -5,7 +5,7 @@
 | what | told by | question, answer |
 |---|---|---|
 | table, JSON array, JSON Lines | its columns | the columns named, or `question` and `answer` |
-| multiple choice, as of MMLU | `choices` | the question with its choices, letter or text of the right one |
+| multiple choice: MMLU, ARC, MedQA | `choices`, `options` | the question with these, the right one |
 | reading, as of SQuAD | `answers` | `question`, any of the `answers.text` |
 | chat of OpenAI's fine-tuning | `messages` | the last user's message, the assistant's after it |
 | chat of ShareGPT | `conversations` | the same, of `from` and `value` |
@@ -109,8 +109,8 @@ def known_layout(row: Row, columns: Columns) -> tuple[Row, list[str]]:
         row = _chat(_from_sharegpt(row))
     elif isinstance(row.get("inputs"), Mapping):
         row = _langsmith(row)
-    elif isinstance(row.get("choices"), list) and row["choices"] and "question" in row:
-        row = _multiple_choice(row)
+    elif "question" in row and (choices := _choices_of(row)):
+        row = _multiple_choice(row, choices)
     elif isinstance(row.get("answers"), Mapping) and "answer" not in row:
         row = {**row, "answer": row["answers"].get("text")}
         del row["answers"]
@@ -169,24 +169,48 @@ def _from_sharegpt(row: Row) -> Row:
     return {**rest, "messages": turns}
 
 
-def _multiple_choice(row: Row) -> Row:
-    """A question whose answer is the number of one of its choices, its letter or its text."""
-    letters = [chr(ord("A") + i) for i in range(len(row["choices"]))]
-    texts = [_text(choice) for choice in row["choices"]]
-    rest = {key: value for key, value in row.items() if key != "choices"}
-    listed = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True))
-    right = row.get("answer")
-    if isinstance(right, int) and 0 <= right < len(texts):
+class _Choices(NamedTuple):
+    """The choices of a question: the field that holds them, their labels, their texts."""
+
+    field: str
+    labels: list[str]
+    texts: list[str]
+
+
+def _choices_of(row: Row) -> _Choices | None:
+    """A list of texts; texts by their labels; or, as of ARC, a list of texts and one of labels."""
+    for field in ("choices", "options"):
+        given = row.get(field)
+        labels: Any = None
+        if isinstance(given, Mapping) and isinstance(given.get("text"), list):
+            given, labels = given["text"], given.get("label")
+        elif isinstance(given, Mapping):
+            given, labels = list(given.values()), list(given)
+        if not isinstance(given, list) or not given or isinstance(given[0], (Mapping, list)):
+            continue
+        if not isinstance(labels, list) or len(labels) != len(given):
+            labels = [chr(ord("A") + i) for i in range(len(given))]
+        return _Choices(field, [_text(label) for label in labels], [_text(one) for one in given])
+    return None
+
+
+_RIGHT = ("answer", "answerKey")
+
+
+def _multiple_choice(row: Row, choices: _Choices) -> Row:
+    """A question whose answer is the number of one of its choices, its label or its text."""
+    field, labels, texts = choices
+    rest = {key: value for key, value in row.items() if key not in (field, *_RIGHT)}
+    listed = "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
+    rest["question"] = f"{_text(row['question'])}\n\n{listed}"
+    right = next((row[key] for key in _RIGHT if row.get(key) is not None), None)
+    if isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(texts):
         at = right
-    elif right in letters or right in texts:
-        at = (letters if right in letters else texts).index(right)
+    elif right in labels or right in texts:
+        at = (labels if right in labels else texts).index(right)
     else:
-        return {**rest, "question": f"{_text(row['question'])}\n\n{listed}"}
-    return {
-        **rest,
-        "question": f"{_text(row['question'])}\n\n{listed}",
-        "answer": [letters[at], texts[at]],
-    }
+        return rest if right is None else {**rest, "answer": right}
+    return {**rest, "answer": [labels[at], texts[at]]}
 
 
 def _langsmith(row: Row) -> Row:

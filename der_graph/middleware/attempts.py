@@ -20,7 +20,6 @@ from langchain_core.runnables.config import merge_configs
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import ExpertError
-from der_graph.middleware.models import answer_of
 from der_graph.nodes.conversation import EXPERTS
 from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.nodes.expert import Expert
@@ -87,7 +86,7 @@ def carried_out(
     try:
         may = breaker.enter(insist=insist)
         given = (yield attempt) if may else Given(breaker.refused(), 0.0)
-        answer = answer_of(expert, message_of(given.result), given.seconds)
+        answer = expert.answer_from(message_of(given.result), given.seconds)
         tell_health(expert, answer, attempt.time_left)
     except BaseException:
         breaker.leave()  # not the expert's: the caller has left, or the run is interrupted

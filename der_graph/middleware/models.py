@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
 from der_graph.errors import PoolError
@@ -97,22 +97,6 @@ def replace_text(answer: Answer) -> Answer:
     told = Answer(**answer)
     told["text"] = "\n".join([answer["text"], *lines]).strip()
     return told
-
-
-def answer_of(expert: Expert, result: AIMessage | Exception, seconds: float) -> Answer:
-    """What came of one call. Calls of tools count by what is called.
-
-    Args:
-        expert: Who was asked.
-        result: Its message, or what it raised.
-        seconds: How long it took.
-    """
-    answer = expert.answer_from(result, seconds)
-    calls = answer.get("tool_calls")
-    if calls:
-        named = sorted(json.dumps([c["name"], c["args"]], sort_keys=True) for c in calls)
-        answer["value"] = "; ".join(named)
-    return answer
 
 
 def with_cached_prices(

@@ -28,7 +28,7 @@ from der_graph.nodes.reliability.call_limits import TooLongError
 from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.reliability.deadline import TimeLimitError
 from der_graph.nodes.reliability.redaction import mask_secrets
-from der_graph.nodes.tools import calls_of
+from der_graph.nodes.tools import calls_of, value_of_calls
 from der_graph.nodes.values import extract_value, is_refusal, one_spelling
 from der_graph.state import Answer, blank_answer
 
@@ -103,7 +103,7 @@ class Reader:
         answer = blank_answer(
             self.expert,
             text=text,
-            value=_value_of(message, text),
+            value=value_of_calls(calls) if calls else _value_of(message, text),
             # Some servers count from -1.
             input_tokens=max(0, int(usage.get("input_tokens") or 0)),
             output_tokens=max(0, int(usage.get("output_tokens") or 0)),

@@ -10,6 +10,9 @@
 Clients keep connections open, which belong to the loop that opened them. Of a loop for each call, as of
 `asyncio.run`, the next call would find a dead connection: so the loop stays.
 
+A thread that computes when the program ends is waited for a while: torch is C++, and a thread that Python
+ends in the middle of it takes the whole process down ("terminate called without an active exception").
+
 LangGraph waits for the threads of a stream that is closed, which could mean the whole answer of the expert
 that is speaking. So whoever leaves a synchronous stream makes the model stop. Asynchronous graphs are
 cancelled by asyncio and need nothing of the kind.
@@ -18,9 +21,12 @@ cancelled by asyncio and need nothing of the kind.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import queue
+import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, ContextVar, copy_context
@@ -54,6 +60,33 @@ def in_thread(work: Callable[[], Result]) -> Future[Result]:
 
     threading.Thread(target=run, name="der-graph-model", daemon=True).start()
     return future
+
+
+_LAST_WAIT = 10.0  # seconds; a model stops at its next token, a decision takes less
+_COMPUTING = ("torch", "transformers", "sentence_transformers", "der_graph.policies.agent",
+              "der_graph.policies.observation")  # fmt: skip
+
+
+@atexit.register
+def wait_for_computations() -> None:
+    """Wait for threads that were given up and compute still; calls of models elsewhere may hang for ever."""
+    if "torch" not in sys.modules:
+        return
+    until = time.monotonic() + _LAST_WAIT
+    while any(map(_computes, threading.enumerate())) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _computes(thread: threading.Thread) -> bool:
+    """Is it one of this package's threads, in code that calls torch? Threads of others may idle in torch."""
+    ours = thread.name.startswith("der-graph-")
+    frame = sys._current_frames().get(thread.ident or 0) if ours else None
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if name.startswith(_COMPUTING):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def resolve_futures(futures: Sequence[Future[Any]], work: Callable[[], Sequence[Any]]) -> None:

@@ -19,6 +19,7 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import AnswerSource, check_recorded
 from der_graph.policies.evaluation.statistics import Interval, bootstrap_interval
+from der_graph.policies.planning import Planner
 from der_graph.policies.training.mdp import run_routes
 from der_graph.state import DERContext
 
@@ -44,7 +45,7 @@ class KnobPoint:
 
 
 def knob_curve(
-    agent: DERAgent,
+    agent: DERAgent | Planner,
     source: AnswerSource,
     rules: RouteRules,
     *,
@@ -54,7 +55,7 @@ def knob_curve(
     """Route all questions at prices spread over the agent's range.
 
     Args:
-        agent: The trained agent.
+        agent: The agent, or the planner.
         source: Dev questions and answers.
         rules: What is allowed on a route.
         points: How many prices, evenly on a log scale.
@@ -64,7 +65,7 @@ def knob_curve(
         DataError: If an expert that replays answers lacks one.
     """
     check_recorded(source.experts, source.examples)
-    low, high = agent.cost_weight_range
+    low, high = _range_of(agent, rules.costs)
     prices = np.geomspace(low, high, points) if high > low else np.array([low])
     curve = []
     for price in prices.tolist():
@@ -74,8 +75,21 @@ def knob_curve(
     return curve
 
 
+def _range_of(agent: DERAgent | Planner, costs: Sequence[float]) -> tuple[float, float]:
+    """The prices that an agent knows; of the planner, which takes any, up to that of the cheapest alone.
+
+    That is twice the price at which a right answer in place of a wrong one is not worth the next dearer
+    expert, as in training (`policies/training/preflight.py`).
+    """
+    low, high = agent.cost_weight_range
+    steps = [dear - cheap for cheap, dear in pairwise(sorted(set(costs)))]
+    if isinstance(agent, DERAgent) or not steps:
+        return low, high
+    return low, max(high, 2.0 * sum(costs) / steps[0])
+
+
 def measure_price(
-    agent: DERAgent, source: AnswerSource, rules: RouteRules, price: float
+    agent: DERAgent | Planner, source: AnswerSource, rules: RouteRules, price: float
 ) -> KnobPoint:
     """Route all questions at one price of cost."""
     episodes = run_routes(agent, source, rules, context=DERContext(cost_weight=price))
@@ -166,7 +180,7 @@ def choose_prices(
             raise BudgetError(
                 f"target cost {target_cost:g} is out of reach: at price {cheapest.cost_weight:g} this agent "
                 f"still spends {cheapest.cost.estimate:.4g} a question, and nowhere less. Raise the target; "
-                "bound every request with --max-cost; or train with higher prices: der train "
+                "bound every request with --max-cost; or train an agent with higher prices: der train "
                 "--cost-weight-range LOW,HIGH"
             )
         unused = max(0.0, target_cost - best.cost.estimate)

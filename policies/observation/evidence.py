@@ -192,7 +192,7 @@ def gather(situations: Sequence[Situation], position: Mapping[str, int]) -> Evid
             if answer["value"] is not None:
                 value[i, slot] = codes.setdefault(answer["value"], len(codes))
             tokens[i, slot] = answer_tokens(answer)
-            looks[i, slot] = appearance(answer["text"], answer["value"])
+            looks[i, slot] = look_of(answer)
     return Evidence(expert, good, failed, value, tokens, last, looks)
 
 
@@ -211,8 +211,14 @@ def appearance(text: str, value: str | None) -> tuple[float, float, float, float
         float(number),
         float(expression),
         math.log1p(len(text)) / 5.0,
-        float(bool(_HEDGE.search(text[:200]))),
+        # Without a text the value is that of a call of tools.
+        float(bool(text.strip() or value is None) and bool(_HEDGE.search(text[:200]))),
     )
+
+
+def look_of(answer: Answer) -> tuple[float, float, float, float, float]:
+    """What an answer looks like; one that calls tools by its calls, whatever it says beside them."""
+    return appearance("" if answer.get("tool_calls") else answer["text"], answer["value"])
 
 
 def log_odds(skill: Floats) -> Floats:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from der_graph.policies.observation.evidence import Evidence, Floats, appearance, log_odds
+from der_graph.policies.observation.evidence import Evidence, Floats, log_odds, look_of
 from der_graph.policies.observation.features import STATE_FEATURES
 from der_graph.state import Situation
 
@@ -79,7 +79,7 @@ def state_features(
         situations[row].answers[slot]
         for row, slot in zip(rows.tolist(), seen.last[rows].tolist(), strict=True)
     ]
-    state[rows, _LAST_LOOKS] = [appearance(answer["text"], answer["value"]) for answer in last]
+    state[rows, _LAST_LOOKS] = [look_of(answer) for answer in last]
     for row, answer in zip(rows.tolist(), last, strict=True):
         if answer["logprob"] is not None:
             state[row, _AT["logprob"]] = max(-3.0, answer["logprob"])

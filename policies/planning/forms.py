@@ -105,7 +105,8 @@ def read_route(
         expert = position.get(answer["expert"], -1)
         if expert < 0 or answer["error"] is not None:
             continue
-        form = form_of(answer["text"], answer["value"])
+        # What is said beside a call of tools ("I do not know, so I look it up") is no answer.
+        form = form_of("" if answer.get("tool_calls") else answer["text"], answer["value"])
         value = answer["value"]
         found.pop(expert, None)
         if never[expert, form]:

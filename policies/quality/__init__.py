@@ -4,7 +4,7 @@
 experts, costs or agents.
 """
 
-from der_graph.policies.quality.metric import QualityMetric, needs_reference
+from der_graph.policies.quality.metric import QualityMetric, check_references, needs_reference
 from der_graph.policies.quality.registry import get_metric, metric_names
 
-__all__ = ["QualityMetric", "get_metric", "metric_names", "needs_reference"]
+__all__ = ["QualityMetric", "check_references", "get_metric", "metric_names", "needs_reference"]

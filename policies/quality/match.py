@@ -43,14 +43,24 @@ def numeric(answer: Answer, example: Example) -> float:
     Raises:
         DataError: If the reference is not a number.
     """
+    given = parse_number(answer["value"])
+    return float(any(_same_number(given, number) for number in numbers_of(example)))
+
+
+def numbers_of(example: Example) -> list[float]:
+    """The right numbers.
+
+    Raises:
+        DataError: If the reference is not a number.
+    """
     numbers = [number_of(reference) for reference in references(example)]
-    if None in numbers:
+    found = [number for number in numbers if number is not None]
+    if len(found) < len(numbers):
         raise DataError(
             f"question {example.id!r}: the metric 'numeric' needs a number as reference, found "
             f"{example.reference[:80]!r}; use 'match' for data that mixes numbers and text"
         )
-    given = parse_number(answer["value"])
-    return float(any(_same_number(given, number) for number in numbers))
+    return found
 
 
 def match(answer: Answer, example: Example) -> float:
@@ -87,18 +97,25 @@ def choice(answer: Answer, example: Example) -> float:
     """1 if the answer chooses the reference's letter (A to J), as in multiple choice tests.
 
     Raises:
-        DataError: If the reference does not begin with a letter.
+        DataError: If no spelling of the reference begins with a letter.
     """
-    wanted = []
-    for reference in references(example):
-        letter = _CHOICE_FIRST.match(reference)
-        if letter is None:
-            raise DataError(
-                f"question {example.id!r}: the metric 'choice' needs a letter from A to J as "
-                f"reference, such as 'B' or '(B) Paris'; found {example.reference[:80]!r}"
-            )
-        wanted.append(letter.group(1).upper())
-    return float(chosen_letter(answer["text"]) in wanted)
+    return float(chosen_letter(answer["text"]) in letters_of(example))
+
+
+def letters_of(example: Example) -> list[str]:
+    """The right letters; beside one, other spellings may be texts ("B | Paris").
+
+    Raises:
+        DataError: If no spelling of the reference begins with a letter.
+    """
+    found = [_CHOICE_FIRST.match(reference) for reference in references(example)]
+    letters = [letter.group(1).upper() for letter in found if letter is not None]
+    if not letters:
+        raise DataError(
+            f"question {example.id!r}: the metric 'choice' needs a letter from A to J as "
+            f"reference, such as 'B' or '(B) Paris'; found {example.reference[:80]!r}"
+        )
+    return letters
 
 
 def chosen_letter(text: str) -> str | None:

@@ -43,10 +43,12 @@ class PairMetric:
     Attributes:
         name: Name of the metric.
         compare: Gives the quality, in [0, 1], of an answer for a whole example.
+        check: Raises DataError where an example's reference cannot be compared with; None if any can.
     """
 
     name: str
     compare: Callable[[Answer, Example], float]
+    check: Callable[[Example], object] | None = None
 
     def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[float]:
         """Judge each answer by the example at its position; see `QualityMetric`."""
@@ -60,6 +62,17 @@ class PairMetric:
 def needs_reference(metric: QualityMetric) -> bool:
     """Does a metric compare with a right answer? It says so as `needs_reference`; yes where it does not."""
     return bool(getattr(metric, "needs_reference", True))
+
+
+def check_references(metric: QualityMetric, examples: Sequence[Example]) -> None:
+    """See that a metric can compare with the references, before anybody is asked for answers.
+
+    Raises:
+        DataError: If it cannot; it says which one.
+    """
+    if isinstance(metric, PairMetric) and metric.check is not None:
+        for example in examples:
+            metric.check(example)
 
 
 def is_answered(answer: Answer) -> bool:

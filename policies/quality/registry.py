@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from der_graph.data import Example
 from der_graph.errors import MetricError, PluginError
 from der_graph.plugins import find_plugin, import_object, known_names
 from der_graph.policies.quality.judge_registry import judge_by, make_judge
@@ -19,7 +20,9 @@ from der_graph.policies.quality.match import (
     agreement,
     choice,
     exact,
+    letters_of,
     match,
+    numbers_of,
     numeric,
     token_f1,
 )
@@ -37,6 +40,8 @@ _PAIRS = {
     "token_f1": token_f1,
     "agreement": agreement,
 }
+
+_CHECKS: dict[str, Callable[[Example], object]] = {"numeric": numbers_of, "choice": letters_of}
 
 _CLASSES: dict[str, Callable[..., QualityMetric]] = {
     "rouge_l": RougeL,
@@ -85,7 +90,7 @@ def get_metric(name: str = DEFAULT_METRIC, **settings: Any) -> QualityMetric:
     if name in _PAIRS:
         if settings:
             raise MetricError(f"metric '{name}' has no settings, given: {', '.join(settings)}")
-        return PairMetric(name, _PAIRS[name])
+        return PairMetric(name, _PAIRS[name], _CHECKS.get(name))
     if name in _CLASSES:
         return _make(name, _CLASSES[name], settings)
     found = find_plugin("metrics", name)

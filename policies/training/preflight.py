@@ -22,7 +22,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.reliability.redaction import mask, secrets_in
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.observation import TextEncoder
-from der_graph.policies.quality import QualityMetric, needs_reference
+from der_graph.policies.quality import QualityMetric, check_references, needs_reference
 from der_graph.policies.training.config import TrainConfig
 
 FIRST_CALLS = 8
@@ -68,7 +68,7 @@ def usable(
         The questions; the verdicts of users on the others; and what to say of them.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is none, or the metric cannot compare with a reference.
     """
     if not needs_reference(metric):
         return list(examples), [], []
@@ -91,6 +91,7 @@ def usable(
             f"'{metric.name}' compares with{known}. Add right answers, or use a metric that needs none, such "
             "as --metric judge:MODEL"
         )
+    check_references(metric, good)
     lines = []
     judged = {verdict.example.id for verdict in verdicts}
     if judged:

@@ -112,6 +112,26 @@ def test_the_budget_of_the_whole_file_is_hard(tmp_path: Path) -> None:
     assert answer_file(pool, both, QUESTIONS, out).answered == 8
 
 
+def test_experts_dearer_than_the_whole_budget_are_named(tmp_path: Path) -> None:
+    prices = {"cheap": 0.001, "dear": 0.02, "barred": 0.03}
+    pool = pool_from(
+        [
+            as_expert(lambda question: question, name=name, cost=cost, fingerprint=name)
+            for name, cost in prices.items()
+        ],
+        cost_unit="usd",
+    )
+    agent = FixedOrder(list(prices), list(prices.values()), ["dear", "cheap"])
+    lines: list[str] = []
+    answer_file(
+        pool, agent, QUESTIONS[:2], tmp_path / "out.jsonl", budget=0.01, say=lines.append,
+        context=DERContext(forbidden_experts=["barred"]),
+    )  # fmt: skip
+    assert lines[0].startswith(
+        "warning: one call of dear may cost more than the whole budget of 0.01"
+    )
+
+
 def test_what_failed_is_asked_again_by_the_next_run(tmp_path: Path) -> None:
     clerk, out = Clerk(), tmp_path / "out.jsonl"
     clerk.fails = {"Question 2?"}

@@ -118,6 +118,23 @@ def test_a_call_without_text_is_an_answer_and_is_kept_as_plain_data() -> None:
     assert len(state["route"]) == 2
 
 
+@pytest.mark.parametrize("said", ["", "I don't know, so I look it up."])
+def test_the_planner_stops_where_calls_agree(said: str) -> None:
+    """Calls are compared like other values, whatever is said beside them, and whatever their ids."""
+    calls = [call(a=2, b=3), call(b=3, a=2), call(a=2, b=3), call(a=2, b=3)]
+    experts = [
+        tool_expert(name, AIMessage(said, tool_calls=[{**message.tool_calls[0], "id": name}]))
+        for name, message in zip("abcd", calls, strict=True)
+    ]
+    answer = ChatDER(pool=experts).bind_tools([add]).invoke("What is 2 + 3?")
+    assert answer.tool_calls[0]["args"] == {"a": 2, "b": 3}
+    assert len(answer.response_metadata["der_experts"]) == 2
+    # Other calls do not agree.
+    other = [tool_expert(name, call(a=i, b=3)) for i, name in enumerate("abcd")]
+    answer = ChatDER(pool=other).bind_tools([add]).invoke("What is 2 + 3?")
+    assert len(answer.response_metadata["der_experts"]) > 2
+
+
 def test_an_answer_without_calls_has_no_such_key() -> None:
     assert "tool_calls" not in scripted_expert("a", "x")[0].answer_from(AIMessage("yes"), 0.1)
 

@@ -56,3 +56,39 @@ def test_money_and_changed_models_are_said(
     assert all(line.startswith("warning: ") for line in printed.err.splitlines())
     assert run(*given, "--quiet", "--fresh", 0) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_the_planner_is_tuned_without_an_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = toy_examples(20)
+    right = {example.question: example.reference for example in examples}
+    data = tmp_path / "dev.jsonl"
+    lines = [json.dumps({"question": e.question, "answer": e.reference}) for e in examples]
+    data.write_text("\n".join(lines))
+
+    def pool(name: str, **more: Any) -> Any:
+        def dear(question: str) -> str:
+            return right[question]
+
+        def cheap(question: str) -> str:
+            return "a goose"
+
+        return pool_from(
+            [
+                as_expert(cheap, name="cheap", cost=0.00001, fingerprint="cheap"),
+                as_expert(dear, name="dear", cost=0.0001, fingerprint="dear"),
+                as_expert(dear, name="dearest", cost=0.02, fingerprint="dearest"),
+            ],
+            cost_unit="usd",
+        )
+
+    monkeypatch.setattr("der_graph.pool.load_pool", pool)
+    given = ("tune", "--pool", "x.yaml", "--data", data, "--cache", tmp_path / "c.db")
+    # No agent is named, nor by the pool, and only a high price keeps to the cheapest.
+    assert run(*given, "--target-cost", 0.00001, "--fresh", 0) == 0
+    assert "--cost-weight" in capsys.readouterr().out
+    assert run(*given, "--agent", "planner", "--target-quality", 0.9, "--fresh", 0) == 0
+    assert "--out" not in capsys.readouterr().out
+    assert run(*given, "--target-cost", 0.001, "--out", tmp_path / "tuned") == 2
+    assert "--out writes a trained agent" in capsys.readouterr().err

@@ -67,6 +67,27 @@ def test_a_multiple_choice_is_asked_with_its_choices(tmp_path: Path, answer: Any
     assert example.reference == "B | Berlin"
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"options": ["Bonn", "Berlin"], "answer": "B", "answer_index": 1},  # MMLU-Pro
+        {"choices": {"text": ["Bonn", "Berlin"], "label": ["A", "B"]}, "answerKey": "B"},  # ARC
+        {"options": {"A": "Bonn", "B": "Berlin"}, "answer": "Berlin", "answer_idx": "B"},  # MedQA
+    ],
+)
+def test_choices_of_other_data_sets(tmp_path: Path, row: Any) -> None:
+    (example,) = load_examples(document(tmp_path, [{"question": "Capital of Germany?", **row}]))
+    assert example.question == "Capital of Germany?\n\nA. Bonn\nB. Berlin"
+    assert example.reference == "B | Berlin"
+
+
+def test_choices_keep_their_labels(tmp_path: Path) -> None:
+    choices = {"text": ["Bonn", "Berlin"], "label": ["1", "2"]}
+    row = {"question": "Capital?", "choices": choices, "answerKey": "2"}
+    (example,) = load_examples(document(tmp_path, [row]))
+    assert (example.question, example.reference) == ("Capital?\n\n1. Bonn\n2. Berlin", "2 | Berlin")
+
+
 def test_answers_of_reading_tasks(tmp_path: Path) -> None:
     row = {"question": "Who?", "answers": {"text": ["Ann", "Ann Lee"], "answer_start": [3, 3]}}
     assert seen(load_examples(document(tmp_path, [row]))) == [("Who?", "Ann | Ann Lee", "")]

@@ -26,3 +26,11 @@ def test_the_answer_that_is_judged_is_the_one_that_is_given(said: str, mark: str
         Display(stream),
     )
     assert f"=> {said}   {mark}" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [(0.0, "$0.00000"), (2.6e-6, "$0.0000026"), (6e-5, "$0.000060"), (0.01234, "$0.01234")],
+)
+def test_small_amounts_of_money_do_not_look_like_none(amount: float, shown: str) -> None:
+    assert Display(io.StringIO(), unit="usd").cost(amount) == shown

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from asyncio import CancelledError
 from concurrent.futures import ThreadPoolExecutor
@@ -94,3 +96,35 @@ def test_connections_outlive_a_call(kind: str, together: bool) -> None:
         assert [each["answer"] for each in found] == ["42"] * 4
         assert len(stub.requests) == 4
         waited_for(client.aclose())
+
+
+@pytest.mark.parametrize("ending", ["computes", "hangs"])
+def test_a_program_ends_beside_work_that_was_given_up(ending: str) -> None:
+    """Torch in the middle of something is waited for: else the process is aborted. Who hangs is not."""
+    program = """
+import sys, threading, time
+import torch
+from der_graph.nodes.reliability.threads import in_thread
+
+began = threading.Event()
+
+class Model(torch.nn.Module):
+    def forward(self, rows):
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            rows @ rows
+            began.set()
+
+def computes():
+    Model()(torch.ones(700, 700))
+
+def hangs():
+    began.set()
+    time.sleep(600)
+
+in_thread({"computes": computes, "hangs": hangs}[sys.argv[1]])
+began.wait(60)
+"""
+    given = [sys.executable, "-c", program, ending]
+    ended = subprocess.run(given, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

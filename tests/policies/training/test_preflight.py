@@ -106,6 +106,22 @@ def test_questions_without_a_reference_are_left_out_or_count_for_who_was_shown(
     assert usable([none], get_metric("recorded:x"), names, "dev")[0] == [none]
 
 
+def test_references_that_a_metric_cannot_read_are_refused_before_anybody_is_asked() -> None:
+    paris = Example("q1", "Capital of France?", "Paris")
+    with pytest.raises(DataError, match="'q1': the metric 'numeric' needs a number"):
+        usable([paris], get_metric("numeric"), ["a"], "dev")
+    with pytest.raises(DataError, match="'q1': the metric 'choice' needs a letter"):
+        usable([paris], get_metric("choice"), ["a"], "dev")
+    # As multiple choice is read (docs/data.md).
+    both = Example("q2", "Capital of France?", "B | Paris")
+    metric = get_metric("choice")
+    assert usable([both], metric, ["a"], "dev")[0] == [both]
+    assert metric.score([an_answer("a", "B. Paris"), an_answer("a", "A")], [both, both]) == [
+        1.0,
+        0.0,
+    ]
+
+
 def test_a_bad_verdict_lowers_its_expert_and_no_other() -> None:
     before = profile_observer()
     after = before.with_results(["How many pebbles?"] * 3, [2, 2, 2], [0.0, 0.0, 0.0])
