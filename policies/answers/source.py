@@ -36,6 +36,8 @@ from der_graph.state import Answer, good_answers
 
 MAX_BATCH = 32
 """Most prompts that an expert gets at once."""
+Key = tuple[int, int, object]
+"""What a request comes to: example, expert, and what that one is shown of the answers so far."""
 
 
 class Request(NamedTuple):
@@ -145,7 +147,6 @@ _CHANCE = 0.1
 # As many are asked again where one of the first is different.
 _MORE_TIMES = 4
 _ROUNDING = 1e-6  # that far outside of [0, 1] a quality is a rounding error
-_Key = tuple[int, int, object]  # example, expert, and what it is shown of the answers so far
 
 
 class AnswerSource:
@@ -190,7 +191,7 @@ class AnswerSource:
         self._ktp = ktp_template(ktp)
         self._cache = cache
         self.on_asked = on_asked
-        self._memory: dict[_Key, Outcome] = {}
+        self._memory: dict[Key, Outcome] = {}
         self._by_prompt: dict[str, Answer] = {}  # a question that comes twice is asked once
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
         self._stopped = threading.Event()
@@ -226,8 +227,8 @@ class AnswerSource:
             One outcome per request, in order.
         """
         keys = [self._key(request) for request in requests]
-        known: dict[_Key, Outcome] = {}
-        missing: dict[_Key, Request] = {}
+        known: dict[Key, Outcome] = {}
+        missing: dict[Key, Request] = {}
         for key, request in zip(keys, requests, strict=True):
             found = self._memory.get(key)
             if found is not None:
@@ -264,11 +265,11 @@ class AnswerSource:
             if who == expert and shown is not None
         ]
 
-    def asked_after_others(self) -> set[object]:
+    def asked_after_others(self) -> set[Key]:
         """What was asked beyond first answers so far, as `keys` names it."""
         return {key for key in self._memory if key[2] is not None}
 
-    def keys(self, requests: Sequence[Request]) -> list[object]:
+    def keys(self, requests: Sequence[Request]) -> list[Key]:
         """What each request comes to: two that are the same are answered once."""
         return [self._key(request) for request in requests]
 
@@ -318,7 +319,7 @@ class AnswerSource:
         ]
         replies = expert.ask(prompts) if prompts else []
         # A failed call says nothing of the model behind the name.
-        answers: dict[_Key, Answer] = {
+        answers: dict[Key, Answer] = {
             (e, position, None): a for e, a in zip(asked, replies, strict=True) if not a["error"]
         }
         if not answers:
@@ -335,7 +336,7 @@ class AnswerSource:
             dates += [] if before.since is None else [before.since]
         return Repeated(expert.name, old, new, min(dates, default=None))
 
-    def _key(self, request: Request) -> _Key:
+    def _key(self, request: Request) -> Key:
         used = self._knowledge[request.expert]
         good = good_answers(request.answers) if used else []
         if not good:
@@ -343,12 +344,12 @@ class AnswerSource:
         knowledge = good[-1]["text"] if used == "last" else tuple(a["text"] for a in good)
         return (request.example, request.expert, knowledge)
 
-    def _find(self, missing: dict[_Key, Request]) -> dict[_Key, Outcome]:
-        shares: dict[int, dict[_Key, Request]] = {}
+    def _find(self, missing: dict[Key, Request]) -> dict[Key, Outcome]:
+        shares: dict[int, dict[Key, Request]] = {}
         for key, request in missing.items():
             shares.setdefault(request.expert, {})[key] = request
         remote = [i for i in shares if at_once(self.experts[i].model)]
-        answers: dict[_Key, Answer] = {}
+        answers: dict[Key, Answer] = {}
         stopped = self._stopped
         threads = ThreadPoolExecutor(max(1, len(remote)), "der-remote")
         try:
@@ -375,7 +376,7 @@ class AnswerSource:
         self._memory.update(outcomes)
         return outcomes
 
-    def _score(self, answers: dict[_Key, Answer]) -> dict[_Key, float]:
+    def _score(self, answers: dict[Key, Answer]) -> dict[Key, float]:
         if not answers:
             return {}
         examples = [self.examples[key[0]] for key in answers]
@@ -393,8 +394,8 @@ class AnswerSource:
         return {key: min(1.0, max(0.0, s)) for key, s in zip(answers, scores, strict=True)}
 
     def _ask_expert(
-        self, expert: Expert, wanted: dict[_Key, Request], stopped: threading.Event
-    ) -> dict[_Key, Answer]:
+        self, expert: Expert, wanted: dict[Key, Request], stopped: threading.Event
+    ) -> dict[Key, Answer]:
         prompts = {
             key: expert.prompt(
                 self.histories[key[0]],
@@ -415,7 +416,7 @@ class AnswerSource:
         found = {key: _priced(expert, cached[d]) for key, d in digests.items() if d in cached}
         self._from_cache.update({key[:2]: digests[key] for key in found if key[2] is None})
         answers |= found
-        same: dict[str, list[_Key]] = {}  # by prompt
+        same: dict[str, list[Key]] = {}  # by prompt
         for key, digest in digests.items():
             if key not in answers:
                 same.setdefault(digest, []).append(key)
@@ -439,17 +440,17 @@ class AnswerSource:
 
 def _replies_to(
     expert: Expert,
-    chunks: Sequence[list[_Key]],
-    prompts: dict[_Key, list[BaseMessage]],
+    chunks: Sequence[list[Key]],
+    prompts: dict[Key, list[BaseMessage]],
     stopped: threading.Event,
-) -> Iterator[tuple[list[_Key], list[Answer]]]:
+) -> Iterator[tuple[list[Key], list[Answer]]]:
     """Each chunk with the answers to it.
 
     A remote expert, or a local one in continuous batches, gets some chunks at a time, within its own bound:
     while the slow calls of one are waited for, those of the next go on.
     """
 
-    def ask(chunk: list[_Key]) -> list[Answer]:
+    def ask(chunk: list[Key]) -> list[Answer]:
         if stopped.is_set():
             raise CancelledError
         return expert.ask([prompts[key] for key in chunk])

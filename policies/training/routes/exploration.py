@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from der_graph.policies.answers import AnswerSource, Outcome, Request
+from der_graph.policies.answers.source import Key
 from der_graph.policies.training.routes.shortlist import gain_of, reading_gain
 from der_graph.policies.training.routes.tree import Route
 
@@ -69,7 +70,7 @@ class Explorer:
         self._random = np.random.default_rng(seed)
         self._tried: dict[Route, dict[int, list[Outcome]]] = {}
         self._first = source.first_answers()
-        self._asked: set[object] = source.asked_after_others()
+        self._asked: set[Key] = source.asked_after_others()
         self.left = max(0, calls - len(self._asked))
         # By expert: answers after another one's, and whether one of them was not its own again.
         self._reactions = dict.fromkeys(self._experts, 0)
@@ -214,13 +215,13 @@ class Explorer:
                 if _answered(outcomes[:-1]) and not self._known(part, steady):
                     self._watch(walk.question, part[-1], outcomes[-1])
 
-    def _walk(self, walks: Sequence[_Walk], room: int, steady: Collection[int]) -> set[object]:
+    def _walk(self, walks: Sequence[_Walk], room: int, steady: Collection[int]) -> set[Key]:
         """Ask along routes, the first ones first: what was new.
 
         As many are under way as the calls pay for, whatever comes of them; where one turns out to need fewer,
         the next begins.
         """
-        new: set[object] = set()
+        new: set[Key] = set()
         waiting, going = deque(walks), list[_Walk]()
         while not self._stopped:
             promised = sum(walk.left for walk in going)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from der_graph.nodes.values import extract_value
 from der_graph.policies.answers import AnswerSource, Outcome, Request
+from der_graph.policies.answers.source import Key
 from der_graph.policies.planning.forms import form_of
 from der_graph.state import Answer, good_answers
 
@@ -63,8 +64,8 @@ class ImputedSource(AnswerSource):
     """
 
     def __init__(self, source: AnswerSource, vectors: npt.NDArray[np.floating]) -> None:
-        self.__dict__.update(source.__dict__)
-        self._memory = dict(source._memory)
+        super().__init__(source.experts, source.examples, source.metric, ktp=source._ktp)
+        self._memory.update(source._memory)
         self._vectors = np.asarray(vectors, dtype=np.float32)
         self._own = self.first_answers()
         self._heard: dict[tuple[int, str], _Shown] = {}
@@ -83,9 +84,9 @@ class ImputedSource(AnswerSource):
         """Everything is."""
         return self.ask(requests)
 
-    def _find(self, missing: dict[tuple[int, int, object], Request]) -> dict[object, Outcome]:  # type: ignore[override]
-        found: dict[object, Outcome] = {}
-        by_expert: dict[int, list[tuple[int, int, object]]] = {}
+    def _find(self, missing: dict[Key, Request]) -> dict[Key, Outcome]:
+        found: dict[Key, Outcome] = {}
+        by_expert: dict[int, list[Key]] = {}
         for key in missing:
             by_expert.setdefault(key[1], []).append(key)
         for expert, keys in by_expert.items():
@@ -98,7 +99,7 @@ class ImputedSource(AnswerSource):
                 self._note(key[0], expert, read, outcome)
         return found
 
-    def _note_all(self, known: Sequence[tuple[tuple[int, int, object], Outcome]]) -> None:
+    def _note_all(self, known: Sequence[tuple[Key, Outcome]]) -> None:
         """Note all answers; one that was read before those who read it."""
         waiting = list(known)
         while waiting:
@@ -151,9 +152,7 @@ class ImputedSource(AnswerSource):
             self._form(shown.answer),
         ]
 
-    def _donors_of(
-        self, expert: int, known: Sequence[tuple[tuple[int, int, object], Outcome]]
-    ) -> _Donors:
+    def _donors_of(self, expert: int, known: Sequence[tuple[Key, Outcome]]) -> _Donors:
         traits, questions, outcomes, read = [], [], [], []
         for (question, who, knowledge), outcome in known:
             shown = self._shown(question, knowledge)
@@ -173,7 +172,7 @@ class ImputedSource(AnswerSource):
     def _impute(
         self,
         expert: int,
-        keys: Sequence[tuple[int, int, object]],
+        keys: Sequence[Key],
         shown: Sequence[_Shown],
     ) -> list[Outcome]:
         donors = self._donors[expert]
@@ -251,7 +250,7 @@ class ImputedSource(AnswerSource):
         return self._right[question]
 
 
-def _rank(key: tuple[int, int, object]) -> tuple[bool, int, int, str]:
+def _rank(key: Key) -> tuple[bool, int, int, str]:
     """First answers first."""
     question, expert, shown = key
     return shown is not None, question, expert, repr(shown)
