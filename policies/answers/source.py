@@ -17,6 +17,7 @@ import math
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from typing import NamedTuple
@@ -192,7 +193,10 @@ class AnswerSource:
         self._cache = cache
         self.on_asked = on_asked
         self._memory: dict[Key, Outcome] = {}
-        self._by_prompt: dict[str, Answer] = {}  # a question that comes twice is asked once
+        # A question that comes twice is asked once: answers to these by their prompt.
+        counted = Counter(self.questions)
+        self._again = {i for i, text in enumerate(self.questions) if counted[text] > 1}
+        self._by_prompt: dict[str, Answer] = {}
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
         self._stopped = threading.Event()
         self._counting, self._scoring = threading.Lock(), threading.Lock()
@@ -426,7 +430,9 @@ class AnswerSource:
         chunks = [new[start : start + MAX_BATCH] for start in range(0, len(new), MAX_BATCH)]
         for chunk, replies in _replies_to(expert, chunks, prompts, stopped):
             said = {digests[key]: reply for key, reply in zip(chunk, replies, strict=True)}
-            self._by_prompt.update(said)
+            for key in chunk:
+                if key[0] in self._again:
+                    self._by_prompt[digests[key]] = said[digests[key]]
             answers.update({key: reply for d, reply in said.items() for key in same[d]})
             if cache:
                 # After every batch, so that a crash loses one batch at most.
