@@ -195,7 +195,7 @@ class AnswerSource:
         self._memory: dict[Key, Outcome] = {}
         # A question that comes twice is asked once: answers to these by their prompt.
         counted = Counter(self.questions)
-        self._repeated = {i for i, text in enumerate(self.questions) if counted[text] > 1}
+        self._twins = {i for i, text in enumerate(self.questions) if counted[text] > 1}
         self._by_prompt: dict[str, Answer] = {}
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
         self._stopped = threading.Event()
@@ -431,7 +431,7 @@ class AnswerSource:
         for chunk, replies in _replies_to(expert, chunks, prompts, stopped):
             said = {digests[key]: reply for key, reply in zip(chunk, replies, strict=True)}
             for key in chunk:
-                if key[0] in self._repeated:
+                if key[0] in self._twins:
                     self._by_prompt[digests[key]] = said[digests[key]]
             answers.update({key: reply for d, reply in said.items() for key in same[d]})
             if cache:
