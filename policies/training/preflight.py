@@ -165,12 +165,13 @@ def ask_a_few(source: AnswerSource) -> None:
     _check_failures(source.experts, [outcomes[k : k + n] for k in range(0, len(outcomes), n)])
 
 
-def check_first_answers(source: AnswerSource, first: Outcomes) -> list[str]:
+def check_first_answers(source: AnswerSource, first: Outcomes, *, pairs: bool = True) -> list[str]:
     """Refuse what no agent can learn from.
 
     Args:
         source: Training questions and answers.
         first: Every expert's first answer to each.
+        pairs: Where first answers tell no experts apart, try whether an answer before helps.
 
     Returns:
         What to say where little can be learnt.
@@ -182,7 +183,7 @@ def check_first_answers(source: AnswerSource, first: Outcomes) -> list[str]:
     _check_failures(source.experts, first)
     quality = np.array([[outcome.quality for outcome in row] for row in first])
     same = not (quality != quality[:, :1]).any()
-    if len(source.experts) < 2 or not same or _transfer_helps(source, first):
+    if len(source.experts) < 2 or not same or (pairs and _transfer_helps(source, first)):
         return []
     level = float(quality.mean())
     if level == 0.0:

@@ -151,7 +151,7 @@ def train_agent(
         dev_first = dev_source.first_answers()
     for line in first_report(members, first, dev_first):
         say(line)
-    for line in check_first_answers(source, first):
+    for line in check_first_answers(source, first, pairs=config.route_calls > 0):
         say(line)
     for repeated in source.ask_again(fresh, config.seed):
         say(repeated.line())

@@ -25,6 +25,7 @@ from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, train_agent
 from der_graph.policies.training.preflight import (
     FIRST_CALLS,
+    check_first_answers,
     failed_on_routes,
     leak_warnings,
     near_duplicates,
@@ -85,6 +86,18 @@ def test_experts_that_differ_only_after_a_transfer_are_worth_training(tmp_path: 
     sums = [example for example in toy_examples(40) if example.task == "sum"]
     assert any("quality alone 0.000" in line for line in tried([writer, counter], sums, tmp_path))
     assert load_agent(tmp_path).names == ["writer", "counter"]
+
+
+def test_who_may_not_be_asked_along_routes_is_not_asked_to_see_whether_they_help() -> None:
+    writer, counter, *_ = toy_experts()
+    sums = [example for example in toy_examples(40) if example.task == "sum"]
+    source = AnswerSource([writer, counter], sums, get_metric("match"))
+    first = source.first_answers()
+    asked = source.generated
+    with pytest.raises(DataError, match="no answer of any expert is right"):
+        check_first_answers(source, first, pairs=False)
+    assert source.generated == asked
+    assert check_first_answers(source, first) == []
 
 
 def test_questions_without_a_reference_are_left_out_or_count_for_who_was_shown(
