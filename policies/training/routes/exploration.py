@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.answers.source import Key
-from der_graph.policies.training.routes.shortlist import gain_of, reading_gain
+from der_graph.policies.training.routes.shortlist import gain_of, pairs_of, reading_gain
 from der_graph.policies.training.routes.tree import Route
 
 Gain = Callable[
@@ -87,12 +87,12 @@ class Explorer:
                 tried, theirs are.
         """
         calls = int(self.left * _CROWD)
-        readers = [i for i in self._experts if self._source.reads_answers(i)]
-        pairs = [(i, j) for i in self._experts for j in readers if i != j]
+        most = calls // _FEWEST
+        pairs = pairs_of(self._source, useful[: most // len(useful) + 1])
         self._random.shuffle(pairs)
         rank = {expert: place for place, expert in enumerate(useful)}
         pairs.sort(key=lambda pair: min(rank[pair[0]], rank[pair[1]]))
-        self._halving(pairs[: calls // _FEWEST], calls, reading_gain)
+        self._halving(pairs[:most], calls, reading_gain)
         gains = np.zeros((len(useful), len(useful)))
         for i, j in self._tried.keys() & set(pairs):
             count = len(self._tried[i, j])

@@ -23,7 +23,10 @@ Gains = Callable[[list[int]], Floats]
 """Given all experts, most useful ones first, tries pairs: [i, j] is what j gains by reading i's answer."""
 
 _PROBED = 40  # questions on which pairs are tried
-_PAIRED = 30  # experts up to which all pairs are tried
+_FEW = 6  # questions on which they are, where there are many pairs
+_REQUESTS = 240_000  # answers for that, about
+_PAIRED = 30  # experts up to which all pairs are tried; in larger pools each has one of the most useful ones
+_PAIRS = 40_000  # pairs that are tried, about
 _OPINION = (
     0.25  # what a second opinion is worth, of what it were, were one told which of the two is right
 )
@@ -112,25 +115,48 @@ def _greedy(expected: Floats, real: Floats, gains: Floats, count: int) -> list[i
 def try_pairs(source: AnswerSource, first: Floats, useful: Sequence[int]) -> Floats:
     """Ask experts after one another on some questions: [i, j] is what j gains by reading i's answer.
 
+    Many pairs are tried on few questions, and the best of them on more.
+
     Args:
         source: The training questions.
         first: (questions, experts) quality alone.
         useful: All experts, most useful ones first; in a large pool one of each pair is among the first.
     """
     n, pool = first.shape
-    readers = [i for i in range(pool) if source.reads_answers(i)]
     some = np.random.default_rng(0).permutation(n)[:_PROBED].tolist()
     outcomes = source.first_answers()
-    tried = [(i, j) for i in range(pool) for j in readers if i != j]
-    if pool > _PAIRED:
-        known = set(useful[:_PAIRED])
-        tried = [(i, j) for i, j in tried if i in known or j in known]
-    asked = source.ask([Request(q, j, [outcomes[q][i].answer]) for i, j in tried for q in some])
+    pairs = pairs_of(source, useful[: min(_PAIRED, _PAIRS // (2 * pool) + 1)])
     gains = np.zeros((pool, pool))
-    for at, (i, j) in enumerate(tried):
-        mine = asked[at * len(some) : (at + 1) * len(some)]
-        gains[i, j] = reading_gain(source, j, mine, some, first[some][:, [i]])
+
+    def try_on(pairs: Sequence[tuple[int, int]], questions: Sequence[int]) -> None:
+        asked = source.ask(
+            [Request(q, j, [outcomes[q][i].answer]) for i, j in pairs for q in questions]
+        )
+        for at, (i, j) in enumerate(pairs):
+            mine = asked[at * len(questions) : (at + 1) * len(questions)]
+            gains[i, j] = reading_gain(source, j, mine, questions, first[questions][:, [i]])
+
+    few = some[: max(_FEW, _REQUESTS // max(len(pairs), 1))]
+    try_on(pairs, few)
+    if len(few) < len(some):
+        best = sorted((p for p in pairs if gains[p] > 0), key=lambda p: -gains[p])[:_COUPLES]
+        gains[:] = 0.0  # on few questions much looks good by chance
+        try_on(best, some)
     return gains
+
+
+def pairs_of(source: AnswerSource, among: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of experts of which the second reads the first one's answer, and one is among some.
+
+    Args:
+        source: Knows who reads.
+        among: Positions of those.
+    """
+    everyone = range(len(source.experts))
+    readers = {i for i in everyone if source.reads_answers(i)}
+    given = [(i, j) for i in among for j in everyone if j in readers and i != j]
+    known = set(among)
+    return given + [(i, j) for j in among if j in readers for i in everyone if i not in known]
 
 
 def reading_gain(

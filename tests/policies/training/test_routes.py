@@ -35,7 +35,7 @@ from der_graph.policies.training.routes.axes import fit_ridge, folds_of, questio
 from der_graph.policies.training.routes.induction import backward_induction
 from der_graph.policies.training.routes.lesson import combine, observe_tree
 from der_graph.policies.training.routes.observations import Requests, TreeObservations
-from der_graph.policies.training.routes.shortlist import _greedy, shortlist
+from der_graph.policies.training.routes.shortlist import _greedy, shortlist, try_pairs
 from der_graph.policies.training.routes.tree import collect_tree
 from der_graph.policies.training.selection import clearly_better
 from der_graph.state import DERContext, Situation
@@ -71,6 +71,22 @@ def test_of_a_large_pool_those_are_chosen_that_promise_something() -> None:
     costs = [expert.cost for expert in source.experts]
     assert shortlist(source, predicted, costs, most=3) == [WRITER, COUNTER, FACTS]
     assert shortlist(source, predicted, costs) == [WRITER, COUNTER, FACTS, PARROT]
+
+
+def test_of_many_pairs_the_best_are_tried_on_more_questions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The counter gains on the sums of all 40 questions, and is asked on them; most pairs gain nothing."""
+    source = toy_source(60)
+    first = np.array([[o.quality for o in row] for row in source.first_answers()])
+    whole = try_pairs(source, first, range(4))
+    monkeypatch.setattr("der_graph.policies.training.routes.shortlist._REQUESTS", 6 * 12)
+    source = toy_source(60)
+    source.first_answers()
+    asked = source.generated
+    some = try_pairs(source, first, range(4))
+    assert some[WRITER, COUNTER] == whole[WRITER, COUNTER] > 0.2
+    assert source.generated - asked < 12 * 20  # 12 pairs on 40 questions are 480
 
 
 def test_of_experts_that_are_alike_one_is_enough() -> None:
