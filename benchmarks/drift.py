@@ -1,16 +1,22 @@
 """Experts that become bad in service: how soon they are noticed, how often wrongly, and what it saves.
 
     python benchmarks/drift.py --data recorded_pool [--repeats 5] [--asked 3] [--half first|second]
-        [--served] [--out drift.json]
+        [--calm 20000] [--bound] [--served] [--out drift.json]
 
 The profiles come from 700 questions, the traffic from the others, in random order. Each question is
 answered by `--asked` experts drawn at random, or by two and a third where they differ. After 200 questions
 one expert is replaced: by noise (each answer a value of its own), or by the commonest wrong value of the
-question. It counts as noticed if it is suspected within 100 of its calls. Without any replacement everything
-that is suspected is a false alarm.
+question. It counts as noticed if it is suspected within 100 of its calls; where the questions are used up
+they come again in another order, so that each has its 100 calls. Without any replacement everything that is
+suspected is a false alarm; `--calm` calls are made for each watch.
+
+Intervals are of 95 %: of shares over the repeats (resampled whole, as one profile serves all experts of a
+repeat), of false alarms as of rare events (Poisson).
 
 The watch was worked out on the first half of the questions (`--half first`; profiles from 400 of them). The
-second half says what it is worth on others.
+second half says what it is worth on others. `--bound` adds what a test would reach that knows everything but
+when: how often each order of three experts agrees so or so, well and bad, counted on the very questions of
+the traffic, with the limit that gives less than 0.02 false alarms in 1,000 calls.
 
 Quality: two strong experts are asked, a third where they differ; the majority counts, else the strongest.
 The strongest one turns bad after 200 questions; what is lost afterwards is compared with and without the
@@ -25,13 +31,16 @@ import gzip
 import itertools
 import json
 import logging
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from recorded_data import SIZES
+from scipy.stats import chi2
 
 from der_graph import DERContext, create_der_graph
 from der_graph.nodes.langchain import as_expert
@@ -93,6 +102,13 @@ def turned(question: Question, bad: str | None, kind: str, number: int) -> dict[
     return {**question.values, bad: worse}
 
 
+def again(traffic: Sequence[Question], rng: random.Random) -> Iterator[Question]:
+    """Questions in their order, and then again and again in others, without end."""
+    yield from traffic
+    while True:
+        yield from rng.sample(traffic, len(traffic))
+
+
 def noticed(
     watch: DriftWatch,
     traffic: Sequence[Question],
@@ -100,13 +116,14 @@ def noticed(
     kind: str,
     asked: int | None,
     rng: random.Random,
+    calm: int,
 ) -> tuple[int | None, int, int]:
     """After how many of its calls the bad one was suspected, the false alarms, and all calls.
 
-    With `asked` None a third is asked where two differ.
+    With `asked` None a third is asked where two differ. Without a bad one it ends after `calm` calls.
     """
     calls = false = total = 0
-    for number, question in enumerate(traffic):
+    for number, question in enumerate(again(traffic, rng)):
         ill = bad is not None and number >= WELL
         values = turned(question, bad if ill else None, kind, number)
         who = rng.sample(watch.names, asked or 3)
@@ -118,8 +135,8 @@ def noticed(
         false += sum(not (ill and name == bad) for name in new)
         if ill and bad in new:
             return calls, false, total
-        if bad is not None and calls >= CALLS:
-            return None, false, total
+        if calls >= CALLS or (bad is None and total >= calm):
+            break
     return None, false, total
 
 
@@ -236,28 +253,122 @@ def served(questions: Sequence[Question], repeats: int, known: int) -> dict[str,
 
 
 def alarms_of(
-    questions: Sequence[Question], repeats: int, known: int, given: bool, asked: int | None
+    questions: Sequence[Question],
+    repeats: int,
+    known: int,
+    given: bool,
+    asked: int | None,
+    calm: int,
 ) -> dict[str, Any]:
     """How soon experts that turn bad are noticed, and how often wrongly."""
     names = sorted(questions[0].values)
-    found: dict[str, list[int | None]] = {"noise": [], "wrong": []}
-    false = calls = 0
+    found: dict[str, list[list[int | None]]] = {"noise": [], "wrong": []}
+    false = calls = instead = 0
     for seed in range(repeats):
         rng = random.Random(seed)
         shuffled = rng.sample(questions, len(questions))
         profile, traffic = shuffled[:known], shuffled[known:]
-        _, alarms, number = noticed(watch_of(names, profile, given), traffic, None, "", asked, rng)
+        _, alarms, number = noticed(
+            watch_of(names, profile, given), traffic, None, "", asked, rng, calm
+        )
         false, calls = false + alarms, calls + number
         for kind, after in found.items():
+            after.append([])
             for bad in names:
                 watch = watch_of(names, profile, given)
-                when, alarms, _ = noticed(watch, traffic, bad, kind, asked, rng)
-                after.append(when)
-    row: dict[str, Any] = {"calls": calls, "false alarms in 1,000 calls": 1000 * false / calls}
+                when, others, _ = noticed(watch, traffic, bad, kind, asked, rng, calm)
+                after[-1].append(when)
+                instead += others
+    row: dict[str, Any] = {
+        "calls": calls,
+        "false alarms": false,
+        "false alarms in 1,000 calls": per_1000(false, calls),
+        "others suspected before the bad one": instead,
+    }
     for kind, after in found.items():
-        soon = sorted(each for each in after if each is not None)
-        row[f"{kind}: noticed"] = len(soon) / len(after)
-        row[f"{kind}: median calls"] = soon[len(soon) // 2] if soon else None
+        row |= {f"{kind}: {what}": figure for what, figure in soon(after).items()}
+    return row
+
+
+def soon(after: Sequence[Sequence[int | None]]) -> dict[str, Any]:
+    """Which share was noticed, and after how many calls, of experts by repeat."""
+    shares = np.array([[when is not None for when in each] for each in after]).mean(axis=1)
+    resampled = np.random.default_rng(0).choice(shares, (10_000, len(shares))).mean(axis=1)
+    calls = sorted(when for each in after for when in each if when is not None)
+    return {
+        "noticed": float(shares.mean()),
+        "interval": np.quantile(resampled, [0.025, 0.975]).tolist(),
+        "median calls": calls[len(calls) // 2] if calls else None,
+    }
+
+
+def per_1000(alarms: int, calls: int) -> list[float]:
+    """How many in 1,000 calls, with the ends of the interval."""
+    least = float(chi2.ppf(0.025, 2 * alarms)) / 2 if alarms else 0.0
+    return [1000 * n / calls for n in (alarms, least, float(chi2.ppf(0.975, 2 * alarms + 2)) / 2)]
+
+
+def bound(questions: Sequence[Question], asked: int | None) -> dict[str, Any]:
+    """What is reached by one that knows how often what happens, well and bad, but not since when."""
+    names = sorted(questions[0].values)
+    rng = random.Random(0)
+
+    def pattern(values: Sequence[str | None]) -> tuple[bool, ...]:
+        first, second, third = values
+        if asked is None and first == second:
+            return (True,)
+        return first == second, first == third, second == third
+
+    def steps(bad: str, kind: str) -> dict[tuple[str, ...], dict[tuple[bool, ...], float]]:
+        """What each pattern speaks for one expert being bad, by who was asked."""
+        ill = [turned(q, bad, kind, n) for n, q in enumerate(questions)]
+        found: dict[tuple[str, ...], dict[tuple[bool, ...], float]] = {}
+        for who in (w for w in itertools.permutations(names, 3) if bad in w):
+            well = Counter(pattern([q.values[n] for n in who]) for q in questions)
+            worse = Counter(pattern([values[n] for n in who]) for values in ill)
+            found[who] = {
+                seen: math.log((worse[seen] + 0.5) / (well[seen] + 0.5))
+                for seen in itertools.product((True, False), repeat=3)
+            } | {(True,): math.log((worse[True,] + 0.5) / (well[True,] + 0.5))}
+        return found
+
+    def run(told: dict[Any, Any], bad: str, kind: str | None, calls: int) -> Iterator[float]:
+        """The evidence against one expert after each of its calls."""
+        evidence = 0.0
+        while calls:
+            number = rng.randrange(len(questions))
+            others = rng.sample([name for name in names if name != bad], 2)
+            others.insert(rng.randrange(3), bad)
+            values = questions[number].values
+            if kind is not None:
+                values = turned(questions[number], bad, kind, number)
+            seen = pattern([values[name] for name in others])
+            if seen == (True,) and others[2] == bad:
+                continue  # it was not asked
+            evidence = max(0.0, evidence + told[tuple(others)][seen])
+            calls -= 1
+            yield evidence
+
+    row: dict[str, Any] = {}
+    for kind in ("noise", "wrong"):
+        tables = {bad: steps(bad, kind) for bad in names}
+        well = [list(run(tables[bad], bad, None, 20_000)) for bad in names]
+        ill = [[list(run(tables[bad], bad, kind, CALLS)) for bad in names] for _ in range(20)]
+        for limit in np.arange(3.0, 15.0, 0.25).tolist():
+            alarms = 0
+            for each in well:
+                above = False  # since it was zero
+                for evidence in each:
+                    alarms += evidence >= limit and not above
+                    above = evidence >= limit or (above and evidence > 0)
+            if 1000 * alarms < 0.02 * sum(map(len, well)):
+                break
+        after = [
+            [next((n for n, e in enumerate(each, 1) if e >= limit), None) for each in every]
+            for every in ill
+        ]
+        row |= {f"{kind}: {what}": figure for what, figure in soon(after).items()}
+        row[f"{kind}: limit"] = limit
     return row
 
 
@@ -268,6 +379,10 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=3, help="experts that answer a question")
     parser.add_argument(
         "--half", choices=["first", "second"], help="of the questions (default: all)"
+    )
+    parser.add_argument("--calm", type=int, default=20_000, help="calls of ordinary traffic")
+    parser.add_argument(
+        "--bound", action="store_true", help="what could be reached; with three asked"
     )
     parser.add_argument("--served", action="store_true", help="through the graph as well")
     parser.add_argument("--out", type=Path)
@@ -282,7 +397,11 @@ def main() -> None:
         label = ("with profiles" if given else "learning") + (
             "" if asked else ", a third if two differ"
         )
-        result[label] = alarms_of(questions, args.repeats, known, given, asked)
+        result[label] = alarms_of(questions, args.repeats, known, given, asked, args.calm)
+    if args.bound:
+        for asked in (args.asked, None):
+            label = "bound" + ("" if asked else ", a third if two differ")
+            result[label] = bound(questions, asked)
     lost: dict[str, list[float]] = {"without": [], "with": []}
     for seed in range(args.repeats):
         rng = random.Random(seed)

@@ -3,18 +3,20 @@
     answers of a route ──do they agree as often as they should?──> evidence per expert ──> suspected, or not
 
 A route is read in the order of its answers, as an agent decides by the answers so far whom it asks next. Each
-answer is one observation, and what it says depends on those before it:
+answer joins one of those before it, or none. How probable that is depends on who they are, and whether they
+agree; it is known from profiles, or learnt from the first answers. In service it is more or less than that,
+as hard questions get more answers and later experts read earlier ones; by how much is learnt too, of all.
 
-    after one answer           does it agree?           speaks about both
-    after several that agree   does it agree?           speaks about the new one
-    after several that differ  does it join anybody?    speaks about the new one
-                               whom does it join?       speaks about those before it
+How much more probable would it be, if one expert were bad? For each that is asked (a likelihood ratio):
 
-How often two experts come to the same value is known from their profiles, or learnt from the first answers.
-In service it is more or less than that, as hard questions get more answers and later experts read earlier
-ones; by how much is learnt too, of all together. Each observation then speaks for "as ever" or for "agrees
-half as often", and what speaks for the latter is added up and never falls below zero (Page's CUSUM test).
-Above a limit the expert is suspected: a warning, a metric, and it is asked as rarely as one that fails.
+    the new one is bad          it agrees half as often
+    one before it is bad        what that one said tells nothing: the new one agrees with the others as if it
+                                had not been asked, and with that one, where it is alone, half as often
+
+So where two differ and a third joins the first, the second is accused twice: by differing, and because the
+question that they differ on was not hard after all. The logarithms are added up for each expert, and never
+fall below zero (Page's CUSUM test). Above a limit the expert is suspected: a warning, a metric, and it is
+asked as rarely as one that fails.
 Knows nothing of agents.
 """
 
@@ -35,7 +37,7 @@ from der_graph.state import Answer, good_answers
 
 log = logging.getLogger("der_graph.reliability")
 
-LIMIT = 6.5
+LIMIT = 11.0
 """Evidence, in nats, above which an expert is suspected; larger: later, and fewer false alarms."""
 
 WORSE = 0.5
@@ -44,19 +46,19 @@ WORSE = 0.5
 RECHECK = 20
 """A suspected expert is let through in one of so many decisions, to show whether it is well again."""
 
-_LEARNT = 60  # routes of an expert from which its agreement in service is learnt in any case
+_LEARNT = 30  # routes of an expert from which its agreement in service is learnt in any case
 _CALM = 0.5  # evidence against an expert below which it is learnt from later ones too
 _FEW = 5.0  # observations of one kind that are learnt from in any case
-_SHARED = 10.0  # observations that the agreement of all counts for, where no profile is known
+_SHARED = 20.0  # observations that the agreement of all counts for, where no profile is known
 _KNOWN = 25.0  # observations that a profile counts for
-_NEW = 3.0  # observations of one kind after which one counts half
+_NEW = 5.0  # routes of an expert after which an observation counts half
 _WARM = 30  # observations from which service is learnt before anybody is blamed
 _LEAST, _MOST = 0.05, 0.97  # agreement that is believed in; where there is less, nothing is told
 _REMEMBERED = 10_000  # routes whose feedback is still put down to their expert
 
 
 _Kind = Literal["one", "agreed", "split", "joined"]
-"""Of an observation: an answer after one other, after several that agree or differ, and whom it joins."""
+"""Of an answer: after one other, after several that agree, or that differ; or an answer that was joined."""
 
 
 class _Shift:
@@ -241,25 +243,109 @@ class DriftWatch(BeginsAnew):
         self, name: str, value: str, before: Mapping[str, str]
     ) -> Iterator[tuple[str, float]]:
         """What an answer speaks against whom, given those before it."""
+        if not before:
+            return
+        joins = self._joins(name, before)
+        warm = self._agreeing[self._kind(before)].seen >= _WARM
+        seen = min(self._compared[each] for each in [name, *before])
+        sure = seen / (seen + _NEW)  # less where an expert is new
+        if warm:
+            yield name, sure * _against(sum(joins.values()), value in joins)
+        if name not in self._suspected:
+            for each in before:
+                yield each, sure * self._without(name, value, before, each, joins, warm)
+        self._learn(name, value, before)
+
+    def _without(
+        self,
+        name: str,
+        value: str,
+        before: Mapping[str, str],
+        each: str,
+        joins: Mapping[str, float],
+        warm: bool,
+    ) -> float:
+        """How much more probable, in nats, an answer is if one of those before it is bad.
+
+        Args:
+            name: Whose answer it is.
+            value: What it came to.
+            before: The answers before it.
+            each: Which of them may be bad.
+            joins: How probable the answer joins each of them, all being well.
+            warm: Is it known how often answers join any? If not, only whom it joins tells.
+        """
+        now = sum(joins.values())
+        if now < _LEAST:
+            return 0.0
+        rest = {other: said for other, said in before.items() if other != each}
+        then = self._joins(name, rest) if rest else {}
+        said = before[each]
+        if said not in then:
+            then[said] = min(WORSE * joins[said], (1 - sum(then.values())) / 2)
+        if value in joins:
+            told = math.log(then[value] / joins[value])
+            return told if warm else told + math.log(now / sum(then.values()))
+        return math.log((1 - sum(then.values())) / (1 - now)) if warm else 0.0
+
+    def _kind(self, before: Mapping[str, str]) -> _Kind:
+        """Of an answer after others."""
+        if len(before) == 1:
+            return "one"
+        return "agreed" if len(set(before.values())) == 1 else "split"
+
+    def _key(self, kind: _Kind, name: str, before: Mapping[str, str]) -> tuple[_Kind, str, str]:
+        """What an answer is counted under: its pair after one other, else its expert."""
+        if kind != "one":
+            return kind, name, ""
+        first, second = sorted([name, *before])
+        return kind, first, second
+
+    def _joins(self, name: str, before: Mapping[str, str]) -> dict[str, float]:
+        """How probable it is that an answer joins each of those before it, by what they say."""
         groups: dict[str, list[str]] = {}
         for each, said in before.items():
             groups.setdefault(said, []).append(each)
-        agrees = value in groups
-        if len(before) == 1:
+        kind = self._kind(before)
+        # Of what is new: as known, but as often as all do in service.
+        known = self._agreeing[kind].of(self._usual(name, before))
+        usual = min(self._rate(self._key(kind, name, before), known), _MOST)
+        share = {said: self._usual(name, members) for said, members in groups.items()}
+        total = sum(share.values())
+        liked = {
+            said: sum(self._rate(("joined", m, ""), share[said] / total) for m in members)
+            / len(members)
+            for said, members in groups.items()
+        }
+        total = sum(liked.values())
+        return {said: usual * part / total for said, part in liked.items()}
+
+    def _rate(self, key: tuple[_Kind, str, str], known: float) -> float:
+        """How often something happens, from what is known and what was seen."""
+        happened, seen = self._seen.get(key, (0.0, 0.0))
+        weight = _KNOWN if self._known else _SHARED
+        return (happened + weight * known) / (seen + weight)
+
+    def _count(self, key: tuple[_Kind, str, str], happened: bool, who: Collection[str]) -> None:
+        """Count what was seen, where those that it tells of are still learnt."""
+        counts = self._seen.setdefault(key, [0.0, 0.0])
+        if counts[1] < _FEW or all(self._learns(each) for each in who):
+            counts[0] += happened
+            counts[1] += 1.0
+
+    def _learn(self, name: str, value: str, before: Mapping[str, str]) -> None:
+        """Learn how often answers agree in service from one of them."""
+        kind = self._kind(before)
+        agrees = value in before.values()
+        self._agreeing[kind].learn(self._usual(name, before), agrees)
+        who = [name, *before] if kind == "one" else [name]
+        self._count(self._key(kind, name, before), agrees, who)
+        if kind == "split" and agrees:
+            for each, said in before.items():
+                self._count(("joined", each, ""), said == value, [each])
+        if kind == "one":
             (other,) = before
-            usual = self._usual(name, [other])
-            yield name, self._blame(name, other, self._step("one", name, usual, agrees, other))
-            if name not in self._suspected:
-                yield other, self._blame(other, name, self._step("one", other, usual, agrees, name))
             self._learn_own(name, other, agrees)
-        elif before:
-            kind: _Kind = "agreed" if len(groups) == 1 else "split"
-            yield name, self._step(kind, name, self._usual(name, before), agrees)
-            if kind == "split" and agrees and name not in self._suspected:
-                share = {said: self._usual(name, members) for said, members in groups.items()}
-                for each, said in before.items():
-                    usual = share[said] / sum(share.values())
-                    yield each, self._step("joined", each, usual, said == value)
 
     def _usual(self, name: str, others: Collection[str]) -> float:
         """How often an expert agrees with one of the others where all are well."""
@@ -277,27 +363,6 @@ class DriftWatch(BeginsAnew):
     def _learns(self, name: str) -> bool:
         """Is an expert's agreement still learnt? One that may have become bad teaches that it is as ever."""
         return self._compared[name] < _LEARNT or self._evidence[name] < _CALM
-
-    def _blame(self, name: str, other: str, step: float) -> float:
-        """The part of a disagreement put down to one of the two: more where more speaks against it."""
-        if step <= 0:
-            return step
-        return step / (1 + math.exp(self._evidence[other] - self._evidence[name]))
-
-    def _step(self, kind: _Kind, name: str, known: float, happened: bool, other: str = "") -> float:
-        """What one observation speaks against an expert; it is learnt from too."""
-        shift = self._agreeing[kind]
-        agreed, seen = counts = self._seen.setdefault((kind, name, other), [0.0, 0.0])
-        weight = _KNOWN if self._known else _SHARED
-        # Of what is new: as known, but as often as all do in service.
-        usual = (agreed + weight * shift.of(known)) / (seen + weight)
-        # Whom somebody joins does not depend on how hard the question is.
-        warm = shift.seen >= _WARM or kind == "joined"
-        shift.learn(known, happened)
-        if seen < _FEW or self._learns(name):
-            counts[0] += happened
-            counts[1] += 1.0
-        return _against(usual, happened) * seen / (seen + _NEW) if warm else 0.0
 
     def _add(self, told: Mapping[str, float]) -> list[str]:
         for name, step in told.items():

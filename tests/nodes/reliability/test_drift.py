@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -85,6 +87,103 @@ def test_it_is_noticed_too_where_a_third_is_asked_only_if_two_differ() -> None:
             watch.note(values)
         noticed += watch.suspected == {"e0"}
     assert noticed >= 8
+
+
+SHARES = [[1.0, 0.6, 0.8], [0.6, 1.0, 0.4], [0.8, 0.4, 1.0]]
+"""How often a, b and c agree."""
+
+
+@pytest.mark.parametrize(
+    ("said", "a_is_bad", "b_is_bad"),
+    [
+        # All well: c agrees with one of the two in (0.8 + 0.4) / 2 = 0.6, with a twice as often as with
+        # b: 0.4 and 0.2. If b is bad, c agrees with a in 0.8, with b half as often as it did: 0.1.
+        # If a is bad, c agrees with b in 0.4, with a in 0.2.
+        ("x", 0.2 / 0.4, 0.8 / 0.4),
+        ("y", 0.4 / 0.2, 0.1 / 0.2),
+        ("neither", 0.4 / 0.4, 0.1 / 0.4),
+    ],
+)
+def test_what_a_third_answer_speaks_where_two_differ(
+    said: str, a_is_bad: float, b_is_bad: float
+) -> None:
+    watch = DriftWatch(["a", "b", "c"], SHARES)
+    before = {"a": "x", "b": "y"}
+    joins = watch._joins("c", before)
+    assert joins == pytest.approx({"x": 0.4, "y": 0.2})
+    against = {each: watch._without("c", said, before, each, joins, True) for each in before}
+    assert against == pytest.approx({"a": math.log(a_is_bad), "b": math.log(b_is_bad)})
+
+
+def test_what_a_third_answer_speaks_where_two_agree() -> None:
+    """If b is bad, that it agrees with a tells nothing of a: c agrees as often as with a alone."""
+    watch = DriftWatch(["a", "b", "c"], SHARES)
+    before = {"a": "x", "b": "x"}
+    joins = watch._joins("c", before)
+    assert joins == pytest.approx({"x": 0.6})
+    assert watch._without("c", "x", before, "b", joins, True) == pytest.approx(math.log(0.8 / 0.6))
+    assert watch._without("c", "z", before, "b", joins, True) == pytest.approx(math.log(0.2 / 0.4))
+
+
+def test_before_it_is_known_how_often_a_third_agrees_only_whom_it_joins_tells() -> None:
+    watch = DriftWatch(["a", "b", "c"], SHARES)
+    before = {"a": "x", "b": "y"}
+    joins = watch._joins("c", before)
+    # Of those that c joins, a is two thirds; if b is bad, 0.8 of 0.9.
+    told = watch._without("c", "x", before, "b", joins, False)
+    assert told == pytest.approx(math.log((0.8 / 0.9) / (0.4 / 0.6)))
+    assert watch._without("c", "neither", before, "b", joins, False) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_speaks_for_bad_experts_is_a_likelihood_ratio(seed: int) -> None:
+    """Where all are well its mean is 1: so evidence does not grow."""
+    rng = random.Random(seed)
+    names = [f"e{number}" for number in range(6)]
+    watch = DriftWatch(names, [[rng.random() for _ in names] for _ in names])
+    for _ in range(100):
+        asked = rng.sample(names, rng.randint(2, 6))
+        watch.note({name: rng.choice("xxy z") for name in asked})
+    *others, name = rng.sample(names, rng.randint(2, 6))
+    before = {other: rng.choice("xyz") for other in others}
+    joins = watch._joins(name, before)
+    well = {**joins, "no other": 1 - sum(joins.values())}
+    for each in before:
+        ratios = {v: math.exp(watch._without(name, v, before, each, joins, True)) for v in well}
+        assert sum(well[v] * ratios[v] for v in well) == pytest.approx(1.0)
+
+
+def test_one_that_falls_for_what_others_fall_for_is_noticed_where_a_third_is_asked_if_two_differ() -> (
+    None
+):
+    """Of the others' wrong answers half are the same, and it always gives that one."""
+    names = [f"e{number}" for number in range(8)]
+
+    def two_or_three(rng: random.Random, bad: str) -> dict[str, str | None]:
+        skill = rng.choice([0.95, 0.1])
+        values: dict[str, str | None] = {}
+        for name in rng.sample(names, 3):
+            right = rng.random() < skill and name != bad
+            lured = name == bad or rng.random() < 0.5
+            values[name] = "right" if right else "lure" if lured else f"wrong {rng.random()}"
+        first, second, third = values
+        if values[first] == values[second]:
+            del values[third]
+        return values
+
+    found = Counter[str]()
+    for seed in range(10):
+        rng, watch, calls = random.Random(seed), DriftWatch(names), 0
+        for _ in range(300):
+            watch.note(two_or_three(rng, "nobody"))
+        assert watch.suspected == frozenset()
+        while calls < 50 and not watch.suspected:
+            values = two_or_three(rng, "e0")
+            calls += "e0" in values
+            watch.note(values)
+        found.update(watch.suspected)
+    assert found["e0"] >= 9
+    assert set(found) == {"e0"}
 
 
 def test_one_that_is_well_again_is_let_back() -> None:
