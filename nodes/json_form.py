@@ -10,7 +10,6 @@ too. Knows nothing of models.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,7 +17,10 @@ from typing import Any
 SECONDS = 0.5
 """How long a schema may take to check."""
 
-_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL | re.IGNORECASE)
+FENCE = "```json"
+"""What opens a code fence of JSON; models also leave out the word."""
+
+_MARK = "```"
 # The first names another set of rules, the others are searched for without a bound on their time.
 _NOT_CHECKED = ("$schema", "patternProperties")
 _BESIDE_PATTERNS = ("additionalProperties", "unevaluatedProperties")
@@ -36,8 +38,7 @@ def read_json(text: str, schema: Mapping[str, Any]) -> tuple[str, str | None]:
     Returns:
         The JSON alone, and what is wrong with it, or None.
     """
-    fenced = _FENCE.match(text.strip())
-    found = fenced.group(1) if fenced else text.strip()
+    found = unfenced(text)
     try:
         value = json.loads(found)
     except ValueError as error:
@@ -45,6 +46,25 @@ def read_json(text: str, schema: Mapping[str, Any]) -> tuple[str, str | None]:
     except RecursionError:
         return found, "it is nested too deeply"
     return found, _fault(value, schema)
+
+
+def unfenced(text: str) -> str:
+    r"""A text without the code fence around it.
+
+    Examples:
+        >>> unfenced('```json\n{"a": 1}\n```')
+        '{"a": 1}'
+    """
+    text = text.strip()
+    return opened(text).removesuffix(_MARK).rstrip() if text.startswith(_MARK) else text
+
+
+def opened(text: str) -> str:
+    """A text without the opening of a code fence that it begins with."""
+    if not text.startswith(_MARK):
+        return text
+    inside = text[len(FENCE) :] if text[: len(FENCE)].lower() == FENCE else text[len(_MARK) :]
+    return inside.lstrip()
 
 
 def _fault(value: Any, schema: Mapping[str, Any]) -> str | None:
@@ -91,7 +111,7 @@ def _checkable(schema: Any) -> Any:
         return [_checkable(each) for each in schema]
     if not isinstance(schema, Mapping):
         return schema
-    dropped = _NOT_CHECKED
+    dropped: tuple[str, ...] = _NOT_CHECKED
     if isinstance(schema.get("patternProperties"), Mapping):
         dropped += _BESIDE_PATTERNS
     return {key: _checkable(each) for key, each in schema.items() if key not in dropped}

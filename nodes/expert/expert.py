@@ -40,7 +40,7 @@ from der_graph.nodes.model_settings import (
     without_blocks,
     writes_json,
 )
-from der_graph.nodes.providers import THOUGHT_MARKS, ProviderChat, ThoughtMarks
+from der_graph.nodes.providers import THOUGHT_MARKS, Habit, ProviderChat, ThoughtMarks
 from der_graph.nodes.reliability import (
     DEFAULT_TIMEOUT,
     Fallback,
@@ -317,7 +317,11 @@ class Expert:
     def _read_by_us(self, chat: BaseChatModel) -> BaseChatModel:
         if getattr(chat, "reads_itself", False) or isinstance(chat, ProviderChat):
             return chat
-        return ProviderChat(chat=chat, marks=self.thought_marks)
+        return ProviderChat(chat=chat, marks=self.thought_marks, habit=self._habit)
+
+    @cached_property
+    def _habit(self) -> Habit:
+        return Habit()
 
     @cached_property
     def _called(self) -> dict[str, tuple[Mapping[str, Any] | None, ChatRunnable]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from der_graph.nodes.json_form import read_json
+from der_graph.nodes.json_form import read_json, unfenced
 from der_graph.nodes.model_settings import FORMAT_ERROR, cut_at_stop, schema_of
 from der_graph.nodes.providers import (
     ThoughtMarks,
@@ -98,6 +98,8 @@ class Reader:
             fault, finish = f"refused to answer: {refusal[:300]}", "content_filter"
         error = None if text or calls else fault or "returned an empty answer"
         schema = schema_of(settings)
+        if schema is not None and not calls:
+            text = unfenced(text)
         if error is None and schema is not None and not calls and finish != "length":
             text, wrong = read_json(text, schema)
             error = None if wrong is None else f"{FORMAT_ERROR} ({wrong})"

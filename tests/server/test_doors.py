@@ -313,3 +313,43 @@ def _kind_of(error: Any) -> str:
     }
     (kind,) = [kind for word, kind in words.items() if word in said]
     return kind
+
+
+FENCED = '```json\n{"answer": 42}\n```'
+LONE = "Is it 41? No.</think>\n\nIt is 42."
+FORM: Any = {"response_format": {"type": "json_object"}}
+
+
+@pytest.mark.parametrize("stream_tokens", ["final", "live"])
+@pytest.mark.parametrize(
+    ("said", "settings", "text"), [(FENCED, FORM, '{"answer": 42}'), (LONE, {}, "It is 42.")]
+)
+def test_what_is_no_part_of_the_only_experts_answer(
+    said: str, settings: dict[str, Any], text: str, stream_tokens: str
+) -> None:
+    with provider(said) as made:
+        expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+        opened = open_doors([expert], ["only", "END"], settings, stream_tokens=stream_tokens)
+        with opened as doors:
+            ways = {k: v for k, v in doors.items() if not (settings and "response" in k)}
+            assert {name: door().text for name, door in ways.items()} == dict.fromkeys(ways, text)
+
+
+def test_a_thought_that_nobody_could_know_is_shown_once_and_then_no_more() -> None:
+    """Its opening mark is in the prompt, so the first stream learns of it at its end."""
+    with provider(LONE) as made:
+        for way in ("stream", "astream", "ChatDER.stream", "ChatDER.astream", "server stream"):
+            expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+            with open_doors([expert], ["only", "END"]) as doors:
+                assert doors[way]().text == LONE  # what was shown is the answer, whole
+                assert doors[way]().text == "It is 42."
+                assert doors["invoke"]().text == "It is 42."
+
+
+def test_an_answer_of_a_wrong_form_has_one_error_in_every_stream() -> None:
+    with provider("No JSON") as made:
+        expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+        with open_doors([expert], ["only", "END"], FORM) as doors:
+            for way in ("server whole", "server stream"):
+                with pytest.raises(Exception, match="no expert gave an answer of the form that"):
+                    doors[way]()
