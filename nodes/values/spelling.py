@@ -110,10 +110,10 @@ def json_spelling(value: Any) -> str:
         False
     """
     if isinstance(value, Mapping):
-        parts = (f"{json.dumps(name)}:{json_spelling(value[name])}" for name in sorted(value))
-        return f"{{{','.join(parts)}}}"
+        parts = (f"{json.dumps(name)}: {json_spelling(value[name])}" for name in sorted(value))
+        return f"{{{', '.join(parts)}}}"
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(json_spelling, value))}]"
+        return f"[{', '.join(map(json_spelling, value))}]"
     return write_number(value) if isinstance(value, float) else json.dumps(value, default=str)
 
 
