@@ -25,6 +25,7 @@ from pydantic import Field
 from der_graph.errors import ExpertError
 from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.providers.finish import finish_reason_of
+from der_graph.nodes.providers.lenient import lenient
 from der_graph.nodes.providers.messages import sendable
 from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, Habit, ThoughtMarks
 from der_graph.nodes.providers.tool_calls import CallPieces, identified
@@ -116,7 +117,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        return self._read(self.chat._generate(sent, stop, run_manager, **kwargs), stop)
+        return self._read(lenient(self.chat)._generate(sent, stop, run_manager, **kwargs), stop)
 
     async def _agenerate(
         self,
@@ -128,12 +129,12 @@ class ProviderChat(BaseChatModel):
         sent = sendable(messages)
         with no_exit():  # LangChain makes a task of this call
             try:
-                result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
+                result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
             except RuntimeError as error:
                 if "Event loop is closed" not in str(error):
                     raise
                 # A connection that another loop had opened: clients are shared, and drop it once it fails.
-                result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
+                result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
         return self._read(result, stop)
 
     def _read(self, result: ChatResult, stop: Sequence[str] | None) -> ChatResult:
@@ -190,7 +191,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         pieces = self._pieces(stop)
-        for chunk in self.chat._stream(sendable(messages), stop, **self._usage(kwargs)):
+        for chunk in lenient(self.chat)._stream(sendable(messages), stop, **self._usage(kwargs)):
             read = pieces.read(chunk)
             if run_manager is not None:
                 run_manager.on_llm_new_token(str(read.text), chunk=read)
@@ -208,7 +209,9 @@ class ProviderChat(BaseChatModel):
         for attempt in (1, 2):
             try:
                 with no_exit():
-                    async for chunk in self.chat._astream(sent, stop, **self._usage(kwargs)):
+                    async for chunk in lenient(self.chat)._astream(
+                        sent, stop, **self._usage(kwargs)
+                    ):
                         read = pieces.read(chunk)
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(str(read.text), chunk=read)

@@ -18,7 +18,7 @@ from doors import ErrorObject, Seen, open_doors
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
-from provider_stub import Provider, provider, remote_model
+from provider_stub import USAGE, Provider, piece, provider, remote_model
 from tiny_models import save_tiny
 
 from der_graph.nodes.expert import Expert
@@ -353,3 +353,27 @@ def test_an_answer_of_a_wrong_form_has_one_error_in_every_stream() -> None:
             for way in ("server whole", "server stream"):
                 with pytest.raises(Exception, match="no expert gave an answer of the form that"):
                     doors[way]()
+
+
+def arguments_as_object(body: dict[str, Any]) -> dict[str, Any]:
+    """A provider that calls a tool, as some servers do."""
+    function = {"name": "calculator", "arguments": {"sum": "6 * 7"}}
+    calls = [{"index": 0, "id": "call_1", "type": "function", "function": function}]
+    ends = [piece({}, "tool_calls"), {"choices": [], "usage": USAGE}]
+    return {
+        "content": None,
+        "message": {"tool_calls": calls},
+        "finish": "tool_calls",
+        "chunks": [piece({"role": "assistant", "content": None, "tool_calls": calls}), *ends],
+    }
+
+
+def test_arguments_of_tools_that_are_no_text() -> None:
+    with provider(arguments_as_object) as made:
+        model = remote_model(made.url)
+        expert = as_expert(model, name="only", cost=1.0)
+        with open_doors([expert], ["only", "END"], {"tools": [TOOL]}) as doors:
+            seen = {name: door() for name, door in doors.items()}
+    wanted = Seen("", (10, 5), 1.0, ["only"], "tool_calls", [("calculator", {"sum": "6 * 7"})])
+    assert seen == dict.fromkeys(seen, wanted)
+    assert type(model).__module__.startswith("langchain_openai")  # the caller's own is as it was
