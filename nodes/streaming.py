@@ -343,11 +343,24 @@ def _first(response: LLMResult) -> Any:
 
 
 def _with_text(generation: Any, change: Any) -> Any:
-    """A generation whose text was changed; as it is where it has none, or none that is plain."""
+    """A generation whose text was changed, in all its blocks; as it is where nothing changes."""
     content = generation.message.content
-    if not isinstance(content, str) or (new := change(content)) == content:
+    new: Any = (
+        change(content)
+        if isinstance(content, str)
+        else [_block_with_text(block, change) for block in content]
+    )
+    if new == content:
         return generation
     return type(generation)(message=generation.message.model_copy(update={"content": new}))
+
+
+def _block_with_text(block: Any, change: Any) -> Any:
+    if isinstance(block, str):
+        return change(block)
+    if block.get("type") == "text" and isinstance(block.get("text"), str):
+        return {**block, "text": change(block["text"])}
+    return block
 
 
 def callbacks_of(config: RunnableConfig, step: int) -> BaseCallbackManager:

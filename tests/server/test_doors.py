@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doors import ErrorObject, Seen, open_doors
-from langchain_core.messages import AIMessage
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 from provider_stub import USAGE, Provider, piece, provider, remote_model
@@ -377,3 +380,30 @@ def test_arguments_of_tools_that_are_no_text() -> None:
     wanted = Seen("", (10, 5), 1.0, ["only"], "tool_calls", [("calculator", {"sum": "6 * 7"})])
     assert seen == dict.fromkeys(seen, wanted)
     assert type(model).__module__.startswith("langchain_openai")  # the caller's own is as it was
+
+
+class InBlocks(BaseChatModel):
+    """Says its text in blocks, as some providers do."""
+
+    said: str
+
+    @property
+    def _llm_type(self) -> str:
+        return "in-blocks"
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        message = AIMessage([{"type": "text", "text": self.said, "index": 0}])
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        for word in re.findall(r"\S+|\s+", self.said):
+            block = {"type": "text", "text": word, "index": 0}
+            yield ChatGenerationChunk(message=AIMessageChunk(content=[block]))
+
+
+def test_text_in_blocks_is_streamed_as_it_is_answered() -> None:
+    for said, settings, text in ((FENCED, FORM, '{"answer": 42}'), (f" {TEXT} \n", {}, TEXT)):
+        expert = as_expert(InBlocks(said=said), name="only", cost=1.0)
+        with open_doors([expert], ["only", "END"], settings) as doors:
+            ways = {k: v for k, v in doors.items() if not (settings and "response" in k)}
+            assert {name: door().text for name, door in ways.items()} == dict.fromkeys(ways, text)
