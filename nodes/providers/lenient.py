@@ -1,8 +1,11 @@
-"""Servers of OpenAI's protocol that send a tool's arguments as an object, in place of its JSON as a text.
+"""What LangChain's reader of OpenAI's protocol loses, or refuses, of what servers send.
 
-    response or chunk ──arguments as text──> LangChain's own reader, which refuses objects
+    arguments of a tool that are an object, as Text Generation Inference sends them ──> as text
+    arguments that are another JSON than an object ──> a call that cannot be read, in place of an error
+    a refusal in a stream ──> kept, as of whole answers
+    JSON that ends at the limit of tokens ──> an answer that was cut off, in place of an error
 
-Text Generation Inference and others do so. Knows nothing of experts.
+Knows nothing of experts.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ from functools import lru_cache
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk
 
 
 def lenient(chat: BaseChatModel) -> Any:
@@ -33,8 +39,70 @@ class _Lenient:
 
     def _create_chat_result(self, response: Any, *given: Any, **more: Any) -> Any:
         for choice in _part(response, "choices") or ():
-            _write_arguments(_part(choice, "message"))
+            _write_arguments(_part(choice, "message"), whole=True)
         return super()._create_chat_result(response, *given, **more)  # type: ignore[misc]
+
+    def _convert_chunk_to_generation_chunk(self, chunk: Any, *given: Any, **more: Any) -> Any:
+        read = super()._convert_chunk_to_generation_chunk(chunk, *given, **more)  # type: ignore[misc]
+        said = [
+            _part(_part(choice, "delta"), "refusal") for choice in _part(chunk, "choices") or ()
+        ]
+        if read is not None and said and isinstance(said[0], str) and said[0]:
+            read.message.additional_kwargs["refusal"] = said[0]
+        return read
+
+    def _generate(self, *given: Any, **more: Any) -> Any:
+        try:
+            return super()._generate(*given, **more)  # type: ignore[misc]
+        except Exception as error:
+            return self._create_chat_result(_cut_off(error))
+
+    async def _agenerate(self, *given: Any, **more: Any) -> Any:
+        try:
+            return await super()._agenerate(*given, **more)  # type: ignore[misc]
+        except Exception as error:
+            return self._create_chat_result(_cut_off(error))
+
+    def _stream(self, *given: Any, **more: Any) -> Iterator[Any]:
+        ended = False
+        try:
+            for chunk in super()._stream(*given, **more):  # type: ignore[misc]
+                ended = ended or "finish_reason" in (chunk.generation_info or {})
+                yield chunk
+        except Exception as error:
+            yield _end_of(_cut_off(error), ended=ended)
+
+    async def _astream(self, *given: Any, **more: Any) -> AsyncIterator[Any]:
+        ended = False
+        try:
+            async for chunk in super()._astream(*given, **more):  # type: ignore[misc]
+                ended = ended or "finish_reason" in (chunk.generation_info or {})
+                yield chunk
+        except Exception as error:
+            yield _end_of(_cut_off(error), ended=ended)
+
+
+def _cut_off(error: Exception) -> Any:
+    """The answer that the client refused as it was cut off.
+
+    Raises:
+        Exception: If that is not what the error says.
+    """
+    if type(error).__name__ != "LengthFinishReasonError":
+        raise error
+    return _part(error, "completion")
+
+
+def _end_of(completion: Any, *, ended: bool) -> ChatGenerationChunk:
+    """What is missing of a stream whose answer was cut off; `ended` where it has said why."""
+    usage = _part(completion, "usage")
+    used = [_part(usage, name) or 0 for name in ("prompt_tokens", "completion_tokens")]
+    told = UsageMetadata(input_tokens=used[0], output_tokens=used[1], total_tokens=sum(used))
+    message = AIMessageChunk(content="", usage_metadata=told if any(used) else None)
+    # Chunks are added up, and a reason that is told twice is none.
+    return ChatGenerationChunk(
+        message=message, generation_info=None if ended else {"finish_reason": "length"}
+    )
 
 
 class _Client:
@@ -89,15 +157,24 @@ def _lenient_class(kind: type[Any]) -> type[Any]:
     return type(kind.__name__, (_Lenient, kind), {"__module__": kind.__module__})
 
 
-def _write_arguments(message: Any) -> None:
+def _write_arguments(message: Any, *, whole: bool = False) -> None:
     for function in _functions(message):
         arguments = _part(function, "arguments")
-        if isinstance(arguments, Mapping):
-            text = json.dumps(arguments)
+        text = json.dumps(arguments) if isinstance(arguments, Mapping) else arguments
+        if whole and _is_no_object(text):
+            text = f"no object: {text}"
+        if text is not arguments:
             if isinstance(function, dict):
                 function["arguments"] = text
             else:
                 function.arguments = text
+
+
+def _is_no_object(text: Any) -> bool:
+    try:
+        return bool(text) and text.strip() != "null" and not isinstance(json.loads(text), dict)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _functions(message: Any) -> Iterator[Any]:

@@ -407,3 +407,58 @@ def test_text_in_blocks_is_streamed_as_it_is_answered() -> None:
         with open_doors([expert], ["only", "END"], settings) as doors:
             ways = {k: v for k, v in doors.items() if not (settings and "response" in k)}
             assert {name: door().text for name, door in ways.items()} == dict.fromkeys(ways, text)
+
+
+def said_in_chunks(message: dict[str, Any], finish: str, chunks: list[dict[str, Any]]) -> Any:
+    ends = [piece({}, finish), {"choices": [], "usage": USAGE}]
+    reply = {"content": None, "message": message, "finish": finish, "chunks": [*chunks, *ends]}
+    return lambda body: reply
+
+
+CUT = '```json\n{"answer": 4'
+NO_OBJECT = [
+    {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "[1]"}}
+]
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "deltas", "settings", "wanted"),
+    [
+        (
+            {"refusal": "I cannot."},
+            "stop",
+            [{"refusal": "I can"}, {"refusal": "not."}],
+            {},
+            "refused to answer: I cannot|providers refused the conversation for its content",
+        ),
+        (
+            {"tool_calls": NO_OBJECT},
+            "tool_calls",
+            [{"tool_calls": NO_OBJECT}],
+            {"tools": [TOOL]},
+            "called a tool with arguments that are no JSON object|no expert could answer; the server",
+        ),
+    ],
+)
+def test_what_a_provider_says_in_place_of_an_answer_is_one_error_everywhere(
+    message: dict[str, Any], finish: str, deltas: list[Any], settings: dict[str, Any], wanted: str
+) -> None:
+    with provider(said_in_chunks(message, finish, [piece(each) for each in deltas])) as made:
+        for way in ("invoke", "stream", "ChatDER.astream", "server whole", "server stream"):
+            expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+            opened = open_doors([expert], ["only", "END"], settings)
+            with opened as doors, pytest.raises(Exception, match=wanted):
+                doors[way]()
+
+
+def test_json_that_ends_at_the_limit_of_tokens_is_an_answer_that_was_cut() -> None:
+    cut = [piece({"content": each}) for each in (CUT[:5], CUT[5:])]
+    with provider(said_in_chunks({"content": CUT}, "length", cut)) as made:
+        expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+        with open_doors([expert], ["only", "END"], FORM) as doors:
+            ways = {k: v for k, v in doors.items() if "response" not in k}
+            seen = {name: door() for name, door in ways.items()}
+    wanted = Seen('{"answer": 4', (10, 5), 1.0, ["only"], "length", [])
+    assert {k: each._replace(tokens=(10, 5)) for k, each in seen.items()} == dict.fromkeys(
+        seen, wanted
+    )
