@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph import MessagesState
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import NotRequired, Self, TypedDict
 
-from der_graph.errors import BudgetError, cut
+from der_graph.errors import BudgetError, cut, did_you_mean
 
 END_CHOICE = "END"
 """The choice that ends a route. Not a node: the graph's own END is `"__end__"`."""
@@ -218,7 +218,7 @@ class DERContext:
             asked.
 
     Raises:
-        BudgetError: If a value cannot be used.
+        BudgetError: If there is no such setting, or a value cannot be used.
     """
 
     max_cost: float | None = None
@@ -231,6 +231,17 @@ class DERContext:
     stickiness: float | None = None
     stream_tokens: StreamTokens | None = None
     model_settings: Mapping[str, Any] | None = None
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Refuse misspelt names, which LangGraph passes on from a dict as they are."""
+        known = cls.__dataclass_fields__
+        for name in given:
+            if name not in known:
+                raise BudgetError(
+                    f"DERContext has no setting {cut(repr(name))}; {did_you_mean(name, known)}allowed: "
+                    f"{', '.join(known)}"
+                )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name in ("max_cost", "max_steps", "cost_weight", "deadline", "stickiness"):

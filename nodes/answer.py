@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage
@@ -48,17 +48,11 @@ def answer_node(
         # Fixed here, so that reducers of parent graphs recognise it; the id of its tokens where they were
         # streamed, so that readers do too.
         message_id = final.get("message_id") or f"der-{uuid.uuid4()}"
-        tokens_in = sum(each["input_tokens"] for each in answers)
-        tokens_out = sum(each["output_tokens"] for each in answers)
         message = AIMessage(
             content=final["text"],
             tool_calls=final.get("tool_calls", []),
             id=message_id,
-            usage_metadata=UsageMetadata(
-                input_tokens=tokens_in,
-                output_tokens=tokens_out,
-                total_tokens=tokens_in + tokens_out,
-            ),
+            usage_metadata=summed_usage(answers),
             response_metadata={
                 EXPERTS: [each["expert"] for each in answers],
                 "der_cost": sum(each["cost"] for each in answers),
@@ -118,4 +112,21 @@ def _draft(answer: Answer, message_id: str) -> AIMessage:
     """An expert's own message. Its tokens and cost are in the final answer's sums, and not here again."""
     return AIMessage(
         answer["text"], name=answer["expert"], id=message_id, response_metadata={DRAFT: True}
+    )
+
+
+def summed_usage(parts: Iterable[Mapping[str, Any]]) -> UsageMetadata | None:
+    """The tokens that answers used together; None where nobody says: a zero would be a count.
+
+    Args:
+        parts: Answers, or sums of answers, with `input_tokens` and `output_tokens`.
+    """
+    counts = [(each["input_tokens"], each["output_tokens"]) for each in parts]
+    tokens_in, tokens_out = (
+        (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    )
+    if not tokens_in + tokens_out:
+        return None
+    return UsageMetadata(
+        input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
     )

@@ -266,8 +266,19 @@ def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
     try:
         made: ChatRunnable = chat_models.init_chat_model(model, **settings)
     except Exception as error:
-        raise PoolError(f"model '{model}': {mask(str(error), secrets).strip()}") from None
+        raise PoolError(f"model '{model}': {mask(_why_not(error, model), secrets)}") from None
     return Guarded(bound=made, secrets=tuple(secrets)) if secrets else made
+
+
+def _why_not(error: Exception, model: str) -> str:
+    """What `init_chat_model` says of a model that it cannot make, on one line."""
+    told = str(error).strip()
+    if not told.startswith("Unable to infer model provider"):
+        return " ".join(told.split())
+    provider, colon, _ = model.partition(":")
+    if colon:
+        return f"LangChain has no provider '{provider}'; give PROVIDER:MODEL, such as openai:gpt-4o-mini"
+    return f"its name does not say who provides it; give PROVIDER:MODEL, such as 'openai:{model}'"
 
 
 def _from_function(function: Callable[..., Any]) -> ChatRunnable:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -239,33 +238,6 @@ def json_asked(
     if isinstance(message.content, str):
         return HumanMessage(message.content + more)
     return HumanMessage([*message.content, {"type": "text", "text": more.strip()}])
-
-
-_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL | re.IGNORECASE)
-
-
-def json_fault(text: str, schema: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Read an answer that should be JSON of a schema.
-
-    Returns:
-        The JSON alone, and what is wrong with it, or None.
-    """
-    import jsonschema
-
-    fenced = _FENCE.match(text.strip())
-    found = fenced.group(1) if fenced else text.strip()
-    try:
-        value = json.loads(found)
-    except ValueError as error:
-        return found, f"it is not JSON: {error}"
-    try:
-        jsonschema.validate(value, dict(schema))
-    except jsonschema.ValidationError as error:
-        where = "".join(f"[{each!r}]" for each in error.absolute_path)
-        return found, f"{where or 'it'}: {error.message[:300]}"
-    except jsonschema.SchemaError:
-        return found, None  # the caller's schema says nothing that can be checked
-    return found, None
 
 
 BLOCKS = {

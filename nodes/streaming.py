@@ -46,6 +46,8 @@ from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import PoolError
+from der_graph.nodes.json_form import FENCE, opened, unfenced
+from der_graph.nodes.model_settings import schema_of
 from der_graph.nodes.providers.characters import writable
 from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
 from der_graph.nodes.reliability.threads import STOPS
@@ -155,6 +157,40 @@ class Trimmed:
         self.text += new
         return new
 
+    def whole(self, text: str) -> str:
+        """What may be shown of a whole text."""
+        return text.strip()
+
+
+class Unfenced(Trimmed):
+    """The same of JSON: without a code fence around it, as answers in a form that was asked for have none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = ""
+        self._fenced: bool | None = None  # not known yet
+        self._end = ""
+
+    def add(self, text: str) -> str:
+        """Add to it; gives what may be shown now."""
+        if self._fenced is None:
+            self._begun = (self._begun + text).lstrip()
+            if FENCE.startswith(self._begun.lower()):
+                return ""
+            text = opened(self._begun)
+            self._fenced = text != self._begun
+        if self._fenced:
+            text = self._end + text
+            kept = text.rstrip()
+            marks = min(3, len(kept) - len(kept.rstrip("`")))
+            kept = kept[: len(kept) - marks].rstrip()
+            text, self._end = kept, text[len(kept) :]
+        return super().add(text)
+
+    def whole(self, text: str) -> str:
+        """What may be shown of a whole text."""
+        return unfenced(text)
+
 
 class Listener(BaseCallbackHandler):
     """Hears the tokens of one call of an expert, and stops it when nobody waits for it any more.
@@ -176,7 +212,8 @@ class Listener(BaseCallbackHandler):
             self.audience = "draft"
         self.closed = False
         self.spoken = False
-        self._shown = Trimmed()
+        settings = task.get("settings") or {}
+        self._shown = Trimmed() if schema_of(settings) is None else Unfenced()
         self._node_config = config
         self._stops = STOPS.get()
         self._said: dict[str, str] = {}
@@ -197,9 +234,17 @@ class Listener(BaseCallbackHandler):
         manager.add_handler(self)
         return {**self._node_config, "callbacks": manager}
 
-    def message_id(self, text: str) -> str | None:
-        """Id of the message by which the stream's readers know an answer; None if they have not seen it."""
-        return self._said.get(text) if self._streams and self.audience != "draft" else None
+    def as_seen(self, answer: Answer) -> Answer:
+        """An answer as the stream's readers know it: what they were shown, by the id of its message."""
+        if not self._streams or self.audience == "draft":
+            return answer
+        text = answer["text"]
+        if not text.startswith(self.shown):
+            text = self.shown  # a thought after all, which nobody could know while it was shown
+        changed = Answer(**{**answer, "text": text})
+        if (seen := self._said.get(text)) is not None:
+            changed["message_id"] = seen
+        return changed
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, **_: Any) -> None:
         """Pass the token on.
@@ -220,7 +265,7 @@ class Listener(BaseCallbackHandler):
         """Remember what was said, and under which id."""
         message = getattr(_first(response), "message", None)
         if message is not None and message.id:
-            self._said[message.text.strip()] = message.id
+            self._said[self.whole(message.text)] = message.id
 
     def close(self) -> None:
         """Nobody waits any more: what is said from now on is not heard."""
@@ -230,6 +275,10 @@ class Listener(BaseCallbackHandler):
     def shown(self) -> str:
         """What a reader has seen of a final answer."""
         return self._shown.text
+
+    def whole(self, text: str) -> str:
+        """What may be shown of a whole answer."""
+        return self._shown.whole(text)
 
     def visible(self, text: str) -> str:
         """What may be shown of a token."""
@@ -254,7 +303,7 @@ class _TokensOnly:
             return None
         whole = _first(response)
         if self.der_listener.audience == "final" and isinstance(whole, ChatGeneration):
-            response = LLMResult(generations=[[_with_text(whole, str.strip)]])
+            response = LLMResult(generations=[[_with_text(whole, self.der_listener.whole)]])
         return super().on_llm_end(response, **more)  # type: ignore[misc]
 
     def on_stream_event(self, *given: Any, **more: Any) -> Any:
@@ -294,11 +343,24 @@ def _first(response: LLMResult) -> Any:
 
 
 def _with_text(generation: Any, change: Any) -> Any:
-    """A generation whose text was changed; as it is where it has none, or none that is plain."""
+    """A generation whose text was changed, in all its blocks; as it is where nothing changes."""
     content = generation.message.content
-    if not isinstance(content, str) or (new := change(content)) == content:
+    new: Any = (
+        change(content)
+        if isinstance(content, str)
+        else [_block_with_text(block, change) for block in content]
+    )
+    if new == content:
         return generation
     return type(generation)(message=generation.message.model_copy(update={"content": new}))
+
+
+def _block_with_text(block: Any, change: Any) -> Any:
+    if isinstance(block, str):
+        return change(block)
+    if block.get("type") == "text" and isinstance(block.get("text"), str):
+        return {**block, "text": change(block["text"])}
+    return block
 
 
 def callbacks_of(config: RunnableConfig, step: int) -> BaseCallbackManager:

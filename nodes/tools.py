@@ -12,7 +12,6 @@ expert's reach the caller, who runs them. Nothing is run here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
 from der_graph.nodes.reliability import Bounded, bare
+from der_graph.nodes.values import json_spelling
 
 
 def tail_of(after: Sequence[AnyMessage]) -> list[AnyMessage]:
@@ -60,7 +60,7 @@ def value_of_calls(calls: Sequence[Mapping[str, Any]]) -> str:
         >>> value_of_calls([one, two]) == value_of_calls([two, {**one, "id": "c"}])
         True
     """
-    return "; ".join(sorted(json.dumps([c["name"], c["args"]], sort_keys=True) for c in calls))
+    return "; ".join(sorted(json_spelling([c["name"], c["args"]]) for c in calls))
 
 
 def reads_tools(model: Any) -> bool:

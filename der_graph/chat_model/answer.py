@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.answer import summed_usage
 from der_graph.nodes.conversation import EXPERTS
 from der_graph.nodes.streaming import Trimmed
 from der_graph.state import Answer, RouteStep, answers_of
@@ -68,16 +68,8 @@ def counted(message: Message) -> Message:
     see. So the model's own run has none, and the caller gets the sum.
     """
     by_expert = message.response_metadata.get("der_usage")
-    if not by_expert:
-        return message
-    tokens_in = sum(each["input_tokens"] for each in by_expert.values())
-    tokens_out = sum(each["output_tokens"] for each in by_expert.values())
-    if not tokens_in + tokens_out:
-        return message
-    usage = UsageMetadata(
-        input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
-    )
-    return message.model_copy(update={"usage_metadata": usage})
+    usage = summed_usage((by_expert or {}).values())
+    return message if usage is None else message.model_copy(update={"usage_metadata": usage})
 
 
 def _brief(step: RouteStep) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def _answer(args: argparse.Namespace, pool: Pool, question: str) -> int:
     if args.json or args.quiet:
         state = der.invoke(inputs, context=context)
         shown = {key: state[key] for key in ("question", "answer", "cost", "route", "knowledge")}
+        shown["cost_unit"] = pool.settings.cost_unit
         print(
             json.dumps(shown, ensure_ascii=False, indent=2)
             if args.json

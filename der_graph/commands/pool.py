@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from der_graph.commands.options import (
     Commands,
@@ -16,6 +18,10 @@ from der_graph.commands.options import (
     pool_of,
     say,
 )
+
+if TYPE_CHECKING:
+    from der_graph.data import Example
+    from der_graph.policies.quality import QualityMetric
 
 
 def add(commands: Commands) -> None:
@@ -106,7 +112,8 @@ def run_add(args: argparse.Namespace) -> int:
             f"{args.pool}: the agent knows all its experts already; nothing to add. der pool refresh NAME "
             "asks a known one again"
         )
-    examples = examples_of(args, args.data)
+    metric = metric_of(args, args.metric or trained_metric(agent))
+    examples = _probe_questions(args, metric, pool.names)
     check_folder(args.out)
     with open_cache(args.cache) as cache:
         for expert in new:
@@ -117,7 +124,7 @@ def run_add(args: argparse.Namespace) -> int:
                 expert,
                 examples,
                 count=args.probes,
-                metric=metric_of(args, args.metric or trained_metric(agent)),
+                metric=metric,
                 cache=cache,
                 seed=args.seed,
             )
@@ -145,7 +152,9 @@ def run_refresh(args: argparse.Namespace) -> int:
     agent, pool = load_agent(args.agent), pool_of(args)
     if not isinstance(agent, DERAgent):
         raise AgentError("this agent reads texts and knows no results of experts; train it anew")
-    expert, examples = pool[args.name], examples_of(args, args.data)
+    expert = pool[args.name]
+    metric = metric_of(args, args.metric or trained_metric(agent))
+    examples = _probe_questions(args, metric, pool.names)
     agent = agent_for_pool(agent, pool.rules)
     before = float(agent.observer.skill[agent.observer.names.index(args.name)])
     check_folder(args.out)
@@ -158,7 +167,7 @@ def run_refresh(args: argparse.Namespace) -> int:
             expert,
             examples,
             count=args.probes,
-            metric=metric_of(args, args.metric or trained_metric(agent)),
+            metric=metric,
             cache=cache,
             seed=args.seed,
         )
@@ -170,3 +179,15 @@ def run_refresh(args: argparse.Namespace) -> int:
     agent.save_pretrained(args.out)
     print(f"{args.out}: an agent for {', '.join(pool.names)}")
     return 0
+
+
+def _probe_questions(
+    args: argparse.Namespace, metric: QualityMetric, names: Sequence[str]
+) -> list[Example]:
+    """The questions that a metric can judge answers to; says which are left out."""
+    from der_graph.policies.training.preflight import usable
+
+    examples, _, notes = usable(examples_of(args, args.data), metric, names, "probe")
+    for line in notes:
+        say(line)
+    return examples

@@ -17,6 +17,7 @@ from der_graph.commands.options import (
     examples_of,
     metric_of,
     pool_of,
+    quality,
     say,
     seen_warning,
 )
@@ -38,7 +39,9 @@ def add(commands: Commands) -> None:
     target.add_argument(
         "--target-cost", type=cost, metavar="X", help="mean cost of a question not to exceed"
     )
-    target.add_argument("--target-quality", type=cost, metavar="Q", help="mean quality to reach")
+    target.add_argument(
+        "--target-quality", type=quality, metavar="Q", help="mean quality to reach, from 0 to 1"
+    )
     add_trained_metric(parser)
     parser.add_argument(
         "--points", type=int, default=16, metavar="N", help="prices to try (default: 16)"
@@ -62,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.policies.evaluation.report_schema import shown_cost
     from der_graph.policies.evaluation.tuning import (
         KnobPoint,
+        better_expert,
         choose_prices,
         knob_curve,
         measure_price,
@@ -121,7 +125,13 @@ def run(args: argparse.Namespace) -> int:
     spent = sorted(point.cost.estimate for point in curve)
     least = shown_cost(spent[0], unit).partition(" ")[0]  # the unit comes once
     say(f"this agent spends {least} to {shown_cost(spent[-1], unit)}")
-    tuned = choose_prices(curve, target_cost=args.target_cost, target_quality=args.target_quality)
+    is_trained = isinstance(agent, DERAgent)
+    tuned = choose_prices(
+        curve,
+        target_cost=args.target_cost,
+        target_quality=args.target_quality,
+        is_trained=is_trained,
+    )
     if args.out and isinstance(agent, DERAgent):
         agent.set_prices(tuned.prices)
         agent.save_pretrained(args.out)
@@ -133,11 +143,11 @@ def run(args: argparse.Namespace) -> int:
         for price, share in tuned.prices
     )
     print(f"{how}: quality {tuned.quality:.3f} at {shown_cost(tuned.cost, unit)}")
-    if len(tuned.prices) > 1 and not args.out and isinstance(agent, DERAgent):
+    if len(tuned.prices) > 1 and not args.out and is_trained:
         print("--out FOLDER writes an agent that takes both prices in turn")
     if args.target_cost and tuned.unused > _WORTH_SAYING * args.target_cost:
         print(
             f"{shown_cost(tuned.unused, unit)} of the target stay unused: on these questions more money buys "
-            "no better answers from these experts. Lower the target, or add a better expert with der pool add"
+            f"no better answers from these experts. Lower the target, or {better_expert(is_trained)}"
         )
     return 0

@@ -331,6 +331,7 @@ def check_pool(
         )
     if loaded.settings.cost_unit == "usd":
         lines += [line for expert in loaded for line in _cheap_tokens(expert)]
+    lines += _copies(loaded)
     if device is not None:
         lines += ["", *check_memory(loaded.experts, device, memory_gb)]
     return lines
@@ -348,6 +349,20 @@ def _cheap_tokens(expert: Expert) -> list[str]:
     return [
         f"warning: {expert.name}: token_prices are dollars per million tokens, and {prices.output:g} is less "
         "than anyone asks for: it may be the price of a thousand tokens, or of one"
+    ]
+
+
+def _copies(pool: Pool) -> list[str]:
+    """A warning for each model that is there several times: the same one, set and told the same."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for expert in pool:
+        if expert.fingerprint:
+            alike.setdefault((expert.fingerprint, expert.system or ""), []).append(expert.name)
+    return [
+        f"warning: {' and '.join(names)} are the same model with the same settings: copies agree with each "
+        "other, which is no evidence, and routes get worse; keep one of them"
+        for names in alike.values()
+        if len(names) > 1
     ]
 
 

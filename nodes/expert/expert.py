@@ -40,7 +40,7 @@ from der_graph.nodes.model_settings import (
     without_blocks,
     writes_json,
 )
-from der_graph.nodes.providers import THOUGHT_MARKS, ProviderChat, ThoughtMarks
+from der_graph.nodes.providers import THOUGHT_MARKS, Habit, ProviderChat, ThoughtMarks
 from der_graph.nodes.reliability import (
     DEFAULT_TIMEOUT,
     Fallback,
@@ -317,7 +317,21 @@ class Expert:
     def _read_by_us(self, chat: BaseChatModel) -> BaseChatModel:
         if getattr(chat, "reads_itself", False) or isinstance(chat, ProviderChat):
             return chat
-        return ProviderChat(chat=chat, marks=self.thought_marks)
+        known = self._readers.get(id(chat))
+        if known is None or known.chat is not chat:
+            if len(self._readers) > 16:  # models that are made anew for every call
+                self._readers.clear()
+            known = ProviderChat(chat=chat, marks=self.thought_marks, habit=self._habit)
+            self._readers[id(chat)] = known
+        return known
+
+    @cached_property
+    def _readers(self) -> dict[int, ProviderChat]:
+        return {}
+
+    @cached_property
+    def _habit(self) -> Habit:
+        return Habit()
 
     @cached_property
     def _called(self) -> dict[str, tuple[Mapping[str, Any] | None, ChatRunnable]]:

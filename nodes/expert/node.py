@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -99,9 +100,9 @@ class _Step:
             error.retry_after = answer.get("retry_after")
             raise error
         if answer["error"] is not None and listener.shown:
-            raise _broken_off(self.expert.name, answer["error"], task.get("fallback", "none"))
-        if answer["error"] is None and (seen := listener.message_id(answer["text"])):
-            answer = Answer(**{**answer, "message_id": seen})
+            raise _broken_off([*answers_of(task["route"]), answer], task.get("fallback", "none"))
+        if answer["error"] is None:
+            answer = listener.as_seen(answer)
         step = RouteStep(**task["decision"], answer=answer)
         if not task.get("raced"):
             write_event(config, "der.answer", {"step": step["step"], **answer})
@@ -129,10 +130,13 @@ def _terms(task: Task, listener: Listener) -> dict[str, Any]:
     }
 
 
-def _broken_off(name: str, error: str, fallback: Fallback) -> ExpertError:
+def _broken_off(answers: Sequence[Answer], fallback: Fallback) -> ExpertError:
     """What ends a stream whose reader has seen the beginning of an answer that never came."""
+    name, error = answers[-1]["expert"], answers[-1]["error"]
     if fallback == "none":
-        return AllExpertsFailedError(f"no expert could answer ({name}: {error})")
+        failed = AllExpertsFailedError(f"no expert could answer ({name}: {error})")
+        failed.answers = answers
+        return failed
     return ExpertError(
         f"expert '{name}' broke off in mid-answer, when its first words had been streamed ({error}); ask "
         "again without stream_tokens='live' to get another answer in its place"

@@ -8,13 +8,15 @@ Knows nothing of prompts and calls.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from der_graph.nodes.model_settings import FORMAT_ERROR, cut_at_stop, json_fault, schema_of
+from der_graph.nodes.json_form import read_json, unfenced
+from der_graph.nodes.model_settings import FORMAT_ERROR, cut_at_stop, schema_of
 from der_graph.nodes.providers import (
     ThoughtMarks,
     finish_reason_of,
@@ -29,7 +31,7 @@ from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.reliability.deadline import TimeLimitError
 from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.nodes.tools import calls_of, value_of_calls
-from der_graph.nodes.values import extract_value, is_refusal, one_spelling
+from der_graph.nodes.values import extract_value, is_refusal, json_spelling, one_spelling
 from der_graph.state import Answer, blank_answer
 
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
@@ -96,14 +98,18 @@ class Reader:
             fault, finish = f"refused to answer: {refusal[:300]}", "content_filter"
         error = None if text or calls else fault or "returned an empty answer"
         schema = schema_of(settings)
+        if schema is not None and not calls:
+            text = unfenced(text)
         if error is None and schema is not None and not calls and finish != "length":
-            text, wrong = json_fault(text, schema)
+            text, wrong = read_json(text, schema)
             error = None if wrong is None else f"{FORMAT_ERROR} ({wrong})"
         usage = getattr(message, "usage_metadata", None) or {}
         answer = blank_answer(
             self.expert,
             text=text,
-            value=value_of_calls(calls) if calls else _value_of(message, text),
+            value=value_of_calls(calls)
+            if calls
+            else _value_of(message, text, is_json=schema is not None),
             # Some servers count from -1.
             input_tokens=max(0, int(usage.get("input_tokens") or 0)),
             output_tokens=max(0, int(usage.get("output_tokens") or 0)),
@@ -213,9 +219,14 @@ def _why_empty(finish: str | None, settings: Mapping[str, Any]) -> FailureKind:
     return "cut" if bounded or settings.get("stop") else "empty"
 
 
-def _value_of(message: BaseMessage, text: str) -> str | None:
-    """The part that counts; "I do not know" agrees with nobody."""
+def _value_of(message: BaseMessage, text: str, *, is_json: bool) -> str | None:
+    """The part that counts, of JSON all of it; "I do not know" agrees with nobody."""
     known = message.response_metadata.get("der_value")  # recorded experts know what counts
     if known is not None:
         return one_spelling(str(known)) or None
+    if is_json:
+        try:
+            return json_spelling(json.loads(text))
+        except (ValueError, RecursionError):
+            return None
     return None if is_refusal(text) else extract_value(text)

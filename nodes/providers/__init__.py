@@ -11,6 +11,7 @@ from der_graph.nodes.providers.thoughts import (
     THINK_TAGS,
     THOUGHT_MARKS,
     AnswerReader,
+    Habit,
     ThoughtMarks,
     split_thought,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "AnswerReader",
     "Failure",
     "FailureKind",
+    "Habit",
     "ProviderChat",
     "ThoughtMarks",
     "failure_of",

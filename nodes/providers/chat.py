@@ -25,8 +25,9 @@ from pydantic import Field
 from der_graph.errors import ExpertError
 from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.providers.finish import finish_reason_of
+from der_graph.nodes.providers.lenient import lenient
 from der_graph.nodes.providers.messages import sendable
-from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, ThoughtMarks
+from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, Habit, ThoughtMarks
 from der_graph.nodes.providers.tool_calls import CallPieces, identified
 
 # Classes whose streams always say why they ended.
@@ -56,6 +57,8 @@ class ProviderChat(BaseChatModel):
     """The model."""
     marks: tuple[ThoughtMarks, ...] = Field(default=THOUGHT_MARKS)
     """What opens and closes a thought in its text; empty if nothing does."""
+    habit: Habit = Field(default_factory=Habit, exclude=True, repr=False)
+    """How it has been seen to think; shared by all that read the same model."""
 
     def __init__(self, **given: Any) -> None:
         """Take over what LangChain asks a chat model for."""
@@ -114,7 +117,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        return self._read(self.chat._generate(sent, stop, run_manager, **kwargs), stop)
+        return self._read(lenient(self.chat)._generate(sent, stop, run_manager, **kwargs), stop)
 
     async def _agenerate(
         self,
@@ -126,12 +129,12 @@ class ProviderChat(BaseChatModel):
         sent = sendable(messages)
         with no_exit():  # LangChain makes a task of this call
             try:
-                result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
+                result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
             except RuntimeError as error:
                 if "Event loop is closed" not in str(error):
                     raise
                 # A connection that another loop had opened: clients are shared, and drop it once it fails.
-                result = await self.chat._agenerate(sent, stop, run_manager, **kwargs)
+                result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
         return self._read(result, stop)
 
     def _read(self, result: ChatResult, stop: Sequence[str] | None) -> ChatResult:
@@ -140,6 +143,7 @@ class ProviderChat(BaseChatModel):
             message = each.message
             reader = AnswerReader(self.marks, stop or (), exact=True)
             content = _filtered(message.content, reader, last=True)
+            self.habit.learn(reader)
             changes: dict[str, Any] = {"content": content}
             if isinstance(message, AIMessage):
                 changes |= identified(message)
@@ -187,7 +191,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         pieces = self._pieces(stop)
-        for chunk in self.chat._stream(sendable(messages), stop, **self._usage(kwargs)):
+        for chunk in lenient(self.chat)._stream(sendable(messages), stop, **self._usage(kwargs)):
             read = pieces.read(chunk)
             if run_manager is not None:
                 run_manager.on_llm_new_token(str(read.text), chunk=read)
@@ -205,7 +209,9 @@ class ProviderChat(BaseChatModel):
         for attempt in (1, 2):
             try:
                 with no_exit():
-                    async for chunk in self.chat._astream(sent, stop, **self._usage(kwargs)):
+                    async for chunk in lenient(self.chat)._astream(
+                        sent, stop, **self._usage(kwargs)
+                    ):
                         read = pieces.read(chunk)
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(str(read.text), chunk=read)
@@ -219,7 +225,8 @@ class ProviderChat(BaseChatModel):
             yield rest
 
     def _pieces(self, stop: list[str] | None) -> _Pieces:
-        return _Pieces(self.marks, stop, tells_totals=is_a(self.chat, "BaseChatOpenAI"))
+        openai = is_a(self.chat, "BaseChatOpenAI")
+        return _Pieces(self.marks, stop, tells_totals=openai, habit=self.habit)
 
     def _usage(self, given: dict[str, Any]) -> dict[str, Any]:
         """Ask servers of OpenAI's protocol for the tokens used, unless somebody has said what to do."""
@@ -238,9 +245,15 @@ class _Pieces:
     """Reads the chunks of one stream."""
 
     def __init__(
-        self, marks: Sequence[ThoughtMarks], stop: Sequence[str] | None, *, tells_totals: bool
+        self,
+        marks: Sequence[ThoughtMarks],
+        stop: Sequence[str] | None,
+        *,
+        tells_totals: bool,
+        habit: Habit,
     ) -> None:
-        self._reader = AnswerReader(marks, stop or (), exact=True)
+        self._reader = AnswerReader(marks, stop or (), exact=True, opened=habit.opened)
+        self._habit = habit
         self._tells_totals = tells_totals
         self._used: UsageMetadata | None = None
         self._calls = CallPieces()
@@ -294,6 +307,7 @@ class _Pieces:
             error.failure_kind = "unavailable"
             raise error
         rest = "" if self._closed else self._reader.close()
+        self._habit.learn(self._reader)
         calls = self._calls.close()
         if rest or calls:
             message = AIMessageChunk(content=rest, tool_call_chunks=calls)

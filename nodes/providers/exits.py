@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dis
 import functools
 import signal
@@ -9,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from der_graph.errors import ExpertError
 
 
 class ExpertExitError(RuntimeError):
@@ -19,9 +22,9 @@ class ExpertExitError(RuntimeError):
 
 @contextmanager
 def no_exit() -> Iterator[None]:
-    """Turn what would end the event loop itself, raised in one of its tasks, into a failure of the call.
+    """Turn what would end the event loop itself, or its task, into a failure of the call.
 
-    A Ctrl-C stays what it is.
+    A Ctrl-C stays what it is, and so does a cancellation that somebody asked for.
     """
     try:
         yield
@@ -29,6 +32,21 @@ def no_exit() -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt) and _is_signal(error):
             raise
         raise ExpertExitError(f"{type(error).__name__}: {error}".rstrip(": ")) from None
+    except asyncio.CancelledError as error:
+        if _is_asked_for():
+            raise
+        failure = ExpertError(f"CancelledError: {error}".rstrip(": "))
+        failure.failure_kind = "cancelled"
+        raise failure from None
+
+
+def _is_asked_for() -> bool:
+    """Has somebody cancelled the current task? Python 3.10 does not say, and then it counts as asked for."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop
+        return True
+    return task is None or not hasattr(task, "cancelling") or task.cancelling() > 0
 
 
 def _is_signal(error: KeyboardInterrupt) -> bool:

@@ -4,12 +4,15 @@
 
 Open models write their thoughts into their text, each family between marks of its own, and servers hand them
 on unless they are told to parse them. `AnswerReader` reads a text while it grows: what may still turn out
-to be part of a stop string or of a mark is held back until it is decided. Knows nothing of models.
+to be part of a stop string or of a mark is held back until it is decided. Some prompts open the thought, and
+the text has its closing mark alone. That is known at its end only, so of such a model the first stream shows
+the thought; `Habit` remembers it, and later ones do not. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from der_graph.nodes.providers.characters import writable
@@ -70,6 +73,21 @@ def _pairs(given: ThoughtMarks | Sequence[ThoughtMarks] | None) -> tuple[Thought
     return tuple(cast("Sequence[ThoughtMarks]", given))
 
 
+@dataclass
+class Habit:
+    """How a model thinks aloud, as far as its answers have shown.
+
+    Attributes:
+        opened: The marks of thoughts that its prompt opens, of which only the closing one is in its text.
+    """
+
+    opened: ThoughtMarks | None = None
+
+    def learn(self, reader: AnswerReader) -> None:
+        """Remember what an answer that was read to its end has shown."""
+        self.opened = reader.lone or self.opened
+
+
 class AnswerReader:
     """Splits a growing text into thought and answer, and finds its end.
 
@@ -79,6 +97,7 @@ class AnswerReader:
         stop: Texts that end the answer; they are not part of it, and do not count inside a thought.
         thinking: Did the prompt open the thought already? By the first pair.
         exact: Show white space as it comes, and not only between words?
+        opened: The marks of a thought that the prompt may have opened; all is answer if it is not closed.
     """
 
     def __init__(
@@ -88,6 +107,7 @@ class AnswerReader:
         *,
         thinking: bool = False,
         exact: bool = False,
+        opened: ThoughtMarks | None = None,
     ) -> None:
         self._given = (tags, stop, thinking)
         self._exact = exact
@@ -95,13 +115,17 @@ class AnswerReader:
         self._tags = self._marks[0] if self._marks else None
         thinking = thinking or bool(self._tags and not self._tags[0])
         self._stop = [text for text in stop if text]
-        self._state = "thought" if thinking else "start" if self._marks else "answer"
+        self._opened = None if thinking else opened
+        self._tags = self._opened or self._tags
+        begun = thinking or self._opened is not None
+        self._state = "thought" if begun else "start" if self._marks else "answer"
         self._pending = ""  # not decided, or not shown yet
         self._strip = False  # white space between a thought and its answer
         self.answer = ""
         self.thought = ""
         self.stopped = False
         self.unclosed = False
+        self.lone: ThoughtMarks | None = None
 
     def reopened(self) -> AnswerReader:
         """A new reader of the same kind."""
@@ -113,6 +137,9 @@ class AnswerReader:
         if self.stopped or not text:
             return ""
         self._pending += text
+        return self._resumed()
+
+    def _resumed(self) -> str:
         before = None
         while self._state not in (before, "answer"):
             before = self._state
@@ -125,6 +152,10 @@ class AnswerReader:
     def close(self) -> str:
         """End the text; gives the rest of the answer."""
         shown = ""
+        if self._opened is not None and self._state == "thought":
+            self._pending, self.thought = self.thought + self._pending, ""
+            self._state, self._opened = "start", None  # the prompt had opened none
+            shown = self._resumed()
         if self._state == "thought":
             self.thought += self._pending  # never closed: there is no answer
             self.unclosed = True
@@ -132,7 +163,7 @@ class AnswerReader:
             self._state = "answer"
             if self._strip:
                 self._pending = self._pending.lstrip()
-            shown = self._emit(self._pending if self._exact else self._pending.rstrip())
+            shown += self._emit(self._pending if self._exact else self._pending.rstrip())
         self._pending = ""
         if not self.thought:
             self._find_lone_closing()
@@ -154,7 +185,7 @@ class AnswerReader:
         for opening, closing in self._marks:
             before, found, after = self.answer.partition(closing)
             if found and (not opening or opening not in before):
-                self.thought, self.answer = before, after
+                self.thought, self.answer, self.lone = before, after, (opening, closing)
                 return
 
     def _find_closing(self) -> None:
@@ -162,6 +193,9 @@ class AnswerReader:
         before, found, after = self._pending.partition(self._tags[1])
         if found:
             self.thought += before
+            if self._opened is not None:
+                self.thought = self.thought.lstrip().removeprefix(self._opened[0])
+                self._opened = None
             self._pending = after
             self._state, self._strip = "start", True  # another thought may follow at once
         else:

@@ -10,7 +10,10 @@ running text is `extraction.py`'s.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 r"""`\boxed{...}`, with braces in it to a depth of two, as a root in a fraction has them."""
@@ -95,6 +98,23 @@ def one_spelling(value: str) -> str:
     text = text.replace("$", "").strip(" `*")
     text = _result(text)
     return _quantity(text) or _PRODUCT.sub("", _SPACE.sub("", text.rstrip(". ")))
+
+
+def json_spelling(value: Any) -> str:
+    """Write a value of JSON in one way: names in order, numbers as numbers are written.
+
+    Examples:
+        >>> json_spelling({"b": [1.0, 0.1 + 0.2], "a": True}) == json_spelling({"a": True, "b": [1, 0.3]})
+        True
+        >>> json_spelling({"a": "1"}) == json_spelling({"a": 1})
+        False
+    """
+    if isinstance(value, Mapping):
+        parts = (f"{json.dumps(name)}: {json_spelling(value[name])}" for name in sorted(value))
+        return f"{{{', '.join(parts)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(json_spelling, value))}]"
+    return write_number(value) if isinstance(value, float) else json.dumps(value, default=str)
 
 
 def parse_number(text: str | None) -> float | None:

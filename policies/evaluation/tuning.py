@@ -157,6 +157,7 @@ def choose_prices(
     *,
     target_cost: float | None = None,
     target_quality: float | None = None,
+    is_trained: bool = True,
 ) -> Tuned:
     """The price, or the two prices in turn, that a target asks for.
 
@@ -167,6 +168,7 @@ def choose_prices(
         curve: Points of `knob_curve`.
         target_cost: Mean cost not to exceed: the best quality within it is chosen.
         target_quality: Mean quality to reach: the cheapest way to it is chosen.
+        is_trained: Was the agent trained? For what to do where a target is out of reach.
 
     Raises:
         BudgetError: If no point meets the target, or not exactly one target is given.
@@ -177,11 +179,15 @@ def choose_prices(
     cheapest, best = hull[0], hull[-1]
     if target_cost is not None:
         if cheapest.cost.estimate > target_cost:
+            less = (
+                "train an agent with higher prices: der train --cost-weight-range LOW,HIGH"
+                if is_trained
+                else "add a cheaper expert to the pool file"
+            )
             raise BudgetError(
                 f"target cost {target_cost:g} is out of reach: at price {cheapest.cost_weight:g} this agent "
                 f"still spends {cheapest.cost.estimate:.4g} a question, and nowhere less. Raise the target; "
-                "bound every request with --max-cost; or train an agent with higher prices: der train "
-                "--cost-weight-range LOW,HIGH"
+                f"bound every request with --max-cost; or {less}"
             )
         unused = max(0.0, target_cost - best.cost.estimate)
         return _between(hull, target_cost, lambda point: point.cost.estimate, unused)
@@ -190,9 +196,14 @@ def choose_prices(
         raise BudgetError(
             f"target quality {wanted:g} is out of reach: the best on these questions is "
             f"{best.quality.estimate:.3f}, at price {best.cost_weight:g} and cost "
-            f"{best.cost.estimate:.4g}. Lower the target, or add a better expert with der pool add"
+            f"{best.cost.estimate:.4g}. Lower the target, or {better_expert(is_trained)}"
         )
     return _between(hull, wanted, lambda point: point.quality.estimate, 0.0)
+
+
+def better_expert(is_trained: bool) -> str:
+    """What to do for better answers: an agent that was trained has to learn of a new expert."""
+    return "add a better expert " + ("with der pool add" if is_trained else "to the pool file")
 
 
 def upper_hull(curve: Sequence[KnobPoint]) -> list[KnobPoint]:

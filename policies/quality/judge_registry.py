@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.runnables import Runnable
 
-from der_graph.errors import MetricError
+from der_graph.errors import MetricError, PoolError
 from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.langchain import as_chat_runnable, bounded
 from der_graph.policies.quality.judge import Judge
@@ -58,17 +60,30 @@ def judge_by(model: str, **settings: Any) -> Judge:
     Args:
         model: For `init_chat_model`.
         settings: Those of `make_judge`, and of the model.
+
+    Raises:
+        MetricError: If there is no such model, its key is missing, or a setting cannot be used.
     """
     mine = {
         key: settings.pop(key) for key in (*_SETTINGS, "pairwise", "against") if key in settings
     }
-    made = as_chat_runnable(model, **{"temperature": 0, **settings})
+    try:
+        made = as_chat_runnable(model, **{"temperature": 0, **settings})
+    except PoolError as error:
+        raise MetricError(f"judge: {error}{_how_to_pass_a_key(str(error), settings)}") from None
     return make_judge(
         bounded(made, _AT_ONCE),
         name=f"judge:{model}",
         identity=fingerprint_of(model, settings),
         **mine,
     )
+
+
+def _how_to_pass_a_key(error: str, settings: Mapping[str, Any]) -> str:
+    if not re.search(r"api_?key", error, re.IGNORECASE) or "api_key" in settings:
+        return ""
+    local = "; any text will do for a server that asks for none" if "base_url" in settings else ""
+    return f" The key can be a setting too: --metric-setting 'api_key=${{MY_KEY}}'{local}"
 
 
 def _rival(given: Runnable[Any, Any] | str) -> Replies:

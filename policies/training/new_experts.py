@@ -33,6 +33,7 @@ from der_graph.policies.observation.profiles import (
     with_expert,
 )
 from der_graph.policies.quality import QualityMetric, get_metric
+from der_graph.policies.training.preflight import usable
 
 PROBES = 30
 """Questions that a new expert is asked; `policies/observation/profiles.py` says how well it is then known."""
@@ -65,7 +66,8 @@ def probe_expert(
         The agent with the expert, and the expert's mean quality.
 
     Raises:
-        DataError: If there are no questions, every call failed, or a recorded answer is missing.
+        DataError: If there are no questions, the metric cannot compare with a reference, every call failed,
+            or a recorded answer is missing.
         AgentPoolMismatchError: See `add_expert`.
     """
     _check_new(agent, expert.name)
@@ -157,14 +159,14 @@ def _ask_probes(
 ) -> tuple[list[Example], list[Outcome]]:
     """Choose telling questions and ask an expert: the questions, and its answers with their qualities."""
     rng = np.random.default_rng(seed)
-    among = list(examples)
+    scorer = get_metric(metric) if isinstance(metric, str) else metric
+    among, _, _ = usable(examples, scorer, [expert.name], "probe")
     if len(among) > CANDIDATES:
         among = [among[i] for i in sorted(rng.permutation(len(among))[:CANDIDATES].tolist())]
     observer = agent.observer
     easy = ease_of(observer.arrays, observer.encoder, [example.question for example in among])
     probes = [among[i] for i in choose_questions(easy, count, rng)]
     check_recorded([expert], probes)
-    scorer = get_metric(metric) if isinstance(metric, str) else metric
     source = AnswerSource([expert], probes, scorer, cache=cache)
     outcomes = source.ask([Request(i, 0, []) for i in range(len(probes))])
     if all(outcome.answer["error"] is not None for outcome in outcomes):

@@ -40,7 +40,7 @@ def test_train_ask_and_json(
     assert run("ask", question, "--pool", pool, "--agent", out, "--max-cost", 7, "--json") == 0
     state = json.loads(capsys.readouterr().out)
     assert [step["choice"] for step in state["route"]] == ["small", "END"]
-    assert state["cost"] == 7.0
+    assert (state["cost"], state["cost_unit"]) == (7.0, "parameters_b")
 
     more = ("--json", "--forbid", "big", "--allow", "small", "--allow", "big", "--deadline", 60)
     assert run("ask", question, "--pool", pool, "--agent", out, *more) == 0

@@ -92,3 +92,8 @@ def test_the_planner_is_tuned_without_an_agent(
     assert "--out" not in capsys.readouterr().out
     assert run(*given, "--target-cost", 0.001, "--out", tmp_path / "tuned") == 2
     assert "--out writes a trained agent" in capsys.readouterr().err
+    # Out of any agent's reach: nobody is asked.
+    assert run(*given, "--target-quality", 80) == 2
+    said = capsys.readouterr().err
+    assert "80 is not a quality from 0 to 1; 80 % is 0.8" in said
+    assert "price" not in said

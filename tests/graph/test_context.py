@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import asdict
+import pickle
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -246,3 +248,14 @@ def test_training_has_one_template() -> None:
     source = toy_source(2)
     with pytest.raises(PoolError, match=r"AnswerSource\(ktp=...\)"):
         Lockstep(source, toy_rules(source.experts), 1).start(0, 0, DERContext(ktp="paper"))
+
+
+def test_a_misspelt_setting_is_an_error_that_names_the_nearest() -> None:
+    graph = create_der_graph(three_experts()[0], agent=ScriptedAgent("small")).compile()
+    wanted = "no setting 'max_cots'; did you mean 'max_cost'\\? allowed: max_cost, max_steps, .*"
+    with pytest.raises(BudgetError, match=wanted):
+        graph.invoke(a_human("2 + 3?"), context={"max_cots": 3})
+    context = DERContext(max_cost=3, model_settings={"seed": 1})
+    for same in (pickle.loads(pickle.dumps(context)), copy.deepcopy(context), replace(context)):
+        assert same == context
+    assert "max_cost" in str(graph.get_context_jsonschema())

@@ -258,3 +258,12 @@ def test_every_decision_is_a_run_of_its_own() -> None:
     assert (decisions[0].outputs or {})["probabilities"]["small"] == 1.0
     names = [run.name for run in _all_runs([root])]
     assert names.count("model-small") == names.count("model-large") == 1
+
+
+def test_tokens_that_nobody_counted_are_not_said_to_be_none() -> None:
+    graph = create_der_graph([scripted_expert("a", "42")[0]], agent=ScriptedAgent("a")).compile()
+    assert graph.invoke(a_human("6 * 7?"))["messages"][-1].usage_metadata is None
+    usage: Any = {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4}
+    told = AIMessage("42", usage_metadata=usage)
+    graph = create_der_graph([scripted_expert("a", told)[0]], agent=ScriptedAgent("a")).compile()
+    assert graph.invoke(a_human("6 * 7?"))["messages"][-1].usage_metadata == usage

@@ -15,6 +15,7 @@ from langchain.agents.middleware import (
     ToolRetryMiddleware,
 )
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -150,6 +151,19 @@ def test_a_probe_that_another_call_took_meanwhile_is_a_failed_answer() -> None:
     assert result["der_cost"] == 1.0
 
 
+class Exits(FakeListChatModel):
+    """A chat model whose own code would end the run."""
+
+    error: Any
+
+    def _call(self, *_: Any, **__: Any) -> str:
+        raise self.error
+
+    async def _agenerate(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize(
     ("error", "kind"),
@@ -160,19 +174,23 @@ def test_a_probe_that_another_call_took_meanwhile_is_a_failed_answer() -> None:
     ],
 )
 def test_what_would_end_the_run_ends_the_call(
-    error: BaseException, kind: str, asynchronous: bool
+    error: BaseException, kind: str, asynchronous: bool, raw: bool
 ) -> None:
     def exits(question: str) -> str:
         raise error
 
+    bad: Any = Exits(responses=["5"], error=error) if raw else exits
+
     good, _ = scripted_expert("good", "5")
-    experts = [as_expert(exits, name="bad", cost=1.0), good]
+    experts = [as_expert(bad, name="bad", cost=1.0), good]
     middleware = DERMiddleware(experts, agent=ScriptedAgent("bad", "good"))
     agent: Any = create_agent(middleware.model, middleware=[middleware])
     asked = {"messages": [HumanMessage("2 + 3?")]}
     state = asyncio.run(agent.ainvoke(asked)) if asynchronous else agent.invoke(asked)
     assert state["messages"][-1].text == "5"
-    assert state["der_route"][0]["answer"]["failure"] == kind
+    answer = state["der_route"][0]["answer"]
+    assert (answer["failure"], type(error).__name__ in answer["error"]) == (kind, True)
+    assert "generations" not in answer["error"]
 
 
 def test_all_experts_failing_says_why() -> None:

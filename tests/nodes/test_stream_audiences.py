@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from fakes import an_answer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from der_graph import DERContext
+from der_graph.nodes.json_form import unfenced
 from der_graph.nodes.reliability import Fallback
 from der_graph.nodes.rules import RouteRules
-from der_graph.nodes.streaming import Audiences
+from der_graph.nodes.streaming import Audiences, Unfenced
 
 RULES = RouteRules(names=("a", "b", "c"), costs=(1.0, 2.0, 4.0), max_steps=3)
 
@@ -86,3 +89,23 @@ def test_and_is_asked_if_the_last_one_breaks_off() -> None:
     assert audiences.of("a", failed, one, **settings) == "draft"
     barred = DERContext(max_steps=1, forbidden_experts=["b"])
     assert audiences.of("a", [], barred, unavailable=("b",), **settings) == "final"
+
+
+@given(
+    st.sampled_from(["", "```", "```json", "```JSON\n", " ```json ", "`", "``"]),
+    st.text('{"a`j: 1}\n', max_size=12),
+    st.sampled_from(["", "```", "\n```\n", "``", "\n"]),
+    st.integers(1, 9),
+)
+def test_json_is_shown_without_its_fence(before: str, inside: str, after: str, size: int) -> None:
+    text, shown = before + inside + after, Unfenced()
+    pieces = [shown.add(text[i : i + size]) for i in range(0, len(text), size)]
+    assert "".join(pieces) == shown.text
+    assert unfenced(text).startswith(shown.text)
+    if (
+        inside.strip()
+        and not inside.strip().endswith("`")
+        and after != "``"
+        and inside.strip()[0] == "{"
+    ):
+        assert shown.text == unfenced(text)

@@ -270,3 +270,18 @@ def test_the_demo_pool_is_well_formed() -> None:
     ]
     if all((path.parent / "experts" / name).is_dir() for name in ("translator", "calculator")):
         assert load_pool().settings.max_steps == 3
+
+
+def test_a_model_that_is_there_twice_is_said(tiny: Path) -> None:
+    entry = "  - {{name: {0}, backend: huggingface, model: experts/tiny, cost: 1{1}}}\n"
+    told = [
+        ("a", ""),
+        ("b", ", description: fast"),
+        ("c", ", system: Be brief."),
+        ("d", ", stop: [x]"),
+    ]
+    text = "experts:\n" + "".join(entry.format(*each) for each in told)
+    lines = check_pool(pool_file(tiny, text))
+    (warning,) = [line for line in lines if line.startswith("warning")]
+    assert warning.startswith("warning: a and b are the same model with the same settings")
+    assert not any("warning" in line for line in check_pool("demo"))

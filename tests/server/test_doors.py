@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doors import ErrorObject, Seen, open_doors
-from langchain_core.messages import AIMessage
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
-from provider_stub import Provider, provider, remote_model
+from provider_stub import USAGE, Provider, piece, provider, remote_model
 from tiny_models import save_tiny
 
 from der_graph.nodes.expert import Expert
@@ -313,3 +316,149 @@ def _kind_of(error: Any) -> str:
     }
     (kind,) = [kind for word, kind in words.items() if word in said]
     return kind
+
+
+FENCED = '```json\n{"answer": 42}\n```'
+LONE = "Is it 41? No.</think>\n\nIt is 42."
+FORM: Any = {"response_format": {"type": "json_object"}}
+
+
+@pytest.mark.parametrize("stream_tokens", ["final", "live"])
+@pytest.mark.parametrize(
+    ("said", "settings", "text"), [(FENCED, FORM, '{"answer": 42}'), (LONE, {}, "It is 42.")]
+)
+def test_what_is_no_part_of_the_only_experts_answer(
+    said: str, settings: dict[str, Any], text: str, stream_tokens: str
+) -> None:
+    with provider(said) as made:
+        expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+        opened = open_doors([expert], ["only", "END"], settings, stream_tokens=stream_tokens)
+        with opened as doors:
+            ways = {k: v for k, v in doors.items() if not (settings and "response" in k)}
+            assert {name: door().text for name, door in ways.items()} == dict.fromkeys(ways, text)
+
+
+def test_a_thought_that_nobody_could_know_is_shown_once_and_then_no_more() -> None:
+    """Its opening mark is in the prompt, so the first stream learns of it at its end."""
+    with provider(LONE) as made:
+        for way in ("stream", "astream", "ChatDER.stream", "ChatDER.astream", "server stream"):
+            expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+            with open_doors([expert], ["only", "END"]) as doors:
+                assert doors[way]().text == LONE  # what was shown is the answer, whole
+                assert doors[way]().text == "It is 42."
+                assert doors["invoke"]().text == "It is 42."
+
+
+def test_an_answer_of_a_wrong_form_has_one_error_in_every_stream() -> None:
+    with provider("No JSON") as made:
+        expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+        with open_doors([expert], ["only", "END"], FORM) as doors:
+            for way in ("server whole", "server stream"):
+                with pytest.raises(Exception, match="no expert gave an answer of the form that"):
+                    doors[way]()
+
+
+def arguments_as_object(body: dict[str, Any]) -> dict[str, Any]:
+    """A provider that calls a tool, as some servers do."""
+    function = {"name": "calculator", "arguments": {"sum": "6 * 7"}}
+    calls = [{"index": 0, "id": "call_1", "type": "function", "function": function}]
+    ends = [piece({}, "tool_calls"), {"choices": [], "usage": USAGE}]
+    return {
+        "content": None,
+        "message": {"tool_calls": calls},
+        "finish": "tool_calls",
+        "chunks": [piece({"role": "assistant", "content": None, "tool_calls": calls}), *ends],
+    }
+
+
+def test_arguments_of_tools_that_are_no_text() -> None:
+    with provider(arguments_as_object) as made:
+        model = remote_model(made.url)
+        expert = as_expert(model, name="only", cost=1.0)
+        with open_doors([expert], ["only", "END"], {"tools": [TOOL]}) as doors:
+            seen = {name: door() for name, door in doors.items()}
+    wanted = Seen("", (10, 5), 1.0, ["only"], "tool_calls", [("calculator", {"sum": "6 * 7"})])
+    assert seen == dict.fromkeys(seen, wanted)
+    assert type(model).__module__.startswith("langchain_openai")  # the caller's own is as it was
+
+
+class InBlocks(BaseChatModel):
+    """Says its text in blocks, as some providers do."""
+
+    said: str
+
+    @property
+    def _llm_type(self) -> str:
+        return "in-blocks"
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        message = AIMessage([{"type": "text", "text": self.said, "index": 0}])
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        for word in re.findall(r"\S+|\s+", self.said):
+            block = {"type": "text", "text": word, "index": 0}
+            yield ChatGenerationChunk(message=AIMessageChunk(content=[block]))
+
+
+def test_text_in_blocks_is_streamed_as_it_is_answered() -> None:
+    for said, settings, text in ((FENCED, FORM, '{"answer": 42}'), (f" {TEXT} \n", {}, TEXT)):
+        expert = as_expert(InBlocks(said=said), name="only", cost=1.0)
+        with open_doors([expert], ["only", "END"], settings) as doors:
+            ways = {k: v for k, v in doors.items() if not (settings and "response" in k)}
+            assert {name: door().text for name, door in ways.items()} == dict.fromkeys(ways, text)
+
+
+def said_in_chunks(message: dict[str, Any], finish: str, chunks: list[dict[str, Any]]) -> Any:
+    ends = [piece({}, finish), {"choices": [], "usage": USAGE}]
+    reply = {"content": None, "message": message, "finish": finish, "chunks": [*chunks, *ends]}
+    return lambda body: reply
+
+
+CUT = '```json\n{"answer": 4'
+NO_OBJECT = [
+    {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "[1]"}}
+]
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "deltas", "settings", "wanted"),
+    [
+        (
+            {"refusal": "I cannot."},
+            "stop",
+            [{"refusal": "I can"}, {"refusal": "not."}],
+            {},
+            "refused to answer: I cannot|providers refused the conversation for its content",
+        ),
+        (
+            {"tool_calls": NO_OBJECT},
+            "tool_calls",
+            [{"tool_calls": NO_OBJECT}],
+            {"tools": [TOOL]},
+            "called a tool with arguments that are no JSON object|no expert could answer; the server",
+        ),
+    ],
+)
+def test_what_a_provider_says_in_place_of_an_answer_is_one_error_everywhere(
+    message: dict[str, Any], finish: str, deltas: list[Any], settings: dict[str, Any], wanted: str
+) -> None:
+    with provider(said_in_chunks(message, finish, [piece(each) for each in deltas])) as made:
+        for way in ("invoke", "stream", "ChatDER.astream", "server whole", "server stream"):
+            expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+            opened = open_doors([expert], ["only", "END"], settings)
+            with opened as doors, pytest.raises(Exception, match=wanted):
+                doors[way]()
+
+
+def test_json_that_ends_at_the_limit_of_tokens_is_an_answer_that_was_cut() -> None:
+    cut = [piece({"content": each}) for each in (CUT[:5], CUT[5:])]
+    with provider(said_in_chunks({"content": CUT}, "length", cut)) as made:
+        expert = as_expert(remote_model(made.url), name="only", cost=1.0)
+        with open_doors([expert], ["only", "END"], FORM) as doors:
+            ways = {k: v for k, v in doors.items() if "response" not in k}
+            seen = {name: door() for name, door in ways.items()}
+    wanted = Seen('{"answer": 4', (10, 5), 1.0, ["only"], "length", [])
+    assert {k: each._replace(tokens=(10, 5)) for k, each in seen.items()} == dict.fromkeys(
+        seen, wanted
+    )

@@ -21,7 +21,7 @@ from der_graph.commands.options.questions import (
 )
 from der_graph.commands.options.reporting import say
 from der_graph.commands.options.requests import add_request, request_context
-from der_graph.commands.options.values import cost, cost_range, seconds, variable
+from der_graph.commands.options.values import cost, cost_range, quality, seconds, variable
 
 Commands = Any
 """What `ArgumentParser.add_subparsers` returns; argparse has no public name for it."""
@@ -46,6 +46,7 @@ __all__ = [
     "examples_of",
     "metric_of",
     "pool_of",
+    "quality",
     "request_context",
     "say",
     "seconds",

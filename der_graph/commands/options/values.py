@@ -26,6 +26,15 @@ def cost(text: str) -> float:
     return value
 
 
+def quality(text: str) -> float:
+    """Read a quality, from 0 to 1."""
+    value = cost(text)
+    if value > 1:
+        percent = f"; {value:g} % is {value / 100:g}" if value <= 100 else ""
+        raise argparse.ArgumentTypeError(f"{text} is not a quality from 0 to 1{percent}")
+    return value
+
+
 def seconds(text: str) -> float:
     """Read a number above 0."""
     value = cost(text)

@@ -32,7 +32,7 @@ from der_graph.policies.planning.skills import (
     telling,
 )
 from der_graph.policies.planning.tables import SPREAD, Floats, at_zero, mean_skill, widened
-from der_graph.policies.quality import QualityMetric
+from der_graph.policies.quality import QualityMetric, check_references
 
 EASIEST = 2.0
 """Log-odds by which the first question of a kind is taken to be easier than usual; the last one is harder."""
@@ -68,13 +68,14 @@ def probe(
         say: Gets a line for each round, and where something is wrong.
 
     Raises:
-        DataError: If a question has no answer to check.
+        DataError: If a question has no answer to check, or one that the metric cannot compare with.
         BudgetError: If the budget does not pay for a question.
         ExpertError: If nobody answers.
     """
     bare = next((e for e in examples if not e.reference.strip()), None)
     if bare is not None:
         raise DataError(f"question {bare.id!r} has no answer; a probe is checked by its answer")
+    check_references(metric, examples)
     prices = np.array([expert.cost for expert in experts])
     if max_cost is not None and prices.sum() > max_cost:
         raise BudgetError(

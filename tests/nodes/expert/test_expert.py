@@ -20,6 +20,7 @@ from pydantic import Field
 
 from der_graph import create_der_graph
 from der_graph.nodes.expert import Expert, worth_keeping
+from der_graph.nodes.langchain import as_expert
 from der_graph.state import Answer
 
 PROMPT: Any = [HumanMessage("2 + 3?")]
@@ -178,3 +179,12 @@ def test_a_node_cache_does_not_keep_what_a_deadline_cut_short(asynchronous: bool
             state = graph.invoke(a_human("2 + 3?"), context=context)
         assert state["answer"] == text
     assert len(calls) == 2
+
+
+def test_a_model_is_read_by_one_reader_whatever_is_bound_to_it() -> None:
+    expert = as_expert(FakeListChatModel(responses=["42"]), name="a", cost=1.0)
+    chat: Any = expert.model
+    one, two = (expert.carefully(chat.bind(stop=[each])) for each in "xy")
+    assert one.bound is two.bound is expert.carefully(chat)  # type: ignore[attr-defined]
+    assert [one.kwargs, two.kwargs] == [{"stop": ["x"]}, {"stop": ["y"]}]  # type: ignore[attr-defined]
+    assert expert.carefully(chat.model_copy()) is not expert.carefully(chat)

@@ -77,3 +77,32 @@ def test_pieces_and_the_whole_give_one_answer(text: str, size: int) -> None:
         pieces.feed(text[i : i + size])
     pieces.close()
     assert (pieces.thought, pieces.answer, pieces.unclosed) == whole
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("text", "thought", "answer"),
+    [
+        ("hm, 41?</think>\n\nIt is 42.", "hm, 41?", "It is 42."),
+        ("<think>hm</think>It is 42.", "hm", "It is 42."),
+        ("</think>It is 42.", "", "It is 42."),
+        ("hm</think><think>hm</think>42", "hmhm", "42"),
+        ("It is 42.", "", "It is 42."),  # it did not think this time
+        ("It is 42 END and so on", "", "It is 42"),
+        ("END</think>It is 42 END and so on", "END", "It is 42"),
+        ("", "", ""),
+    ],
+)
+def test_a_thought_that_the_prompt_may_have_opened(
+    text: str, thought: str, answer: str, size: int
+) -> None:
+    reader = AnswerReader(THOUGHT_MARKS, ["END"], exact=True, opened=("<think>", "</think>"))
+    shown = "".join(reader.feed(text[i : i + size]) for i in range(0, len(text), size))
+    assert (shown + reader.close()).strip() == answer
+    assert (reader.thought, reader.answer, reader.unclosed) == (thought, answer, False)
+
+
+def test_a_thought_that_the_text_opens_is_unclosed_whatever_the_prompt_does() -> None:
+    reader = AnswerReader(THOUGHT_MARKS, exact=True, opened=("<think>", "</think>"))
+    assert reader.feed("<think>hm") + reader.close() == ""
+    assert (reader.thought, reader.answer, reader.unclosed) == ("hm", "", True)

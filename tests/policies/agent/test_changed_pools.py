@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import scripted_expert
 from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_observer, toy_source
 
 from der_graph.data import Example
@@ -27,7 +28,7 @@ from der_graph.policies.observation.encoder import Vectors
 from der_graph.policies.observation.evidence import answer_tokens
 from der_graph.policies.observation.features import PROFILE_FEATURES
 from der_graph.policies.quality import get_metric
-from der_graph.policies.training.new_experts import add_expert, probe_expert
+from der_graph.policies.training.new_experts import add_expert, probe_expert, refresh_expert
 from der_graph.state import Answer, DERContext, Situation
 
 NAMES = ["writer", "counter", "facts", "parrot"]
@@ -256,6 +257,13 @@ def test_who_cannot_be_added() -> None:
         probe_expert(agent, experts[0], examples)
     with pytest.raises(DataError, match="no probe questions"):
         probe_expert(agent, replace(experts[0], name="new"), [])
+    new, model = scripted_expert("new", "7")
+    words = [Example(f"w{i}", f"Capital number {i}?", "Paris") for i in range(8)]
+    with pytest.raises(DataError, match="the metric 'numeric' needs a number"):
+        probe_expert(agent, new, [*examples, *words], count=1, metric="numeric")
+    with pytest.raises(DataError, match="none of 1 probe questions has a reference"):
+        refresh_expert(agent, experts[0], [Example("x", "Why?", "")])
+    assert not model.prompts
 
 
 def test_a_missing_recorded_answer_is_not_a_wrong_one(tmp_path: Path) -> None:

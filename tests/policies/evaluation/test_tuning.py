@@ -52,6 +52,11 @@ def test_the_prices_that_a_target_asks_for() -> None:
         choose_prices(CURVE, target_cost=19)
     with pytest.raises(BudgetError, match=r"target quality 0.9 is out of reach: the best .* 0.800"):
         choose_prices(CURVE, target_quality=0.9)
+    # An agent that was not trained needs no training to use another expert.
+    with pytest.raises(BudgetError, match="or add a better expert to the pool file"):
+        choose_prices(CURVE, target_quality=0.9, is_trained=False)
+    with pytest.raises(BudgetError, match="or add a cheaper expert to the pool file"):
+        choose_prices(CURVE, target_cost=19, is_trained=False)
     with pytest.raises(BudgetError, match="either"):
         choose_prices(CURVE)
 

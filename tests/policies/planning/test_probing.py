@@ -112,6 +112,11 @@ def test_who_does_not_answer_is_left_out() -> None:
 def test_questions_without_answers_are_refused() -> None:
     with pytest.raises(DataError, match=r"'x' has no answer"):
         probe([knower("a")], [Example("x", "Why?", "")], MATCH, count=3)
+    asked, model = scripted_expert("asked", "7")
+    both = [Example("one", "1 + 1?", "2"), Example("x", "Capital of France?", "Paris")]
+    with pytest.raises(DataError, match="'x': the metric 'numeric' needs a number"):
+        probe([asked], both, get_metric("numeric"), count=1)
+    assert not model.prompts
 
 
 def test_the_profile_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
+from der_graph.commands.options import metric_of
 from der_graph.commands.train import METRICS
 from der_graph.data import Example
 from der_graph.errors import MetricError
@@ -89,3 +91,26 @@ def test_help_names_every_metric() -> None:
     assert shown == [
         name.split(":")[0].strip("<>").lower() for name in metric_names() if name != "judge"
     ]
+
+
+def test_a_judge_that_cannot_be_made_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("langchain_openai")
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MetricError, match=r"--metric-setting 'api_key=\$\{MY_KEY\}'$"):
+        get_metric("judge:openai:gpt")
+    address = "http://127.0.0.1:9/v1"
+    with pytest.raises(MetricError, match=r"api_key=.*any text will do for a server that asks for"):
+        get_metric("judge:openai:gpt", base_url=address)
+    monkeypatch.setenv("MY_KEY", "secret")  # as the message says
+    setting = [f"base_url={address}", "api_key=${MY_KEY}"]
+    made: Any = metric_of(argparse.Namespace(metric_setting=setting), "judge:openai:gpt")
+    assert made.name == "judge:openai:gpt"
+    with pytest.raises(MetricError) as failed:
+        get_metric("judge:house-model")
+    assert str(failed.value) == (
+        "judge: model 'house-model': its name does not say who provides it; give PROVIDER:MODEL, such as "
+        "'openai:house-model'"
+    )
+    with pytest.raises(MetricError, match=r"LangChain has no provider 'opnai'; give .*[^\n]$"):
+        get_metric("judge:opnai:gpt")
