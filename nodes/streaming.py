@@ -46,12 +46,12 @@ from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
 from der_graph.errors import PoolError
-from der_graph.nodes.json_form import FENCE, opened, unfenced
 from der_graph.nodes.model_settings import schema_of
 from der_graph.nodes.providers.characters import writable
 from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import RouteRules
+from der_graph.nodes.values.json_form import FENCE, opened, unfenced
 from der_graph.state import (
     END_CHOICE,
     Answer,

@@ -15,7 +15,6 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from der_graph.nodes.json_form import read_json, unfenced
 from der_graph.nodes.model_settings import FORMAT_ERROR, cut_at_stop, schema_of
 from der_graph.nodes.providers import (
     ThoughtMarks,
@@ -32,6 +31,7 @@ from der_graph.nodes.reliability.deadline import TimeLimitError
 from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.nodes.tools import calls_of, value_of_calls
 from der_graph.nodes.values import extract_value, is_refusal, json_spelling, one_spelling
+from der_graph.nodes.values.json_form import read_json, unfenced
 from der_graph.state import Answer, blank_answer
 
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"

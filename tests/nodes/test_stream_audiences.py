@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from der_graph import DERContext
-from der_graph.nodes.json_form import unfenced
 from der_graph.nodes.reliability import Fallback
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences, Unfenced
+from der_graph.nodes.values.json_form import unfenced
 
 RULES = RouteRules(names=("a", "b", "c"), costs=(1.0, 2.0, 4.0), max_steps=3)
 

@@ -12,7 +12,7 @@ import pytest
 from fakes import scripted_expert
 from langchain_core.messages import AIMessage
 
-from der_graph.nodes.json_form import SECONDS, read_json
+from der_graph.nodes.values.json_form import SECONDS, read_json
 from der_graph.state import Answer
 
 OBJECT = {"type": "object"}
