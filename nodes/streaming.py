@@ -24,6 +24,7 @@ Events of `stream_mode="custom"`, as they happen:
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -141,19 +142,26 @@ class Audiences:
 class Trimmed:
     """A growing text without the white space at its ends, as an answer has none.
 
+    Args:
+        most: Characters, at most: what goes on is cut off, as in the answer.
+
     Attributes:
         text: What there is of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: float = math.inf) -> None:
         self.text = ""
         self._held = ""
+        self._most = most
 
     def add(self, text: str) -> str:
         """Add to it; gives what may be shown now."""
         self._held += text if self.text else text.lstrip()
         new = self._held.rstrip()
         self._held = self._held[len(new) :]
+        if len(self.text) + len(new) > self._most:
+            new = new[: max(0, int(self._most) - len(self.text))].rstrip()
+            self._most = 0  # that is all
         self.text += new
         return new
 
@@ -165,8 +173,8 @@ class Trimmed:
 class Unfenced(Trimmed):
     """The same of JSON: without a code fence around it, as answers in a form that was asked for have none."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, most: float = math.inf) -> None:
+        super().__init__(most)
         self._begun = ""
         self._fenced: bool | None = None  # not known yet
         self._end = ""
@@ -213,10 +221,12 @@ class Listener(BaseCallbackHandler):
         self.closed = False
         self.spoken = False
         settings = task.get("settings") or {}
-        self._shown = Trimmed() if schema_of(settings) is None else Unfenced()
+        shown = Trimmed if schema_of(settings) is None else Unfenced
+        self._shown = shown(expert.max_answer_chars)
         self._node_config = config
         self._stops = STOPS.get()
         self._said: dict[str, str] = {}
+        self._last_id: str | None = None
         self._streams = False
 
     @property
@@ -242,7 +252,12 @@ class Listener(BaseCallbackHandler):
         if not text.startswith(self.shown):
             text = self.shown  # a thought after all, which nobody could know while it was shown
         changed = Answer(**{**answer, "text": text})
-        if (seen := self._said.get(text)) is not None:
+        seen = self._said.get(text)
+        if (
+            seen is None and text == self.shown
+        ):  # its end was never reached, as that of one that is cut off
+            seen = self._last_id
+        if seen is not None:
             changed["message_id"] = seen
         return changed
 
@@ -257,6 +272,7 @@ class Listener(BaseCallbackHandler):
         message = getattr(chunk, "message", None)
         text = str(token) if message is None else message.text
         self.spoken = self.spoken or bool(text)
+        self._last_id = getattr(message, "id", None) or self._last_id
         if self.audience == "draft" and text:
             event = {"expert": self.expert, "step": self.step, "text": text}
             write_event(self._node_config, "der.draft", event)

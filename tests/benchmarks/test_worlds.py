@@ -21,7 +21,7 @@ pytestmark = needs_benchmarks
 NAMES = (
     "specialists five-topics rare-topics easy-and-hard open-answers verifier pipeline order-matters "
     "only-good-second editor near-copies liars correlated-failures noisy modest crowd-20 crowd-30 "
-    "hidden-halves committee free-call herd four-steps languages mixed two coins refusers graded"
+    "hidden-halves committee free-call herd four-steps languages mixed two coins refusers graded newsroom"
 ).split()
 
 

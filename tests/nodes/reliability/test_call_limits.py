@@ -18,6 +18,7 @@ from der_graph import DERContext, create_der_graph
 from der_graph.errors import BudgetError, PoolError
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability.call_limits import MOST_TOKENS
+from der_graph.nodes.streaming import Trimmed
 
 
 class Talker(BaseChatModel):
@@ -121,11 +122,26 @@ def test_a_stream_that_goes_on_is_ended() -> None:
     expert = as_expert(model, name="a", cost=1, max_answer_chars=100)
     graph = create_der_graph([expert], agent=ScriptedAgent("a"), max_steps=1).compile()
     state: dict[str, Any] = {}
-    for mode, part in graph.stream(
-        {"messages": [("user", "x")]}, stream_mode=["messages", "values"]
-    ):
+    shown = ""
+    parts: Any = graph.stream({"messages": [("user", "x")]}, stream_mode=["messages", "values"])
+    for mode, part in parts:
         if mode == "values":
-            state = part  # type: ignore[assignment]
+            state = part
+        else:
+            shown += part[0].text
     assert model.pieces <= 25
-    assert state["answer"] == ("word " * 20).strip()
+    assert state["answer"] == ("word " * 20).strip() == shown
     assert state["route"][0]["answer"]["error"] is None
+
+
+def test_what_is_streamed_ends_where_the_answer_is_cut() -> None:
+    shown = Trimmed(10)
+    assert [shown.add(part) for part in (" ab ", "cd  ", "efghij", "k", " l")] == [
+        "ab",
+        " cd",
+        "  efg",
+        "",
+        "",
+    ]
+    assert shown.text == " ab cd  efghijk l".strip()[:10]
+    assert "".join(map(Trimmed(5).add, ("word ", "word"))) == "word"

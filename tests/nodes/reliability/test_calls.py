@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -288,7 +289,7 @@ def test_what_would_end_the_program_ends_the_call(
 
     if asynchronous:
         results = [asyncio.run(graph.ainvoke(a_human("2 + 3?"))), asyncio.run(streamed())]
-        if model == "chat" and kind == "cancelled":
+        if model == "chat" and kind == "cancelled" and sys.version_info < (3, 11):
             kind = "error"  # LangChain takes it for a result, and stumbles over it
     else:
         results = [graph.invoke(a_human("2 + 3?"))]

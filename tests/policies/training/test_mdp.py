@@ -13,7 +13,7 @@ from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 from der_graph.data import Example
 from der_graph.errors import MetricError
 from der_graph.graph import create_der_graph
-from der_graph.policies.answers import AnswerSource, Request, open_cache
+from der_graph.policies.answers import AnswerSource, Outcome, Request, open_cache
 from der_graph.policies.baselines import Single
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training.mdp import Lockstep, run_routes
@@ -215,11 +215,19 @@ def test_routes_at_many_prices_are_those_at_each() -> None:
 
 
 def test_slow_experts_are_waited_for_once_for_all_prices() -> None:
-    """As many batches as the longest route has calls, however many prices there are."""
-    source = toy_source(6)
-    batches = []
-    ask = source.ask
-    source.ask = lambda requests: batches.append(len(requests)) or ask(requests)  # type: ignore[method-assign, func-returns-value]
-    rules = toy_rules(source.experts, max_steps=2)
-    routes_at_prices(toy_agent(source), source, rules, np.geomspace(0.02, 2.0, 7).tolist())
-    assert sum(size > 0 for size in batches) <= 2
+    """As many batches as the price with the longest routes alone, however many prices there are."""
+    prices = np.geomspace(0.02, 2.0, 7).tolist()
+
+    def batches(prices: Sequence[float]) -> int:
+        source, counted = toy_source(6), []
+        ask = source.ask
+
+        def counting(requests: Sequence[Request]) -> list[Outcome]:
+            counted.append(len(requests) > 0)
+            return ask(requests)
+
+        source.ask = counting  # type: ignore[method-assign]
+        routes_at_prices(toy_agent(source), source, toy_rules(source.experts), prices)
+        return sum(counted)
+
+    assert batches(prices) == max(batches([price]) for price in prices)
