@@ -22,12 +22,9 @@ import numpy.typing as npt
 
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.answers.source import Key
-from der_graph.policies.training.routes.shortlist import gain_of, pairs_of, reading_gain
+from der_graph.policies.training.routes.shortlist import NO_GAIN, Gain, gain_of, pairs_of
 from der_graph.policies.training.routes.tree import Route
 
-Gain = Callable[
-    [AnswerSource, int, Sequence[Outcome], Sequence[int], npt.NDArray[np.float64]], float
-]
 Choose = Callable[[], Iterable[tuple[int, Route]]]
 """Gives the routes that look best by what is known: question and experts, most wanted first."""
 
@@ -92,11 +89,11 @@ class Explorer:
         self._random.shuffle(pairs)
         rank = {expert: place for place, expert in enumerate(useful)}
         pairs.sort(key=lambda pair: min(rank[pair[0]], rank[pair[1]]))
-        self._halving(pairs[:most], calls, reading_gain)
+        self._halving(pairs[:most], calls, reading=True)
         gains = np.zeros((len(useful), len(useful)))
         for i, j in self._tried.keys() & set(pairs):
             count = len(self._tried[i, j])
-            gains[i, j] = self._gain((i, j), reading_gain) * count / (count + _DOUBT)
+            gains[i, j] = self._gain((i, j)).reading * count / (count + _DOUBT)
         return gains
 
     def narrow_to(self, experts: Sequence[int]) -> None:
@@ -126,11 +123,20 @@ class Explorer:
             if self.left > 0:
                 self._ask(list(choose()), self.left // (ROUNDS - number))
 
-    def _halving(self, routes: Sequence[Route], calls: int, gain: Gain = gain_of) -> list[Route]:
-        """Try routes on a few questions, the better half of them on more, and so on; better ones first."""
+    def _halving(
+        self, routes: Sequence[Route], calls: int, *, reading: bool = False
+    ) -> list[Route]:
+        """Try routes on a few questions, the better half of them on more, and so on; better ones first.
+
+        Args:
+            routes: Which.
+            calls: New answers, at most.
+            reading: Are they good by what their last experts gain by reading, or by all that these add?
+        """
 
         def promise(route: Route) -> float:
-            return self._gain(route, gain)
+            gain = self._gain(route)
+            return gain.reading if reading else gain.total
 
         n, until = len(self._source.examples), self.left - calls
         kept = list(routes)
@@ -156,14 +162,14 @@ class Explorer:
         ranked = sorted((r for r in routes if r in self._tried), key=lambda r: -promise(r))
         return [r for r in ranked if promise(r) > 0]
 
-    def _gain(self, route: Route, gain: Gain) -> float:
+    def _gain(self, route: Route) -> Gain:
         """What its last expert adds, as far as it was tried."""
         found = self._tried.get(route, {})
         if not found:
-            return 0.0
+            return NO_GAIN
         before = np.array([[o.quality for o in outcomes[:-1]] for outcomes in found.values()])
         after = [outcomes[-1] for outcomes in found.values()]
-        return gain(self._source, route[-1], after, list(found), before)
+        return gain_of(self._source, route[-1], after, list(found), before)
 
     def _steady(self, expert: int) -> bool:
         """Does it answer the same whatever it is shown, as far as is known?"""
@@ -230,17 +236,19 @@ class Explorer:
                 self._go_on(going[-1], steady)
                 promised += going[-1].left
             going = [walk for walk in going if walk.left]
-            keys = self._source.keys([walk.request() for walk in going])
+            requests = [walk.request() for walk in going]
+            keys = self._source.keys(requests)
             # What is known keeps nobody waiting, so that many new calls come together.
             now = {key for key in keys if key in self._asked or key in new}
             if not now:
                 now.update(list(dict.fromkeys(keys))[: room - len(new)])
                 new |= now
-            next_ = [walk for walk, key in zip(going, keys, strict=True) if key in now]
+            next_ = [i for i, key in enumerate(keys) if key in now]
             if not next_:
                 break
-            outcomes = self._source.ask([walk.request() for walk in next_])
-            for walk, outcome in zip(next_, outcomes, strict=True):
+            outcomes = self._source.ask([requests[i] for i in next_])
+            for i, outcome in zip(next_, outcomes, strict=True):
+                walk = going[i]
                 walk.outcomes.append(outcome)
                 self._go_on(walk, steady)
         return new

@@ -93,32 +93,34 @@ def prepare_lesson(
     fold = folds_of(source.questions, seed)
     quality = fit_ridge(vectors, alone, fold)
     n, costs = len(source.examples), observer.costs.tolist()
+    dims = observer.config.question_dims
+
+    def best_routes() -> list[tuple[int, Route]]:
+        """What looks best at some prices by what is known so far, the questions in a random order."""
+        known = collect_tree(ImputedSource(source, vectors), experts, rules.max_steps)
+        features = question_axes(vectors, known.quality[:, 1:], fold, dims).held_out
+        prices, total = _spread(price_range, _PRICES), max(observer.total, 1e-12)
+        choices = backward_induction(known, features, fold, prices, total).choices
+        found = greedy_routes(choices, known.children, known.routes, known.inner.tolist())
+        order = np.random.default_rng(0).permutation(len(found)).tolist()
+        return [(question, route) for question in order for route in found[question]]
+
     if calls is None:
         experts = shortlist(source, quality.held_out, costs)
         tree = collect_tree(source, experts, rules.max_steps)
     else:
         explorer = Explorer(source, range(len(costs)), rules.max_steps, int(calls * n), seed)
         experts = shortlist(source, quality.held_out, costs, gains=explorer.together)
-        if explorer.left < n * calls_of_all_routes(source, experts, rules.max_steps):
+        few = explorer.left < n * calls_of_all_routes(source, experts, rules.max_steps)
+        if few:
             explorer.narrow_to(experts)
             explorer.broadly()
-            explorer.best(
-                lambda: _best_routes(
-                    ImputedSource(source, vectors),
-                    experts,
-                    rules.max_steps,
-                    vectors,
-                    fold,
-                    observer,
-                    price_range,
-                )
-            )
+            explorer.best(best_routes)
             source = ImputedSource(source, vectors)
-            tree = collect_tree(source, experts, rules.max_steps)
-        else:
-            tree = collect_tree(source, experts, rules.max_steps)
+        tree = collect_tree(source, experts, rules.max_steps)
+        if not few:
             source = ImputedSource(source, vectors)  # nobody is asked beyond the tree
-    axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
+    axes = question_axes(vectors, tree.quality[:, 1:], fold, dims)
     arrays = {
         **observer.arrays,
         "question_mean": axes.mean,
@@ -130,25 +132,6 @@ def prepare_lesson(
     expected = np.clip(quality.held_out, EPSILON, 1 - EPSILON).astype(np.float32)
     fitted.remember(source.questions, axes.held_out, expected)
     return RouteLesson(tree, fitted, fold, axes.held_out, source)
-
-
-def _best_routes(
-    source: ImputedSource,
-    experts: Sequence[int],
-    longest: int,
-    vectors: npt.NDArray[np.float32],
-    fold: npt.NDArray[np.int64],
-    observer: Observer,
-    price_range: tuple[float, float],
-) -> list[tuple[int, Route]]:
-    """Question and experts of the routes that look best at some prices, the questions in a random order."""
-    tree = collect_tree(source, experts, longest)
-    axes = question_axes(vectors, tree.quality[:, 1:], fold, observer.config.question_dims)
-    prices = _spread(price_range, _PRICES)
-    worth = backward_induction(tree, axes.held_out, fold, prices, max(observer.total, 1e-12))
-    found = greedy_routes(worth.choices, tree.children, tree.routes, tree.inner.tolist())
-    order = np.random.default_rng(0).permutation(len(found)).tolist()
-    return [(question, route) for question in order for route in found[question]]
 
 
 def _spread(price_range: tuple[float, float], count: int) -> list[float]:

@@ -11,6 +11,7 @@ that are there already: of ten experts that are alike, the second adds little.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -134,7 +135,7 @@ def try_pairs(source: AnswerSource, first: Floats, useful: Sequence[int]) -> Flo
         )
         for at, (i, j) in enumerate(pairs):
             mine = asked[at * len(questions) : (at + 1) * len(questions)]
-            gains[i, j] = reading_gain(source, j, mine, questions, first[questions][:, [i]])
+            gains[i, j] = gain_of(source, j, mine, questions, first[questions][:, [i]]).reading
 
     few = some[: max(_FEW, _REQUESTS // max(len(pairs), 1))]
     try_on(pairs, few)
@@ -159,16 +160,35 @@ def pairs_of(source: AnswerSource, among: Sequence[int]) -> list[tuple[int, int]
     return given + [(i, j) for j in among if j in readers for i in everyone if i not in known]
 
 
-def reading_gain(
+class Gain(NamedTuple):
+    """What asking one more expert adds to the answers before, on average.
+
+    Attributes:
+        reading: By reading them, in [0, 1]. Where neither it nor the one before it is any good, that it
+            reacts counts a little: a link of a chain.
+        opinion: As a second opinion, were one told which answer is right, in [0, 1].
+    """
+
+    reading: float
+    opinion: float
+
+    @property
+    def total(self) -> float:
+        """Both; a second opinion counts in part, as nobody is told."""
+        return self.reading + _OPINION * self.opinion
+
+
+NO_GAIN = Gain(0.0, 0.0)
+
+
+def gain_of(
     source: AnswerSource,
     expert: int,
     outcomes: Sequence[Outcome],
     questions: Sequence[int],
     before: Floats,
-) -> float:
-    """What an expert gains by reading the answers before.
-
-    Where neither it nor the one before it is any good, that it reacts counts a little: a link of a chain.
+) -> Gain:
+    """What asking an expert after others adds.
 
     Args:
         source: Knows what it says alone.
@@ -179,30 +199,11 @@ def reading_gain(
     """
     after = np.array([o.quality for o in outcomes])
     alone = source.ask([Request(q, expert, []) for q in questions])
-    own = np.array([o.quality for o in alone])
-    better = np.maximum(after - np.maximum(before.max(axis=1), own), 0.0).mean()
-    if max(own.mean(), before[:, -1].mean()) >= 0.5:
-        return float(better)
-    reacts = [o.answer["text"] != a.answer["text"] for o, a in zip(outcomes, alone, strict=True)]
-    return float(max(better, _LINK * np.mean(reacts)))
-
-
-def gain_of(
-    source: AnswerSource,
-    expert: int,
-    outcomes: Sequence[Outcome],
-    questions: Sequence[int],
-    before: Floats,
-) -> float:
-    """What asking an expert adds to the best answer so far: by reading, and as a second opinion.
-
-    Args:
-        source: Knows what it says alone.
-        expert: By position.
-        outcomes: What it said.
-        questions: To which questions.
-        before: (questions, answers) quality of the answers before.
-    """
-    after = np.array([o.quality for o in outcomes])
-    opinion = np.maximum(after - before.max(axis=1), 0.0).mean()
-    return reading_gain(source, expert, outcomes, questions, before) + _OPINION * float(opinion)
+    own, best = np.array([o.quality for o in alone]), before.max(axis=1)
+    reading = float(np.maximum(after - np.maximum(best, own), 0.0).mean())
+    if max(own.mean(), before[:, -1].mean()) < 0.5:
+        reacts = [
+            o.answer["text"] != a.answer["text"] for o, a in zip(outcomes, alone, strict=True)
+        ]
+        reading = max(reading, _LINK * float(np.mean(reacts)))
+    return Gain(reading, float(np.maximum(after - best, 0.0).mean()))
