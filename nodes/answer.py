@@ -14,11 +14,20 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 
+from der_graph.errors import ExpertError
 from der_graph.nodes.conversation import DRAFT, EXPERTS
 from der_graph.nodes.hub import ANSWER_NODE
 from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.streaming import write_event
-from der_graph.state import Answer, RouteStep, Task, answers_of, elapsed, good_answers
+from der_graph.state import (
+    END_CHOICE,
+    Answer,
+    RouteStep,
+    Task,
+    answers_of,
+    elapsed,
+    good_answers,
+)
 
 log = logging.getLogger("der_graph.agent")
 ROUTE_ID = "der_route_id"
@@ -84,6 +93,21 @@ def answer_node(
         return {"messages": messages, "answer": final["text"], "route": route}
 
     return Node(ANSWER_NODE, answer)
+
+
+def finished(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state of a route, which has ended: for those who cannot wait for a person.
+
+    Raises:
+        ExpertError: If it has not, as an expert asks a person (`interrupt`).
+    """
+    route = state.get("route")
+    if route and route[-1]["choice"] == END_CHOICE:
+        return state
+    raise ExpertError(
+        "an expert asks a person (`interrupt`), and nobody can be asked here; leave it out of the pool, or "
+        "use create_der_graph(...).compile(checkpointer=...), whose runs can be resumed"
+    )
 
 
 def _chosen(
