@@ -5,6 +5,7 @@ Task ──the answer that counts──> one AIMessage, with the route's experts
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,7 +57,7 @@ def answer_node(
         final = good[_chosen(select, good, task["question"])]
         # Fixed here, so that reducers of parent graphs recognise it; the id of its tokens where they were
         # streamed, so that readers do too.
-        message_id = final.get("message_id") or f"der-{uuid.uuid4()}"
+        message_id = final.get("message_id") or _id_of(task)
         message = AIMessage(
             content=final["text"],
             tool_calls=final.get("tool_calls", []),
@@ -93,6 +94,16 @@ def answer_node(
         return {"messages": messages, "answer": final["text"], "route": route}
 
     return Node(ANSWER_NODE, answer)
+
+
+def _id_of(task: Task) -> str:
+    """The same whenever the end of a route is replayed, and another one for every other route.
+
+    So a resumed run and time travel tell feedback, learning and front ends of one route, and not of several.
+    The times in it differ where the same question is answered again.
+    """
+    said = json.dumps([task["question_id"], task["route"]], sort_keys=True, default=repr)
+    return f"der-{uuid.uuid5(uuid.NAMESPACE_OID, said)}"
 
 
 def finished(state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from threading import Event
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
@@ -41,6 +42,7 @@ from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_temp
 from der_graph.nodes.reliability import Hedge, arace, patience, race
 from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.reliability.hedging import Raced
+from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
 from der_graph.nodes.streaming import write_event
 from der_graph.state import (
@@ -151,8 +153,17 @@ def together_node(
             except GraphInterrupt:
                 return _LEFT_OUT
 
-        with get_executor_for_config(config) as executor:
-            return settled(given["tasks"], list(executor.map(ask, given["tasks"])), config)
+        stop = Event()
+        token = STOPS.set((*STOPS.get(), stop))
+        try:
+            with get_executor_for_config(config) as executor:
+                try:
+                    updates = list(executor.map(ask, given["tasks"]))
+                finally:
+                    stop.set()  # Ctrl-C, or an error of one: leaving the executor waits for the others
+        finally:
+            STOPS.reset(token)
+        return settled(given["tasks"], updates, config)
 
     async def acall(given: Tasks, config: RunnableConfig) -> Command[Any]:
         async def ask(task: Task) -> Update:

@@ -106,9 +106,12 @@ class Memory:
             self._control(frozen=frozen)
 
     def add(self, route: Kept) -> None:
-        """Keep a route; of one with a score that came before it, that counts."""
+        """Keep a route; one that is there already, as its end was replayed, keeps its score."""
         value = {"at": route.at, "kind": route.kind, "told": [list(each) for each in route.told]}
-        self._put(self._routes, route.key, {**value, "score": route.score})
+        score, before = route.score, self.store.get(self._routes, route.key)
+        if score is None and before is not None:
+            score = before.value.get("score")
+        self._put(self._routes, route.key, {**value, "score": score})
 
     def rate(self, key: str, score: float) -> None:
         """Keep what somebody said of a route.
