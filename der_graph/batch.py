@@ -36,6 +36,7 @@ from der_graph.errors import (
     PoolError,
 )
 from der_graph.graph import create_der_graph
+from der_graph.nodes.answer import finished
 from der_graph.nodes.conversation import conversation_text, history_for_experts, messages_of
 from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situation_of
 from der_graph.nodes.expert import unable_experts
@@ -327,7 +328,7 @@ class _Run:
         messages = [*messages_of(example.history), HumanMessage(example.question)]
         row: dict[str, Any] = {"id": example.id, "question": example.question}
         try:
-            state = await graph.ainvoke({"messages": messages}, context=context)
+            state = finished(await graph.ainvoke({"messages": messages}, context=context))
         except (BudgetError, PoolError, AgentError):
             raise  # of the settings: no other question would fare better
         except DERError as error:

@@ -11,7 +11,7 @@ cache and name. The longest route is enforced by the rules, not by the recursion
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -20,12 +20,21 @@ from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.store.base import BaseStore
+from langgraph.types import CachePolicy
+from typing_extensions import Self
 
 from der_graph.errors import PoolError
 from der_graph.nodes.answer import answer_node
 from der_graph.nodes.approval import approval_node
 from der_graph.nodes.decision import RoutingAgent, agent_for_pool
-from der_graph.nodes.expert import Expert, NodeCache, asked_alone, expert_node, unable_experts
+from der_graph.nodes.expert import (
+    Expert,
+    NodeCache,
+    asked_alone,
+    expert_node,
+    place_of,
+    unable_experts,
+)
 from der_graph.nodes.hub import (
     ANSWER_NODE,
     APPROVAL_NODE,
@@ -38,7 +47,7 @@ from der_graph.nodes.parallel import TOGETHER_NODE, Hedged, Tasks, together_node
 from der_graph.nodes.reliability import Hedge, check_hedge
 from der_graph.nodes.reliability.drift import DriftWatch
 from der_graph.nodes.reliability.graph_node import Node
-from der_graph.nodes.reliability.threads import StoppableBuilder
+from der_graph.nodes.reliability.threads import StoppableBuilder, StoppableGraph
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.streaming import Audiences
 from der_graph.policies.agent import find_agent
@@ -54,23 +63,61 @@ from der_graph.state import (
 )
 
 
+class DERGraph(StoppableGraph):
+    """A compiled graph of experts; knows where `NodeCache` keeps their answers."""
+
+    builder: DERGraphBuilder
+
+    def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """Forget experts' answers, and what LangGraph keeps for other nodes; see `Pregel.clear_cache`."""
+        super().clear_cache(nodes)
+        if self.cache is not None:
+            self.cache.clear(self._places(nodes))
+
+    async def aclear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """As `clear_cache`."""
+        await super().aclear_cache(nodes)
+        if self.cache is not None:
+            await self.cache.aclear(self._places(nodes))
+
+    def _places(self, nodes: Sequence[str] | None) -> list[tuple[str, ...]]:
+        return [
+            place_of(e) for name, (e, _) in self.builder.cached.items() if name in (nodes or [name])
+        ]
+
+
 class DERGraphBuilder(StoppableBuilder):
     """A graph of experts; `compile` hands `cache_policy` of their nodes to `NodeCache`."""
 
-    cached: Mapping[str, Callable[[NodeCache], Any]]
-    """By expert's name, what makes its node with a cache."""
+    compiled_class = DERGraph
+    cached: Mapping[str, tuple[Expert, Callable[[NodeCache], Any]]]
+    """By name, an expert and what makes its node with a cache."""
+    uncached: Collection[str]
+    """The other nodes of the route. They are never cached: each route decides and ends for itself."""
+    _default_cache_policy: CachePolicy[Any] | None = None
+
+    def set_node_defaults(
+        self, *, cache_policy: CachePolicy[Any] | None = None, **settings: Any
+    ) -> Self:
+        """Set what holds for nodes that say nothing else; see `StateGraph.set_node_defaults`."""
+        if cache_policy is not None:
+            self._default_cache_policy = cache_policy
+        super().set_node_defaults(**settings)
+        return self
 
     def compile(self, *args: Any, **settings: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
         """Compile the graph; see `StateGraph.compile`."""
         given, cache = dict(self.nodes), settings.get("cache")
         try:
-            for name, make in self.cached.items():
-                policy = given[name].cache_policy
-                if policy is None:
+            for name, spec in given.items():
+                policy = spec.cache_policy or self._default_cache_policy
+                if policy is None or spec.is_error_handler:
                     continue
-                # LangGraph would skip the node, and write again what it wrote then.
-                spec = replace(given[name], cache_policy=None)
-                if cache is not None:
+                kept = None if name in self.uncached or name in self.cached else policy
+                # LangGraph would skip a node of the route, and write again what it wrote then.
+                spec = replace(spec, cache_policy=kept)
+                if cache is not None and name in self.cached:
+                    _, make = self.cached[name]
                     spec = replace(spec, runnable=make(NodeCache(cache, policy)))
                 self.nodes[name] = spec
             return super().compile(*args, **settings)
@@ -204,7 +251,8 @@ def create_der_graph(
     def cached(expert: Expert, kept: NodeCache) -> Runnable[Task, dict[str, Any]]:
         return hedged(expert, expert_node(expert, template, on_error=on_error, kept=kept))
 
-    graph.cached = {expert.name: partial(cached, expert) for expert in members}
+    graph.cached = {expert.name: (expert, partial(cached, expert)) for expert in members}
+    graph.uncached = (HUB_NODE, ANSWER_NODE, APPROVAL_NODE, TOGETHER_NODE)
     for expert in members:
         graph.add_node(
             expert.name,
@@ -225,8 +273,8 @@ def create_der_graph(
         graph.add_node(APPROVAL_NODE, approve, input_schema=Task, destinations=(*targets, HUB_NODE))
         targets.append(APPROVAL_NODE)
     if parallel > 1:
-        graph.add_node(TOGETHER_NODE, together_node(nodes, template), input_schema=Tasks)
-        graph.add_edge(TOGETHER_NODE, HUB_NODE)
+        together = together_node(nodes, HUB_NODE, template)
+        graph.add_node(TOGETHER_NODE, together, input_schema=Tasks, destinations=(HUB_NODE, *names))
         targets.append(TOGETHER_NODE)
     audiences = Audiences(
         rules,

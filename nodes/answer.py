@@ -5,6 +5,7 @@ Task ──the answer that counts──> one AIMessage, with the route's experts
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +15,20 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 
+from der_graph.errors import ExpertError
 from der_graph.nodes.conversation import DRAFT, EXPERTS
 from der_graph.nodes.hub import ANSWER_NODE
 from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.streaming import write_event
-from der_graph.state import Answer, RouteStep, Task, answers_of, elapsed, good_answers
+from der_graph.state import (
+    END_CHOICE,
+    Answer,
+    RouteStep,
+    Task,
+    answers_of,
+    elapsed,
+    good_answers,
+)
 
 log = logging.getLogger("der_graph.agent")
 ROUTE_ID = "der_route_id"
@@ -47,7 +57,7 @@ def answer_node(
         final = good[_chosen(select, good, task["question"])]
         # Fixed here, so that reducers of parent graphs recognise it; the id of its tokens where they were
         # streamed, so that readers do too.
-        message_id = final.get("message_id") or f"der-{uuid.uuid4()}"
+        message_id = final.get("message_id") or _id_of(task)
         message = AIMessage(
             content=final["text"],
             tool_calls=final.get("tool_calls", []),
@@ -84,6 +94,31 @@ def answer_node(
         return {"messages": messages, "answer": final["text"], "route": route}
 
     return Node(ANSWER_NODE, answer)
+
+
+def _id_of(task: Task) -> str:
+    """The same whenever the end of a route is replayed, and another one for every other route.
+
+    So a resumed run and time travel tell feedback, learning and front ends of one route, and not of several.
+    The times in it differ where the same question is answered again.
+    """
+    said = json.dumps([task["question_id"], task["route"]], sort_keys=True, default=repr)
+    return f"der-{uuid.uuid5(uuid.NAMESPACE_OID, said)}"
+
+
+def finished(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state of a route, which has ended: for those who cannot wait for a person.
+
+    Raises:
+        ExpertError: If it has not, as an expert asks a person (`interrupt`).
+    """
+    route = state.get("route")
+    if route and route[-1]["choice"] == END_CHOICE:
+        return state
+    raise ExpertError(
+        "an expert asks a person (`interrupt`), and nobody can be asked here; leave it out of the pool, or "
+        "use create_der_graph(...).compile(checkpointer=...), whose runs can be resumed"
+    )
 
 
 def _chosen(

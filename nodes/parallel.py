@@ -9,7 +9,9 @@ The agent chooses one expert, as always; with it are asked those that it found m
 many as `parallel` and the request's bounds allow. None of them sees another's answer. The agent's choice
 is the last of the answers, so that a route that ends here gives it. Each is a call as any other for
 budget and longest route; the route's time is that of the slowest. One node runs them all, so a run that
-is resumed after a crash in the middle of this step asks all of them again.
+is resumed after a crash in the middle of this step asks all of them again. For the same reason none of them
+can wait for a person here: LangGraph hands what the person says to whichever call of the node asks first.
+The agent's choice is then asked again alone, in its own node; another one is left out of the step.
 
 `hedge`, any step:
 
@@ -26,10 +28,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from threading import Event
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import get_executor_for_config
+from langgraph.errors import GraphInterrupt
+from langgraph.types import Command, Send
 from typing_extensions import TypedDict
 
 from der_graph.nodes.expert import Expert
@@ -37,6 +42,7 @@ from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_temp
 from der_graph.nodes.reliability import Hedge, arace, patience, race
 from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.reliability.hedging import Raced
+from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
 from der_graph.nodes.streaming import write_event
 from der_graph.state import (
@@ -128,39 +134,73 @@ def _next_best(
 
 
 def together_node(
-    nodes: Mapping[str, Runnable[Task, dict[str, Any]]], ktp: KTPTemplate = TEMPLATES["default"]
-) -> Runnable[Tasks, dict[str, Any]]:
+    nodes: Mapping[str, Runnable[Task, dict[str, Any]]],
+    back: str,
+    ktp: KTPTemplate = TEMPLATES["default"],
+) -> Runnable[Tasks, Command[Any]]:
     """Make the node that runs several experts' nodes at once.
 
     Args:
         nodes: The experts' nodes by name.
+        back: The node that decides what is next.
         ktp: The graph's template.
     """
 
-    def call(given: Tasks, config: RunnableConfig) -> dict[str, Any]:
-        tasks = given["tasks"]
-        with get_executor_for_config(config) as executor:
-            futures = [
-                executor.submit(nodes[task["decision"]["choice"]].invoke, task, config)
-                for task in tasks
-            ]
-            steps = [future.result()["route"][-1] for future in futures]
-            return _joined(tasks[-1], steps, ktp)
+    def call(given: Tasks, config: RunnableConfig) -> Command[Any]:
+        def ask(task: Task) -> Update:
+            try:
+                return nodes[task["decision"]["choice"]].invoke(task, config)
+            except GraphInterrupt:
+                return _LEFT_OUT
 
-    async def acall(given: Tasks, config: RunnableConfig) -> dict[str, Any]:
-        tasks = given["tasks"]
-        calls = [nodes[task["decision"]["choice"]].ainvoke(task, config) for task in tasks]
-        steps = [update["route"][-1] for update in await asyncio.gather(*calls)]
-        return _joined(tasks[-1], steps, ktp)
+        stop = Event()
+        token = STOPS.set((*STOPS.get(), stop))
+        try:
+            with get_executor_for_config(config) as executor:
+                try:
+                    updates = list(executor.map(ask, given["tasks"]))
+                finally:
+                    stop.set()  # Ctrl-C, or an error of one: leaving the executor waits for the others
+        finally:
+            STOPS.reset(token)
+        return settled(given["tasks"], updates, config)
+
+    async def acall(given: Tasks, config: RunnableConfig) -> Command[Any]:
+        async def ask(task: Task) -> Update:
+            try:
+                return await nodes[task["decision"]["choice"]].ainvoke(task, config)
+            except GraphInterrupt:
+                return _LEFT_OUT
+
+        updates = await asyncio.gather(*map(ask, given["tasks"]))
+        return settled(given["tasks"], updates, config)
+
+    def settled(
+        tasks: Sequence[Task], updates: Sequence[Update], config: RunnableConfig
+    ) -> Command[Any]:
+        own = tasks[-1]
+        joined = _joined(own, [each["route"][-1] for each in updates if each is not _LEFT_OUT], ktp)
+        if updates[-1] is not _LEFT_OUT:
+            return Command(goto=back, update=joined)
+        route, spent = joined["route"], joined["cost"]
+        alone = Decision(**{**own["decision"], "step": len(route), "spent": spent})
+        write_event(config, "der.decision", alone)
+        task = Task(**{**own, "route": route, "decision": alone})
+        return Command(goto=Send(alone["choice"], task))
 
     return RunnableLambda(call, acall, name=TOGETHER_NODE)
 
 
-def _joined(task: Task, steps: Sequence[RouteStep], ktp: KTPTemplate) -> dict[str, Any]:
-    """One update of the state from the steps of all experts."""
+Update = dict[str, Any]
+_LEFT_OUT: Update = {}
+"""Of one that was asked beside another, and wanted to ask a person."""
+
+
+def _joined(task: Task, steps: Sequence[RouteStep], ktp: KTPTemplate) -> Update:
+    """One update of the state from the steps of all experts that answered."""
     route, spent = list(task["route"]), task["decision"]["spent"]
     for step in steps:
-        route.append(RouteStep(**{**step, "spent": spent}))
+        route.append(RouteStep(**{**step, "step": len(route), "spent": spent}))
         spent += sum(answer["cost"] for answer in answers_of([step]))
     template = ktp_template(task.get("ktp") or ktp)
     return {
@@ -172,9 +212,6 @@ def _joined(task: Task, steps: Sequence[RouteStep], ktp: KTPTemplate) -> dict[st
         "answer": "",
         "refused": task.get("refused", []),
     }
-
-
-Update = dict[str, Any]
 
 
 class Hedged:
@@ -210,9 +247,16 @@ class Hedged:
         if pair is None:
             return self._own.invoke(task, config)
         other = self._others[pair.second["decision"]["choice"]]
+
+        def beside() -> Update:
+            try:
+                return other.invoke(pair.second, config)
+            except GraphInterrupt:  # what a person says would be handed to the first one
+                return _LEFT_OUT
+
         raced = race(
             lambda: self._own.invoke(pair.first, config),
-            lambda: other.invoke(pair.second, config),
+            beside,
             pair.after,
             _answered,
             pair.made,
@@ -224,9 +268,16 @@ class Hedged:
         if pair is None:
             return await self._own.ainvoke(task, config)
         other = self._others[pair.second["decision"]["choice"]]
+
+        async def beside() -> Update:
+            try:
+                return await other.ainvoke(pair.second, config)
+            except GraphInterrupt:
+                return _LEFT_OUT
+
         raced = await arace(
             lambda: self._own.ainvoke(pair.first, config),
-            lambda: other.ainvoke(pair.second, config),
+            beside,
             pair.after,
             _answered,
             pair.made,
@@ -256,10 +307,9 @@ class Hedged:
         seconds = time.perf_counter() - pair.start
         if raced.first is None:
             self._expert.health.overtaken(seconds)
-        steps = [
-            self._step(pair.first, raced.first, seconds),
-            self._step(pair.second, raced.second, max(0.0, seconds - pair.after)),
-        ]
+        steps = [self._step(pair.first, raced.first, seconds)]
+        if raced.second is not _LEFT_OUT:
+            steps += [self._step(pair.second, raced.second, max(0.0, seconds - pair.after))]
         for step in steps:
             pair.tell(step)
         return _joined(pair.first, steps, self._ktp)
@@ -301,5 +351,7 @@ class _Pair:
 
 
 def _answered(update: Update) -> bool:
+    if update is _LEFT_OUT:
+        return False
     answer = update["route"][-1]["answer"]
     return answer is not None and answer["error"] is None

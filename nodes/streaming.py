@@ -215,6 +215,7 @@ class Listener(BaseCallbackHandler):
 
     def __init__(self, task: Task, expert: Expert, config: RunnableConfig) -> None:
         self.expert, self.step = expert.name, task["decision"]["step"]
+        self._cost = expert.cost
         self.audience: Audience = task.get("audience", "all")  # not in tasks of older checkpoints
         if self.audience == "final" and not speaks_once(expert.model):
             self.audience = "draft"
@@ -233,7 +234,8 @@ class Listener(BaseCallbackHandler):
     def config(self) -> RunnableConfig:
         """What to call the model with: tags and metadata for traces and streams, and this listener."""
         manager = callbacks_of(self._node_config, self.step)
-        manager.add_metadata({"der_expert": self.expert})
+        told = {"der_expert": self.expert, "der_step": self.step, "der_cost": self._cost}
+        manager.add_metadata(told)
         if self.audience == "draft":
             manager.add_tags([TAG_NOSTREAM])
         for handler in list(manager.handlers):
@@ -242,7 +244,9 @@ class Listener(BaseCallbackHandler):
                 manager.remove_handler(handler)
                 manager.add_handler(_tokens_only(handler, self))
         manager.add_handler(self)
-        return {**self._node_config, "callbacks": manager}
+        # There too, where it takes precedence: another expert may be asked in this one's node.
+        metadata = {**self._node_config.get("metadata", {}), **told}
+        return {**self._node_config, "callbacks": manager, "metadata": metadata}
 
     def as_seen(self, answer: Answer) -> Answer:
         """An answer as the stream's readers know it: what they were shown, by the id of its message."""

@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.answer import summed_usage
+from der_graph.nodes.answer import finished, summed_usage
 from der_graph.nodes.conversation import EXPERTS
 from der_graph.nodes.streaming import Trimmed
 from der_graph.state import Answer, RouteStep, answers_of
@@ -35,8 +35,11 @@ def answer_of(state: Mapping[str, Any], *, model_name: str, cost_unit: str) -> A
         state: What the graph gave back.
         model_name: For tracers and for callbacks that count tokens by model.
         cost_unit: The pool's.
+
+    Raises:
+        ExpertError: If the route waits for a person.
     """
-    final, route = state["messages"][-1], state["route"]
+    final, route = finished(state)["messages"][-1], state["route"]
     answers = answers_of(route)
     return AIMessage(
         content=final.text,

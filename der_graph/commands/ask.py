@@ -100,6 +100,7 @@ def _text(given: str) -> str:
 def _answer(args: argparse.Namespace, pool: Pool, question: str) -> int:
     from der_graph.display import Display, printable
     from der_graph.graph import create_der_graph
+    from der_graph.nodes.answer import finished
     from der_graph.policies.agent import find_agent
     from der_graph.pool.pool import load_encoder
 
@@ -109,7 +110,7 @@ def _answer(args: argparse.Namespace, pool: Pool, question: str) -> int:
     context = request_context(args)
     inputs = {"messages": [("user", question)]}
     if args.json or args.quiet:
-        state = der.invoke(inputs, context=context)
+        state = finished(der.invoke(inputs, context=context))
         shown = {key: state[key] for key in ("question", "answer", "cost", "route", "knowledge")}
         shown["cost_unit"] = pool.settings.cost_unit
         print(

@@ -23,7 +23,7 @@ from langchain_core.messages import AIMessage
 
 from der_graph.errors import PoolError
 from der_graph.graph import create_der_graph
-from der_graph.nodes.answer import ROUTE_ID
+from der_graph.nodes.answer import ROUTE_ID, finished
 from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.model_settings import has_setting
 from der_graph.nodes.reliability.drift import DriftWatch
@@ -255,8 +255,11 @@ def outcome_of(state: Mapping[str, Any], seconds: float) -> Outcome:
     Args:
         state: What the graph gave back.
         seconds: Wall clock of the whole.
+
+    Raises:
+        ExpertError: If the route waits for a person.
     """
-    final = state["messages"][-1]
+    final = finished(state)["messages"][-1]
     return Outcome(
         state["answer"],
         state["route"],

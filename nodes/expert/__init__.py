@@ -7,7 +7,7 @@ its model; an attempt holds the call to its time and tells the expert's health w
 model gave, or raised, is read into an `Answer`. This room does not know who is chosen, nor why.
 """
 
-from der_graph.nodes.expert.cache import NodeCache, worth_keeping
+from der_graph.nodes.expert.cache import NodeCache, place_of, worth_keeping
 from der_graph.nodes.expert.expert import (
     MAX_ANSWER_CHARS,
     RESERVED_NAMES,
@@ -29,6 +29,7 @@ __all__ = [
     "asked_alone",
     "check_name",
     "expert_node",
+    "place_of",
     "size_of",
     "unable_experts",
     "worth_keeping",

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 
+from der_graph.errors import ExpertError
 from der_graph.nodes.reliability import (
     FailureKind,
     Fallback,
@@ -128,6 +129,7 @@ class Attempt:
     def _raised(self, error: Exception, number: int) -> Any:
         if isinstance(error, TooLongError):  # not a failure: what it said until then is the answer
             return AIMessage(error.text)
+        error = _as_failure(error)
         # At once, and not when the caller's turn comes: others may be about to make the same call.
         if not isinstance(error, GraphBubbleUp) and self._first_told(number):
             failure = failure_of(error)
@@ -183,3 +185,16 @@ class Attempt:
         wait = _RETRY_WAIT if asked is None else max(asked, 0.1)
         late = self.limit.seconds is not None and spent + wait >= self.limit.seconds
         return None if late or wait > _LONGEST_RETRY_WAIT else wait
+
+
+def _as_failure(error: Exception) -> Exception:
+    """A hand-over is one: LangGraph would look for its destination among the nodes of the route."""
+    if not isinstance(error, ParentCommand):
+        return error
+    goto = error.args[0].goto
+    failed = ExpertError(
+        f"it hands over to {str(goto)[:100]!r} (Command.PARENT), and an expert can only answer; hand over in "
+        "a node of the graph around this one"
+    )
+    failed.failure_kind = "error"
+    return failed

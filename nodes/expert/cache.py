@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.messages import BaseMessage
-from langgraph.cache.base import BaseCache, FullKey
+from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.types import CachePolicy
 
 from der_graph.nodes.expert.expert import Expert
@@ -41,7 +41,7 @@ class NodeCache:
         if own is not _BY_TASK:
             given = own(task)
             text = given if isinstance(given, str) else given.hex()
-        return ("der_graph", expert.name, expert.identity), text
+        return place_of(expert), text
 
     def get(self, key: FullKey) -> Answer | None:
         """The answer that was kept."""
@@ -60,6 +60,11 @@ class NodeCache:
         """As `put`."""
         if worth_keeping(answer, time_left):
             await self.cache.aset({key: (dict(answer), self.policy.ttl)})
+
+
+def place_of(expert: Expert) -> Namespace:
+    """Where the answers of an expert are kept."""
+    return "der_graph", expert.name, expert.identity
 
 
 def worth_keeping(answer: Answer, time_left: float | None) -> bool:

@@ -176,4 +176,5 @@ class _Length(BaseCallbackHandler):
 
 def no_longer_than(most: int, config: RunnableConfig | None) -> RunnableConfig:
     """A configuration with which streams end after so many characters, with `TooLongError`."""
-    return merge_configs(config, {"callbacks": [_Length(most)]})
+    # In this order: each is filled up from the configuration around it, and the last one counts.
+    return merge_configs({"callbacks": [_Length(most)]}, config)

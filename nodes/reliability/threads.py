@@ -291,9 +291,11 @@ class StoppableGraph(CompiledStateGraph[Any, Any, Any, Any]):
 class StoppableBuilder(StateGraph[Any, Any, Any, Any]):
     """A graph that compiles to a `StoppableGraph`."""
 
+    compiled_class: type[StoppableGraph] = StoppableGraph
+
     def compile(self, *args: Any, **settings: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
         """Compile the graph; see `StateGraph.compile`."""
         compiled = super().compile(*args, **settings)
         # The class is LangGraph's own choice; this one adds no data to it.
-        compiled.__class__ = StoppableGraph
+        compiled.__class__ = self.compiled_class
         return compiled

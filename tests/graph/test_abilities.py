@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ScriptedAgent, a_human, scripted_expert
+from fakes import ScriptedAgent, a_human, route_of, scripted_expert
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
 from langgraph.cache.memory import InMemoryCache
@@ -36,10 +36,6 @@ FORM: Any = {
         },
     },
 }
-
-
-def route_of(state: Any) -> list[str]:
-    return [step["choice"] for step in state["route"]]
 
 
 def test_who_cannot_read_the_prompt_takes_no_step_and_costs_nothing(tmp_path: Path) -> None:
@@ -161,6 +157,50 @@ def test_the_default_key_of_a_node_cache_is_the_whole_prompt() -> None:
     for question, settings in (("a", {}), ("a", {}), ("b", {}), ("a", {"temperature": 1.0})):
         graph.invoke(a_human(question), context={"model_settings": settings})
     assert len(asked.prompts) == 3
+
+
+def test_a_cache_policy_for_all_nodes_is_for_the_experts() -> None:
+    x, asked = scripted_expert("x", "X says 4")
+    y, _ = scripted_expert("y", "Y says 5", cost=2.0)
+    agent = ScriptedAgent("x")
+    builder = create_der_graph([x, y], agent=agent, max_steps=2)
+    builder.add_node("own", lambda state: {"knowledge": ""})
+    assert builder.set_node_defaults(cache_policy=CachePolicy()) is builder
+    graph = builder.compile(cache=InMemoryCache())
+    question = {"messages": [HumanMessage("2 + 2?", id="1")]}  # the hub sees the same state again
+    assert route_of(graph.invoke(question)) == ["x", "END"]
+    agent.script = ("y", "x")
+    assert route_of(graph.invoke(question)) == ["y", "x", "END"]
+    agent.script = ("x",)
+    assert route_of(graph.invoke(question)) == ["x", "END"]
+    assert len(asked.prompts) == 2  # once at once, once after y
+    policies = {name: node.cache_policy for name, node in graph.nodes.items()}
+    assert [name for name, policy in policies.items() if policy] == ["own"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_node_cache_is_cleared_with_the_others(asynchronous: bool) -> None:
+    x, asked_x = scripted_expert("x", "X says 4")
+    y, asked_y = scripted_expert("y", "Y says 5", cost=2.0)
+    builder = create_der_graph([x, y], agent=ScriptedAgent("x", "y"))
+    builder.set_node_defaults(cache_policy=CachePolicy())
+    graph = builder.compile(cache=InMemoryCache())
+
+    def clear(nodes: list[str] | None) -> None:
+        if asynchronous:
+            asyncio.run(graph.aclear_cache(nodes))
+        else:
+            graph.clear_cache(nodes)
+
+    def calls() -> tuple[int, int]:
+        graph.invoke(a_human("2 + 2?"))
+        return len(asked_x.prompts), len(asked_y.prompts)
+
+    assert calls() == calls() == (1, 1)
+    clear(["x"])
+    assert calls() == (2, 1)
+    clear(None)
+    assert calls() == (3, 2)
 
 
 def test_two_graphs_may_end_in_one_step_of_a_parent_that_shares_the_state() -> None:

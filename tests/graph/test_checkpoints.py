@@ -15,9 +15,11 @@ from fakes import (
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, interrupt
 
 from der_graph import Expert, create_der_graph
+from der_graph.policies.planning import Learner, Planner
 
 # Turns --------------------------------------------------------------------------------------------
 
@@ -117,3 +119,20 @@ def test_an_interrupt_in_an_expert_is_not_a_failure() -> None:
     config = thread()
     assert graph.invoke(a_human("2 + 3?"), config)["__interrupt__"][0].value == "2 + 3?"
     assert graph.invoke(Command(resume="five"), config)["answer"] == "five"
+
+
+def test_a_route_whose_end_is_replayed_is_one_route() -> None:
+    experts, _ = three_experts()
+    store = InMemoryStore()
+    learner = Learner(Planner.from_prior(("small", "middle", "large"), (1.0, 2.0, 7.0)), store)
+    graph = create_der_graph(experts, agent=learner).compile(checkpointer=InMemorySaver())
+    state = graph.invoke(a_human("2 + 3?"), thread())
+    key = state["messages"][-1].id
+    learner.rate(key, 0.5)
+    last, *_, first = [s for s in graph.get_state_history(thread()) if s.next == ("der_agent",)]
+    assert graph.invoke(None, last.config)["messages"][-1].id == key  # the agent ends it again
+    learner.flush()
+    assert [(route.key, route.score) for route in learner.memory.routes()] == [(key, 0.5)]
+    assert graph.invoke(None, first.config)["messages"][-1].id != key  # everybody is asked again
+    learner.flush()
+    assert len(learner.memory.routes()) == 2

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from fakes import ScriptedAgent, a_human, route_of, scripted_expert, thread
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
@@ -282,3 +284,29 @@ def test_asynchronous_experts_are_cancelled() -> None:
     result, gone = asyncio.run(main())
     assert result["answer"] == "from quick"
     assert gone
+
+
+@WAYS
+@pytest.mark.parametrize("setting", [{"hedge": AT_ONCE}, {"parallel": 2}])
+def test_runs_of_both_name_their_own_expert(way: str, setting: dict[str, Any]) -> None:
+    """Tracers add up costs by it, and functions read it in their configuration."""
+    traced, told, heard = [], [], threading.Event()
+
+    class Tracer(BaseCallbackHandler):
+        def on_chat_model_start(self, *_: Any, **more: Any) -> None:
+            metadata = more["metadata"]
+            traced.append([metadata[f"der_{each}"] for each in ("expert", "step", "cost")])
+            heard.set()
+
+    def first(text: str, config: RunnableConfig) -> str:
+        told.append([config["metadata"][f"der_{each}"] for each in ("expert", "step", "cost")])
+        heard.wait(PATIENCE)
+        return "from first"
+
+    second = as_expert(FakeListChatModel(responses=["from second"]), name="second", cost=2.0)
+    pool = [as_expert(first, name="first", cost=4.0), second]
+    der = create_der_graph(pool, agent=ScriptedAgent("first", "second"), **setting).compile()
+    asked(der, way, config={"callbacks": [Tracer()]})
+    places = (0, 1) if "hedge" in setting else (1, 0)
+    assert told == [["first", places[0], 4.0]]
+    assert traced == [["second", places[1], 2.0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -145,3 +146,26 @@ def test_a_number_below_one_is_refused() -> None:
     experts, _ = pool()
     with pytest.raises(PoolError, match="parallel is 0"):
         create_der_graph(experts, agent=Ranking(1.0), parallel=0)
+
+
+def test_where_one_ends_the_run_nobody_waits_for_the_others() -> None:
+    """As with Ctrl-C."""
+    go, asked, gave_up = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(_: Any) -> AIMessage:
+        asked.set()
+        if not go.wait(30):
+            gave_up.set()
+        return AIMessage("late")
+
+    def fail(_: Any) -> AIMessage:
+        asked.wait(30)
+        raise ValueError("out of order")
+
+    experts = [Expert(n, RunnableLambda(f), cost=1.0) for n, f in (("slow", slow), ("bad", fail))]
+    agent = ScriptedAgent("slow")
+    der = create_der_graph(experts, agent=agent, parallel=2, on_error="raise").compile()
+    with pytest.raises(ExpertError, match="expert 'bad'"):
+        der.invoke(a_human("Who?"))
+    assert not gave_up.is_set()
+    go.set()

@@ -9,6 +9,7 @@ user or a model. The last `KEEP` count. `open_store` makes a store of a SQLite f
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -56,7 +57,7 @@ class Memory:
         names: The pool's experts; each set of names has its own routes.
 
     Raises:
-        DataError: If the store holds routes of other pools alone.
+        DataError: If the store holds routes of other pools alone, or cannot be used synchronously here.
     """
 
     def __init__(self, store: BaseStore, names: Sequence[str]) -> None:
@@ -64,7 +65,15 @@ class Memory:
         self.names = tuple(names)
         self._pool = hashlib.sha256("\x00".join(sorted(self.names)).encode()).hexdigest()[:16]
         self._routes = ("der", "learning", self._pool)
-        others = {tuple(item.value["experts"]) for item in store.search(_POOLS, limit=_PAGE)}
+        try:
+            pools = store.search(_POOLS, limit=_PAGE)
+        except asyncio.InvalidStateError:  # an asynchronous one, in its own event loop
+            raise DataError(
+                f"learn is {type(store).__name__}, which waits for the event loop that this is called in; "
+                "give its synchronous counterpart (SqliteStore, PostgresStore ...), the path of a SQLite "
+                "file, or the address of a PostgreSQL database"
+            ) from None
+        others = {tuple(item.value["experts"]) for item in pools}
         mine = [each for each in others if sorted(each) == sorted(self.names)]
         if others and not mine:
             known = "; of ".join(", ".join(each) for each in sorted(others))
@@ -97,9 +106,12 @@ class Memory:
             self._control(frozen=frozen)
 
     def add(self, route: Kept) -> None:
-        """Keep a route; of one with a score that came before it, that counts."""
+        """Keep a route; one that is there already, as its end was replayed, keeps its score."""
         value = {"at": route.at, "kind": route.kind, "told": [list(each) for each in route.told]}
-        self.store.put(self._routes, route.key, {**value, "score": route.score})
+        score, before = route.score, self.store.get(self._routes, route.key)
+        if score is None and before is not None:
+            score = before.value.get("score")
+        self._put(self._routes, route.key, {**value, "score": score})
 
     def rate(self, key: str, score: float) -> None:
         """Keep what somebody said of a route.
@@ -116,7 +128,7 @@ class Memory:
             raise DataError(
                 f"there is no route {key[:80]!r}; it is too old, or was answered by another pool"
             )
-        self.store.put(self._routes, key, {**item.value, "score": float(score)})
+        self._put(self._routes, key, {**item.value, "score": float(score)})
 
     def routes(self) -> list[Kept]:
         """The routes that count, oldest first: the last ones, or those before learning was stopped.
@@ -148,7 +160,11 @@ class Memory:
 
     def _control(self, *, frozen: bool) -> None:
         value = {"experts": list(self.names), "frozen": frozen, "at": time.time()}
-        self.store.put(_POOLS, self._pool, value)
+        self._put(_POOLS, self._pool, value)
+
+    def _put(self, namespace: tuple[str, ...], key: str, value: dict[str, Any]) -> None:
+        # A store that is shared with an application may embed what it holds, and let it expire.
+        self.store.put(namespace, key, value, index=False, ttl=None)
 
 
 def _kept(key: str, value: dict[str, Any]) -> Kept:

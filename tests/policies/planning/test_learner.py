@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import ScriptedAgent, a_human, said, three_experts
+from langgraph.store.base import PutOp
 from langgraph.store.memory import InMemoryStore
 
 from der_graph import create_der_graph
@@ -298,3 +300,30 @@ def test_a_connection_that_was_lost_is_made_again(postgres: str) -> None:
     found = store.get(("der", "lost"), "key")
     assert found is not None
     assert found.value == {"a": 1}
+
+
+def test_in_a_store_of_the_application_routes_are_neither_embedded_nor_forgotten() -> None:
+    class Puts(InMemoryStore):
+        supports_ttl = True
+        ttl_config: Any = {"default_ttl": 60.0}  # noqa: RUF012 - as LangGraph's stores have it
+
+        def batch(self, ops: Any) -> Any:
+            puts.extend(each for each in ops if isinstance(each, PutOp))
+            return super().batch(ops)
+
+    puts: list[PutOp] = []
+    memory = Memory(Puts(), NAMES)
+    memory.add(Kept("r", 1.0, 0, (("small", 0, -1),), None))
+    memory.rate("r", 0.5)
+    assert [(put.index, put.ttl) for put in puts] == [(False, None)] * 3
+
+
+def test_an_asynchronous_store_is_refused_in_its_own_loop() -> None:
+    aio = pytest.importorskip("langgraph.store.sqlite.aio")
+
+    async def learn() -> None:
+        async with aio.AsyncSqliteStore.from_conn_string(":memory:") as store:
+            with pytest.raises(DataError, match=r"AsyncSqliteStore.* give its synchronous"):
+                create_der_graph(three_experts()[0], learn=store)
+
+    asyncio.run(learn())
