@@ -33,6 +33,7 @@ from der_graph.policies.planning.tables import (
     Floats,
     Tables,
     at_zero,
+    mean_skill,
     widened,
 )
 from der_graph.policies.planning.transfer import Contexts, Transfer
@@ -145,6 +146,23 @@ class Knowledge:
             for row, names in zip(moved.tolist(), self.source, strict=True)
         )
         return replace(self, logit=logit, precision=precision, source=source, _tables={})
+
+    def with_spread(self, spread: float) -> Knowledge:
+        """The same mean skills, of questions that differ in hardness by another standard deviation."""
+        if spread == self.spread:
+            return self
+        wider = widened(spread) / widened(self.spread)
+        return replace(
+            self,
+            logit=at_zero(mean_skill(self.logit, self.spread), spread),
+            precision=self.precision / wider**2,
+            spread=spread,
+            _tables={},
+        )
+
+    def with_chance(self, chance: Floats) -> Knowledge:
+        """The same with another chance of two wrong answers having one value: (G,)."""
+        return replace(self, chance=chance, _tables={})
 
     def take(self, names: Sequence[str]) -> Knowledge:
         """The knowledge of some of the experts, in another order.

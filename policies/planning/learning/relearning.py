@@ -4,10 +4,11 @@ r"""Skills that follow what was served: the most probable ones, given the routes
                                           ^──────────────────────────────────────────┘
 
 Expectation and maximisation: who was right on a route is told by its outcome where somebody said, else by
-who agrees with whom; the skills that are most probable then tell it better. What was known before (a prior,
-probes, training) stays the prior. Older routes count less. An expert whose last routes differ from the
-earlier ones by more than chance is taken to have changed, and is judged by the last ones alone. Where claims
-cannot be compared, the last answer counts, and only with an outcome.
+who agrees with whom; the skills that are most probable then tell it better. How much agreement says is learnt
+from the outcomes as well: in some pools wrong answers are the same more often than in others. What was known
+before (a prior, probes, training) stays the prior. Older routes count less. An expert whose last routes differ
+from the earlier ones by more than chance is taken to have changed, and is judged by the last ones alone. Where
+claims cannot be compared, the last answer counts, and only with an outcome.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ _UNSEEN = 0.3  # weight of a route without an outcome
 _SHARED = (
     0.5  # standard deviation of an expert's move on one kind around its move on all, in log-odds
 )
+_ODDS = (0.3, 0.45, 0.67, 1.0, 1.5, 2.2, 3.3, 5.0)
+"""Factors that are tried for the odds of two wrong answers being the same."""
+_SPREADS = (0.5, 0.63, 0.8, 1.0, 1.25, 1.6)
+"""Factors that are tried for how much the questions differ in hardness."""
+_TRUST = 0.5  # standard deviation of the logarithm of these factors
 _ROUNDS = 3
 _MOST = 1.0  # log-odds of one step
+_SURE = 0.01  # nothing is more certain than this, as judges err
 
 
 class Served(NamedTuple):
@@ -59,12 +66,59 @@ def relearn(base: Knowledge, routes: Sequence[Served], start: Knowledge | None =
     if not any(route.told for route in routes):
         return base
     ages = np.arange(len(routes))[::-1]
-    first = base.logit if start is None else start.logit
-    logit, precision = _fit(base, routes, 0.5 ** (ages / HALF_LIFE), first)
+    weights = 0.5 ** (ages / HALF_LIFE)
+    if start is None:
+        start = base.with_logit(*_fit(base, routes, weights, base.logit))
+    base = _calibrated(base, routes, weights, start)
+    logit, precision = _fit(base, routes, weights, start.with_spread(base.spread).logit)
     recent, sure = _fit(base, routes, 0.5 ** (ages / RECENT), logit)
     apart = np.abs(recent - logit) * np.sqrt(np.maximum(sure - base.precision, 0.0)) > _CHANGED
     skill, trust = np.where(apart, recent, logit), np.where(apart, sure, precision)
     return base.with_logit(skill, trust)
+
+
+def _calibrated(
+    base: Knowledge, routes: Sequence[Served], weights: Floats, start: Knowledge
+) -> Knowledge:
+    """What was known before, with how much agreement says as the outcomes make most probable.
+
+    Experts that make the same mistakes agree on wrong answers; who believed them all would take those who are
+    asked most for better than they are.
+
+    Args:
+        base: What was known before.
+        routes: The routes.
+        weights: Of each.
+        start: Skills by which the routes are judged.
+    """
+    rated = [(r, w) for r, w in zip(routes, weights.tolist(), strict=True) if r.outcome is not None]
+    if not rated:
+        return base
+
+    def fits(odds: float, spread: float) -> float:
+        known = start.with_spread(base.spread * spread).with_chance(_scaled(base.chance, odds))
+        found = -(np.log(odds) ** 2 + np.log(spread) ** 2) / (2 * _TRUST**2)
+        for route, weight in rated:
+            if len(route.told) > 1:  # one alone does not agree
+                found += weight * _log_likelihood(known.tables(route.kind), route)
+        return float(found)
+
+    odds = max(_ODDS, key=lambda each: fits(each, 1.0))
+    spread = max(_SPREADS, key=lambda each: fits(odds, each))
+    return base.with_spread(base.spread * spread).with_chance(_scaled(base.chance, odds))
+
+
+def _scaled(chance: Floats, odds: float) -> Floats:
+    """Probabilities whose odds are so many times as large."""
+    return odds * chance / (1.0 - chance + odds * chance)
+
+
+def _log_likelihood(tables: Tables, route: Served) -> float:
+    """Of the outcome, in (-inf, 0]."""
+    good, bad = _by_outcome(tables, route)
+    right = np.clip(good.sum() / max(good.sum() + bad.sum(), 1e-12), _SURE, 1.0 - _SURE)
+    outcome = 0.0 if route.outcome is None else route.outcome
+    return float(outcome * np.log(right) + (1.0 - outcome) * np.log(1.0 - right))
 
 
 def _cases(routes: Sequence[Served], weights: Floats) -> dict[Served, float]:
@@ -142,16 +196,22 @@ def _count(known: Knowledge, route: Served, weight: float, slope: Floats, bend: 
 
 def _given_outcome(tables: Tables, route: Served) -> Floats:
     """(D, H + 1) probability of each d and of each class being right, after the route and its outcome."""
-    nodes = believe(tables, route.told)
-    joint: Floats = nodes.joint[0]
+    good, bad = _by_outcome(tables, route)
+    joint = good + bad
     if route.outcome is None:
         return joint
-    column = int(nodes.last[0])
-    is_right = np.zeros(joint.shape[1])
-    is_right[column] = column > 0
-    good, bad = joint * is_right, joint * (1.0 - is_right)
     found: Floats = np.zeros(joint.shape)
     for share, part in ((route.outcome, good), (1.0 - route.outcome, bad)):
         if part.sum() > 0:
             found += share * part / part.sum()
     return found / found.sum() if found.sum() > 0 else joint
+
+
+def _by_outcome(tables: Tables, route: Served) -> tuple[Floats, Floats]:
+    """(D, H + 1) probability of each d and class, where the route's last answer is right, and where not."""
+    nodes = believe(tables, route.told)
+    joint: Floats = nodes.joint[0]
+    column = int(nodes.last[0])
+    is_right = np.zeros(joint.shape[1])
+    is_right[column] = column > 0
+    return joint * is_right, joint * (1.0 - is_right)
