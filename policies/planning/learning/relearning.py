@@ -4,11 +4,11 @@ r"""Skills that follow what was served: the most probable ones, given the routes
                                           ^──────────────────────────────────────────┘
 
 Expectation and maximisation: who was right on a route is told by its outcome where somebody said, else by
-who agrees with whom; the skills that are most probable then tell it better. How much agreement says is learnt
-from the outcomes as well: in some pools wrong answers are the same more often than in others. What was known
-before (a prior, probes, training) stays the prior. Older routes count less. An expert whose last routes differ
-from the earlier ones by more than chance is taken to have changed, and is judged by the last ones alone. Where
-claims cannot be compared, the last answer counts, and only with an outcome.
+who agrees with whom; the skills that are most probable then tell it better. How much agreement says is
+learnt from the outcomes as well: in some pools wrong answers are the same more often than in others. What
+was known before (a prior, probes, training) stays the prior. Older routes count less. An expert whose last
+routes differ from the earlier ones by more than chance is taken to have changed, and is judged by the last
+ones alone. Where claims cannot be compared, the last answer counts, and only with an outcome.
 """
 
 from __future__ import annotations

@@ -34,7 +34,6 @@ from der_graph.policies.training.selection import routes_at_prices
 PRICES = 7
 """Prices compared, log-evenly over the range of training."""
 _ERRORS = 2.0  # standard errors by which a policy must be better on the dev questions alone
-_UNSURE = 1.0  # standard errors on all questions, where none of them flatters the agent
 _LEAST = 0.002  # utility by which it must be better on all questions
 _FLATTERED = 0.03  # utility by which an agent may look better on what it has learnt from
 _ROWS = 800  # training questions, at most
@@ -68,21 +67,17 @@ class _Tried(NamedTuple):
     train: Utility
     dev: Utility
 
-    def gain_over(self, own: _Tried, k: int, errors: float = 0.0) -> tuple[float, bool]:
-        """How much better one is than the agent at its price, and whether that is enough to take over.
+    def gain_over(self, own: _Tried, k: int) -> tuple[float, bool]:
+        """How much better one is than the agent at a price, by position, and whether it takes over.
 
-        Args:
-            own: The agent's utility.
-            k: Position of the price.
-            errors: Standard errors by which it must be better on all questions.
+        Whoever looks better on all questions is: the agent is no more to be believed than the others.
         """
         train, dev = self.train[k] - own.train[k], self.dev[k] - own.dev[k]
         clearly = dev.mean() > max(_ERRORS * _error(dev), _LEAST)
         if not len(train):
             return float(dev.mean()), bool(clearly)
         all_ = np.concatenate([train, dev])
-        enough = all_.mean() > max(errors * _error(all_), _LEAST)
-        return float(all_.mean()), bool(clearly or enough)
+        return float(all_.mean()), bool(clearly or all_.mean() > _LEAST)
 
 
 def compare_with_others(
@@ -187,7 +182,7 @@ def compare_with_others(
     nearest = -np.inf
     for k in range(len(prices)):
         found = [
-            (*each.gain_over(own, k, _UNSURE if unseen else 0.0), each.policies[k])
+            (*each.gain_over(own, k), each.policies[k])
             for likely, each in tried
             if each.policies[k] in likely
         ]
