@@ -14,9 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from der_graph.data import load_examples
 from der_graph.errors import PoolError
@@ -62,6 +63,20 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=False, protected_namespaces=())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switch_is_a_number(cls, given: Any) -> Any:
+        """Pydantic takes `true` for 1, and a price of `yes` is a mistake."""
+        for name, value in given.items() if isinstance(given, Mapping) else ():
+            if isinstance(value, bool) and name in cls.model_fields:
+                kind = cls.model_fields[name].annotation
+                types = {kind, *get_args(kind)}
+                if bool not in types and not {int, float}.isdisjoint(types):
+                    fault = PydanticCustomError("number_type", "input should be a number")
+                    line = InitErrorDetails(type=fault, loc=(name,), input=value)
+                    raise ValidationError.from_exception_data(cls.__name__, [line])
+        return given
+
 
 class KTPSection(Section):
     """A Knowledge Transfer Prompt of one's own; see `der_graph.nodes.ktp`."""
@@ -77,11 +92,11 @@ class KTPSection(Section):
 class TokenPricesSection(Section):
     """Prices per million tokens, in the pool's cost unit."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cached_input: float | None = Field(default=None, ge=0)
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Of input tokens that the provider had in its cache; no discount where left out."""
-    minimum: float = Field(default=0.0, ge=0)
+    minimum: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """The least that a call costs."""
 
 
