@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from der_graph.data import load_examples
 from der_graph.errors import PoolError
@@ -66,16 +65,20 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_switch_is_a_number(cls, given: Any) -> Any:
-        """Pydantic takes `true` for 1, and a price of `yes` is a mistake."""
-        for name, value in given.items() if isinstance(given, Mapping) else ():
-            if isinstance(value, bool) and name in cls.model_fields:
-                kind = cls.model_fields[name].annotation
-                types = {kind, *get_args(kind)}
-                if bool not in types and not {int, float}.isdisjoint(types):
-                    fault = PydanticCustomError("number_type", "input should be a number")
-                    line = InitErrorDetails(type=fault, loc=(name,), input=value)
-                    raise ValidationError.from_exception_data(cls.__name__, [line])
-        return given
+        """Pydantic takes `true` for 1, and a price of `yes` is a mistake; it refuses the word "True"."""
+        if not isinstance(given, Mapping):
+            return given
+        return {
+            name: str(value) if isinstance(value, bool) and cls._counts(name) else value
+            for name, value in given.items()
+        }
+
+    @classmethod
+    def _counts(cls, name: str) -> bool:
+        """Is it a field that holds a number?"""
+        kind = cls.model_fields[name].annotation if name in cls.model_fields else None
+        types = {kind, *get_args(kind)}
+        return bool not in types and not {int, float}.isdisjoint(types)
 
 
 class KTPSection(Section):
