@@ -64,6 +64,8 @@ class Provider:
                         json.dumps({"error": reply["error"]}).encode(),
                         "application/json",
                     )
+                elif "raw" in reply:
+                    content, kind = reply["raw"], "text/html"
                 elif body.get("stream"):
                     content, kind = _stream(body, reply), "text/event-stream"
                 else:

@@ -31,6 +31,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -55,6 +57,8 @@ _LAYOUTS = (
 )
 _LONGEST_LINE = 2**26  # characters
 _MOST_RATIO = 100  # of unpacked to packed; text reaches 50, a bomb 1,000
+_WRITTEN = (str, int, float, Decimal, date, time)
+"""Types of values that read the same as text."""
 _SHOWN = 80  # characters of a faulty value that an error shows
 
 
@@ -288,7 +292,9 @@ class _Row:
             )
             self.fail(f"not JSON ({error}), found {_shown(line.strip())}{hint}")
         if not isinstance(row, dict):
-            self.fail(f"found a JSON {type(row).__name__}; {_LAYOUTS}")
+            kind = "null" if row is None else type(row).__name__
+            hint = "an array is a .json file; " if isinstance(row, list) else ""
+            self.fail(f"found a JSON {kind}; {hint}{_LAYOUTS}")
         self._take(row, columns)
 
     def _take(self, row: dict[str, Any], columns: Columns) -> None:
@@ -296,6 +302,8 @@ class _Row:
             taken, self.ignored = known_layout(row, columns)
         except KeyError as error:
             self.fail(f"there is no column {error}; found {_listing(row)}")
+        except ValueError as error:
+            self.fail(str(error))
         self.row: dict[str, Any] = taken
 
     def fail(self, message: str) -> NoReturn:
@@ -329,15 +337,20 @@ class _Row:
         )
 
     def text(self, row: dict[str, Any], name: str, *, default: str | None = None) -> str:
-        """A field that is text, or a number written as one."""
+        """A field that is text, or a number or date written as one."""
         value = row.get(name)
         if value is None:
             if default is None:
                 self.fail(f'the field "{name}" is missing; found {_listing(row)}')
             return default
-        nan = isinstance(value, float) and not math.isfinite(value)
-        if nan or isinstance(value, bool) or not isinstance(value, str | int | float):
-            self.fail(f'"{name}" is {_shown(json.dumps(value))}; it must be text')
+        if isinstance(value, bool):
+            self.fail(
+                f'"{name}" is {json.dumps(value)}; it must be text: write what an expert should say, such '
+                'as "yes"'
+            )
+        nan = isinstance(value, float | Decimal) and not math.isfinite(value)
+        if nan or not isinstance(value, _WRITTEN):
+            self.fail(f'"{name}" is {_found(value)}; it must be text')
         text = str(value)
         try:
             text.encode()
@@ -350,6 +363,8 @@ class _Row:
     def reference(self, name: str) -> str:
         """The reference answer, empty where nobody knows it; a list of spellings becomes one string."""
         value = self.row.get(name)
+        if isinstance(value, list):
+            value = [item for item in value if item is not None]  # as Parquet fills up
         if isinstance(value, list) and value:
             return ALIAS_SEPARATOR.join(self.text({name: item}, name) for item in value)
         return self.text(self.row, name, default="")
@@ -359,7 +374,7 @@ class _Row:
         if given is None:
             return {}
         if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
-            self.fail(f'"candidates" is {_shown(json.dumps(given))}; it must be a list of objects')
+            self.fail(f'"candidates" is {_found(given)}; it must be a list of objects')
         found: dict[str, Candidate] = {}
         for item in given:
             model = self.text(item, "model")
@@ -379,7 +394,7 @@ class _Row:
         if given is None:
             return None
         if isinstance(given, bool) or not isinstance(given, int) or given < 0:
-            shown = _shown(json.dumps(given))
+            shown = _found(given)
             self.fail(f'candidate {model!r}: "tokens" is {shown}; it must be a whole number >= 0')
         return given
 
@@ -388,7 +403,7 @@ class _Row:
             return None
         number = isinstance(given, int | float) and not isinstance(given, bool)
         if not number or not 0 <= given <= sys.float_info.max:
-            shown = _shown(json.dumps(given))
+            shown = _found(given)
             self.fail(f'candidate {model!r}: "cost" is {shown}; it must be a number >= 0')
         return float(given)
 
@@ -396,16 +411,22 @@ class _Row:
         if given is None:
             return {}
         if not isinstance(given, dict):
-            shown = _shown(json.dumps(given))
+            shown = _found(given)
             self.fail(f'candidate {model!r}: "scores" is {shown}; it must be an object')
         for name, value in given.items():
             # bool is an int in Python, and a judgement of right or wrong is a score: true is 1.
             if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+                shown = json.dumps(value, default=repr)
                 self.fail(
-                    f"candidate {model!r}: the score {name!r} is {json.dumps(value)}; it must be a "
+                    f"candidate {model!r}: the score {name!r} is {shown}; it must be a "
                     "finite number (leave the score out where there is none)"
                 )
         return {name: float(value) for name, value in given.items()}
+
+
+def _found(value: Any) -> str:
+    """A value as JSON writes it; the binary ones of Parquet as Python does."""
+    return _shown(json.dumps(value, default=repr))
 
 
 def _shown(text: str) -> str:

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +88,7 @@ def known_layout(row: Row, columns: Columns) -> tuple[Row, list[str]]:
 
     Raises:
         KeyError: If a column that was named is not there.
+        ValueError: If a chat asks nothing, or a choice is not there; says why.
     """
     named = {key: name for key, name in columns._asdict().items() if name is not None}
     if named:
@@ -131,8 +132,12 @@ _READ = frozenset(
 def _chat(row: Row) -> Row:
     turns = [dict(turn) for turn in row["messages"] if isinstance(turn, Mapping)]
     asked = max(
-        (i for i, turn in enumerate(turns) if turn.get("role") in ("user", "human")), default=0
+        (i for i, turn in enumerate(turns) if turn.get("role") in ("user", "human")), default=None
     )
+    if asked is None:
+        raise ValueError("nobody asks in this chat: it has no message of a user")
+    for turn in turns:
+        _no_pictures(turn.get("content"))
     after = [
         _text(turn.get("content"))
         for turn in turns[asked + 1 :]
@@ -142,13 +147,21 @@ def _chat(row: Row) -> Row:
     history = [
         {"role": turn.get("role"), "content": _text(turn.get("content"))} for turn in turns[:asked]
     ]
-    question = _text(turns[asked].get("content")) if turns else ""
+    question = _text(turns[asked].get("content"))
     return {
         "answer": after[-1] if after else "",
         **rest,
         "question": question,
         "history": history or None,
     }
+
+
+def _no_pictures(content: Any) -> None:
+    """What a message holds beside its texts would be left out without a word: a question about nothing."""
+    for part in content if isinstance(content, list) else ():
+        kind = str(part.get("type", "")) if isinstance(part, Mapping) else ""
+        if any(word in kind for word in ("image", "audio", "video", "file", "document")):
+            raise ValueError(f"a message holds a part of the type {kind!r}; questions are text")
 
 
 _SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant"}
@@ -195,21 +208,42 @@ def _choices_of(row: Row) -> _Choices | None:
 
 
 _RIGHT = ("answer", "answerKey")
+_NUMBER = re.compile(r"-?\d{1,3}", re.ASCII)
+_LETTER = re.compile(r"[A-Z]")
 
 
 def _multiple_choice(row: Row, choices: _Choices) -> Row:
-    """A question whose answer is the number of one of its choices, its label or its text."""
+    """A question whose answer is the number of one of its choices, its label or its text.
+
+    Numbers count from 0, and may be written as text ("1"). A negative one hides the answer, as in the
+    test parts of some data sets.
+
+    Raises:
+        ValueError: If it is the number, or the letter, of a choice that is not there.
+    """
     field, labels, texts = choices
     rest = {key: value for key, value in row.items() if key not in (field, *_RIGHT)}
     listed = "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
     rest["question"] = f"{_text(row['question'])}\n\n{listed}"
     right = next((row[key] for key in _RIGHT if row.get(key) is not None), None)
-    if isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(texts):
-        at = right
-    elif right in labels or right in texts:
+    number = right if isinstance(right, int) and not isinstance(right, bool) else None
+    if isinstance(right, str) and (right in labels or right in texts):
         at = (labels if right in labels else texts).index(right)
+    elif right is None or right == "":
+        return rest
     else:
-        return rest if right is None else {**rest, "answer": right}
+        if isinstance(right, str) and _NUMBER.fullmatch(right):
+            number = int(right)
+        if number is None and not _LETTER.fullmatch(str(right)):
+            return {**rest, "answer": right}
+        if number is not None and number < 0:
+            return rest
+        if number is None or number >= len(texts):
+            raise ValueError(
+                f"the answer {right!r} is none of the {len(texts)} choices; give its number from 0 on, "
+                f"its label ({', '.join(labels)}) or its text"
+            )
+        at = number
     return {**rest, "answer": [labels[at], texts[at]]}
 
 
@@ -415,16 +449,64 @@ def _eval_log(path: Path) -> Rows:
 
 def _parquet(path: Path) -> Rows:
     parquet = require("pyarrow.parquet", extra="data", why=f"reading {path.name}")
+
+    def rows() -> Iterator[Row]:
+        file = parquet.ParquetFile(path)
+        yield from _arrow_rows(file.schema_arrow, file.iter_batches())
+
+    return _numbered(path, "a Parquet file", rows())
+
+
+def _numbered(path: Path, kind: str, rows: Iterator[Row]) -> Rows:
+    """The rows with their numbers; what the reader raises, also in mid-file, becomes `DataError`."""
     try:
-        batches = parquet.ParquetFile(path).iter_batches()
+        yield from enumerate(rows, 1)
     except Exception as error:  # pyarrow has exceptions of its own
-        raise DataError(f"{path}: not a Parquet file ({error})") from None
-    return iter(enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1))
+        raise DataError(f"{path}: not {kind}, or damaged ({error})") from None
+
+
+def _arrow_rows(schema: Any, batches: Iterable[Any]) -> Iterator[Row]:
+    """Rows of Arrow tables, with the names of the labels that `datasets` wrote as numbers."""
+    names = _label_names(schema)
+    for batch in batches:
+        for row in batch.to_pylist():
+            yield _named_labels(row, names)
+
+
+def _label_names(schema: Any) -> dict[str, list[str]]:
+    """The names of the labels of each column of classes, from what `datasets` notes in a schema."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = noted.get("info", {}).get("features") or {}
+        return {
+            column: list(feature["names"])
+            for column, feature in features.items()
+            if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return {}  # somebody else's note
+
+
+def _named_labels(row: Row, names: Mapping[str, Sequence[str]]) -> Row:
+    """The row with a label's name for its number; -1 hides the label, and becomes None."""
+    for column, known in names.items():
+        at = row.get(column)
+        if isinstance(at, int):
+            row[column] = known[at] if 0 <= at < len(known) else None
+    return row
 
 
 def _folder(path: Path) -> Rows:
-    """A folder that `datasets` saved: its Arrow files, in order."""
+    """A folder that `datasets` saved: its Arrow files, in order.
+
+    Its `state.json` names them; what lies beside them are caches of `map` and `filter`, the same rows again.
+    """
     files = sorted(path.glob("*.arrow"))
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        files = [path / Path(each["filename"]).name for each in state["_data_files"]] or files
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # written by other tools
     if not files:
         splits = [
             each.name
@@ -440,10 +522,10 @@ def _folder(path: Path) -> Rows:
     def rows() -> Iterator[Row]:
         for file in files:
             with file.open("rb") as stream:
-                for batch in ipc.open_stream(stream):
-                    yield from batch.to_pylist()
+                table = ipc.open_stream(stream)
+                yield from _arrow_rows(table.schema, table)
 
-    return iter(enumerate(rows(), 1))
+    return _numbered(path, "a folder of datasets", rows())
 
 
 def _hub(name: str) -> Rows:
@@ -459,4 +541,9 @@ def _hub(name: str) -> Rows:
                 f"dataset {name} has the splits {', '.join(found)}; give one: hf:{owner}:SPLIT"
             )
         found = next(iter(found.values()))
-    return iter(enumerate(map(dict, found), 1))
+    names = {
+        column: feature.names
+        for column, feature in (found.features or {}).items()
+        if hasattr(feature, "names")
+    }
+    return iter(enumerate((_named_labels(dict(row), names) for row in found), 1))

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from der_graph.data import load_examples
 from der_graph.errors import PoolError
@@ -62,6 +62,24 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=False, protected_namespaces=())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switch_is_a_number(cls, given: Any) -> Any:
+        """Pydantic takes `true` for 1, and a price of `yes` is a mistake; it refuses the word "True"."""
+        if not isinstance(given, Mapping):
+            return given
+        return {
+            name: str(value) if isinstance(value, bool) and cls._counts(name) else value
+            for name, value in given.items()
+        }
+
+    @classmethod
+    def _counts(cls, name: str) -> bool:
+        """Is it a field that holds a number?"""
+        kind = cls.model_fields[name].annotation if name in cls.model_fields else None
+        types = {kind, *get_args(kind)}
+        return bool not in types and not {int, float}.isdisjoint(types)
+
 
 class KTPSection(Section):
     """A Knowledge Transfer Prompt of one's own; see `der_graph.nodes.ktp`."""
@@ -77,11 +95,11 @@ class KTPSection(Section):
 class TokenPricesSection(Section):
     """Prices per million tokens, in the pool's cost unit."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cached_input: float | None = Field(default=None, ge=0)
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Of input tokens that the provider had in its cache; no discount where left out."""
-    minimum: float = Field(default=0.0, ge=0)
+    minimum: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """The least that a call costs."""
 
 

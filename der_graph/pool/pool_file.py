@@ -93,6 +93,8 @@ def read_pool_file(path: Path, *, recorded: bool = False) -> PoolFile:
             f"{path}: a pool file is a mapping with 'experts:' and 'settings:', "
             f"and this is a {type(content).__name__}"
         )
+    # As in files of compose and GitLab: a place for what several experts share, by anchors and `<<`.
+    content = {key: value for key, value in content.items() if not str(key).startswith("x-")}
     _name_recorded(content, recorded)
     try:
         return _model_of(content).model_validate(content)

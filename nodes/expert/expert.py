@@ -28,6 +28,7 @@ from langgraph.errors import GraphBubbleUp
 from der_graph.errors import PoolError
 from der_graph.nodes.expert.attempt import Attempt
 from der_graph.nodes.expert.fingerprint import fingerprint_of
+from der_graph.nodes.expert.numbers import check_numbers
 from der_graph.nodes.expert.reading import Reader, price_of
 from der_graph.nodes.ktp import KTPTemplate, ktp_messages, ktp_template
 from der_graph.nodes.model_settings import (
@@ -137,33 +138,10 @@ class Expert:
     def __post_init__(self) -> None:
         check_name(self.name)
         self.health.breaker.name = self.name
-        above = self.seconds is None or 0 < self.seconds < float("inf")
-        waits = self.timeout is None or self.timeout > 0
-        reads = self.context_length is None or self.context_length >= 1
-        for name, fits, rule in (
-            ("cost", 0 <= self.cost < float("inf"), "a number >= 0"),
-            ("second_price", 0 <= self.second_price < float("inf"), "a number >= 0"),
-            ("max_answer_chars", self.max_answer_chars >= 1, "at least 1"),
-            ("context_length", reads, "at least 1"),
-            ("seconds", above, "a number above 0"),
-            ("timeout", waits, "a number of seconds above 0, or infinity for no limit"),
-        ):
-            if not fits:
-                raise PoolError(
-                    f"expert '{self.name}': {name} is {getattr(self, name)}; it must be {rule}"
-                )
-        prices = token_prices(self.token_prices)
+        prices = check_numbers(self.name, self.__dict__)
         if prices is not None:
             # Frozen: the only place where a call can be kept within its price.
             object.__setattr__(self, "model", priced(self.model, prices[:2], self.cost))
-        given = self.skill if isinstance(self.skill, Mapping) else {"": self.skill}
-        for kind, skill in given.items():
-            if skill is not None and not 0 <= skill <= 1:
-                where = f" on '{kind}'" if kind else ""
-                raise PoolError(
-                    f"expert '{self.name}': skill{where} is {skill}; it is the share of questions that it "
-                    "answers right, from 0 to 1"
-                )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Expert:
         """Itself: nothing in it changes, and clients of models cannot be copied."""

@@ -27,6 +27,7 @@ from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.providers.finish import finish_reason_of
 from der_graph.nodes.providers.lenient import lenient
 from der_graph.nodes.providers.messages import sendable
+from der_graph.nodes.providers.replies import readable_reply
 from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, Habit, ThoughtMarks
 from der_graph.nodes.providers.tool_calls import CallPieces, identified
 
@@ -117,7 +118,9 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        return self._read(lenient(self.chat)._generate(sent, stop, run_manager, **kwargs), stop)
+        with readable_reply():
+            result = lenient(self.chat)._generate(sent, stop, run_manager, **kwargs)
+            return self._read(result, stop)
 
     async def _agenerate(
         self,
@@ -127,7 +130,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        with no_exit():  # LangChain makes a task of this call
+        with no_exit(), readable_reply():  # LangChain makes a task of this call
             try:
                 result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
             except RuntimeError as error:
@@ -135,9 +138,11 @@ class ProviderChat(BaseChatModel):
                     raise
                 # A connection that another loop had opened: clients are shared, and drop it once it fails.
                 result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
-        return self._read(result, stop)
+            return self._read(result, stop)
 
     def _read(self, result: ChatResult, stop: Sequence[str] | None) -> ChatResult:
+        if not result.generations:
+            raise LookupError("it has no choices")
         generations = []
         for each in result.generations:
             message = each.message
@@ -191,11 +196,13 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         pieces = self._pieces(stop)
-        for chunk in lenient(self.chat)._stream(sendable(messages), stop, **self._usage(kwargs)):
-            read = pieces.read(chunk)
-            if run_manager is not None:
-                run_manager.on_llm_new_token(str(read.text), chunk=read)
-            yield read
+        with readable_reply():
+            chunks = lenient(self.chat)._stream(sendable(messages), stop, **self._usage(kwargs))
+            for chunk in chunks:
+                read = pieces.read(chunk)
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(str(read.text), chunk=read)
+                yield read
         yield from pieces.close(self.chat)
 
     async def _astream(
@@ -208,7 +215,7 @@ class ProviderChat(BaseChatModel):
         pieces, sent = self._pieces(stop), sendable(messages)
         for attempt in (1, 2):
             try:
-                with no_exit():
+                with no_exit(), readable_reply():
                     async for chunk in lenient(self.chat)._astream(
                         sent, stop, **self._usage(kwargs)
                     ):

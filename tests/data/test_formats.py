@@ -6,6 +6,8 @@ import gzip
 import json
 import zipfile
 from collections import Counter
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +268,95 @@ def test_tables_that_are_not_read_say_what_to_do(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=said):
         load_examples(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ([{"role": "assistant", "content": "Hello."}], "nobody asks in this chat"),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url"}, {"type": "text", "text": "What?"}],
+                }
+            ],
+            "part of the type 'image_url'; questions are text",
+        ),
+    ],
+)
+def test_a_chat_that_asks_nothing_in_text_is_refused(
+    tmp_path: Path, turns: list[Any], said: str
+) -> None:
+    with pytest.raises(DataError, match=f"line 1: .*{said}"):
+        load_examples(document(tmp_path, [{"messages": turns}]))
+
+
+def test_what_a_model_thought_is_no_part_of_a_chat(tmp_path: Path) -> None:
+    said = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "4"}]
+    turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": said}]
+    assert seen(load_examples(document(tmp_path, [{"messages": turns}]))) == [("2 + 2?", "4", "")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"), [("1", "B | Berlin"), (-1, ""), ("-1", ""), ("", ""), (None, "")]
+)
+def test_numbers_of_choices_in_other_spellings(tmp_path: Path, answer: Any, reference: str) -> None:
+    row = {"question": "Capital of Germany?", "choices": ["Bonn", "Berlin"], "answer": answer}
+    (example,) = load_examples(document(tmp_path, [row]))
+    assert example.reference == reference
+
+
+@pytest.mark.parametrize("answer", [2, "2", "C"])
+def test_a_choice_that_is_not_there(tmp_path: Path, answer: Any) -> None:
+    row = {"question": "Capital of Germany?", "choices": ["Bonn", "Berlin"], "answer": answer}
+    with pytest.raises(DataError, match=f"{answer!r} is none of the 2 choices"):
+        load_examples(document(tmp_path, [row]))
+
+
+def test_values_that_only_tables_of_arrow_hold(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    def read(*answers: Any) -> list[str]:
+        table = arrow.table({"question": ["When?"] * len(answers), "answer": list(answers)})
+        parquet.write_table(table, tmp_path / "a.parquet")
+        return [example.reference for example in load_examples(tmp_path / "a.parquet")]
+
+    assert read(Decimal("4.50"), None) == ["4.50", ""]
+    assert read(date(2020, 1, 31)) == ["2020-01-31"]
+    assert read(["a", None], ["b"]) == ["a", "b"]
+    with pytest.raises(DataError, match=r"line 1: .answer. is .*must be text"):
+        read(b"x")
+    with pytest.raises(DataError, match=r'line 1: .answer. is true; .*such as "yes"'):
+        read(True)
+
+
+def test_a_parquet_file_that_is_damaged_in_its_middle(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    parquet.write_table(arrow.table({"question": ["When?"] * 9, "answer": ["now"] * 9}), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + bytes(60) + whole[64:])
+    with pytest.raises(DataError, match=r"a\.parquet: not a Parquet file, or damaged"):
+        load_examples(path)
+
+
+def test_classes_of_datasets_are_read_by_their_names(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = {
+        "question": datasets.Value("string"),
+        "answer": datasets.ClassLabel(names=["bad", "good"]),
+    }
+    given = datasets.Dataset.from_dict(
+        {"question": ["A?", "B?", "C?"], "answer": [1, 0, -1]}, datasets.Features(features)
+    )
+    given.save_to_disk(str(tmp_path / "saved"))
+    given.to_parquet(str(tmp_path / "a.parquet"))
+    expected = [("A?", "good", ""), ("B?", "bad", ""), ("C?", "", "")]
+    assert seen(load_examples(tmp_path / "a.parquet")) == expected
+    # What `map` and `filter` leave in such a folder are the same rows again.
+    part = next((tmp_path / "saved").glob("data-*.arrow"))
+    (tmp_path / "saved" / "cache-1.arrow").write_bytes(part.read_bytes())
+    assert seen(load_examples(tmp_path / "saved")) == expected

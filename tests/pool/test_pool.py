@@ -185,6 +185,16 @@ HF = "experts: [{name: a, backend: huggingface, model: experts/tiny"
         (HF + "}]\nsettings: {cost_unit: eur}", "settings: cost_unit is 'eur'; allowed"),
         (HF + "}]\nsettings: {max_steps: 0}", "settings: max_steps is 0"),
         (
+            HF + "}]\nsettings: {max_steps: true}",
+            "max_steps is 'True': input should be a valid integer",
+        ),
+        (HF + ", cost: yes}]", "expert 'a': cost is 'True': input should be a valid number"),
+        (HF + ", timeout: off}]", "expert 'a': timeout is 'False': input should be a valid number"),
+        (
+            HF + ", token_prices: {input: .inf, output: 1}}]",
+            "expert 'a': token_prices.input is inf: input should be a finite number",
+        ),
+        (
             HF + "}]\nsettings: {maxsteps: 1}",
             "settings: unknown field 'maxsteps'; did you mean 'max_steps'",
         ),
@@ -207,6 +217,17 @@ def test_faults_are_named_in_one_line(tiny: Path, text: str, says: str) -> None:
         load_pool(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_what_experts_share_may_stand_beside_them(tiny: Path) -> None:
+    text = (
+        "x-small: &small {backend: huggingface, model: experts/tiny, cost: 1}\n"
+        "experts: [{<<: *small, name: a}, {<<: *small, name: b, cost: 2}]\n"
+    )
+    assert [(each.name, each.cost) for each in load_pool(pool_file(tiny, text))] == [
+        ("a", 1.0),
+        ("b", 2.0),
+    ]
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:

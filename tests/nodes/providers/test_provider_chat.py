@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -371,6 +372,37 @@ def test_a_body_that_is_no_answer_costs_nothing(streaming: bool) -> None:
         expert = as_expert(remote_model(stub.url, streaming=streaming), name="m", cost=1)
         answer = expert.ask([[HumanMessage("q")]], fallback="expert")[0]
     assert (answer["failure"], answer["cost"]) == ("unavailable", 0)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"<html>Sign in</html>",
+        b"",
+        b"null",
+        b'{"choices": [{"mess',
+        b'{"choices": []}',
+        b'{"choices": [{"message": null}]}',
+        b'data: {"choices": [{"mess\n\n',
+    ],
+)
+@pytest.mark.parametrize("way", ["whole", "stream", "async"])
+def test_a_reply_that_cannot_be_read_is_a_provider_out_of_order(raw: bytes, way: str) -> None:
+    with provider(lambda asked: {"raw": raw}) as stub:
+        chat = remote_model(stub.url, streaming=way == "stream")
+        expert = as_expert(chat, name="m", cost=1)
+        if way == "async":
+            answer = asyncio.run(expert.aask([HumanMessage("q")], fallback="expert"))
+        else:
+            answer = expert.ask([[HumanMessage("q")]], fallback="expert")[0]
+    assert (answer["failure"], answer["cost"]) == ("unavailable", 0)
+    assert re.search("no answer that can be read|it broke off", answer["error"] or "")
+
+
+def test_mistakes_in_asking_are_no_fault_of_the_provider() -> None:
+    with provider("42") as stub:
+        expert = as_expert(remote_model(stub.url).bind(colour="red"), name="m", cost=1)
+        assert expert.ask([[HumanMessage("q")]])[0]["failure"] == "error"
 
 
 def test_tokens_are_never_fewer_than_none() -> None:
