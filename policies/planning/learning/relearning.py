@@ -31,14 +31,12 @@ _UNSEEN = 0.3  # weight of a route without an outcome
 _SHARED = (
     0.5  # standard deviation of an expert's move on one kind around its move on all, in log-odds
 )
-_ODDS = (0.3, 0.45, 0.67, 1.0, 1.5, 2.2, 3.3, 5.0)
-"""Factors that are tried for the odds of two wrong answers being the same."""
-_SPREADS = (0.5, 0.63, 0.8, 1.0, 1.25, 1.6)
-"""Factors that are tried for how much the questions differ in hardness."""
-_TRUST = 0.5  # standard deviation of the logarithm of these factors
+_ODDS = 0.25  # step of the log-odds of two wrong answers being the same
+_SPREADS = 0.15  # step of the logarithm of how much the questions differ in hardness
+_TRUST = 0.5  # standard deviation of both around what was known before
 _ROUNDS = 3
 _MOST = 1.0  # log-odds of one step
-_SURE = 0.01  # nothing is more certain than this, as judges err
+_LEAST = 1e-12  # probability; judges err
 
 
 class Served(NamedTuple):
@@ -80,45 +78,60 @@ def relearn(base: Knowledge, routes: Sequence[Served], start: Knowledge | None =
 def _calibrated(
     base: Knowledge, routes: Sequence[Served], weights: Floats, start: Knowledge
 ) -> Knowledge:
-    """What was known before, with how much agreement says as the outcomes make most probable.
+    """What was known before, with how much agreement says as the routes make most probable.
 
     Experts that make the same mistakes agree on wrong answers; who believed them all would take those who are
-    asked most for better than they are.
+    asked most for better than they are. The skills stay while this is sought, and the other way round.
 
     Args:
         base: What was known before.
         routes: The routes.
         weights: Of each.
-        start: Skills by which the routes are judged.
+        start: Skills by which the routes are judged, and what was found with fewer routes.
     """
-    rated = [(r, w) for r, w in zip(routes, weights.tolist(), strict=True) if r.outcome is not None]
-    if not rated:
-        return base
+    cases = {route: w for route, w in _cases(routes, weights).items() if len(route.told) > 1}
+    if not any(route.outcome is not None for route in cases):
+        return base  # from agreement alone nobody can tell good experts from those that err alike
+    found: dict[tuple[int, int], float] = {}
 
-    def fits(odds: float, spread: float) -> float:
-        known = start.with_spread(base.spread * spread).with_chance(_scaled(base.chance, odds))
-        found = -(np.log(odds) ** 2 + np.log(spread) ** 2) / (2 * _TRUST**2)
-        for route, weight in rated:
-            if len(route.told) > 1:  # one alone does not agree
-                found += weight * _log_likelihood(known.tables(route.kind), route)
-        return float(found)
+    def fits(place: tuple[int, int]) -> float:
+        if place not in found:
+            log_odds, log_spread = place[0] * _ODDS, place[1] * _SPREADS
+            known = start.with_spread(base.spread * np.exp(log_spread))
+            known = known.with_chance(_moved(base.chance, log_odds))
+            found[place] = -(log_odds**2 + log_spread**2) / (2 * _TRUST**2)
+            for route, weight in cases.items():
+                found[place] += weight * _log_likelihood(known.tables(route.kind), route)
+        return found[place]
 
-    odds = max(_ODDS, key=lambda each: fits(each, 1.0))
-    spread = max(_SPREADS, key=lambda each: fits(odds, each))
-    return base.with_spread(base.spread * spread).with_chance(_scaled(base.chance, odds))
+    odds = float(
+        np.log(start.chance / (1.0 - start.chance)).mean()
+        - np.log(base.chance / (1.0 - base.chance)).mean()
+    )
+    at = round(odds / _ODDS), round(float(np.log(start.spread / base.spread)) / _SPREADS)
+    while True:
+        near = [at, *((at[0] + i, at[1] + j) for i, j in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
+        best = max(near, key=fits)
+        if best == at:
+            break
+        at = best
+    return base.with_spread(base.spread * float(np.exp(at[1] * _SPREADS))).with_chance(
+        _moved(base.chance, at[0] * _ODDS)
+    )
 
 
-def _scaled(chance: Floats, odds: float) -> Floats:
-    """Probabilities whose odds are so many times as large."""
-    return odds * chance / (1.0 - chance + odds * chance)
+def _moved(chance: Floats, log_odds: float) -> Floats:
+    """Probabilities, moved by so much in log-odds."""
+    return sigmoid(np.log(chance / (1.0 - chance)) + log_odds)
 
 
 def _log_likelihood(tables: Tables, route: Served) -> float:
-    """Of the outcome, in (-inf, 0]."""
-    good, bad = _by_outcome(tables, route)
-    right = np.clip(good.sum() / max(good.sum() + bad.sum(), 1e-12), _SURE, 1.0 - _SURE)
-    outcome = 0.0 if route.outcome is None else route.outcome
-    return float(outcome * np.log(right) + (1.0 - outcome) * np.log(1.0 - right))
+    """Of the answers and the outcome, in (-inf, 0]."""
+    good, bad = (part.sum() for part in _by_outcome(tables, route))
+    if route.outcome is None:
+        return float(np.log(max(good + bad, _LEAST)))
+    right, wrong = np.log(max(good, _LEAST)), np.log(max(bad, _LEAST))
+    return float(route.outcome * right + (1.0 - route.outcome) * wrong)
 
 
 def _cases(routes: Sequence[Served], weights: Floats) -> dict[Served, float]:

@@ -327,3 +327,33 @@ def test_an_asynchronous_store_is_refused_in_its_own_loop() -> None:
                 create_der_graph(three_experts()[0], learn=store)
 
     asyncio.run(learn())
+
+
+def agreeing(chance: float, seed: int = 3, count: int = 500) -> list[Served]:
+    """Routes of three experts, each right on half of the questions; a fifth is rated."""
+    rng = np.random.default_rng(seed)
+    routes = []
+    for _ in range(count):
+        values = []
+        for i in range(3):
+            right, lured = rng.random() < 0.5, rng.random() < chance
+            values.append(0 if right else 1 if lured else 2 + i)
+        told = tuple(Told(i, values.index(v), -1) for i, v in enumerate(values))
+        outcome = float(values[-1] == 0) if rng.random() < 0.2 else None
+        routes.append(Served(0, told, outcome))
+    return routes
+
+
+def test_where_all_make_the_same_mistakes_agreement_is_trusted_less() -> None:
+    base = equals().knowledge
+    often, never = (relearn(base, agreeing(chance)) for chance in (0.6, 0.0))
+    assert float(often.chance[0]) > 2 * float(base.chance[0])
+    assert float(never.chance[0]) < float(base.chance[0])
+    assert mean_skill(often.logit[0], often.spread) == pytest.approx([0.5] * 3, abs=0.1)
+
+
+def test_without_outcomes_agreement_says_what_it_did() -> None:
+    base = equals().knowledge
+    known = relearn(base, [r._replace(outcome=None) for r in agreeing(0.6)])
+    assert known.chance.tolist() == base.chance.tolist()
+    assert known.spread == base.spread
