@@ -20,7 +20,7 @@ The agent's choice is then asked again alone, in its own node; another one is le
 The next best is asked beside an expert that takes its time, and the first good answer is taken. The other
 call is given up: it is in the route as one that failed (`overtaken`), at its full price, since nobody knows
 what its provider charges. The graph stays as it is, and an expert that answers in time is a step as any
-other. Knows nothing of agents.
+other. One that a person has told what it asked goes on alone. Knows nothing of agents.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from threading import Event
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langgraph.errors import GraphInterrupt
 from langgraph.types import Command, Send
@@ -41,7 +41,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_template
 from der_graph.nodes.reliability import Hedge, arace, patience, race
 from der_graph.nodes.reliability.graph_node import Node
-from der_graph.nodes.reliability.hedging import Raced
+from der_graph.nodes.reliability.hedging import Raced, give_up
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
 from der_graph.nodes.streaming import write_event
@@ -172,7 +172,11 @@ def together_node(
             except GraphInterrupt:
                 return _LEFT_OUT
 
-        updates = await asyncio.gather(*map(ask, given["tasks"]))
+        asked = [asyncio.ensure_future(ask(task)) for task in given["tasks"]]
+        try:
+            updates = await asyncio.gather(*asked)
+        finally:
+            give_up(asked)
         return settled(given["tasks"], updates, config)
 
     def settled(
@@ -188,7 +192,7 @@ def together_node(
         task = Task(**{**own, "route": route, "decision": alone})
         return Command(goto=Send(alone["choice"], task))
 
-    return RunnableLambda(call, acall, name=TOGETHER_NODE)
+    return Node(TOGETHER_NODE, call, acall)
 
 
 Update = dict[str, Any]
@@ -290,6 +294,8 @@ class Hedged:
         after = patience(self._hedge, self._expert.health, self._expert.seconds)
         if backup is None or after is None or (left is not None and left <= after):
             return None
+        if _was_told(config):
+            return None
         first = Task(**{**task, "raced": True})
         changes = {
             "decision": Decision(**{**backup, "waited": after}),
@@ -348,6 +354,12 @@ class _Pair:
         """Tell the readers of a stream what came of a call."""
         if step["answer"] is not None:
             write_event(self._config, "der.answer", {"step": step["step"], **step["answer"]})
+
+
+def _was_told(config: RunnableConfig) -> bool:
+    """Has a person answered what the expert asked? That is for it alone, so nobody is asked beside it."""
+    pad: Any = config.get("configurable", {}).get("__pregel_scratchpad")  # what `interrupt` reads
+    return pad is not None and (bool(pad.resume) or pad.get_null_resume() is not None)
 
 
 def _answered(update: Update) -> bool:

@@ -113,7 +113,7 @@ def config_of(config: RunnableConfig, expert: Expert, step: int, *, draft: bool)
     """What an expert is called with: drafts are not heard in the stream of messages."""
     own: RunnableConfig = {
         "tags": [TAG, TAG_NOSTREAM] if draft else [TAG],
-        "metadata": {"der_expert": expert.name, "der_step": step},
+        "metadata": {"der_expert": expert.name, "der_cost": expert.cost, "der_step": step},
     }
     return merge_configs(config, own)
 

@@ -58,6 +58,7 @@ from der_graph.nodes.reliability.calls import (
     call,
     configured,
     is_at_home,
+    pause,
     runs_on_loop,
 )
 from der_graph.nodes.reliability.charge import Charge, TokenPrices, token_prices
@@ -379,7 +380,7 @@ class Expert:
             answer, wait = attempt.answer(result)
             if wait is None:
                 return [answer]
-            time.sleep(wait)
+            pause(wait)
 
     def _ask_many(
         self,

@@ -88,6 +88,15 @@ def _wait(future: Future[Any], seconds: float | None) -> Any:
 _LATE = object()
 
 
+def pause(seconds: float) -> None:
+    """Wait before a call is made once more.
+
+    Raises:
+        StreamClosedError: As in `call`.
+    """
+    _wait(Future(), seconds)
+
+
 async def acall(work: Callable[[], Any], bulkhead: Bulkhead, limit: Limit) -> Any:
     """Make a blocking call from an event loop, in a thread of the model's own; see `call`."""
     try:

@@ -55,6 +55,7 @@ _NEW = 5.0  # routes of an expert after which an observation counts half
 _WARM = 30  # observations from which service is learnt before anybody is blamed
 _LEAST, _MOST = 0.05, 0.97  # agreement that is believed in; where there is less, nothing is told
 _REMEMBERED = 10_000  # routes whose feedback is still put down to their expert
+_RATED = -1  # in place of an expert
 
 
 _Kind = Literal["one", "agreed", "split", "joined"]
@@ -93,17 +94,14 @@ class LastNames:
 
     def put(self, name: str, number: int) -> None:
         """Remember a number; the oldest one is forgotten."""
-        self.pop(name)
+        self._digests[self._digests == _digest(name)] = 0
         self._digests[self._next], self._numbers[self._next] = _digest(name), number
         self._next = (self._next + 1) % len(self._digests)
 
-    def pop(self, name: str) -> int | None:
-        """Give the number of a name, and forget it; None where it is forgotten."""
+    def get(self, name: str) -> int | None:
+        """The number of a name; None where it is forgotten."""
         at = np.flatnonzero(self._digests == _digest(name))
-        if not len(at):
-            return None
-        self._digests[at] = 0
-        return int(self._numbers[at[0]])
+        return int(self._numbers[at[0]]) if len(at) else None
 
 
 def _digest(name: str) -> np.uint64:
@@ -199,7 +197,7 @@ class DriftWatch(BeginsAnew):
             return self._add(told)
 
     def ended(self, key: str, answers: Sequence[Answer]) -> None:
-        """Note a route that has ended.
+        """Note a route that has ended; nothing where its end is replayed (time travel, a resumed run).
 
         Args:
             key: What feedback will name it by.
@@ -208,19 +206,23 @@ class DriftWatch(BeginsAnew):
         good = good_answers(list(answers))
         if good and good[-1]["expert"] in self.names:
             with self._lock:
+                if self._routes.get(key) is not None:
+                    return
                 self._routes.put(key, self.names.index(good[-1]["expert"]))
         self.note({answer["expert"]: answer["value"] for answer in good})
 
     def rated(self, key: str, score: float) -> None:
-        """Note what a user thought of a route; nothing where it is too old.
+        """Note what a user thought of a route; nothing where it is too old, or the user said so before.
 
         Args:
             key: As in `ended`.
             score: How good the answer was, from 0 to 1.
         """
         with self._lock:
-            expert = self._routes.pop(key)
-        if expert is not None:
+            expert = self._routes.get(key)
+            if expert is not None:
+                self._routes.put(key, _RATED)
+        if expert not in (None, _RATED):
             self.feedback(self.names[expert], score >= 0.5)
 
     def feedback(self, name: str, good: bool) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -149,7 +149,12 @@ async def arace(
                 break
         return Raced(_result(tasks[0], left), _result(tasks[1], left), True)
     finally:
-        for each in tasks:
-            if not each.done():
-                each.cancel()
-                each.add_done_callback(looked_at)
+        give_up(tasks)
+
+
+def give_up(calls: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel those that are not done; nobody wants to know what comes of them."""
+    for each in calls:
+        if not each.done():
+            each.cancel()
+        each.add_done_callback(looked_at)

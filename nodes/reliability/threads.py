@@ -14,7 +14,8 @@ A thread that computes when the program ends is waited for a while: torch is C++
 ends in the middle of it takes the whole process down ("terminate called without an active exception").
 
 LangGraph waits for the threads of a stream that is closed, which could mean the whole answer of the expert
-that is speaking. So whoever leaves a synchronous stream makes the model stop. Asynchronous graphs are
+that is speaking. So whoever leaves a synchronous stream makes the model stop, also where a signal does it in
+the middle of a part (Ctrl-C): LangGraph then waits before anybody around it is told. Asynchronous graphs are
 cancelled by asyncio and need nothing of the kind.
 """
 
@@ -24,10 +25,19 @@ import asyncio
 import atexit
 import contextlib
 import queue
+import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import Future
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
@@ -271,13 +281,56 @@ def stoppable(parts: Iterable[Part]) -> Generator[Part, None, None]:
     source = iter(parts)
     done = object()
     try:
-        while (part := context.run(next, source, done)) is not done:
+        while True:
+            with _set_by_signals(stop):
+                part = context.run(next, source, done)
+            if part is done:
+                break
             yield part  # type: ignore[misc]
     finally:
         stop.set()
         close = getattr(source, "close", None)
         if close is not None:
             context.run(close)
+
+
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)
+]
+"""Those whose handlers raise, if any do: Ctrl-C, the end of the program, a limit of time."""
+
+
+@contextlib.contextmanager
+def _set_by_signals(stop: Event) -> Iterator[None]:
+    """Set an event where a signal's handler raises in the middle of this; nothing but in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours: list[tuple[int, Any, Any]] = []
+    try:
+        for number in _SIGNALS:
+            before = signal.getsignal(number)
+            if callable(before):
+                ours.append((number, before, _setting(stop, before)))
+                signal.signal(number, ours[-1][-1])
+        yield
+    finally:
+        for number, before, handler in ours:
+            if signal.getsignal(number) is handler:  # else somebody wants another one from now on
+                signal.signal(number, before)
+
+
+def _setting(stop: Event, before: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
+    """A signal's handler that does what the one before does; where that raises, the event is set."""
+
+    def handle(number: int, frame: Any) -> None:
+        try:
+            before(number, frame)
+        except BaseException:
+            stop.set()  # nobody waits for it in the main thread, so its lock is free, or soon will be
+            raise
+
+    return handle
 
 
 class StoppableGraph(CompiledStateGraph[Any, Any, Any, Any]):

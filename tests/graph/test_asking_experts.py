@@ -44,7 +44,7 @@ def a_function(name: str) -> Expert:
     return as_expert(ask, name=name, cost=1.0)
 
 
-def told(graph: Any, asynchronous: bool) -> tuple[list[str], dict[str, Any]]:
+def told(graph: Any, asynchronous: bool, *, by_id: bool = True) -> tuple[list[str], dict[str, Any]]:
     """Whom a person was asked by, each answered by its name in capitals; and the state at the end."""
 
     def go_on(given: Any) -> Any:
@@ -57,7 +57,8 @@ def told(graph: Any, asynchronous: bool) -> tuple[list[str], dict[str, Any]]:
     while "__interrupt__" in state:
         (each,) = state["__interrupt__"]
         asked.append(each.value)
-        state = go_on(Command(resume={each.id: each.value.upper()}))
+        answer = each.value.upper()
+        state = go_on(Command(resume={each.id: answer} if by_id else answer))
     return asked, state
 
 
@@ -105,7 +106,7 @@ def test_one_that_asks_beside_the_choice_is_left_out(asynchronous: bool) -> None
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_backup_that_asks_is_left_out(answers: bool, asynchronous: bool) -> None:
     def slow(text: str) -> str:
-        time.sleep(0.3)
+        time.sleep(0.6)
         if not answers:
             raise ValueError("out of order")
         return "Late."
@@ -113,11 +114,25 @@ def test_a_backup_that_asks_is_left_out(answers: bool, asynchronous: bool) -> No
     experts = [as_expert(slow, name="slow", cost=1.0), a_function("b")]
     spare, _ = scripted_expert("spare", "Here.", cost=3.0)
     agent = ScriptedAgent("slow", "spare") if not answers else ScriptedAgent("slow")
-    builder = create_der_graph([*experts, spare], agent=agent, hedge=0.05)
+    builder = create_der_graph([*experts, spare], agent=agent, hedge=0.3)
     asked, state = told(builder.compile(checkpointer=InMemorySaver()), asynchronous)
     assert asked == []
     assert route_of(state) == ["slow", *([] if answers else ["spare"]), END_CHOICE]
     assert state["answer"] == ("Late." if answers else "Here.")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("by_id", [False, True])
+@pytest.mark.parametrize("make", [a_graph, a_function])
+def test_what_a_slow_expert_asks_is_told_to_no_backup(
+    make: Any, by_id: bool, asynchronous: bool
+) -> None:
+    agent = ScriptedAgent("a")
+    builder = create_der_graph([a_function("a"), make("b")], agent=agent, hedge=0.02)
+    graph = builder.compile(checkpointer=InMemorySaver())
+    asked, state = told(graph, asynchronous, by_id=by_id)
+    assert asked == ["a"]
+    assert (route_of(state), state["answer"]) == (["a", END_CHOICE], "a was told A")
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

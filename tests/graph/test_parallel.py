@@ -169,3 +169,30 @@ def test_where_one_ends_the_run_nobody_waits_for_the_others() -> None:
         der.invoke(a_human("Who?"))
     assert not gave_up.is_set()
     go.set()
+
+
+def test_where_one_ends_an_asynchronous_run_the_others_are_cancelled() -> None:
+    ended: list[str] = []
+
+    async def slow(_: Any) -> AIMessage:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append("slow")
+        return AIMessage("late")
+
+    async def fail(_: Any) -> AIMessage:
+        await asyncio.sleep(0.01)
+        raise ValueError("out of order")
+
+    async def main() -> None:
+        pair = (("slow", slow), ("bad", fail))
+        experts = [Expert(name, RunnableLambda(ask), cost=1.0) for name, ask in pair]
+        agent = ScriptedAgent("slow")
+        der = create_der_graph(experts, agent=agent, parallel=2, on_error="raise").compile()
+        with pytest.raises(ExpertError, match="expert 'bad'"):
+            await der.ainvoke(a_human("Who?"))
+        await asyncio.sleep(0)
+        assert ended == ["slow"]
+
+    asyncio.run(main())

@@ -336,6 +336,7 @@ def test_decisions_are_events_and_runs_of_their_own() -> None:
     assert [e["type"] for e in events] == ["der.decision", "der.answer"] * 2
     assert runs.names.count("der_decision") == 2
     assert [m["der_expert"] for m in runs.metadata] == ["small", "small"]
+    assert [m["der_cost"] for m in runs.metadata] == [1.0, 1.0]
 
 
 def test_a_new_question_opens_a_new_run() -> None:

@@ -112,6 +112,17 @@ def test_runs_can_be_filtered_by_expert_and_step(got: Collector, clients: list[C
     ]
 
 
+def test_the_step_of_experts_asked_at_once_is_one_run(
+    got: Collector, clients: list[Client]
+) -> None:
+    experts = [chat_expert("small", "4"), chat_expert("large", "4", cost=2.0)]
+    graph = create_der_graph(experts, agent=ScriptedAgent("small"), parallel=2).compile(name="der")
+    ask(connect(got, clients), graph)
+    (step,) = got.named("der_together")
+    models = [metadata(run)["der_expert"] for run in got.children(step)]
+    assert sorted(models) == ["large", "small"]
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_local_expert_has_tokens_cost_and_a_name(
     got: Collector, clients: list[Client], tmp_path: Path

@@ -59,7 +59,7 @@ class Learner:
 
     Raises:
         BudgetError: If a share is not from 0 to 1.
-        DataError: If the store is of another pool, or cannot be used.
+        DataError: If the store cannot be used.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ KEEP = 2_000
 _PAGE = 500
 _POOLS = ("der", "learning-pools")
 _DATABASES = ("postgresql://", "postgres://")
+log = logging.getLogger("der_graph.learning")
 _SETUP_LOCK = 0x44455221  # of PostgreSQL's advisory locks; any number that nobody else takes
 
 
@@ -53,11 +55,12 @@ class Memory:
     """The routes of one pool.
 
     Args:
-        store: A LangGraph store; several processes may share it.
+        store: A LangGraph store; several processes and pools may share it, and an application that keeps
+            other things there.
         names: The pool's experts; each set of names has its own routes.
 
     Raises:
-        DataError: If the store holds routes of other pools alone, or cannot be used synchronously here.
+        DataError: If the store cannot be used synchronously here.
     """
 
     def __init__(self, store: BaseStore, names: Sequence[str]) -> None:
@@ -65,24 +68,19 @@ class Memory:
         self.names = tuple(names)
         self._pool = hashlib.sha256("\x00".join(sorted(self.names)).encode()).hexdigest()[:16]
         self._routes = ("der", "learning", self._pool)
-        try:
-            pools = store.search(_POOLS, limit=_PAGE)
-        except asyncio.InvalidStateError:  # an asynchronous one, in its own event loop
-            raise DataError(
-                f"learn is {type(store).__name__}, which waits for the event loop that this is called in; "
-                "give its synchronous counterpart (SqliteStore, PostgresStore ...), the path of a SQLite "
-                "file, or the address of a PostgreSQL database"
-            ) from None
-        others = {tuple(item.value["experts"]) for item in pools}
-        mine = [each for each in others if sorted(each) == sorted(self.names)]
-        if others and not mine:
-            known = "; of ".join(", ".join(each) for each in sorted(others))
-            raise DataError(
-                f"the store holds what was learnt of {known}, and the pool has {', '.join(self.names)}: give "
-                "it a store of its own"
-            )
-        if not mine:
-            self._control(frozen=False)
+        pools = pools_in(store)
+        if any(sorted(each) == sorted(self.names) for each in pools):
+            return
+        self._control(frozen=False)
+        # The same pool, of which somebody changed a name? Of one that has other experts nobody wants to hear.
+        for each in pools:
+            if set(each) & set(self.names):
+                log.warning(
+                    "the store holds what was learnt of %s, and learning of %s begins anew: each set of "
+                    "names has its own routes",
+                    ", ".join(each),
+                    ", ".join(self.names),
+                )
 
     @property
     def frozen_at(self) -> float | None:
@@ -165,6 +163,27 @@ class Memory:
     def _put(self, namespace: tuple[str, ...], key: str, value: dict[str, Any]) -> None:
         # A store that is shared with an application may embed what it holds, and let it expire.
         self.store.put(namespace, key, value, index=False, ttl=None)
+
+
+def pools_in(store: BaseStore) -> list[tuple[str, ...]]:
+    """The pools that a store holds routes of, each as its experts' names.
+
+    Raises:
+        DataError: If the store cannot be used synchronously here.
+    """
+    found: list[tuple[str, ...]] = []
+    while True:
+        try:
+            page = store.search(_POOLS, limit=_PAGE, offset=len(found))
+        except asyncio.InvalidStateError:  # an asynchronous one, in its own event loop
+            raise DataError(
+                f"learn is {type(store).__name__}, which waits for the event loop that this is called in; "
+                "give its synchronous counterpart (SqliteStore, PostgresStore ...), the path of a SQLite "
+                "file, or the address of a PostgreSQL database"
+            ) from None
+        found += [tuple(item.value["experts"]) for item in page]
+        if len(page) < _PAGE:
+            return sorted(found)
 
 
 def _kept(key: str, value: dict[str, Any]) -> Kept:

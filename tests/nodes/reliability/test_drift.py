@@ -247,7 +247,20 @@ def test_of_routes_the_last_ones_are_remembered() -> None:
     routes = LastNames(3)
     for number, name in enumerate(["a", "b", "a", "c", "d"]):
         routes.put(name, number)
-    assert [routes.pop(name) for name in ("a", "b", "c", "d", "d")] == [2, None, 3, 4, None]
+    assert [routes.get(name) for name in ("a", "b", "c", "d", "d")] == [2, None, 3, 4, 4]
+
+
+def test_a_route_whose_end_is_replayed_is_noted_once() -> None:
+    once, again = DriftWatch(NAMES), DriftWatch(NAMES)
+    for number in range(60):
+        said = ["5", "7" if number > 40 else "5", "5"]
+        answers = [blank_answer(n, text=v, value=v) for n, v in zip(NAMES, said, strict=False)]
+        for watch, times in ((once, 1), (again, 3)):
+            for _ in range(times):
+                watch.ended(f"route {number}", answers)
+                watch.rated(f"route {number}", 1.0)
+    assert once.view() == again.view()
+    assert once.evidence("b") > 0
 
 
 def test_a_watch_does_not_grow() -> None:

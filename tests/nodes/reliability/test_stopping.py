@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from tiny_models import Gate, save_tiny
 
-from der_graph import Expert, create_der_graph
+from der_graph import ChatDER, Expert, create_der_graph
 from der_graph.nodes.huggingface import HuggingFaceChat
+from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability import stoppable
+from der_graph.nodes.reliability.threads import STOPS
 
 
 @pytest.fixture
@@ -153,3 +157,108 @@ def test_errors_and_results_pass_through() -> None:
     with pytest.raises(ValueError, match="no more"):
         next(stream)
     assert list(stoppable([1, 2])) == [1, 2]
+
+
+class Late(Exception):
+    """What a limit of time raises."""
+
+
+def too_late(*_: Any) -> None:
+    raise Late
+
+
+def patient(go: threading.Event, *, signalled: int) -> tuple[Expert, threading.Event]:
+    """An expert that sends a signal and answers much later, and whether it did."""
+    waited = threading.Event()
+
+    def answer(text: str) -> str:
+        os.kill(os.getpid(), signalled)
+        if not go.wait(20):
+            waited.set()
+        return "late"
+
+    return as_expert(answer, name="patient", cost=1.0), waited
+
+
+def way_of(name: str, expert: Expert) -> Iterable[Any]:
+    """A stream in which the expert is asked."""
+    if name == "chat":
+        return ChatDER(experts=[expert]).stream("hello")
+    other = as_expert(lambda text: "other", name="other", cost=9.0)
+    parallel = 2 if name == "parallel" else 1
+    agent = ScriptedAgent("patient")
+    der = create_der_graph([expert, other], agent=agent, parallel=parallel).compile()
+    return der.stream(a_human("hello"), stream_mode=["messages", "custom"])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows wakes no thread that waits")
+@pytest.mark.parametrize("way", ["messages", "parallel", "chat"])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGALRM"])
+def test_a_signal_ends_a_stream_at_once(way: str, number: str) -> None:
+    """Ctrl-C, or a limit of time, while an expert keeps the reader waiting."""
+    signalled, go = getattr(signal, number), threading.Event()
+    before = signal.signal(signalled, too_late)
+    try:
+        expert, waited = patient(go, signalled=signalled)
+        with pytest.raises(Late):
+            list(way_of(way, expert))
+        assert not waited.is_set()
+        assert signal.getsignal(signalled) is too_late
+    finally:
+        go.set()
+        signal.signal(signalled, before)
+
+
+def test_a_handler_that_raises_nothing_ends_nothing() -> None:
+    seen: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        seen.append(number)
+
+    def another(number: int, frame: Any) -> None:
+        seen.append(-number)
+
+    def numbers() -> Iterator[bool]:
+        signal.raise_signal(signal.SIGINT)
+        yield STOPS.get()[-1].is_set()
+        signal.signal(signal.SIGINT, another)  # from now on
+        yield STOPS.get()[-1].is_set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        assert list(stoppable(numbers())) == [False, False]
+        assert seen == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is another
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_streams_in_other_threads_leave_signals_alone() -> None:
+    seen: list[Any] = []
+
+    def numbers() -> Iterator[int]:
+        seen.append(signal.getsignal(signal.SIGINT))
+        yield 1
+
+    thread = threading.Thread(target=lambda: seen.append(list(stoppable(numbers()))))
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGINT), [1]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows wakes no thread that waits")
+def test_nobody_is_asked_once_more_when_the_stream_is_closed() -> None:
+    asked: list[str] = []
+
+    def away(text: str) -> str:
+        asked.append(text)
+        os.kill(os.getpid(), signal.SIGALRM)
+        raise ConnectionError("nobody there")
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    try:
+        with pytest.raises(Late):
+            list(way_of("messages", as_expert(away, name="patient", cost=1.0)))
+        assert len(asked) == 1
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -19,7 +19,13 @@ from der_graph.errors import BudgetError, DataError
 from der_graph.policies.planning import Learner, Planner
 from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.learning.relearning import Served, relearn
-from der_graph.policies.planning.learning.route_store import KEEP, Kept, Memory, open_store
+from der_graph.policies.planning.learning.route_store import (
+    KEEP,
+    Kept,
+    Memory,
+    open_store,
+    pools_in,
+)
 from der_graph.policies.planning.tables import mean_skill
 from der_graph.pool import as_pool
 from der_graph.state import Situation
@@ -175,12 +181,27 @@ def test_feedback_that_cannot_be_used(key: str, score: float, message: str) -> N
         learner.rate(key, score)
 
 
-def test_a_store_of_another_pool() -> None:
+def test_pools_share_a_store(caplog: pytest.LogCaptureFixture) -> None:
     store = InMemoryStore()
-    Memory(store, ["a", "b"])
-    with pytest.raises(DataError, match="holds what was learnt of a, b, and the pool has small"):
-        Learner(equals(), store)
-    assert Memory(store, ["b", "a"]).names == ("b", "a")  # the same pool in another order
+    others = [Memory(store, ["a", "b"]), Memory(store, [f"expert {i}" for i in range(3)])]
+    learner = Learner(equals(), store)
+    assert not caplog.records
+    others[0].add(Kept("r", 1.0, 0, (("a", 0, -1),), None))
+    others[0].freeze()
+    learner.ended("r", "What?", [said("small", "7")])
+    learner.flush()
+    assert [route.told[0][0] for route in learner.memory.routes()] == ["small"]
+    assert [route.told[0][0] for route in others[0].routes()] == ["a"]
+    assert [each.frozen for each in (*others, learner.memory)] == [True, False, False]
+    again = Memory(store, ["b", "a"])  # in another order
+    assert (len(again.routes()), again.frozen, len(pools_in(store))) == (1, True, 3)
+    assert not caplog.records
+    Memory(store, ["a", "c"])
+    (record,) = caplog.records
+    assert "what was learnt of a, b, and learning of a, c begins anew" in record.getMessage()
+
+
+def test_settings_that_cannot_be_used() -> None:
     with pytest.raises(DataError, match="learn is 3; give a LangGraph store"):
         open_store(3)  # type: ignore[arg-type]
     with pytest.raises(BudgetError, match="explore is 2; it is a share"):
