@@ -37,22 +37,14 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.display import table
     from der_graph.errors import DataError
     from der_graph.policies.planning import Learner, planner_for
-    from der_graph.policies.planning.learning.route_store import is_database, open_store, pools_in
+    from der_graph.policies.planning.learning.route_store import is_database
 
     in_database = is_database(args.file)
     if not in_database and not Path(args.file).is_file():
         raise DataError(
             f"{args.file}: there is no such file; der serve --learn {args.file} makes one"
         )
-    pool, store = pool_of(args), open_store(args.file)
-    known = pools_in(store)
-    if known and sorted(pool.names) not in map(sorted, known):
-        learnt = "; of ".join(", ".join(each) for each in known)
-        raise DataError(
-            f"the store holds what was learnt of {learnt}, and the pool has {', '.join(pool.names)}: give "
-            "the pool that was served"
-        )
-    learner = Learner(planner_for(pool), store)
+    learner = Learner(planner_for(pool_of(args)), args.file)
     place = "the database" if in_database else args.file  # an address may hold a password
     if args.action in ("freeze", "thaw"):
         learner.memory.freeze(args.action == "freeze")

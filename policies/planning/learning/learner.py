@@ -59,7 +59,7 @@ class Learner:
 
     Raises:
         BudgetError: If a share is not from 0 to 1.
-        DataError: If the store cannot be used.
+        DataError: If a file or database is of another pool, or the store cannot be used.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class Learner:
                 raise BudgetError(f"{name} is {share}; it is a share, from 0 to 1")
         self.planner = planner
         self._store = store
-        self.memory = Memory(open_store(store), planner.names)
+        shared = isinstance(store, BaseStore)
+        self.memory = Memory(open_store(store), planner.names, shared=shared)
         self.explore = explore
         self.acting = acting
         self._judge, self._judge_share = judge, judge_share

@@ -58,12 +58,14 @@ class Memory:
         store: A LangGraph store; several processes and pools may share it, and an application that keeps
             other things there.
         names: The pool's experts; each set of names has its own routes.
+        shared: May it hold other pools' routes too? In a store for learning alone, those are of a pool that
+            somebody has mistaken for this one.
 
     Raises:
-        DataError: If the store cannot be used synchronously here.
+        DataError: If the store is of another pool, or cannot be used synchronously here.
     """
 
-    def __init__(self, store: BaseStore, names: Sequence[str]) -> None:
+    def __init__(self, store: BaseStore, names: Sequence[str], *, shared: bool = False) -> None:
         self.store = store
         self.names = tuple(names)
         self._pool = hashlib.sha256("\x00".join(sorted(self.names)).encode()).hexdigest()[:16]
@@ -71,6 +73,12 @@ class Memory:
         pools = pools_in(store)
         if any(sorted(each) == sorted(self.names) for each in pools):
             return
+        if pools and not shared:
+            known = "; of ".join(", ".join(each) for each in pools)
+            raise DataError(
+                f"the store holds what was learnt of {known}, and the pool has {', '.join(self.names)}: give "
+                "it a store of its own"
+            )
         self._control(frozen=False)
         # The same pool, of which somebody changed a name? Of one that has other experts nobody wants to hear.
         for each in pools:

@@ -183,7 +183,7 @@ def test_feedback_that_cannot_be_used(key: str, score: float, message: str) -> N
 
 def test_pools_share_a_store(caplog: pytest.LogCaptureFixture) -> None:
     store = InMemoryStore()
-    others = [Memory(store, ["a", "b"]), Memory(store, [f"expert {i}" for i in range(3)])]
+    others = [Memory(store, names, shared=True) for names in (["a", "b"], ["expert 0", "expert 1"])]
     learner = Learner(equals(), store)
     assert not caplog.records
     others[0].add(Kept("r", 1.0, 0, (("a", 0, -1),), None))
@@ -193,12 +193,20 @@ def test_pools_share_a_store(caplog: pytest.LogCaptureFixture) -> None:
     assert [route.told[0][0] for route in learner.memory.routes()] == ["small"]
     assert [route.told[0][0] for route in others[0].routes()] == ["a"]
     assert [each.frozen for each in (*others, learner.memory)] == [True, False, False]
-    again = Memory(store, ["b", "a"])  # in another order
+    again = Memory(store, ["b", "a"], shared=True)  # in another order
     assert (len(again.routes()), again.frozen, len(pools_in(store))) == (1, True, 3)
     assert not caplog.records
-    Memory(store, ["a", "c"])
+    Memory(store, ["a", "c"], shared=True)
     (record,) = caplog.records
     assert "what was learnt of a, b, and learning of a, c begins anew" in record.getMessage()
+
+
+def test_a_file_of_another_pool(tmp_path: Path) -> None:
+    file = tmp_path / "learnt.sqlite"
+    Memory(open_store(file), ["a", "b"])
+    with pytest.raises(DataError, match="holds what was learnt of a, b, and the pool has small"):
+        Learner(equals(), file)
+    assert Memory(open_store(file), ["b", "a"]).names == ("b", "a")
 
 
 def test_settings_that_cannot_be_used() -> None:
