@@ -70,7 +70,7 @@ class DERGraph(StoppableGraph):
 
     def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
         """Forget experts' answers, and what LangGraph keeps for other nodes; see `Pregel.clear_cache`."""
-        super().clear_cache(nodes)
+        super().clear_cache(nodes)  # raises where there is no cache
         if self.cache is not None:
             self.cache.clear(self._places(nodes))
 
@@ -111,7 +111,9 @@ class DERGraphBuilder(StoppableBuilder):
         try:
             for name, spec in given.items():
                 policy = spec.cache_policy or self._default_cache_policy
-                if policy is None or spec.is_error_handler:
+                if policy is None or getattr(
+                    spec, "is_error_handler", False
+                ):  # from LangGraph 1.2 on
                     continue
                 kept = None if name in self.uncached or name in self.cached else policy
                 # LangGraph would skip a node of the route, and write again what it wrote then.

@@ -102,7 +102,12 @@ def _id_of(task: Task) -> str:
     So a resumed run and time travel tell feedback, learning and front ends of one route, and not of several.
     The times in it differ where the same question is answered again.
     """
-    said = json.dumps([task["question_id"], task["route"]], sort_keys=True, default=repr)
+    steps = [
+        (step["choice"], step["seconds"], answer and (answer["text"], answer["seconds"]))
+        for step in task["route"]
+        for answer in [step["answer"]]
+    ]
+    said = json.dumps([task["question_id"], steps])
     return f"der-{uuid.uuid5(uuid.NAMESPACE_OID, said)}"
 
 

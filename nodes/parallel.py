@@ -11,7 +11,8 @@ is the last of the answers, so that a route that ends here gives it. Each is a c
 budget and longest route; the route's time is that of the slowest. One node runs them all, so a run that
 is resumed after a crash in the middle of this step asks all of them again. For the same reason none of them
 can wait for a person here: LangGraph hands what the person says to whichever call of the node asks first.
-The agent's choice is then asked again alone, in its own node; another one is left out of the step.
+The agent's choice is then asked again in its own node, after those that have answered, and sees their last
+answer; another one is left out of the step.
 
 `hedge`, any step:
 
@@ -28,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
 from threading import Event
 from typing import Any
 
@@ -53,6 +55,7 @@ from der_graph.state import (
     Task,
     answers_of,
     blank_answer,
+    good_answers,
 )
 
 TOGETHER_NODE = "der_together"
@@ -147,6 +150,8 @@ def together_node(
     """
 
     def call(given: Tasks, config: RunnableConfig) -> Command[Any]:
+        start = time.perf_counter()
+
         def ask(task: Task) -> Update:
             try:
                 return nodes[task["decision"]["choice"]].invoke(task, config)
@@ -158,14 +163,18 @@ def together_node(
         try:
             with get_executor_for_config(config) as executor:
                 try:
-                    updates = list(executor.map(ask, given["tasks"]))
+                    calls = [executor.submit(ask, task) for task in given["tasks"]]
+                    first = wait(calls, return_when=FIRST_EXCEPTION).done
+                    updates = [each.result() for each in sorted(first, key=calls.index)]
                 finally:
                     stop.set()  # Ctrl-C, or an error of one: leaving the executor waits for the others
         finally:
             STOPS.reset(token)
-        return settled(given["tasks"], updates, config)
+        return settled(given["tasks"], updates, config, start)
 
     async def acall(given: Tasks, config: RunnableConfig) -> Command[Any]:
+        start = time.perf_counter()
+
         async def ask(task: Task) -> Update:
             try:
                 return await nodes[task["decision"]["choice"]].ainvoke(task, config)
@@ -177,10 +186,10 @@ def together_node(
             updates = await asyncio.gather(*asked)
         finally:
             give_up(asked)
-        return settled(given["tasks"], updates, config)
+        return settled(given["tasks"], updates, config, start)
 
     def settled(
-        tasks: Sequence[Task], updates: Sequence[Update], config: RunnableConfig
+        tasks: Sequence[Task], updates: Sequence[Update], config: RunnableConfig, start: float
     ) -> Command[Any]:
         own = tasks[-1]
         joined = _joined(own, [each["route"][-1] for each in updates if each is not _LEFT_OUT], ktp)
@@ -190,6 +199,10 @@ def together_node(
         alone = Decision(**{**own["decision"], "step": len(route), "spent": spent})
         write_event(config, "der.decision", alone)
         task = Task(**{**own, "route": route, "decision": alone})
+        if (left := task.get("time_left")) is not None:
+            task["time_left"] = left - (time.perf_counter() - start)
+        if good_answers(answers_of(route)):
+            task["fallback"] = "answer"
         return Command(goto=Send(alone["choice"], task))
 
     return Node(TOGETHER_NODE, call, acall)

@@ -128,6 +128,7 @@ def _answer(args: argparse.Namespace, pool: Pool, question: str) -> int:
                 display.event(part)
             else:
                 final = part
+    finished(final)
     display.line(f"\n{display.styled(printable(final['answer']), 'bold')}")
     display.line(display.styled(f"({display.cost(final['cost'])})", "dim"))
     return 0

@@ -132,7 +132,8 @@ _READ = frozenset(
 def _chat(row: Row) -> Row:
     turns = [dict(turn) for turn in row["messages"] if isinstance(turn, Mapping)]
     asked = max(
-        (i for i, turn in enumerate(turns) if turn.get("role") in ("user", "human")), default=None
+        (i for i, turn in enumerate(turns) if _role(turn) in ("user", "human", "prompter")),
+        default=None,
     )
     if asked is None:
         raise ValueError("nobody asks in this chat: it has no message of a user")
@@ -141,7 +142,7 @@ def _chat(row: Row) -> Row:
     after = [
         _text(turn.get("content"))
         for turn in turns[asked + 1 :]
-        if turn.get("role") in ("assistant", "ai")
+        if _role(turn) in ("assistant", "ai")
     ]
     rest = {key: value for key, value in row.items() if key != "messages"}
     history = [
@@ -156,11 +157,20 @@ def _chat(row: Row) -> Row:
     }
 
 
+_MEDIA = ("image", "audio", "video", "file", "document")
+
+
+def _role(turn: Row) -> str:
+    return str(turn.get("role")).lower()
+
+
 def _no_pictures(content: Any) -> None:
     """What a message holds beside its texts would be left out without a word: a question about nothing."""
     for part in content if isinstance(content, list) else ():
-        kind = str(part.get("type", "")) if isinstance(part, Mapping) else ""
-        if any(word in kind for word in ("image", "audio", "video", "file", "document")):
+        if not isinstance(part, Mapping):
+            continue
+        kind = str(part.get("type") or next(iter(part), ""))
+        if kind.removeprefix("input_").removesuffix("_url") in _MEDIA:
             raise ValueError(f"a message holds a part of the type {kind!r}; questions are text")
 
 
@@ -208,8 +218,8 @@ def _choices_of(row: Row) -> _Choices | None:
 
 
 _RIGHT = ("answer", "answerKey")
-_NUMBER = re.compile(r"-?\d{1,3}", re.ASCII)
-_LETTER = re.compile(r"[A-Z]")
+_NUMBER = re.compile(r"-?\d{1,3}(\.0)?", re.ASCII)
+_LETTER = re.compile(r"[A-Za-z]")
 
 
 def _multiple_choice(row: Row, choices: _Choices) -> Row:
@@ -226,25 +236,45 @@ def _multiple_choice(row: Row, choices: _Choices) -> Row:
     listed = "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
     rest["question"] = f"{_text(row['question'])}\n\n{listed}"
     right = next((row[key] for key in _RIGHT if row.get(key) is not None), None)
-    number = right if isinstance(right, int) and not isinstance(right, bool) else None
-    if isinstance(right, str) and (right in labels or right in texts):
-        at = (labels if right in labels else texts).index(right)
-    elif right is None or right == "":
-        return rest
-    else:
-        if isinstance(right, str) and _NUMBER.fullmatch(right):
-            number = int(right)
-        if number is None and not _LETTER.fullmatch(str(right)):
-            return {**rest, "answer": right}
-        if number is not None and number < 0:
-            return rest
-        if number is None or number >= len(texts):
-            raise ValueError(
-                f"the answer {right!r} is none of the {len(texts)} choices; give its number from 0 on, "
-                f"its label ({', '.join(labels)}) or its text"
-            )
-        at = number
+    at = _chosen(right, labels, texts)
+    if at is None:
+        hidden = right is None or right == "" or _whole(right) is not None
+        return rest if hidden else {**rest, "answer": right}
     return {**rest, "answer": [labels[at], texts[at]]}
+
+
+def _chosen(right: Any, labels: Sequence[str], texts: Sequence[str]) -> int | None:
+    """Which choice is right; None where nobody knows, or the answer is in words of its own.
+
+    Raises:
+        ValueError: If it is the number, or the letter, of a choice that is not there.
+    """
+    said, number = _text(right), _whole(right)
+    if said in labels:
+        return labels.index(said)
+    if isinstance(right, str) and said in texts:
+        return texts.index(said)
+    if number is not None and 0 <= number < len(texts):
+        return number
+    if number is not None and _text(number) in texts:
+        return texts.index(_text(number))
+    if isinstance(right, str) and said.upper() in labels:
+        return labels.index(said.upper())
+    if (number is not None and number >= 0) or _LETTER.fullmatch(said):
+        raise ValueError(
+            f"the answer {right!r} is none of the {len(texts)} choices; give its number from 0 on, "
+            f"its label ({', '.join(labels)}) or its text"
+        )
+    return None
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also one written as text, or as a float where its column has gaps."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return int(float(value))
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    return int(value) if abs(value) < 1e9 and value == int(value) else None
 
 
 def _langsmith(row: Row) -> Row:

@@ -75,6 +75,8 @@ class Account:
                 log.warning(
                     "request %s: expert %s failed: %s", self.request_id, event["expert"], shown
                 )
+        elif event["type"] == "der.final":
+            self._running.clear()  # of one that was left out nothing more is heard
 
 
 @dataclass

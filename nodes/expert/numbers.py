@@ -63,7 +63,8 @@ def check_numbers(name: str, given: Mapping[str, Any]) -> TokenPrices | None:
 
 
 def _token_prices(name: str, given: Any) -> TokenPrices | None:
-    if given is not None and not (isinstance(given, (tuple, list)) and len(given) in (2, 4)):
+    pairs = isinstance(given, (tuple, list)) and len(given) == 2
+    if given is not None and not (pairs or isinstance(given, TokenPrices)):
         rule = "it must be a pair, of input and output, or a `TokenPrices`"
         raise _fault(name, "token_prices", given, rule)
     pair: Any = given
@@ -78,7 +79,10 @@ def _is_number(value: Any) -> bool:
     """A number, also one of NumPy; a bool is a switch, and an int may be larger than floats go."""
     if isinstance(value, int):
         return not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    return isinstance(value, Real) and not math.isnan(value)
+    try:
+        return isinstance(value, Real) and not math.isnan(value)
+    except OverflowError:  # a fraction may be as large
+        return False
 
 
 def _fault(name: str, field: str, value: Any, rule: str) -> PoolError:

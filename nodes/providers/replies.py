@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from der_graph.errors import ExpertError
 from der_graph.nodes.providers.client_errors import failure_of
 
+_OF_REPLIES = [(name,) for name in ("choices", "message", "delta", "content", "output", "index")]
 _NO_DICT = "Unexpected response type"  # LangChain, of bodies that are text, a list or null
 
 
@@ -27,6 +28,8 @@ def readable_reply() -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, ValueError) as error:
+        if isinstance(error, KeyError) and error.args[:1] not in _OF_REPLIES:
+            raise  # of a message that LangChain cannot send
         stumbled = not isinstance(error, ValueError) or isinstance(error, json.JSONDecodeError)
         if failure_of(error).kind != "error" or not (stumbled or _NO_DICT in str(error)):
             raise

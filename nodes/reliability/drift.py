@@ -98,6 +98,10 @@ class LastNames:
         self._digests[self._next], self._numbers[self._next] = _digest(name), number
         self._next = (self._next + 1) % len(self._digests)
 
+    def change(self, name: str, number: int) -> None:
+        """Remember another number of a name that is remembered, for as long as the name."""
+        self._numbers[self._digests == _digest(name)] = number
+
     def get(self, name: str) -> int | None:
         """The number of a name; None where it is forgotten."""
         at = np.flatnonzero(self._digests == _digest(name))
@@ -221,7 +225,7 @@ class DriftWatch(BeginsAnew):
         with self._lock:
             expert = self._routes.get(key)
             if expert is not None:
-                self._routes.put(key, _RATED)
+                self._routes.change(key, _RATED)
         if expert not in (None, _RATED):
             self.feedback(self.names[expert], score >= 0.5)
 

@@ -156,6 +156,11 @@ class Knowledge:
             self,
             logit=at_zero(mean_skill(self.logit, self.spread), spread),
             precision=self.precision / wider**2,
+            transfer=replace(
+                self.transfer,
+                right_shift=self.transfer.right_shift * wider,
+                wrong_shift=self.transfer.wrong_shift * wider,
+            ),
             spread=spread,
             _tables={},
         )

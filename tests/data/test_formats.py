@@ -299,7 +299,11 @@ def test_what_a_model_thought_is_no_part_of_a_chat(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reference"), [("1", "B | Berlin"), (-1, ""), ("-1", ""), ("", ""), (None, "")]
+    ("answer", "reference"),
+    [
+        *((a, "B | Berlin") for a in ("1", 1.0, "1.0", "b")),
+        *((a, "") for a in (-1, "-1", "", None)),
+    ],
 )
 def test_numbers_of_choices_in_other_spellings(tmp_path: Path, answer: Any, reference: str) -> None:
     row = {"question": "Capital of Germany?", "choices": ["Bonn", "Berlin"], "answer": answer}
@@ -307,7 +311,25 @@ def test_numbers_of_choices_in_other_spellings(tmp_path: Path, answer: Any, refe
     assert example.reference == reference
 
 
-@pytest.mark.parametrize("answer", [2, "2", "C"])
+@pytest.mark.parametrize(
+    ("choices", "answer", "reference"),
+    [
+        ([3, 4, 5, 6], 1, "B | 4"),  # a number is a place first, as in MMLU
+        ([3, 4, 5], 4, "B | 4"),
+        ([150, 200], "150", "A | 150"),
+        ([-5, 3], -5, "A | -5"),
+        ({"text": ["x", "y"], "label": ["1", "2"]}, 1, "1 | x"),
+    ],
+)
+def test_choices_that_are_numbers(
+    tmp_path: Path, choices: Any, answer: Any, reference: str
+) -> None:
+    row = {"question": "How many?", "choices": choices, "answer": answer}
+    (example,) = load_examples(document(tmp_path, [row]))
+    assert example.reference == reference
+
+
+@pytest.mark.parametrize("answer", [2, "2", "C", "c"])
 def test_a_choice_that_is_not_there(tmp_path: Path, answer: Any) -> None:
     row = {"question": "Capital of Germany?", "choices": ["Bonn", "Berlin"], "answer": answer}
     with pytest.raises(DataError, match=f"{answer!r} is none of the 2 choices"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fakes import ScriptedAgent, a_human, route_of, scripted_expert, thread
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
@@ -18,7 +20,7 @@ from der_graph import ChatDER, create_der_graph
 from der_graph.errors import ExpertError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
-from der_graph.server.engine import outcome_of
+from der_graph.server.engine import Account, outcome_of
 from der_graph.state import END_CHOICE
 
 
@@ -100,6 +102,41 @@ def test_one_that_asks_beside_the_choice_is_left_out(asynchronous: bool) -> None
     assert asked == []
     assert (route_of(state), state["cost"]) == (["plain", END_CHOICE], 2.0)
     assert [step["step"] for step in state["route"]] == [0, 1]
+
+
+def test_one_that_is_asked_again_has_the_time_that_is_left() -> None:
+    def slow(text: str) -> str:
+        time.sleep(0.3)
+        return "At once."
+
+    def ask(text: str) -> str:
+        return f"a was told {interrupt('a')}"
+
+    experts = [as_expert(ask, name="a", cost=1.0), as_expert(slow, name="plain", cost=1.0)]
+    builder = create_der_graph(experts, agent=ScriptedAgent("a"), parallel=2)
+    sent: list[Any] = []
+    node: Any = builder.nodes["der_together"].runnable
+
+    def watched(given: Any, config: RunnableConfig) -> Any:
+        sent.append(node.invoke(given, config))
+        return sent[0]
+
+    spec = builder.nodes["der_together"]
+    builder.nodes["der_together"] = replace(spec, runnable=RunnableLambda(watched))
+    graph = builder.compile(checkpointer=InMemorySaver())
+    graph.invoke(a_human("Who?"), thread(), context={"deadline": 20.0})
+    task = sent[0].goto.arg
+    assert task["time_left"] < 19.75
+    assert task["fallback"] == "answer"  # there is one by now
+
+
+def test_a_call_that_was_left_out_costs_nothing() -> None:
+    plain, _ = scripted_expert("plain", "At once.", cost=2.0)
+    builder = create_der_graph([plain, a_graph("a")], agent=ScriptedAgent("plain"), parallel=2)
+    account = Account(prices={"plain": 2.0, "a": 1.0})
+    for event in builder.compile().stream(a_human("Who?"), stream_mode="custom"):
+        account.note(event)
+    assert account.cost == 2.0
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

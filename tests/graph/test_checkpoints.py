@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from fakes import (
     AskingAgent,
@@ -119,6 +122,17 @@ def test_an_interrupt_in_an_expert_is_not_a_failure() -> None:
     config = thread()
     assert graph.invoke(a_human("2 + 3?"), config)["__interrupt__"][0].value == "2 + 3?"
     assert graph.invoke(Command(resume="five"), config)["answer"] == "five"
+
+
+def test_a_route_ends_whatever_its_explanations_hold() -> None:
+    class Explaining(ScriptedAgent):
+        def decide(self, situations: Any) -> Any:
+            told: Any = {0: 0.5, "END": {1}, ("a", "b"): object()}
+            return [replace(choice, explanation=told) for choice in super().decide(situations)]
+
+    experts, _ = three_experts()
+    graph = create_der_graph(experts, agent=Explaining("small")).compile()
+    assert graph.invoke(a_human("2 + 3?"))["messages"][-1].id.startswith("der-")
 
 
 def test_a_route_whose_end_is_replayed_is_one_route() -> None:

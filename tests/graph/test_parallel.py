@@ -148,7 +148,8 @@ def test_a_number_below_one_is_refused() -> None:
         create_der_graph(experts, agent=Ranking(1.0), parallel=0)
 
 
-def test_where_one_ends_the_run_nobody_waits_for_the_others() -> None:
+@pytest.mark.parametrize("choice", ["slow", "bad"])
+def test_where_one_ends_the_run_nobody_waits_for_the_others(choice: str) -> None:
     """As with Ctrl-C."""
     go, asked, gave_up = threading.Event(), threading.Event(), threading.Event()
 
@@ -163,7 +164,7 @@ def test_where_one_ends_the_run_nobody_waits_for_the_others() -> None:
         raise ValueError("out of order")
 
     experts = [Expert(n, RunnableLambda(f), cost=1.0) for n, f in (("slow", slow), ("bad", fail))]
-    agent = ScriptedAgent("slow")
+    agent = ScriptedAgent(choice)
     der = create_der_graph(experts, agent=agent, parallel=2, on_error="raise").compile()
     with pytest.raises(ExpertError, match="expert 'bad'"):
         der.invoke(a_human("Who?"))

@@ -36,7 +36,7 @@ _SPREADS = 0.15  # step of the logarithm of how much the questions differ in har
 _TRUST = 0.5  # standard deviation of both around what was known before
 _ROUNDS = 3
 _MOST = 1.0  # log-odds of one step
-_LEAST = 1e-12  # probability; judges err
+_LEAST = 1e-12  # probability
 
 
 class Served(NamedTuple):
@@ -65,10 +65,16 @@ def relearn(base: Knowledge, routes: Sequence[Served], start: Knowledge | None =
         return base
     ages = np.arange(len(routes))[::-1]
     weights = 0.5 ** (ages / HALF_LIFE)
-    if start is None:
-        start = base.with_logit(*_fit(base, routes, weights, base.logit))
-    base = _calibrated(base, routes, weights, start)
-    logit, precision = _fit(base, routes, weights, start.with_spread(base.spread).logit)
+    known = base if start is None else start
+    if known is base:
+        known = base.with_logit(*_fit(base, routes, weights, base.logit))
+    for _ in range(_ROUNDS):
+        before, found = known, _calibrated(base, routes, weights, known)
+        logit, precision = _fit(found, routes, weights, known.with_spread(found.spread).logit)
+        known = found.with_logit(logit, precision)
+        if found.spread == before.spread and np.array_equal(found.chance, before.chance):
+            break
+    base = found
     recent, sure = _fit(base, routes, 0.5 ** (ages / RECENT), logit)
     apart = np.abs(recent - logit) * np.sqrt(np.maximum(sure - base.precision, 0.0)) > _CHANGED
     skill, trust = np.where(apart, recent, logit), np.where(apart, sure, precision)
@@ -78,10 +84,11 @@ def relearn(base: Knowledge, routes: Sequence[Served], start: Knowledge | None =
 def _calibrated(
     base: Knowledge, routes: Sequence[Served], weights: Floats, start: Knowledge
 ) -> Knowledge:
-    """What was known before, with how much agreement says as the routes make most probable.
+    """What was known before, with how much agreement says as the outcomes make most probable.
 
     Experts that make the same mistakes agree on wrong answers; who believed them all would take those who are
-    asked most for better than they are. The skills stay while this is sought, and the other way round.
+    asked most for better than they are. From agreement alone nobody can tell, so only routes with an outcome
+    count. The skills stay while this is sought.
 
     Args:
         base: What was known before.
@@ -89,49 +96,51 @@ def _calibrated(
         weights: Of each.
         start: Skills by which the routes are judged, and what was found with fewer routes.
     """
-    cases = {route: w for route, w in _cases(routes, weights).items() if len(route.told) > 1}
-    if not any(route.outcome is not None for route in cases):
-        return base  # from agreement alone nobody can tell good experts from those that err alike
-    found: dict[tuple[int, int], float] = {}
+    cases = {
+        route: weight
+        for route, weight in _cases(routes, weights).items()
+        if route.outcome is not None and len(route.told) > 1
+    }
+    if not cases:
+        return base
+    before, found = _log_odds(base.chance), dict[tuple[int, int], float]()
+
+    def known(place: tuple[int, int], of: Knowledge) -> Knowledge:
+        spread = base.spread * float(np.exp(place[1] * _SPREADS))
+        return of.with_spread(spread).with_chance(sigmoid(before + place[0] * _ODDS))
 
     def fits(place: tuple[int, int]) -> float:
         if place not in found:
-            log_odds, log_spread = place[0] * _ODDS, place[1] * _SPREADS
-            known = start.with_spread(base.spread * np.exp(log_spread))
-            known = known.with_chance(_moved(base.chance, log_odds))
-            found[place] = -(log_odds**2 + log_spread**2) / (2 * _TRUST**2)
+            away = (place[0] * _ODDS) ** 2 + (place[1] * _SPREADS) ** 2
+            tried, found[place] = known(place, start), -away / (2 * _TRUST**2)
             for route, weight in cases.items():
-                found[place] += weight * _log_likelihood(known.tables(route.kind), route)
+                found[place] += weight * _log_likelihood(tried.tables(route.kind), route)
         return found[place]
 
-    odds = float(
-        np.log(start.chance / (1.0 - start.chance)).mean()
-        - np.log(base.chance / (1.0 - base.chance)).mean()
+    moved = (
+        float((_log_odds(start.chance) - before).mean()),
+        float(np.log(start.spread / base.spread)),
     )
-    at = round(odds / _ODDS), round(float(np.log(start.spread / base.spread)) / _SPREADS)
+    at = round(moved[0] / _ODDS), round(moved[1] / _SPREADS)
     while True:
         near = [at, *((at[0] + i, at[1] + j) for i, j in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
         best = max(near, key=fits)
         if best == at:
-            break
+            return known(at, base)
         at = best
-    return base.with_spread(base.spread * float(np.exp(at[1] * _SPREADS))).with_chance(
-        _moved(base.chance, at[0] * _ODDS)
-    )
 
 
-def _moved(chance: Floats, log_odds: float) -> Floats:
-    """Probabilities, moved by so much in log-odds."""
-    return sigmoid(np.log(chance / (1.0 - chance)) + log_odds)
+def _log_odds(chance: Floats) -> Floats:
+    bounded = np.clip(chance, _LEAST, 1.0 - _LEAST)
+    found: Floats = np.log(bounded / (1.0 - bounded))
+    return found
 
 
 def _log_likelihood(tables: Tables, route: Served) -> float:
-    """Of the answers and the outcome, in (-inf, 0]."""
-    good, bad = (part.sum() for part in _by_outcome(tables, route))
-    if route.outcome is None:
-        return float(np.log(max(good + bad, _LEAST)))
-    right, wrong = np.log(max(good, _LEAST)), np.log(max(bad, _LEAST))
-    return float(route.outcome * right + (1.0 - route.outcome) * wrong)
+    """Of the outcome, by the answers."""
+    outcome = 0.0 if route.outcome is None else route.outcome
+    good, bad = (max(part.sum(), _LEAST) for part in _by_outcome(tables, route))
+    return float(outcome * np.log(good) + (1.0 - outcome) * np.log(bad))
 
 
 def _cases(routes: Sequence[Served], weights: Floats) -> dict[Served, float]:

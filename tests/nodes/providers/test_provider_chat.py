@@ -403,6 +403,10 @@ def test_mistakes_in_asking_are_no_fault_of_the_provider() -> None:
     with provider("42") as stub:
         expert = as_expert(remote_model(stub.url).bind(colour="red"), name="m", cost=1)
         assert expert.ask([[HumanMessage("q")]])[0]["failure"] == "error"
+        sound = HumanMessage([{"type": "audio", "base64": "eA=="}])  # without its type
+        answer = as_expert(remote_model(stub.url), name="m", cost=1).ask([[sound]])[0]
+        assert answer["failure"] == "error"
+        assert "mime_type" in (answer["error"] or "")
 
 
 def test_tokens_are_never_fewer_than_none() -> None:

@@ -248,6 +248,9 @@ def test_of_routes_the_last_ones_are_remembered() -> None:
     for number, name in enumerate(["a", "b", "a", "c", "d"]):
         routes.put(name, number)
     assert [routes.get(name) for name in ("a", "b", "c", "d", "d")] == [2, None, 3, 4, 4]
+    for name in "acd":  # takes no second place
+        routes.change(name, 9)
+    assert [routes.get(name) for name in "acd"] == [9, 9, 9]
 
 
 def test_a_route_whose_end_is_replayed_is_noted_once() -> None:

@@ -166,3 +166,12 @@ def test_takeovers_of_a_run_that_goes_on_are_judged_anew(tmp_path: Path) -> None
     assert told[0] == told[1]
     saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["takeovers"]
     assert [each.plain() for each in agent.takeovers] == saved == found
+
+
+def test_whoever_looks_better_takes_over_however_unsure_it_is() -> None:
+    own = _Tried((), np.zeros((1, 100)), np.zeros((1, 10)))
+    gains = np.where(np.arange(100) % 2, 1.02, -1.0)[None]  # 0.01 on average, with an error of 0.1
+    other = _Tried([Takeover(0, 1)], gains, np.zeros((1, 10)))
+    gain, enough = other.gain_over(own, 0)
+    assert gain == pytest.approx(0.01 * 100 / 110)
+    assert enough
