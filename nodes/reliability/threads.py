@@ -297,7 +297,7 @@ def stoppable(parts: Iterable[Part]) -> Generator[Part, None, None]:
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)
 ]
-"""Those whose handlers raise, if any do: Ctrl-C, the end of the program, a limit of time."""
+"""Those whose handlers raise in many programs: Ctrl-C, the end of the program, a limit of time."""
 
 
 @contextlib.contextmanager

@@ -334,3 +334,21 @@ def test_a_file_system_without_locks_is_written_to(
     error = PermissionError(errno.EACCES, "denied")
     with pytest.raises(DataError, match="cannot be written"), sole_writer(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("words", [(), ("--quiet",), ("--json",)])
+def test_nobody_waits_for_a_person(
+    tmp_path: Path,
+    words: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "asks_a_person.py").write_text(
+        "from langgraph.types import interrupt\n\n\ndef one(question):\n    return interrupt(question)\n"
+    )
+    path = tmp_path / "pool.yaml"
+    path.write_text(PYTHON_POOL % "asks_a_person")
+    assert ask(path, "hi", *words) != 0
+    told = capsys.readouterr()
+    assert "an expert asks a person" in told.err
