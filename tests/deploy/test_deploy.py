@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,9 +28,20 @@ def test_commands_are_understood(repo_root: Path) -> None:
         assert (args.host, args.port) == ("0.0.0.0", 8000)
         assert args.cache.startswith("/var/cache/der/")
         assert args.grace < int(compose["services"]["der"]["stop_grace_period"].removesuffix("s"))
-    copied = re.findall(r"^COPY (.*) \S+$", dockerfile, re.MULTILINE)
-    for name in " ".join(copied).split():
+
+
+def test_the_image_is_built_from_files_that_are_there(repo_root: Path) -> None:
+    dockerfile = (repo_root / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    copied = " ".join(re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE)).split()
+    ignored = (repo_root / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8")
+    kept = {line.removeprefix("!") for line in ignored.splitlines() if line.startswith("!")}
+    assert kept == set(copied)
+    for name in copied:
         assert (repo_root / name).exists(), name
+    described = (repo_root / "pyproject.toml").read_text(encoding="utf-8")
+    needed = re.search(r"^license-files = (\[.*\])$", described, re.MULTILINE)
+    assert needed is not None
+    assert {*json.loads(needed[1]), "pyproject.toml", "README.md"} <= kept  # the build reads them
 
 
 def test_every_option_that_the_configuration_shows_is_one(repo_root: Path, tmp_path: Path) -> None:
@@ -64,3 +80,49 @@ def test_the_dashboard_shows_what_the_server_counts(repo_root: Path) -> None:
     named = {name for expr in shown for name in re.findall(r"der_\w+", expr)}
     assert len(named) >= 9
     assert named <= known
+
+
+def test_the_dashboard_groups_by_labels_that_there_are(repo_root: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    from der_graph.server.metrics import Metrics
+
+    counted = [each for each in vars(Metrics()).values() if hasattr(each, "_labelnames")]
+    labels = {each._name: {*each._labelnames, "le"} for each in counted}
+    board = json.loads((repo_root / "deploy/grafana/der.json").read_text(encoding="utf-8"))
+    seen = 0
+    for expr in [t["expr"] for panel in board["panels"] for t in panel["targets"]]:
+        names = [each for each in labels if re.search(rf"\b{each}(_|\b)", expr)]
+        by = ",".join(re.findall(r"by \(([^)]*)\)", expr) + re.findall(r"\{(\w+)=", expr))
+        wanted = {each.strip() for each in by.split(",") if each.strip()}
+        seen += len(wanted)
+        assert names
+        assert all(wanted <= labels[each] for each in names), expr
+    assert seen >= 8
+
+
+def test_the_health_check_asks_this_machine_and_no_proxy(repo_root: Path) -> None:
+    class Ready(BaseHTTPRequestHandler):
+        code = 200
+
+        def do_GET(self) -> None:
+            self.send_response(self.code if self.path == "/readyz" else 404)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Nothing."""
+
+    dockerfile = (repo_root / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    found = re.search(r"^HEALTHCHECK .*\\\n  CMD (.*)$", dockerfile, re.MULTILINE)
+    assert found is not None
+    _, *words = json.loads(found[1])
+    env = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"127.0.0.1:{server.server_port}"
+        command = [sys.executable, *(word.replace("127.0.0.1:8000", here) for word in words)]
+        assert here in command[-1]
+        assert subprocess.run(command, env=env, check=False).returncode == 0
+        Ready.code = 503
+        done = subprocess.run(command, env=env, capture_output=True, check=False)
+        assert done.returncode == 1
+        server.shutdown()

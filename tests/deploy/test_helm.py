@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 
 import der_graph
 from der_graph.cli import _parser
@@ -94,7 +96,7 @@ def test_the_container_is_the_images(chart: Path, repo_root: Path) -> None:
         "startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/healthz",
     }  # fmt: skip
     mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
-    assert mounts == {"config": "/etc/der", "cache": "/var/cache/der"}
+    assert mounts == {"config": "/etc/der", "cache": "/var/cache/der", "tmp": "/tmp"}
     assert [each["name"] for each in spec["volumes"]] == list(mounts)
     dockerfile = (repo_root / "deploy" / "Dockerfile").read_text(encoding="utf-8")
     assert f"--uid {spec['securityContext']['runAsUser']} " in dockerfile
@@ -114,9 +116,43 @@ def test_the_address_of_the_database_is_in_a_secret(chart: Path) -> None:
 
 def test_the_image_has_what_its_options_need(repo_root: Path) -> None:
     dockerfile = (repo_root / "deploy" / "Dockerfile").read_text(encoding="utf-8")
-    found = re.search(r'"\.\[(.*)\]"', dockerfile)
+    found = re.search(r"^ARG EXTRAS=(.*)$", dockerfile, re.MULTILINE)
     assert found is not None
-    assert {"serve", "langchain", "learn", "postgres"} <= set(found[1].split(","))
+    # Without a pool file the demo pool is served, which needs its extra as well.
+    needed = {"serve", "langchain", "init", "learn", "postgres", "demo"}
+    assert needed <= set(found[1].split(","))
+
+
+def test_it_runs_where_pods_are_restricted(chart: Path) -> None:
+    """What Kubernetes' Pod Security Standard `restricted` asks for, and a read-only root."""
+    spec = manifest(templates(chart)["deployment.yaml"])["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_the_schema_knows_the_values(chart: Path) -> None:
+    schema = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
+    Draft7Validator.check_schema(schema)
+    Draft7Validator(schema).validate(values(chart))
+
+    def names(tree: dict[str, Any]) -> set[str]:
+        """Every name that the schema allows, with those of the objects that it closes."""
+        found = set()
+        for name, inner in tree.get("properties", {}).items():
+            inside = names(inner)
+            found |= {f"{name}.{each}" for each in inside} or {name}
+        return found
+
+    given = values(chart)
+    for path in names(schema) - {"global"}:
+        found: Any = given
+        for part in path.split("."):
+            found = found[part]
 
 
 def test_its_options_are_those_of_the_compose_file(
