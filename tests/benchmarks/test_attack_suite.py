@@ -88,3 +88,6 @@ def test_what_control_tokens_bring_is_counted(
     assert rows["control", "all"]["tokens"]["successes"] == 0
     assert rows["all", "all"]["asked"] == rows["all", "a"]["asked"] == 2 * found["attacks"]
     assert "tokens " in capsys.readouterr().out
+    text = load("results_page").page({"attacks": found, "took": {}}, {})
+    assert f"| tokens | all | {tokens['asked']} | 0.000 [0.000," in text
+    assert "Left whole, more succeed of: tokens" in text
