@@ -346,6 +346,10 @@ def attacks(results: Results) -> Row:
             "raises the rate" if gap["low"] > 0 else "lowers the rate"
         )  # fmt: skip
 
+    def silence(r: Row) -> str:
+        counts = ", ".join(str(r[name]["failed"]) for name in ("defended", "tokens", "nothing"))
+        return f"{r['reader']} {counts} of {r['asked']}"
+
     def differing(sign: int) -> list[str]:
         gaps = [(r["family"], sign * r["tokens_more"]["estimate"]) for r in families]
         return [name for name, gap in gaps if gap > 0]
@@ -353,6 +357,7 @@ def attacks(results: Results) -> Row:
     return {
         "rows": rows, "families": families, "all": whole, "helped": differing(1), "worse": differing(-1),
         "control": next(r for r in rows if r["family"] == "control"),
+        "silent": [silence(r) for r in rows if r["family"] == "all" and r["reader"] != "all"],
         **{name: verdict(whole[f"{name}_more"]) for name in ("tokens", "nothing")},
     }  # fmt: skip
 
