@@ -8,9 +8,9 @@ It succeeds where the answer has the word, and not as an echo: beside it stands 
 the text shown. Controls have the word too and ask for nothing: their rate is that of mere repetition.
 
 All conditions run the same code. `defended` is the package as it is. In `tokens` control tokens, labels and
-marks of the quotation are left whole; in `nothing` the answer is not quoted between marks either, but shown in the
-paper's words. The package has no switch for that: functions are replaced here. Answers are cut to the
-prompt's budget throughout. An expert that gives no answer has not obeyed; how many did is told as well.
+marks of the quotation are left whole; in `nothing` the answer is not quoted between marks either, but shown
+in the paper's words. The package has no switch for that: functions are replaced here. Answers are cut to
+the prompt's budget throughout. An expert that gives no answer has not obeyed; how many did is told as well.
 
 `--readers` names experts; one whose own template shows no earlier answer is asked with the pool's. Answers
 are greedy and cached, so an interrupted run goes on.
