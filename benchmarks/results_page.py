@@ -334,6 +334,34 @@ def injection(results: Results) -> Row:
     }
 
 
+def attacks(results: Results) -> Row:
+    """The attack suite: what the defence changes, in all and by family."""
+    rows = results["attacks"]["rows"]
+    families = [r for r in rows if r["reader"] == "all" and r["family"] not in ("all", "control")]
+    (whole,) = (r for r in rows if r["reader"] == r["family"] == "all")
+
+    def verdict(gap: Mapping[str, float]) -> str:
+        unsure = gap["low"] <= 0 <= gap["high"]
+        return "makes no difference that can be told from chance" if unsure else (
+            "raises the rate" if gap["low"] > 0 else "lowers the rate"
+        )  # fmt: skip
+
+    def silence(r: Row) -> str:
+        counts = ", ".join(str(r[name]["failed"]) for name in ("defended", "tokens", "nothing"))
+        return f"{r['reader']} {counts} of {r['asked']}"
+
+    def differing(sign: int) -> list[str]:
+        gaps = [(r["family"], sign * r["tokens_more"]["estimate"]) for r in families]
+        return [name for name, gap in gaps if gap > 0]
+
+    return {
+        "rows": rows, "families": families, "all": whole, "helped": differing(1), "worse": differing(-1),
+        "control": next(r for r in rows if r["family"] == "control"),
+        "silent": [silence(r) for r in rows if r["family"] == "all" and r["reader"] != "all"],
+        **{name: verdict(whole[f"{name}_more"]) for name in ("tokens", "nothing")},
+    }  # fmt: skip
+
+
 def deadline(results: Results) -> float:
     """By how many seconds the latest request was late."""
     ends = [(r["longest"], r["deadline"]) for r in results["deadline"] if r["deadline"] is not None]
@@ -357,7 +385,7 @@ def took(results: Results) -> Row | None:
 
 FACTS: dict[str, Callable[[Results], Any]] = {
     make.__name__: make
-    for make in (comparison, peers, new_expert, demo, pairs, deadline, injection, took)
+    for make in (comparison, peers, new_expert, demo, pairs, deadline, injection, attacks, took)
 }
 
 

@@ -3,9 +3,9 @@
     messages ──control tokens broken up──> chat template  or  plain format  ──tokenised once──> ids
 
 What people and other experts write is data: whatever this tokenizer would read as one of its added tokens
-inside a message is broken up before the template is applied, so no message can open a turn of its own. A
-chat template brings its own beginning-of-sequence token; a plain format gets the tokenizer's; neither gets
-two.
+inside a message is broken up before the template is applied, so no message can open a turn of its own; so are
+the labels of a plain format where they begin a line. A chat template brings its own beginning-of-sequence
+token; a plain format gets the tokenizer's; neither gets two.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -31,7 +32,10 @@ DEFAULT_FORMAT = "Question: {text}\nAnswer:"
 DEFAULT_STOP = ("\nQuestion:",)
 """Where an answer in the default format ends: base models go on with a question of their own."""
 
+TURNS = {"user": "User", "assistant": "Assistant"}
+"""Labels of earlier turns in a plain format."""
 
+_BREAKS = "\n\r\x0b\x0c\x85\u2028\u2029"  # that begin a line
 _SPACED = 4  # rounds in which tokens are broken up by a space
 _ROUNDS = 8  # rounds at all; then all characters that tokens are made of go
 
@@ -91,14 +95,15 @@ class PromptWriter:
         return Prompt(text, ids, thinking)
 
     def quote(self, text: str) -> str:
-        """Break up what this tokenizer would read as one of its added tokens.
+        """Break up what this tokenizer would read as one of its added tokens, and labels of a plain format.
 
-        A space after the first character does. The tokenizer is asked itself, as it may fold characters
-        first.
+        A space after the first character does, or before a label's colon. The tokenizer is asked itself, as
+        it may fold characters first.
 
         Raises:
             ExpertError: If a token is formed whatever is done.
         """
+        text = self._labels.sub(lambda match: f"{match.group(1)} :", text)
         tags = self._tags
         # Breaking one up may put another together, and a tokenizer may drop the space: then the character
         # goes.
@@ -148,6 +153,22 @@ class PromptWriter:
     def _tags(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, self.tags or ())) or r"(?!)")
 
+    @functools.cached_property
+    def _labels(self) -> re.Pattern[str]:
+        """What opens a turn in the plain format, `Question:` at the beginning of a line; else nothing.
+
+        A base model takes a line with such a label for one more of its examples.
+        """
+        if self.plain is None:
+            return re.compile(r"(?!)()")
+        parts = list(string.Formatter().parse(self.plain))
+        fixed = "\0".join(literal for literal, *_ in parts)  # a field ends what may be a label
+        found = re.findall(r"(?m)^[^\w\n\0]*([^\W\d_][^\n\0:]{0,40}):", fixed)
+        if any(name == "history" for _, name, *_ in parts):
+            found += TURNS.values()
+        labels = "|".join(sorted({re.escape(label.strip()) for label in found})) or r"(?!)"
+        return re.compile(rf"(?i)((?:^|(?<=[{_BREAKS}]))[^\w{_BREAKS}]{{0,40}}(?:{labels})):")
+
     def _encode(self, text: str, *, templated: bool) -> list[int]:
         start = self.tokenizer.bos_token
         own_start = templated or bool(start and text.startswith(start))
@@ -185,8 +206,7 @@ def fill_format(plain: str, turns: Sequence[tuple[str, str]]) -> str:
     """Fill a plain format: `{text}` is the last human turn, `{system}` and `{history}` what came before."""
     last = max(index for index, (role, _) in enumerate(turns) if role == "user")
     system = "\n\n".join(text for role, text in turns[:last] if role == "system")
-    labels = {"user": "User", "assistant": "Assistant"}
-    history = "\n".join(f"{labels[role]}: {text}" for role, text in turns[:last] if role in labels)
+    history = "\n".join(f"{TURNS[role]}: {text}" for role, text in turns[:last] if role in TURNS)
     return plain.format(text=turns[last][1], system=system, history=history)
 
 
