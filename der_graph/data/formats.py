@@ -132,7 +132,7 @@ _READ = frozenset(
 def _chat(row: Row) -> Row:
     turns = [dict(turn) for turn in row["messages"] if isinstance(turn, Mapping)]
     asked = max(
-        (i for i, turn in enumerate(turns) if _role(turn) in ("user", "human", "prompter")),
+        (i for i, turn in enumerate(turns) if _role(turn) == "user"),
         default=None,
     )
     if asked is None:
@@ -142,11 +142,11 @@ def _chat(row: Row) -> Row:
     after = [
         _text(turn.get("content"))
         for turn in turns[asked + 1 :]
-        if _role(turn) in ("assistant", "ai")
+        if _role(turn) == "assistant"
     ]
     rest = {key: value for key, value in row.items() if key != "messages"}
     history = [
-        {"role": turn.get("role"), "content": _text(turn.get("content"))} for turn in turns[:asked]
+        {"role": _role(turn), "content": _text(turn.get("content"))} for turn in turns[:asked]
     ]
     question = _text(turns[asked].get("content"))
     return {
@@ -160,8 +160,17 @@ def _chat(row: Row) -> Row:
 _MEDIA = ("image", "audio", "video", "file", "document")
 
 
+_ROLES = {
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("ai", "gpt", "chatgpt", "bing"), "assistant"),
+    "developer": "system",
+}
+
+
 def _role(turn: Row) -> str:
-    return str(turn.get("role")).lower()
+    """Who speaks, as chat APIs name it; what is no such name stays, and is refused where it is read."""
+    role = str(turn.get("role")).lower()
+    return _ROLES.get(role, role)
 
 
 def _no_pictures(content: Any) -> None:
@@ -174,9 +183,6 @@ def _no_pictures(content: Any) -> None:
             raise ValueError(f"a message holds a part of the type {kind!r}; questions are text")
 
 
-_SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant"}
-
-
 def _from_sharegpt(row: Row) -> Row:
     """The same with OpenAI's names: `from` and `value` are ShareGPT's."""
     turns = []
@@ -184,7 +190,7 @@ def _from_sharegpt(row: Row) -> Row:
         if isinstance(turn, Mapping):
             role = turn.get("from", turn.get("role"))
             content = turn.get("value", turn.get("content"))
-            turns.append({"role": _SPEAKERS.get(str(role), role), "content": content})
+            turns.append({"role": role, "content": content})
     system = row.get("system")
     if isinstance(system, str) and system.strip():
         turns.insert(0, {"role": "system", "content": system})

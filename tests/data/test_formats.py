@@ -113,7 +113,16 @@ def test_parquet_and_folders_of_datasets(tmp_path: Path) -> None:
         load_examples(tmp_path / "bad.parquet")
 
 
-def test_chats(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("system", "user", "assistant"),
+    [
+        ("system", "user", "assistant"),
+        ("System", "User", "Assistant"),
+        ("developer", "prompter", "assistant"),
+        ("system", "human", "ai"),
+    ],
+)
+def test_chats(tmp_path: Path, system: str, user: str, assistant: str) -> None:
     turns = [
         ("system", "Be brief."),
         ("user", "Hi"),
@@ -121,7 +130,8 @@ def test_chats(tmp_path: Path) -> None:
         ("user", "2 + 3?"),
         ("assistant", "5"),
     ]
-    row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    written = {"system": system, "user": user, "assistant": assistant}
+    row = {"messages": [{"role": written[role], "content": text} for role, text in turns]}
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps(row) + "\n")
     (example,) = load_examples(path)
