@@ -88,7 +88,7 @@ def _calibrated(
 
     Experts that make the same mistakes agree on wrong answers; who believed them all would take those who are
     asked most for better than they are. From agreement alone nobody can tell, so only routes with an outcome
-    count. The skills stay while this is sought.
+    count; where claims cannot be compared there is no agreement. The skills stay while this is sought.
 
     Args:
         base: What was known before.
@@ -101,7 +101,7 @@ def _calibrated(
         for route, weight in _cases(routes, weights).items()
         if route.outcome is not None and len(route.told) > 1
     }
-    if not cases:
+    if not cases or not base.comparable:
         return base
     before, found = _log_odds(base.chance), dict[tuple[int, int], float]()
 
