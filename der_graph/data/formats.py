@@ -140,9 +140,7 @@ def _chat(row: Row) -> Row:
     for turn in turns:
         _no_pictures(turn.get("content"))
     after = [
-        _text(turn.get("content"))
-        for turn in turns[asked + 1 :]
-        if _role(turn) == "assistant"
+        _text(turn.get("content")) for turn in turns[asked + 1 :] if _role(turn) == "assistant"
     ]
     rest = {key: value for key, value in row.items() if key != "messages"}
     history = [

@@ -279,9 +279,7 @@ class DERAgent:
             for (i, takeover), plan in zip(
                 planned, self._served_planner.decide(asked), strict=True
             ):
-                said = plan.explanation or {}
-                why = f"{takeover.why}: {said.get('why', '')}"
-                found[i] = replace(plan, cost_weight=weights[i], explanation={**said, "why": why})
+                found[i] = takeover.plan(plan, choices[i], self.names)
         return found
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

@@ -150,7 +150,7 @@ def fit_knowledge(
         source=(sources,) * count,
         chance=chance,
         never=never,
-        transfer=fit_transfer(logit, chance, alone, never, label, routes, spread)
+        transfer=fit_transfer(logit, chance, alone, never, label, routes, spread, quality)
         if routes
         else no_transfer(alone),
         copies=copies_of(quality, said, logit[label], pool_chance, spread),

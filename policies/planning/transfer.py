@@ -8,6 +8,10 @@ then an expression). For each context and expert the log-odds of being right are
 it alone, by the most probable amount under priors of three levels: an expert after anything, after one
 expert, and that on one kind of question. Few routes therefore say little, and none say "as if it had read
 nothing".
+
+What an expert says alone on the same questions is fitted in the same way, and taken off. Questions on which
+another one is right are easier than the model of hardness knows, for some experts more than for others; that
+is no effect of reading. The shift of an expert that does not look at earlier answers is 0.
 """
 
 from __future__ import annotations
@@ -129,6 +133,7 @@ def fit_transfer(
     label: Ints,
     routes: Sequence[Route],
     spread: float,
+    quality: Floats,
 ) -> Transfer:
     """Learn from routes.
 
@@ -140,6 +145,7 @@ def fit_transfer(
         label: (Q,) kind of each training question.
         routes: What was tried, of two answers or more.
         spread: Standard deviation of d.
+        quality: (Q, N) of each expert's own answer, asked alone; NaN unknown.
     """
     kinds, experts = logit.shape
     chains: dict[Key, int] = {}
@@ -151,8 +157,9 @@ def fit_transfer(
     keys = [key for key, count in chains.items() if count >= _LEAST]
     contexts = Contexts.of(experts, keys, claims=bool(routes))
     shape = (kinds, contexts.count, experts)
-    # Numbers of routes after a right answer (0), a wrong one or a step (1); how good the last answers were.
-    number, right = np.zeros((2, 2, *shape))
+    # Numbers of routes after a right answer (0), a wrong one or a step (1); how good the last answers were; and
+    # the same of what these experts say alone on these questions.
+    number, right, own_number, own_right = np.zeros((4, 2, *shape))
     formed = np.zeros((*shape, len(FORMS)))
     wrong, repeated = np.zeros((2, *shape))
     for route in routes:
@@ -166,6 +173,10 @@ def fit_transfer(
             continue
         number[:, g, c, j] += before, 1.0 - before
         right[:, g, c, j] += before * good, (1.0 - before) * good
+        own = quality[route.question, j]
+        if not np.isnan(own):
+            own_number[:, g, c, j] += before, 1.0 - before
+            own_right[:, g, c, j] += before * own, (1.0 - before) * own
         bad = 1.0 - good
         if never[g, j, form]:
             formed[g, c, j, form] += bad
@@ -174,7 +185,11 @@ def fit_transfer(
             repeated[g, c, j] += (1.0 - before) * bad * (route.values[-1] == route.values[-2])
     points = hardness(spread)
     hard = _hardness_after(logit, points, contexts)
-    shifts = [_shifts(logit, points, hard[k], number[k], right[k], contexts) for k in range(2)]
+    shifts = [
+        _shifts(logit, points, hard[k], number[k], right[k], contexts)
+        - _shifts(logit, points, hard[k], own_number[k], own_right[k], contexts)
+        for k in range(2)
+    ]
     return Transfer(
         contexts,
         shifts[0],
