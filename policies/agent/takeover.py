@@ -16,7 +16,6 @@ import numpy.typing as npt
 from der_graph.nodes.decision import Choice
 from der_graph.state import Situation, good_answers
 
-
 _LEAST = 1e-30  # probability
 _NOT_OF_THE_CHOICE = {"agent", "kind", "right_now", "worth"}
 """What a plan says of the situation, whatever is chosen."""
@@ -33,7 +32,7 @@ class Takeover:
             after its price.
         until_agreed: Stop as soon as an answer has the value of an earlier one.
         planner: The agent's planner decides, and the fields above say nothing.
-        together: The planner decides with the network: a choice is as probable as the product of what both say.
+        together: The planner and the network decide: what they give the choices is multiplied.
     """
 
     low: float

@@ -157,8 +157,8 @@ def fit_transfer(
     keys = [key for key, count in chains.items() if count >= _LEAST]
     contexts = Contexts.of(experts, keys, claims=bool(routes))
     shape = (kinds, contexts.count, experts)
-    # Numbers of routes after a right answer (0), a wrong one or a step (1); how good the last answers were; and
-    # the same of what these experts say alone on these questions.
+    # Numbers of routes after a right answer (0), a wrong one or a step (1); how good the last answers were;
+    # and the same of what these experts say alone on these questions.
     number, right, own_number, own_right = np.zeros((4, 2, *shape))
     formed = np.zeros((*shape, len(FORMS)))
     wrong, repeated = np.zeros((2, *shape))

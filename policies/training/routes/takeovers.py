@@ -1,6 +1,6 @@
 """Where another policy does better than the trained agent, it takes over, and the run says so.
 
-    agent | router, best fixed orders, planner, agent with planner ──at some prices──> a Takeover for what is better
+    agent | router, best fixed orders, planner, both ──at some prices──> a Takeover for what is better
 
 Training questions compare best, as there are many. The others are fitted without the question that they are
 asked. Of the agent each network of its ensemble shows how it does on the questions that it had left out;
