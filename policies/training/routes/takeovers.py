@@ -167,7 +167,7 @@ def compare_with_others(
         """Of a network with a planner, neither of which has learnt from the question where there are such."""
         found, part = np.zeros((len(prices), len(some))), lesson.fold[some] % _PARTS
         for p, plan in enumerate(planners[:_PARTS]):
-            for network, questions in unseen or [(agent.network, some)]:
+            for network, questions in unseen or [Unseen(agent.network, some)]:
                 mine = np.flatnonzero((part == p) & np.isin(some, questions))
                 shown = deciding(policies, lesson.observer, network, plan)
                 at = some[mine].tolist()
