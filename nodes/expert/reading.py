@@ -8,7 +8,9 @@ Knows nothing of prompts and calls.
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,8 @@ from der_graph.nodes.tools import calls_of, value_of_calls
 from der_graph.nodes.values import extract_value, is_refusal, json_spelling, one_spelling
 from der_graph.nodes.values.json_form import read_json, unfenced
 from der_graph.state import Answer, blank_answer
+
+log = logging.getLogger("der_graph.reliability")
 
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
 _BROKEN_OFF = "its provider says that the answer broke off with an error"
@@ -147,7 +151,7 @@ class Reader:
 
     def _failed(self, failure: Failure, seconds: float, *, spoken: bool = False) -> Answer:
         # Charged in full where the machine ran, or may have.
-        free = is_free(failure.kind, spoken=spoken or self.is_local)
+        free = is_free(failure.kind, spoken=spoken, ran=self.is_local)
         answer = blank_answer(
             self.expert,
             cost=0.0 if free else self.charge.most,
@@ -181,10 +185,28 @@ def size_of(answer: Answer) -> CallSize:
 
 
 def price_of(answer: Answer, charge: Charge) -> float:
-    """What the call of an answer costs; without a count of tokens the most that it may cost."""
+    """What the call of an answer costs, which is never above the most that it may cost.
+
+    That is what it costs without a count of tokens. One above it is a server's mistake (or a `cost` that is
+    too low), and would end every budget.
+    """
     size = size_of(answer)
-    counted = size.input or size.output
-    return (charge if counted else charge._replace(tokens=None)).of(size)
+    most = charge._replace(tokens=None).of(size)
+    if charge.tokens is None or not (size.input or size.output):
+        return most
+    cost = charge.of(size)
+    if cost > most:
+        _say_above(answer["expert"], charge.most)
+    return min(cost, most)
+
+
+@functools.lru_cache(maxsize=1024)  # once for each expert
+def _say_above(expert: str, most: float) -> None:
+    log.warning(
+        "expert '%s': a call used tokens that are worth more than its cost, %.3g, which is the most that one "
+        "may cost; it is charged that much",
+        expert, most,
+    )  # fmt: skip
 
 
 def model_version(message: BaseMessage) -> str:
