@@ -38,6 +38,7 @@ from der_graph.state import Answer, blank_answer
 
 log = logging.getLogger("der_graph.reliability")
 
+_MOST_TOKENS = 100_000_000  # of one call; a count above it is a mistake, and would end every budget
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
 _BROKEN_OFF = "its provider says that the answer broke off with an error"
 _BAD_CALL = "called a tool with arguments that are no JSON object"
@@ -185,28 +186,22 @@ def size_of(answer: Answer) -> CallSize:
 
 
 def price_of(answer: Answer, charge: Charge) -> float:
-    """What the call of an answer costs, which is never above the most that it may cost.
-
-    That is what it costs without a count of tokens. One above it is a server's mistake (or a `cost` that is
-    too low), and would end every budget.
-    """
+    """What the call of an answer costs; without a count that can be true the most that it may."""
     size = size_of(answer)
     most = charge._replace(tokens=None).of(size)
     if charge.tokens is None or not (size.input or size.output):
         return most
-    cost = charge.of(size)
-    if cost > most:
-        _say_above(answer["expert"], charge.most)
-    return min(cost, most)
+    if max(size.input, size.output) > _MOST_TOKENS:
+        _say_absurd(answer["expert"])
+        return most
+    return charge.of(size)
 
 
 @functools.lru_cache(maxsize=1024)  # once for each expert
-def _say_above(expert: str, most: float) -> None:
+def _say_absurd(expert: str) -> None:
     log.warning(
-        "expert '%s': a call used tokens that are worth more than its cost, %.3g, which is the most that one "
-        "may cost; it is charged that much",
-        expert, most,
-    )  # fmt: skip
+        "expert '%s': its server counts more tokens than a call can have; charged its cost", expert
+    )
 
 
 def model_version(message: BaseMessage) -> str:

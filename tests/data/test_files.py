@@ -132,8 +132,7 @@ def test_a_list_of_nothing_is_no_reference(tmp_path: Path) -> None:
 
 def test_costs_and_scores_may_be_decimals(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra data")
-    import pyarrow as pa
-
+    pa = pytest.importorskip("pyarrow")
     said = {"model": "m", "text": "t", "cost": Decimal("0.25"), "scores": {"right": Decimal("0.5")}}
     path = tmp_path / "data.parquet"
     parquet.write_table(pa.Table.from_pylist([{"question": "?", "candidates": [said]}]), path)
