@@ -364,7 +364,10 @@ class _Row:
         """The reference answer, empty where nobody knows it; a list of spellings becomes one string."""
         value = self.row.get(name)
         if isinstance(value, list):
-            value = [item for item in value if item is not None]  # as Parquet fills up
+            known = [item for item in value if item is not None]  # as Parquet fills up
+            if value and not known:
+                return ""
+            value = known
         if isinstance(value, list) and value:
             return ALIAS_SEPARATOR.join(self.text({name: item}, name) for item in value)
         return self.text(self.row, name, default="")
@@ -401,8 +404,8 @@ class _Row:
     def cost(self, model: str, given: Any) -> float | None:
         if given is None:
             return None
-        number = isinstance(given, int | float) and not isinstance(given, bool)
-        if not number or not 0 <= given <= sys.float_info.max:
+        number = isinstance(given, int | float | Decimal) and not isinstance(given, bool)
+        if not number or _is_nan(given) or not 0 <= given <= sys.float_info.max:
             shown = _found(given)
             self.fail(f'candidate {model!r}: "cost" is {shown}; it must be a number >= 0')
         return float(given)
@@ -415,13 +418,19 @@ class _Row:
             self.fail(f'candidate {model!r}: "scores" is {shown}; it must be an object')
         for name, value in given.items():
             # bool is an int in Python, and a judgement of right or wrong is a score: true is 1.
-            if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+            number = isinstance(value, int | float | Decimal)
+            if not number or _is_nan(value) or not abs(value) <= sys.float_info.max:
                 shown = json.dumps(value, default=repr)
                 self.fail(
                     f"candidate {model!r}: the score {name!r} is {shown}; it must be a "
                     "finite number (leave the score out where there is none)"
                 )
         return {name: float(value) for name, value in given.items()}
+
+
+def _is_nan(number: Any) -> bool:
+    """A decimal that is none cannot be compared."""
+    return isinstance(number, Decimal) and number.is_nan()
 
 
 def _found(value: Any) -> str:

@@ -69,8 +69,7 @@ class Section(BaseModel):
         if not isinstance(given, Mapping):
             return given
         return {
-            name: str(value) if isinstance(value, bool) and cls._counts(name) else value
-            for name, value in given.items()
+            name: _words(value) if cls._counts(name) else value for name, value in given.items()
         }
 
     @classmethod
@@ -78,7 +77,15 @@ class Section(BaseModel):
         """Is it a field that holds a number?"""
         kind = cls.model_fields[name].annotation if name in cls.model_fields else None
         types = {kind, *get_args(kind)}
+        types |= {each for part in types for each in get_args(part)}  # of a mapping's values
         return bool not in types and not {int, float}.isdisjoint(types)
+
+
+def _words(value: Any) -> Any:
+    """Switches as words, in a mapping too."""
+    if isinstance(value, Mapping):
+        return {name: _words(each) for name, each in value.items()}
+    return str(value) if isinstance(value, bool) else value
 
 
 class KTPSection(Section):

@@ -8,7 +8,9 @@ Knows nothing of prompts and calls.
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,9 @@ from der_graph.nodes.values import extract_value, is_refusal, json_spelling, one
 from der_graph.nodes.values.json_form import read_json, unfenced
 from der_graph.state import Answer, blank_answer
 
+log = logging.getLogger("der_graph.reliability")
+
+_MOST_TOKENS = 100_000_000  # of one call; a count above it is a mistake, and would end every budget
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
 _BROKEN_OFF = "its provider says that the answer broke off with an error"
 _BAD_CALL = "called a tool with arguments that are no JSON object"
@@ -147,7 +152,7 @@ class Reader:
 
     def _failed(self, failure: Failure, seconds: float, *, spoken: bool = False) -> Answer:
         # Charged in full where the machine ran, or may have.
-        free = is_free(failure.kind, spoken=spoken or self.is_local)
+        free = is_free(failure.kind, spoken=spoken, ran=self.is_local)
         answer = blank_answer(
             self.expert,
             cost=0.0 if free else self.charge.most,
@@ -181,10 +186,22 @@ def size_of(answer: Answer) -> CallSize:
 
 
 def price_of(answer: Answer, charge: Charge) -> float:
-    """What the call of an answer costs; without a count of tokens the most that it may cost."""
+    """What the call of an answer costs; without a count that can be true the most that it may."""
     size = size_of(answer)
-    counted = size.input or size.output
-    return (charge if counted else charge._replace(tokens=None)).of(size)
+    most = charge._replace(tokens=None).of(size)
+    if charge.tokens is None or not (size.input or size.output):
+        return most
+    if max(size.input, size.output) > _MOST_TOKENS:
+        _say_absurd(answer["expert"])
+        return most
+    return charge.of(size)
+
+
+@functools.lru_cache(maxsize=1024)  # once for each expert
+def _say_absurd(expert: str) -> None:
+    log.warning(
+        "expert '%s': its server counts more tokens than a call can have; charged its cost", expert
+    )
 
 
 def model_version(message: BaseMessage) -> str:

@@ -23,6 +23,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.providers.bodies import watch_replies
 from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.providers.finish import finish_reason_of
 from der_graph.nodes.providers.lenient import lenient
@@ -69,6 +70,7 @@ class ProviderChat(BaseChatModel):
         ).split():
             given.setdefault(name, getattr(chat, name, None))
         super().__init__(**given)
+        watch_replies(chat)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ProviderChat:
         """A copy of the settings over the same model, whose client cannot be copied."""

@@ -84,6 +84,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         each = each.__cause__
 
 
+def cause_of(error: BaseException) -> str:
+    """What is behind an error whose client says no more than "Connection error."; or empty."""
+    if type(error).__name__.removeprefix("OpenAI") not in _UNTELLING:
+        return ""
+    lines = [str(each).strip().splitlines() for each in _chain(error)]
+    told = [each[0] for each in lines if each]
+    return told[-1] if len(told) > 1 else ""
+
+
 def _kind(error: BaseException) -> FailureKind | None:
     text, status = _said(error), _status(error) or _told_status(error)
     if isinstance(error, getattr(exceptions, "ContextOverflowError", ())):
@@ -138,6 +147,7 @@ def _told_status(error: BaseException) -> int | None:
 
 
 _NO_CHOICES = re.compile("(?:null value for|missing) 'choices'")  # an error of a form of its own
+_UNTELLING = frozenset({"APIConnectionError", "ConnectionError", "APITimeoutError", "TimeoutError"})
 _UNREACHED = frozenset(
     {"APIError", "APIConnectionError", "ConnectError", "RemoteProtocolError", "ReadError"}
 )

@@ -116,8 +116,10 @@ class Breaker:
 
         Args:
             kind: Kind of the failure.
-            retry_after: Seconds that the provider asked to wait: it is open at once, for as long.
+            retry_after: Seconds that the provider asked to wait: it is open at once, for as long. A date that
+                has passed asks for no wait.
         """
+        retry_after = retry_after or None
         with self._lock:
             self._failures += 1
             self._kind = kind

@@ -45,6 +45,7 @@ LONGEST_WAIT = 3600.0
 _FREE = frozenset(
     "auth busy content_filter context_length open rate_limit request unavailable".split()
 )
+_NOT_CALLED = frozenset({"busy", "open"})
 _PASSING = frozenset({"rate_limit", "unavailable"})
 _UNTOLD = frozenset("busy content_filter context_length cut format open request".split())
 
@@ -72,14 +73,17 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(_kind_of(error, meaning.kind), describe_error(error), _believed(wait))
 
 
-def is_free(kind: FailureKind, *, spoken: bool) -> bool:
+def is_free(kind: FailureKind, *, spoken: bool, ran: bool = False) -> bool:
     """Does such a failed call cost nothing?
 
     Args:
         kind: Of the failure.
-        spoken: Had a first token come? Then the provider charges a call that is given up.
+        spoken: Had a first token come? Then the provider charges a call that is given up, or broke off.
+        ran: Did it run on this machine?
     """
-    return kind in _FREE or (kind in ("timeout", "deadline") and not spoken)
+    if spoken and kind not in _NOT_CALLED:
+        return False
+    return kind in _FREE or (kind in ("timeout", "deadline") and not ran)
 
 
 def is_passing(kind: FailureKind) -> bool:
@@ -103,7 +107,9 @@ def is_stale(error: BaseException) -> bool:
 def describe_error(error: BaseException) -> str:
     """One line about an exception, short enough for a log and without a traceback."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    told = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    why = providers.cause_of(error)
+    return told if not why or why in told else f"{told.rstrip('.')} ({why[:200]})"
 
 
 def _kind_of(error: BaseException, meaning: providers.FailureKind) -> FailureKind:

@@ -17,7 +17,7 @@ from typing import Any
 from langchain_core.runnables import RunnableBinding, RunnableConfig
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.reliability.failures import failure_of
+from der_graph.nodes.reliability.failures import describe_error, failure_of
 
 _SECRET = re.compile(r"key|token(?!s)|secret|passw|auth|credential|header|cookie", re.IGNORECASE)
 _SHORTEST_SECRET = 6  # characters; masking shorter texts would blank out ordinary words
@@ -64,11 +64,10 @@ class Guarded(RunnableBinding[Any, Any]):
         try:
             yield
         except Exception as error:
-            text = str(error)
-            masked = mask(text, self.secrets)
-            if masked == text:
+            masked = self._masked(error)
+            if masked is error:
                 raise
-            raise _masked_error(error, masked) from None
+            raise masked from None
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `Runnable.invoke`, with errors masked."""
@@ -108,8 +107,11 @@ class Guarded(RunnableBinding[Any, Any]):
                 yield piece
 
     def _masked(self, result: Any) -> Any:
-        if isinstance(result, Exception) and mask(str(result), self.secrets) != str(result):
-            return _masked_error(result, mask(str(result), self.secrets))
+        if not isinstance(result, Exception):
+            return result
+        for text in (str(result), describe_error(result)):  # which may say what is behind it
+            if (masked := mask(text, self.secrets)) != text:
+                return _masked_error(result, masked)
         return result
 
 

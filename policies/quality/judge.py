@@ -8,10 +8,12 @@ be fooled; check a sample by hand before training on its marks.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from der_graph.data import Example
 from der_graph.errors import MetricError
 from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.ktp import quote
+from der_graph.nodes.providers import split_thought
 from der_graph.nodes.quoting import neutralize
+from der_graph.nodes.values.json_form import unfenced
 from der_graph.policies.quality.metric import is_answered
 from der_graph.policies.quality.replies import Replies, ReplyCache
 from der_graph.state import Answer
@@ -52,7 +56,14 @@ PROMPT = (
 
 PROMPT_ALONE = PROMPT.replace("Reference answer:\n{reference}\n\n", "")
 
-_MARK = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*10\b)?(?![\w,]|\.\d)", re.I)
+# Of ten, in the languages that judges are asked in, with a decimal point or comma before.
+_OF_TEN = re.compile(
+    r"(?<=\d)\s*(?:/|(?:out of|of|von|sur|de|su|van|z)\s)\s*10(?:[.,]0+)?(?![\w/%]|[.,]\d)", re.I
+)
+_NUMBER = re.compile(r"(?<![\w.,/])[-−]?\d[\d.,/]*(?:\s*%|\w+)?")
+_MARK = re.compile(r"(\d{1,3}(?:\.\d{1,3}|,\d{1,2})?)(?:分|점|点|pts?)?")
+_MARK_FIELDS = ("mark", "score", "rating", "grade", "points", "note", "punkte", "bewertung")
+_SCALE_FIELDS = ("max", "out_of", "scale", "maximum", "max_score")
 _QUOTATION = re.compile(r"<(\s*/?\s*graded_answer\b)", re.I)
 _LOG = logging.getLogger(__name__)
 
@@ -150,7 +161,8 @@ class Judge:
         problem = f"question {example.id!r}: the judge gave {wanted}: {reply[:200]!r}"
         if self._fallback is None:
             raise MetricError(
-                f"{problem}; use a stronger judge, or set fallback= to the quality to assume"
+                f"{problem}; use a stronger judge, or give the quality to assume "
+                "(--metric-setting fallback=0.5)"
             )
         _LOG.warning("%s; taken as quality %g", problem, self._fallback)
         return self._fallback
@@ -167,16 +179,43 @@ def _rubric(given: str | os.PathLike[str]) -> str:
 def read_mark(text: str) -> float | None:
     """The mark in a judge's reply, from 0 to 10, or None if there is none or more than one.
 
+    What a judge thinks aloud, and a fence around JSON, are not part of its reply.
+
     Examples:
         >>> read_mark("Mark: 8/10")
         8.0
-        >>> read_mark("7.5")
-        7.5
+        >>> read_mark("8,5 von 10")
+        8.5
+        >>> read_mark('{"score": 7, "reason": "2 of 3 steps"}')
+        7.0
         >>> read_mark("between 3 and 8") is None
         True
     """
-    marks = {float(found) for found in _MARK.findall(text.strip().rstrip(". *"))}
-    if len(marks) != 1:
+    text = unfenced(split_thought(text).answer)
+    try:
+        written = json.loads(text)
+    except (ValueError, RecursionError):
+        written = None
+    if isinstance(written, Mapping):
+        return _mark_of(written)
+    marks = {_number(found) for found in _NUMBER.findall(_OF_TEN.sub("", text))}
+    return marks.pop() if len(marks) == 1 else None
+
+
+def _mark_of(written: Mapping[str, Any]) -> float | None:
+    """The mark in an object of JSON."""
+    fields = {str(name).lower(): value for name, value in written.items()}
+    if any(fields.get(name, BEST_MARK) != BEST_MARK for name in _SCALE_FIELDS):
         return None
-    mark = marks.pop()
+    named = [fields[name] for name in _MARK_FIELDS if name in fields]
+    given = named or [v for v in fields.values() if isinstance(v, int | float)]
+    if len(given) != 1 or isinstance(given[0], bool):
+        return None
+    return _number(_OF_TEN.sub("", str(given[0])))
+
+
+def _number(text: str) -> float | None:
+    """A number from 0 to 10, with a decimal point or comma; None for another, and for what is none."""
+    found = _MARK.fullmatch(text.strip().rstrip(".,;"))
+    mark = math.nan if found is None else float(found[1].replace(",", "."))
     return mark if 0 <= mark <= BEST_MARK else None

@@ -20,6 +20,7 @@ from langchain_core.runnables import Runnable
 from der_graph.data import ALIAS_SEPARATOR, Example
 from der_graph.errors import MetricError
 from der_graph.nodes.conversation import messages_of
+from der_graph.nodes.providers import split_thought
 from der_graph.nodes.quoting import neutralize
 from der_graph.policies.quality.judge import Judge
 from der_graph.policies.quality.metric import is_answered
@@ -152,5 +153,5 @@ def read_choice(text: str) -> str | None:
         >>> read_choice("A is better than B") is None
         True
     """
-    choices = {found.upper() for found in _CHOICE.findall(text)}
+    choices = {found.upper() for found in _CHOICE.findall(split_thought(text).answer)}
     return choices.pop() if len(choices) == 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,23 @@ def test_names_the_line_and_what_was_found(tmp_path: Path, row: Any, message: st
     with pytest.raises(DataError, match=message) as caught:
         load_examples(written(tmp_path, row))
     assert str(tmp_path / "data.jsonl") in str(caught.value)
+
+
+def test_a_list_of_nothing_is_no_reference(tmp_path: Path) -> None:
+    """As Parquet fills up lists."""
+    [example] = load_examples(written(tmp_path, {"question": "?", "answer": [None]}))
+    assert example.reference == ""
+
+
+def test_costs_and_scores_may_be_decimals(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra data")
+    pa = pytest.importorskip("pyarrow")
+    said = {"model": "m", "text": "t", "cost": Decimal("0.25"), "scores": {"right": Decimal("0.5")}}
+    path = tmp_path / "data.parquet"
+    parquet.write_table(pa.Table.from_pylist([{"question": "?", "candidates": [said]}]), path)
+    [example] = load_examples(path)
+    assert example.candidates["m"].cost == 0.25
+    assert example.candidates["m"].scores == {"right": 0.5}
 
 
 @pytest.mark.parametrize("score", ["NaN", "Infinity", "-Infinity", "null", '"high"', "1e999"])

@@ -189,6 +189,7 @@ HF = "experts: [{name: a, backend: huggingface, model: experts/tiny"
             "max_steps is 'True': input should be a valid integer",
         ),
         (HF + ", cost: yes}]", "expert 'a': cost is 'True': input should be a valid number"),
+        (HF + ", cost: 1, skill: {de: true}}]", "expert 'a': skill.* is {'de': 'True'}"),
         (HF + ", timeout: off}]", "expert 'a': timeout is 'False': input should be a valid number"),
         (
             HF + ", token_prices: {input: .inf, output: 1}}]",

@@ -199,7 +199,16 @@ def test_what_costs_nothing() -> None:
     free = {"auth", "busy", "open", "rate_limit", "request", "unavailable", "timeout", "deadline"}
     kinds: Any = [*free, "error", "empty", "cancelled", "exit"]
     assert {kind for kind in kinds if is_free(kind, spoken=False)} == free
-    assert {kind for kind in kinds if is_free(kind, spoken=True)} == free - {"timeout", "deadline"}
+    ran_here = {kind for kind in kinds if is_free(kind, spoken=False, ran=True)}
+    assert ran_here == free - {"timeout", "deadline"}
+    assert {kind for kind in kinds if is_free(kind, spoken=True)} == {"busy", "open"}
+
+
+def test_a_date_that_has_passed_asks_for_no_wait(caplog: pytest.LogCaptureFixture) -> None:
+    breaker = Breaker("a")
+    breaker.failure("unavailable", 0.0)
+    assert breaker.view().state == "closed"
+    assert not caplog.records
 
 
 def test_keys_in_a_providers_words_are_masked() -> None:

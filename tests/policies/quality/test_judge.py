@@ -11,6 +11,7 @@ from langchain_core.runnables import RunnableLambda
 
 from der_graph.errors import MetricError
 from der_graph.policies.quality import get_metric
+from der_graph.policies.quality.judge import read_mark
 
 
 class ScriptedJudge:
@@ -48,7 +49,7 @@ def test_judge_reads_marks(reply: str, expected: float) -> None:
 @pytest.mark.parametrize("reply", ["good", "", "between 3 and 8", "11", "-3", "100", "8.5.2"])
 def test_judge_without_a_mark(reply: str, caplog: pytest.LogCaptureFixture) -> None:
     metric = get_metric("judge", model=RunnableLambda(ScriptedJudge(reply)))
-    with pytest.raises(MetricError, match=r"'q1': the judge gave no mark .* set fallback="):
+    with pytest.raises(MetricError, match=r"'q1': the judge gave no mark .* fallback="):
         quality(metric, "It is 5.", "5")
     lenient = get_metric("judge", model=RunnableLambda(ScriptedJudge(reply)), fallback=0.5)
     with caplog.at_level(logging.WARNING):
@@ -85,3 +86,33 @@ def test_judge_that_fails_or_is_none() -> None:
         get_metric("judge", model="gpt")
     with pytest.raises(MetricError, match="fallback=2"):
         get_metric("judge", model=RunnableLambda(ScriptedJudge("1")), fallback=2)
+
+
+@pytest.mark.parametrize(
+    ("reply", "mark"),
+    [
+        ("8,5/10", 8.5),
+        ("Note: 8 von 10", 8.0),
+        ("8,5", 8.5),
+        ('{"score": 7, "max": 10}', 7.0),
+        ('{"score": 7, "max": 20}', None),
+        ('{"Score": "7/10", "reason": "2 of 3 steps"}', 7.0),
+        ('```json\n{"mark": 8, "reason": "all 3 steps"}\n```', 8.0),
+        ('{"mark": true}', None),
+        ('{"mark": -2}', None),
+        ("<think>3 or 4?</think>\n8", 8.0),
+        ("8점", 8.0),
+        ("-3/10", None),
+        ("−3", None),
+        ("8-9", None),
+        ("5/5", None),
+        ("8%", None),
+        ("1,000", None),
+        ("11/10", None),
+        ("I cannot grade this.", None),
+        ("", None),
+    ],
+)
+def test_a_mark_is_read_or_it_is_not(reply: str, mark: float | None) -> None:
+    """8,5/10 was read as 10, so were -3/10 and a mark beside its scale."""
+    assert read_mark(reply) == mark
