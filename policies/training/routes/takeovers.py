@@ -166,8 +166,9 @@ def compare_with_others(
     def of_both(policies: Sequence[Takeover]) -> Utility:
         """Of a network with a planner, neither of which has learnt from the question where there are such."""
         found, part = np.zeros((len(prices), len(some))), lesson.fold[some] % _PARTS
+        whole: tuple[RoutingNetwork, npt.NDArray[np.int64]] = (agent.network, some)
         for p, plan in enumerate(planners[:_PARTS]):
-            for network, questions in unseen or [Unseen(agent.network, some)]:
+            for network, questions in unseen or [whole]:
                 mine = np.flatnonzero((part == p) & np.isin(some, questions))
                 shown = deciding(policies, lesson.observer, network, plan)
                 at = some[mine].tolist()
