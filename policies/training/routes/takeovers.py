@@ -166,9 +166,11 @@ def compare_with_others(
     def of_both(policies: Sequence[Takeover]) -> Utility:
         """Of a network with a planner, neither of which has learnt from the question where there are such."""
         found, part = np.zeros((len(prices), len(some))), lesson.fold[some] % _PARTS
-        whole: tuple[RoutingNetwork, npt.NDArray[np.int64]] = (agent.network, some)
+        shows: list[tuple[RoutingNetwork, npt.NDArray[np.int64]]] = [
+            (each.network, each.questions) for each in unseen
+        ]
         for p, plan in enumerate(planners[:_PARTS]):
-            for network, questions in unseen or [whole]:
+            for network, questions in shows or [(agent.network, some)]:
                 mine = np.flatnonzero((part == p) & np.isin(some, questions))
                 shown = deciding(policies, lesson.observer, network, plan)
                 at = some[mine].tolist()

@@ -245,6 +245,28 @@ def test_few_results_count_for_little_and_many_for_much() -> None:
     assert errors[2] < 0.05
 
 
+def test_reading_counts_by_what_it_changes() -> None:
+    """On hard questions nobody knows anything, which no log-odds say: still, who ignores what was said before
+    is not moved by it. The copyist says what it reads."""
+    rng = np.random.default_rng(0)
+    names, form = ("a", "ignorer", "copyist"), form_of("7", "7")
+    hard = rng.random(400) < 0.5
+    quality = ((rng.random((400, 3)) < 0.8) & ~hard[:, None]).astype(np.float64)
+    values = [["7" if right else str(rng.integers(1000)) for right in row] for row in quality]
+    routes = [
+        Route(q, (0, j), (form, form), (values[q][0], values[q][k]), (quality[q, 0], quality[q, k]))
+        for q in range(400)
+        for j, k in ((1, 1), (2, 0))  # who answers, and whose answer it gives
+    ]
+    questions = [f"q {i}" for i in range(400)]
+    known = fit_knowledge(names, (1.0,) * 3, questions, quality, values, routes=routes)
+    after_a = known.transfer.contexts.claim[0]
+    right, wrong = known.transfer.right_shift[0, after_a], known.transfer.wrong_shift[0, after_a]
+    assert (right[1], wrong[1]) == pytest.approx((0.0, 0.0), abs=1e-6)
+    assert right[2] > 1.0
+    assert wrong[2] < -1.0
+
+
 def test_unknown_qualities_are_left_out() -> None:
     quality, values = results(300, [0.9, 0.5, 0.5, 0.2])
     quality[::2, 0] = np.nan
