@@ -1,6 +1,6 @@
 """Worlds whose best policy is known: how much of it does `der train` find with its defaults?
 
-    python -m benchmarks.worlds [--worlds pipeline liars] [--seeds 3] [--prices 0.05,0.2,0.6,1.5]
+    python -m benchmarks.worlds [--worlds pipeline liars random-17] [--seeds 3] [--prices 0.05,0.2,0.6,1.5]
                                 [--questions 600] [--out runs/worlds] [--jobs 1]
 
 Trains DER on each world and seed and sets it beside every baseline and the exact optimum, on 1,500 test
@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from .measure import TEST_QUESTIONS, Result, measure
-from .pools import WORLDS
+from .pools import WORLDS, world_of
 from .report import draw, table
 
 
@@ -29,13 +29,22 @@ def prices(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
+def known(name: str) -> str:
+    """Check the name of a world."""
+    try:
+        return world_of(name).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.worlds", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
-        "--worlds", nargs="+", choices=list(WORLDS), default=list(WORLDS), metavar="W"
-    )
+        "--worlds", nargs="+", type=known, default=list(WORLDS), metavar="W",
+        help="by name; random-SEED is a pool that is drawn; default: all that have a name",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each world")
     parser.add_argument("--first-seed", type=int, default=0, help="of these trainings")
     parser.add_argument("--prices", type=prices, default=[0.05, 0.2, 0.6, 1.5], metavar="P,P,...")

@@ -14,7 +14,7 @@ from der_graph.policies.observation import SentenceEncoder
 from .adapter import ALONE, Numbers, baselines, judges, route, source, train
 from .optimum import best_policy, follow
 from .orders import Order, best_orders, in_order
-from .pools import WORLDS
+from .pools import world_of
 from .world import Question, World
 
 TEST_QUESTIONS = 1_500
@@ -49,7 +49,7 @@ def measure(
         Per price and method `utility`, `quality`, `cost`, `share` of the optimum's utility; and how far DER
         is `ahead` of each other method, with the standard `error` of the difference.
     """
-    world = WORLDS[name]
+    world = world_of(name)
     test = world.questions(tests, TEST_SEED)
     learnt = world.questions(questions, seed, {question.text for question in test})
     encoder = SentenceEncoder()

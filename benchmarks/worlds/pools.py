@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import alone, together
+from .drawn import PREFIX, drawn
 from .world import World
 
 WORLDS: dict[str, World] = {
@@ -16,3 +17,17 @@ WORLDS: dict[str, World] = {
         together.MIXED, alone.TWO, alone.COINS, alone.REFUSERS, together.GRADED, together.NEWSROOM,
     )
 }  # fmt: skip
+
+
+def world_of(name: str) -> World:
+    """The world of a name: one of `WORLDS`, or `random-SEED`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name in WORLDS:
+        return WORLDS[name]
+    seed = name.removeprefix(PREFIX)
+    if name.startswith(PREFIX) and seed.isdigit():
+        return drawn(int(seed))
+    raise ValueError(f"no world '{name}'; there are {', '.join(WORLDS)}, and {PREFIX}0 and so on")

@@ -29,12 +29,22 @@ def test_all_worlds_are_tested(load: Load) -> None:
     assert list(load("worlds.pools").WORLDS) == NAMES
 
 
+def test_a_seed_is_a_world(load: Load) -> None:
+    """Figures of a drawn world are worth nothing if it is another one tomorrow."""
+    world_of = load("worlds.pools").world_of
+    assert dict(world_of("random-9001").costs) == {"e0": 0.24, "e1": 0.51, "e2": 15.65, "e3": 0.57}
+    assert world_of("random-9002").costs != world_of("random-9001").costs
+    for unknown in ("random-", "random-x", "nowhere"):
+        with pytest.raises(ValueError, match=f"no world '{unknown}'; there are specialists"):
+            world_of(unknown)
+
+
 # The optimum --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "random-3", "random-4"])
 def test_the_best_policy_earns_what_was_planned(load: Load, name: str) -> None:
-    world, optimum = load("worlds.pools").WORLDS[name], load("worlds.optimum")
+    world, optimum = load("worlds.pools").world_of(name), load("worlds.optimum")
     questions = world.questions(2_000, 7)
     for price in (0.05, 0.6):
         policy = optimum.best_policy(world, price)
