@@ -36,6 +36,8 @@ TURNS = {"user": "User", "assistant": "Assistant"}
 """Labels of earlier turns in a plain format."""
 
 _BREAKS = "\n\r\x0b\x0c\x85\u2028\u2029"  # that begin a line
+_COLONS = ":\uff1a"  # the second is of full width
+_NUMBERED = r"(?:\d{1,3}[.)]\s?)?"  # as in "1. Question:"
 _SPACED = 4  # rounds in which tokens are broken up by a space
 _ROUNDS = 8  # rounds at all; then all characters that tokens are made of go
 
@@ -97,13 +99,13 @@ class PromptWriter:
     def quote(self, text: str) -> str:
         """Break up what this tokenizer would read as one of its added tokens, and labels of a plain format.
 
-        A space after the first character does, or before a label's colon. The tokenizer is asked itself, as
-        it may fold characters first.
+        A space after the first character does. The tokenizer is asked itself, as it may fold characters
+        first.
 
         Raises:
             ExpertError: If a token is formed whatever is done.
         """
-        text = self._labels.sub(lambda match: f"{match.group(1)} :", text)
+        text = self._labels.sub(r"\1\2 ", text)
         tags = self._tags
         # Breaking one up may put another together, and a tokenizer may drop the space: then the character
         # goes.
@@ -160,14 +162,19 @@ class PromptWriter:
         A base model takes a line with such a label for one more of its examples.
         """
         if self.plain is None:
-            return re.compile(r"(?!)()")
+            return re.compile(r"(?!)()()")
         parts = list(string.Formatter().parse(self.plain))
         fixed = "\0".join(literal for literal, *_ in parts)  # a field ends what may be a label
-        found = re.findall(r"(?m)^[^\w\n\0]*([^\W\d_][^\n\0:]{0,40}):", fixed)
+        found = re.findall(
+            rf"(?m)^[^\w\n\0]*{_NUMBERED}([^\W\d_][^\n\0{_COLONS}]{{0,40}})[{_COLONS}]", fixed
+        )
         if any(name == "history" for _, name, *_ in parts):
             found += TURNS.values()
-        labels = "|".join(sorted({re.escape(label.strip()) for label in found})) or r"(?!)"
-        return re.compile(rf"(?i)((?:^|(?<=[{_BREAKS}]))[^\w{_BREAKS}]{{0,40}}(?:{labels})):")
+        # A letter alone is no label of text: people write their options so (A: this, B: that).
+        named = {label.strip() for label in found if len(label.strip()) > 1}
+        labels = "|".join(sorted(map(re.escape, named))) or r"(?!)"
+        begin = rf"((?:^|(?<=[{_BREAKS}]))[^\w{_BREAKS}]{{0,40}}{_NUMBERED})"
+        return re.compile(rf"(?i){begin}(?=(?:{labels})[ \t\xa0]*[{_COLONS}])(.)")
 
     def _encode(self, text: str, *, templated: bool) -> list[int]:
         start = self.tokenizer.bos_token

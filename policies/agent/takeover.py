@@ -17,8 +17,8 @@ from der_graph.nodes.decision import Choice
 from der_graph.state import Situation, good_answers
 
 _LEAST = 1e-30  # probability
-_NOT_OF_THE_CHOICE = {"agent", "kind", "right_now", "worth"}
-"""What a plan says of the situation, whatever is chosen."""
+_OF_THE_SITUATION = ("agent", "kind", "right_now", "worth")
+"""What a plan says whatever is chosen."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Takeover:
         chances = np.exp(both - both.max())
         index = int(chances.argmax())
         if index != plan.index:
-            said = {key: said[key] for key in said.keys() & _NOT_OF_THE_CHOICE}
+            said = {key: value for key, value in said.items() if key in _OF_THE_SITUATION}
             other = [*names, "END"][plan.index]
             why = f"{self.why}: the planner alone would have chosen {other}"
         return replace(

@@ -9,9 +9,10 @@ it alone, by the most probable amount under priors of three levels: an expert af
 expert, and that on one kind of question. Few routes therefore say little, and none say "as if it had read
 nothing".
 
-What an expert says alone on the same questions is fitted in the same way, and taken off. Questions on which
-another one is right are easier than the model of hardness knows, for some experts more than for others; that
-is no effect of reading. The shift of an expert that does not look at earlier answers is 0.
+What an expert says alone on the same questions shows by how much the model is wrong about these, and this is
+taken off first. Questions on which another one is right are easier than the model of hardness knows, for some
+experts more than for others; that is no effect of reading. An expert that does not look at earlier answers
+has hardly any shift.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _SPREADS = (1.5, 1.0, 1.0)  # of shifts: any, one pair, one pair on one kind
 _NEWTON = 40
 _LEAST = 8  # routes with a chain of steps, to be a context of its own
 _LONGEST = 3  # chain
-_PRIOR = 5.0  # routes that a broader mean counts for
+_PRIOR = 5.0  # routes that a broader mean, or the model, counts for
 
 Key = tuple[tuple[int, int], ...]
 """A chain of steps: expert and form of each."""
@@ -185,11 +186,13 @@ def fit_transfer(
             repeated[g, c, j] += (1.0 - before) * bad * (route.values[-1] == route.values[-2])
     points = hardness(spread)
     hard = _hardness_after(logit, points, contexts)
-    shifts = [
-        _shifts(logit, points, hard[k], number[k], right[k], contexts)
-        - _shifts(logit, points, hard[k], own_number[k], own_right[k], contexts)
-        for k in range(2)
-    ]
+    shifts = []
+    for k in range(2):
+        alone_mean = np.einsum("gnd,gcd->gcn", sigmoid(logit[..., None] + points), hard[k])
+        # Where few own answers are known, they say little.
+        missed = (own_right[k] - own_number[k] * alone_mean) / (own_number[k] + _PRIOR)
+        due = np.clip(right[k] - number[k] * missed, 0.0, number[k])
+        shifts.append(_shifts(logit, points, hard[k], number[k], due, contexts))
     return Transfer(
         contexts,
         shifts[0],

@@ -205,13 +205,23 @@ def read_mark(text: str) -> float | None:
 def _mark_of(written: Mapping[str, Any]) -> float | None:
     """The mark in an object of JSON."""
     fields = {str(name).lower(): value for name, value in written.items()}
-    if any(fields.get(name, BEST_MARK) != BEST_MARK for name in _SCALE_FIELDS):
+    scales = [fields[name] for name in _SCALE_FIELDS if name in fields]
+    if any(_is_number(scale) and float(scale) != BEST_MARK for scale in scales):
         return None
-    named = [fields[name] for name in _MARK_FIELDS if name in fields]
+    named = [v for v in (fields[name] for name in _MARK_FIELDS if name in fields) if _is_mark(v)]
     given = named or [v for v in fields.values() if isinstance(v, int | float)]
     if len(given) != 1 or isinstance(given[0], bool):
         return None
     return _number(_OF_TEN.sub("", str(given[0])))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or bool(re.fullmatch(r"\s*\d+(?:\.\d+)?\s*", str(value)))
+
+
+def _is_mark(value: Any) -> bool:
+    """Is it one, or a number that cannot be one? A remark is neither ("note" is German for a mark)."""
+    return isinstance(value, int | float) or bool(re.match(r"\s*[-−]?\d", str(value)))
 
 
 def _number(text: str) -> float | None:
