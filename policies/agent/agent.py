@@ -279,7 +279,9 @@ class DERAgent:
             for (i, takeover), plan in zip(
                 planned, self._served_planner.decide(asked), strict=True
             ):
-                found[i] = takeover.plan(plan, choices[i], self.names)
+                said = plan.explanation or {}
+                why = f"{takeover.why}: {said.get('why', '')}"
+                found[i] = replace(plan, cost_weight=weights[i], explanation={**said, "why": why})
         return found
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

@@ -7,7 +7,7 @@ it decides at those prices, and its choices say so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,6 @@ import numpy.typing as npt
 
 from der_graph.nodes.decision import Choice
 from der_graph.state import Situation, good_answers
-
-_LEAST = 1e-30  # probability
-_OF_THE_SITUATION = ("agent", "kind", "right_now", "worth")
-"""What a plan says whatever is chosen."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,6 @@ class Takeover:
             after its price.
         until_agreed: Stop as soon as an answer has the value of an earlier one.
         planner: The agent's planner decides, and the fields above say nothing.
-        together: The planner and the network decide: what they give the choices is multiplied.
     """
 
     low: float
@@ -40,7 +35,6 @@ class Takeover:
     order: tuple[str, ...] = ()
     until_agreed: bool = False
     planner: bool = False
-    together: bool = False
 
     @classmethod
     def read(cls, kept: dict[str, Any]) -> Takeover:
@@ -51,7 +45,6 @@ class Takeover:
             tuple(map(str, kept["order"])),
             bool(kept["until_agreed"]),
             bool(kept.get("planner", False)),
-            bool(kept.get("together", False)),
         )
 
     def plain(self) -> dict[str, Any]:
@@ -65,12 +58,11 @@ class Takeover:
     @property
     def why(self) -> str:
         """What its choices say of themselves."""
-        alone = " alone" if self.together else ""
-        return f"at this price {self} did better than the network{alone} in training"
+        return f"at this price {self} did better than the network in training"
 
     def __str__(self) -> str:
         if self.planner:
-            return "the network with the planner" if self.together else "the planner"
+            return "the planner"
         if not self.order:
             return "the router"
         return ", ".join(self.order) + (" until two agree" if self.until_agreed else "")
@@ -94,35 +86,6 @@ class Takeover:
         index = self._index(situation, names, worth)
         chances = [float(i == index) for i in range(len(names) + 1)]
         return Choice(index, chances, float(worth[index]), price, {"why": self.why})
-
-    def plan(self, plan: Choice, network: Choice, names: Sequence[str]) -> Choice:
-        """What the planner chooses at its prices, or both.
-
-        Args:
-            plan: The planner's choice.
-            network: The network's, which names the price.
-            names: The experts.
-        """
-        said = plan.explanation or {}
-        why = f"{self.why}: {said.get('why', '')}"
-        if not self.together:
-            return replace(plan, cost_weight=network.cost_weight, explanation={**said, "why": why})
-        # The planner has looked at the mask; in a large pool it leaves others out, too.
-        both = np.log(np.maximum([plan.probabilities, network.probabilities], _LEAST)).sum(axis=0)
-        both[np.asarray(plan.probabilities) == 0] = -np.inf
-        chances = np.exp(both - both.max())
-        index = int(chances.argmax())
-        if index != plan.index:
-            said = {key: value for key, value in said.items() if key in _OF_THE_SITUATION}
-            other = [*names, "END"][plan.index]
-            why = f"{self.why}: the planner alone would have chosen {other}"
-        return replace(
-            plan,
-            index=index,
-            probabilities=(chances / chances.sum()).tolist(),
-            cost_weight=network.cost_weight,
-            explanation={**said, "why": why},
-        )
 
     def _index(
         self, situation: Situation, names: Sequence[str], worth: npt.NDArray[np.floating]

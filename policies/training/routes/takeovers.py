@@ -1,6 +1,6 @@
 """Where another policy does better than the trained agent, it takes over, and the run says so.
 
-    agent | router, best fixed orders, planner, both ──at some prices──> a Takeover for what is better
+    agent | router, best fixed orders, planner ──at some prices──> a Takeover for what is better
 
 Training questions compare best, as there are many. The others are fitted without the question that they are
 asked. Of the agent each network of its ensemble shows how it does on the questions that it had left out;
@@ -125,14 +125,11 @@ def compare_with_others(
         ]
 
     def deciding(
-        policies: Sequence[Takeover],
-        observer: Observer,
-        network: RoutingNetwork | None = None,
-        plan: Planner | None = planner,
+        policies: Sequence[Takeover], observer: Observer, network: RoutingNetwork | None = None
     ) -> DERAgent:
         settings = agent.settings
         if policies:
-            settings = {**settings, "takeovers": policies, "planner": plan}
+            settings = {**settings, "takeovers": policies, "planner": planner}
         return DERAgent(observer, network or agent.network, **settings)
 
     def own_on_train() -> Utility:
@@ -163,20 +160,6 @@ def compare_with_others(
             found[:, mine] = on_train(policies, some[mine].tolist())
         return found
 
-    def of_both(policies: Sequence[Takeover]) -> Utility:
-        """Of a network with a planner, neither of which has learnt from the question where there are such."""
-        found, part = np.zeros((len(prices), len(some))), lesson.fold[some] % _PARTS
-        shows: list[tuple[RoutingNetwork, npt.NDArray[np.int64]]] = [
-            (each.network, each.questions) for each in unseen
-        ]
-        for p, plan in enumerate(planners[:_PARTS]):
-            for network, questions in shows or [(agent.network, some)]:
-                mine = np.flatnonzero((part == p) & np.isin(some, questions))
-                shown = deciding(policies, lesson.observer, network, plan)
-                at = some[mine].tolist()
-                found[:, mine] = _utility(shown, source, rules, prices, total, at)
-        return found
-
     own = _Tried((), own_on_train(), on_dev(()))
     router = [Takeover(*band) for band in bands]
     others = [(router, on_train(router)), (fixed(), of_orders())]
@@ -185,8 +168,6 @@ def compare_with_others(
         others.append(
             (plans, _held_out_plans(planners, lesson, source, rules, prices, total, some))
         )
-        both = [replace(plan, together=True) for plan in plans]
-        others.append((both, of_both(both)))
     tried = []
     for policies, train in others:
         # Dev questions may cost new answers: a policy that cannot be better decides at no price.

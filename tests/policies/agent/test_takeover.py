@@ -15,7 +15,6 @@ from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_rules, to
 
 from der_graph.chat_model.settings import agent_fingerprint
 from der_graph.errors import AgentError
-from der_graph.nodes.decision import Choice
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.agent.network import FixedHead, Shape
 from der_graph.policies.agent.takeover import Takeover
@@ -133,51 +132,6 @@ def test_the_planner_decides_at_its_prices_and_says_why(tmp_path: Path) -> None:
         assert choice.explanation["why"].startswith("at this price the planner did better than")
         [network] = each.decide([replace(seen, cost_weight=0.6)])
         assert "planner" not in str(network.explanation)
-
-
-def choice_of(index: int, probabilities: list[float], **said: Any) -> Choice:
-    return Choice(index, probabilities, 0.5, 0.2, said or None)
-
-
-def test_network_and_planner_multiply_what_they_give_the_choices() -> None:
-    """0.6 * 0.1, 0.3 * 0.5, 0.1 * 0.4: the second choice is nobody's last."""
-    both = Takeover(0.1, 0.5, planner=True, together=True)
-    said = {
-        "agent": "planner",
-        "worth": {"b": 0.7},
-        "expected_gain": 0.1,
-        "skill": 0.8,
-        "why": "so",
-    }
-    plan = choice_of(0, [0.6, 0.3, 0.1], **said)
-    found = both.plan(plan, choice_of(2, [0.1, 0.5, 0.4]), ["a", "b"])
-    assert found.index == 1
-    assert found.probabilities == pytest.approx([0.06 / 0.25, 0.15 / 0.25, 0.04 / 0.25])
-    assert found.explanation == {
-        "agent": "planner",
-        "worth": {"b": 0.7},
-        "why": "at this price the network with the planner did better than the network alone in training: "
-        "the planner alone would have chosen a",
-    }
-    # What the plan leaves out stays out, and where both choose the same the plan's reasons hold.
-    sure = both.plan(
-        choice_of(0, [1.0, 0.0, 0.0], **said), choice_of(2, [0.0, 0.5, 0.5]), ["a", "b"]
-    )
-    assert (sure.index, sure.probabilities) == (0, [1.0, 0.0, 0.0])
-    assert (sure.explanation or {})["skill"] == 0.8
-
-
-def test_network_and_planner_decide_together_after_a_reload(tmp_path: Path) -> None:
-    source = toy_source(60)
-    agent, planner = toy_agent(source), planned(source)
-    agent.take_over([Takeover(0.1, 0.5, planner=True, together=True)], planner)
-    agent.save_pretrained(tmp_path)
-    seen = Situation("What is the colour of thing 3?", [], [True] * 4 + [False], cost_weight=0.2)
-    again = DERAgent.from_pretrained(tmp_path, encoder=WordEncoder())
-    [here], [there] = agent.decide([seen]), again.decide([seen])
-    assert here.index == there.index
-    assert here.probabilities == pytest.approx(there.probabilities, abs=1e-6)
-    assert "the network with the planner" in (there.explanation or {})["why"]
 
 
 def agent_of_routes(source: AnswerSource) -> DERAgent:
