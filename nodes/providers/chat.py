@@ -23,7 +23,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.providers.bodies import watch_replies
+from der_graph.nodes.providers.bodies import awatched, watch_replies, watched, watching
 from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.providers.finish import finish_reason_of
 from der_graph.nodes.providers.lenient import lenient
@@ -120,7 +120,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        with readable_reply():
+        with readable_reply(), watching():
             result = lenient(self.chat)._generate(sent, stop, run_manager, **kwargs)
             return self._read(result, stop)
 
@@ -132,7 +132,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        with no_exit(), readable_reply():  # LangChain makes a task of this call
+        with no_exit(), readable_reply(), watching():  # LangChain makes a task of this call
             try:
                 result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
             except RuntimeError as error:
@@ -200,7 +200,7 @@ class ProviderChat(BaseChatModel):
         pieces = self._pieces(stop)
         with readable_reply():
             chunks = lenient(self.chat)._stream(sendable(messages), stop, **self._usage(kwargs))
-            for chunk in chunks:
+            for chunk in watched(chunks):
                 read = pieces.read(chunk)
                 if run_manager is not None:
                     run_manager.on_llm_new_token(str(read.text), chunk=read)
@@ -218,9 +218,8 @@ class ProviderChat(BaseChatModel):
         for attempt in (1, 2):
             try:
                 with no_exit(), readable_reply():
-                    async for chunk in lenient(self.chat)._astream(
-                        sent, stop, **self._usage(kwargs)
-                    ):
+                    chunks = lenient(self.chat)._astream(sent, stop, **self._usage(kwargs))
+                    async for chunk in awatched(chunks):
                         read = pieces.read(chunk)
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(str(read.text), chunk=read)
