@@ -12,14 +12,16 @@ from typing import Any, cast
 import httpx
 import pytest
 from fakes import ScriptedAgent, a_human
-from langchain_core.messages import HumanMessage
-from provider_stub import USAGE, provider, remote_model
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from provider_stub import USAGE, piece, provider, remote_model
 
 from der_graph import create_der_graph
 from der_graph.errors import ExpertError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.providers import ProviderChat, bodies
+from der_graph.nodes.reliability.charge import TokenPrices
 
 BOM = b"\xef\xbb\xbf"
 
@@ -194,10 +196,10 @@ def test_a_body_that_is_packed_once_is_read(packing: str, client: httpx.Client) 
 def test_a_byte_order_mark_in_pieces(pieces: list[bytes], read: bytes) -> None:
     async def later() -> bytes:
         async def each() -> AsyncIterator[bytes]:
-            for piece in pieces:
-                yield piece
+            for part in pieces:
+                yield part
 
-        return b"".join([piece async for piece in bodies._abounded(each())])
+        return b"".join([part async for part in bodies._abounded(each())])
 
     assert b"".join(bodies._bounded(iter(pieces))) == asyncio.run(later()) == read
 
@@ -262,6 +264,77 @@ def test_a_stream_that_breaks_off_is_charged_once_it_has_begun() -> None:
     broken, answered = [step["answer"] for step in cast(Any, last)["route"][:2]]
     assert (broken["failure"], broken["cost"]) == ("unavailable", 2.0)
     assert (answered["text"], answered["cost"]) == ("42", 1.0)
+
+
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "add", "arguments": "{"}}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "finish", "cost"),
+    [
+        ([{"role": "assistant", "content": ""}], None, 0.0),
+        ([{"content": "It is forty"}], None, 2.0),
+        ([{"content": "It is forty"}], "error", 2.0),
+        ([{"content": "<think>41? No"}], None, 2.0),
+        ([{"content": "<think>41? No"}], "error", 2.0),
+        ([{"content": "", "reasoning_content": "41? No"}], None, 2.0),
+        ([{"content": "", "reasoning": "41? No"}], "error", 2.0),
+        ([{"content": "", "reasoning_content": ""}], "error", 0.0),
+        ([{"content": None, "tool_calls": [CALL]}], None, 2.0),
+        ([{"content": None, "tool_calls": [CALL]}], "error", 2.0),
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stream_that_breaks_off_is_charged_whatever_it_began_with(
+    deltas: list[Any], finish: str | None, cost: float, asynchronous: bool
+) -> None:
+    chunks = [piece(delta) for delta in deltas] + ([piece({}, finish)] if finish else [])
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        expert = Expert("a", remote_model(stub.url, streaming=True), cost=2.0)
+        prompt: list[Any] = [HumanMessage("q")]
+        if asynchronous:
+            answer = asyncio.run(expert.aask(prompt, fallback="answer"))
+        else:
+            (answer,) = expert.ask([prompt], fallback="answer")
+    assert (answer["failure"], answer["text"], answer["cost"]) == ("unavailable", "", cost)
+
+
+def test_a_piece_of_a_thought_leaves_no_mark_in_an_answer() -> None:
+    chunks = [piece({"reasoning_content": "41?"}), piece({"content": "It is 42."}, "stop")]
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        pieces = list(ProviderChat(chat=remote_model(stub.url)).stream("q"))
+    assert "".join(each.text for each in pieces) == "It is 42."
+    assert not any(each.additional_kwargs for each in pieces)
+
+
+def test_what_a_model_of_no_provider_had_said_is_charged() -> None:
+    message = AIMessage("It is forty", response_metadata={"finish_reason": "error"})
+    expert = as_expert(lambda question: "", name="a", cost=2.0)
+    assert expert.answer_from(message, 0.1, spoken=True)["cost"] == 2.0
+    assert expert.answer_from(message, 0.1)["cost"] == 0.0
+
+
+@pytest.mark.parametrize("counted", [{"prompt_tokens": 2**70}, {"completion_tokens": 2**70}])
+def test_an_answer_with_an_absurd_count_can_be_kept(counted: dict[str, int]) -> None:
+    with provider(lambda body: {"content": "It is 42.", "usage": {**USAGE, **counted}}) as stub:
+        expert = as_expert(remote_model(stub.url), name="a", cost=0.5, token_prices=(1.0, 2.0))
+        graph = create_der_graph([expert], agent=ScriptedAgent("a"))
+        kept = graph.compile(checkpointer=InMemorySaver())
+        state: Any = kept.invoke(a_human("q"), {"configurable": {"thread_id": "1"}})
+    answer = state["route"][0]["answer"]
+    assert (answer["text"], answer["cost"], expert.cost_of(answer)) == ("It is 42.", 0.5, 0.5)
+    assert (answer["input_tokens"], answer["output_tokens"]) == (0, 0)
+
+
+def test_no_more_tokens_come_from_a_cache_than_were_read() -> None:
+    usage = {**USAGE, "prompt_tokens_details": {"cached_tokens": 1000}}
+    prices = TokenPrices(input=1000.0, output=1000.0, cached_input=100.0)
+    with provider(lambda body: {"content": "It is 42.", "usage": usage}) as stub:
+        expert = Expert("a", remote_model(stub.url), cost=0.5, token_prices=prices)
+        (answer,) = expert.ask([[HumanMessage("q")]])
+    assert answer["cached_tokens"] == USAGE["prompt_tokens"]
+    told: Any = {**answer, "cached_tokens": 1000}  # as kept by an earlier version
+    assert answer["cost"] == expert.cost_of(told) == pytest.approx(10 * 1e-4 + 5 * 1e-3)
 
 
 @pytest.mark.parametrize("tokens", [10**12, 2**70])
