@@ -26,6 +26,8 @@ from der_graph.nodes.providers import (
     with_ids,
 )
 from der_graph.nodes.providers.characters import writable
+from der_graph.nodes.providers.client_errors import has_begun
+from der_graph.nodes.providers.finish import BROKEN_OFF
 from der_graph.nodes.reliability import Failure, FailureKind, failure_of, is_free
 from der_graph.nodes.reliability.call_limits import TooLongError
 from der_graph.nodes.reliability.charge import CallSize, Charge
@@ -40,7 +42,6 @@ log = logging.getLogger("der_graph.reliability")
 
 _MOST_TOKENS = 100_000_000  # of one call; a count above it is a mistake, and would end every budget
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
-_BROKEN_OFF = "its provider says that the answer broke off with an error"
 _BAD_CALL = "called a tool with arguments that are no JSON object"
 
 
@@ -75,12 +76,13 @@ class Reader:
         Args:
             result: What the model gave or raised.
             seconds: How long it took.
-            spoken: Had a first token come?
+            spoken: Had a first token come? Of what `ProviderChat` raises this is known without.
             settings: What was asked of the model.
         """
         if isinstance(result, TooLongError):
             result = AIMessage(result.text)
         if isinstance(result, BaseException):
+            spoken = spoken or has_begun(result)
             failure = failure_of(result)
             if isinstance(result, TimeLimitError):
                 failure = failure._replace(text=str(result))
@@ -88,11 +90,11 @@ class Reader:
         if result is None:  # a user's own function that forgot to return
             return self._failed(Failure("empty", "returned nothing"), seconds)
         message = result if isinstance(result, BaseMessage) else AIMessage(str(result))
+        if is_broken_off(message):
+            return self._failed(Failure("unavailable", BROKEN_OFF), seconds, spoken=spoken)
         return self._read(message, seconds, settings or {})
 
     def _read(self, message: BaseMessage, seconds: float, settings: Mapping[str, Any]) -> Answer:
-        if is_broken_off(message):
-            return self._failed(Failure("unavailable", _BROKEN_OFF), seconds)
         text, fault = self._text_of(message)
         calls, finish = with_ids(calls_of(message)), finish_reason_of(message)
         whole, text = text, cut_at_stop(text, settings.get("stop") or ())
@@ -108,16 +110,15 @@ class Reader:
         if error is None and schema is not None and not calls and finish != "length":
             text, wrong = read_json(text, schema)
             error = None if wrong is None else f"{FORMAT_ERROR} ({wrong})"
-        usage = getattr(message, "usage_metadata", None) or {}
+        read, written, cached = self._counts(getattr(message, "usage_metadata", None) or {})
         answer = blank_answer(
             self.expert,
             text=text,
             value=value_of_calls(calls)
             if calls
             else _value_of(message, text, is_json=schema is not None),
-            # Some servers count from -1.
-            input_tokens=max(0, int(usage.get("input_tokens") or 0)),
-            output_tokens=max(0, int(usage.get("output_tokens") or 0)),
+            input_tokens=read,
+            output_tokens=written,
             seconds=seconds,
             logprob=mean_logprob(message),
             error=error,
@@ -130,14 +131,23 @@ class Reader:
             answer["failure"] = "format" if text else _why_empty(finish, settings)
         if settings.get("logprobs") and message.response_metadata.get("logprobs"):
             answer["logprobs"] = message.response_metadata["logprobs"]
-        cached = int((usage.get("input_token_details") or {}).get("cache_read") or 0)
-        if cached > 0:
+        if cached:
             answer["cached_tokens"] = cached
         version = model_version(message)
         if version:
             answer["version"] = version
         answer["cost"] = price_of(answer, self.charge)
         return answer
+
+    def _counts(self, usage: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Tokens read, written, and read from a cache; none where one cannot be true."""
+        details = usage.get("input_token_details") or {}
+        given = (usage.get("input_tokens"), usage.get("output_tokens"), details.get("cache_read"))
+        read, written, cached = (max(0, int(each or 0)) for each in given)  # some count from -1
+        if max(read, written) > _MOST_TOKENS:  # checkpointers cannot keep it, nor anybody add it up
+            _say_absurd(self.expert)
+            return 0, 0, 0
+        return read, written, min(cached, read)
 
     def _text_of(self, message: BaseMessage) -> tuple[str, str | None]:
         """What a message says without its thought; and why it says nothing, where the thought took all."""
@@ -179,7 +189,7 @@ def size_of(answer: Answer) -> CallSize:
     """What the call of an answer used."""
     return CallSize(
         answer["input_tokens"],
-        answer.get("cached_tokens", 0),
+        min(answer.get("cached_tokens", 0), answer["input_tokens"]),
         answer["output_tokens"],
         answer["seconds"],
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -23,10 +24,11 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.providers.bodies import watch_replies
+from der_graph.nodes.providers.bodies import awatched, watch_replies, watched, watching
+from der_graph.nodes.providers.client_errors import mark_begun
 from der_graph.nodes.providers.exits import no_exit
-from der_graph.nodes.providers.finish import finish_reason_of
-from der_graph.nodes.providers.lenient import lenient
+from der_graph.nodes.providers.finish import BROKEN_OFF, finish_reason_of, is_broken_off
+from der_graph.nodes.providers.lenient import THINKS, lenient
 from der_graph.nodes.providers.messages import sendable
 from der_graph.nodes.providers.replies import readable_reply
 from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, Habit, ThoughtMarks
@@ -120,7 +122,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        with readable_reply():
+        with readable_reply(), watching():
             result = lenient(self.chat)._generate(sent, stop, run_manager, **kwargs)
             return self._read(result, stop)
 
@@ -132,7 +134,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        with no_exit(), readable_reply():  # LangChain makes a task of this call
+        with no_exit(), readable_reply(), watching():  # LangChain makes a task of this call
             try:
                 result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
             except RuntimeError as error:
@@ -198,14 +200,15 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         pieces = self._pieces(stop)
-        with readable_reply():
+        with pieces.told(), readable_reply():
             chunks = lenient(self.chat)._stream(sendable(messages), stop, **self._usage(kwargs))
-            for chunk in chunks:
+            for chunk in watched(chunks):
                 read = pieces.read(chunk)
                 if run_manager is not None:
                     run_manager.on_llm_new_token(str(read.text), chunk=read)
                 yield read
-        yield from pieces.close(self.chat)
+        with pieces.told():
+            yield from pieces.close(self.chat)
 
     async def _astream(
         self,
@@ -217,10 +220,9 @@ class ProviderChat(BaseChatModel):
         pieces, sent = self._pieces(stop), sendable(messages)
         for attempt in (1, 2):
             try:
-                with no_exit(), readable_reply():
-                    async for chunk in lenient(self.chat)._astream(
-                        sent, stop, **self._usage(kwargs)
-                    ):
+                with no_exit(), pieces.told(), readable_reply():
+                    chunks = lenient(self.chat)._astream(sent, stop, **self._usage(kwargs))
+                    async for chunk in awatched(chunks):
                         read = pieces.read(chunk)
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(str(read.text), chunk=read)
@@ -230,8 +232,9 @@ class ProviderChat(BaseChatModel):
                 again = attempt == 1 and not pieces.begun and "Event loop is closed" in str(error)
                 if not again:
                     raise
-        for rest in pieces.close(self.chat):
-            yield rest
+        with pieces.told():
+            for rest in pieces.close(self.chat):
+                yield rest
 
     def _pieces(self, stop: list[str] | None) -> _Pieces:
         openai = is_a(self.chat, "BaseChatOpenAI")
@@ -267,18 +270,35 @@ class _Pieces:
         self._used: UsageMetadata | None = None
         self._calls = CallPieces()
         self._closed = self._finished = self._totalled = self.begun = False
+        self._said = self._broken = False
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Note of what is raised whether the model had said, thought or called something."""
+        try:
+            yield
+        except Exception as error:
+            if self._said:
+                mark_begun(error)
+            raise
 
     def read(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """A chunk without what belongs to a thought, or may still turn out to."""
         self.begun = True
         message = chunk.message
+        calls = getattr(message, "tool_call_chunks", None)
+        beside = message.additional_kwargs.values()
+        self._said = self._said or bool(message.content or calls or any(beside))
+        message.additional_kwargs.pop(THINKS, None)
         info = {**message.response_metadata, **(chunk.generation_info or {})}
-        reason = finish_reason_of(AIMessage("", response_metadata=info))
+        end = AIMessage("", response_metadata=info)
+        reason = finish_reason_of(end)
+        self._broken = self._broken or is_broken_off(end)
         self._finished = self._finished or reason is not None
         last = reason is not None or getattr(message, "chunk_position", None) == "last"
         content = _filtered(message.content, self._reader, last=last and not self._closed)
         changes: dict[str, Any] = {"content": content}
-        said = message.content or getattr(message, "tool_call_chunks", None)
+        said = message.content or calls
         # Servers of OpenAI's protocol tell totals when all is said, also those that give no reason.
         self._totalled = self._tells_totals and not said and bool(_usage_of(message))
         told = chunk.generation_info
@@ -311,8 +331,9 @@ class _Pieces:
         Raises:
             ExpertError: If the stream broke off.
         """
-        if not self._finished and not self._totalled and is_a(chat, *_SAY_WHY):
-            error = ExpertError(_ENDED)
+        ended = self._finished or self._totalled or not is_a(chat, *_SAY_WHY)
+        if self._broken or not ended:
+            error = ExpertError(BROKEN_OFF if self._broken else _ENDED)
             error.failure_kind = "unavailable"
             raise error
         rest = "" if self._closed else self._reader.close()

@@ -15,6 +15,7 @@ Knows nothing of experts.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         each = each.__cause__
+
+
+def mark_begun(error: BaseException) -> None:
+    """Note of an error that a model had begun to answer, were it only by a thought: that is charged."""
+    with contextlib.suppress(AttributeError):  # an exception with slots
+        error.answer_begun = True  # type: ignore[attr-defined]
+
+
+def has_begun(error: BaseException) -> bool:
+    """Had a model begun to answer when this was raised?"""
+    return any(getattr(each, "answer_begun", False) for each in _chain(error))
 
 
 def cause_of(error: BaseException) -> str:

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
 
+BROKEN_OFF = "its provider says that the answer broke off with an error"
+"""What is said of such an answer."""
+
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
 # Where providers say it: OpenAI and Gemini, Anthropic, Bedrock, Ollama.

@@ -3,6 +3,7 @@
     arguments of a tool that are an object, as Text Generation Inference sends them ──> as text
     arguments that are another JSON than an object ──> a call that cannot be read, in place of an error
     a refusal in a stream ──> kept, as of whole answers
+    a piece of a thought in a stream ──> a mark that there was one
     JSON that ends at the limit of tokens ──> an answer that was cut off, in place of an error
 
 Knows nothing of experts.
@@ -19,6 +20,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
+
+THINKS = "der_thinks"
+"""Among `additional_kwargs` of a chunk: a piece of a thought came with it."""
+
+_THOUGHTS = ("reasoning_content", "reasoning")
 
 
 def lenient(chat: BaseChatModel) -> Any:
@@ -49,6 +55,8 @@ class _Lenient:
         ]
         if read is not None and said and isinstance(said[0], str) and said[0]:
             read.message.additional_kwargs["refusal"] = said[0]
+        if read is not None and _thinks(chunk):
+            read.message.additional_kwargs[THINKS] = True
         return read
 
     def _generate(self, *given: Any, **more: Any) -> Any:
@@ -175,6 +183,11 @@ def _is_no_object(text: Any) -> bool:
         return bool(text) and text.strip() != "null" and not isinstance(json.loads(text), dict)
     except (ValueError, TypeError, AttributeError, RecursionError):
         return False
+
+
+def _thinks(chunk: Any) -> bool:
+    deltas = [_part(choice, "delta") for choice in _part(chunk, "choices") or ()]
+    return any(_part(delta, name) for delta in deltas for name in _THOUGHTS)
 
 
 def _functions(message: Any) -> Iterator[Any]:

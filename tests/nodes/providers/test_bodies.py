@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import pytest
 from fakes import ScriptedAgent, a_human
-from langchain_core.messages import HumanMessage
-from provider_stub import USAGE, provider, remote_model
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from provider_stub import USAGE, piece, provider, remote_model
 
 from der_graph import create_der_graph
+from der_graph.errors import ExpertError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.providers import ProviderChat, bodies
+from der_graph.nodes.reliability.charge import TokenPrices
 
 BOM = b"\xef\xbb\xbf"
 
@@ -104,6 +110,130 @@ def test_a_client_of_the_users_own_is_left_alone() -> None:
     assert own.event_hooks["response"] == []
 
 
+def test_other_requests_of_a_shared_client_are_left_alone() -> None:
+    """LangChain gives all models of one URL the same HTTPX client."""
+    openai = pytest.importorskip("openai")
+    packed = gzip.compress(gzip.compress(BOM + b"{}"))
+    reply = {"raw": packed, "headers": {"content-encoding": "gzip, gzip"}}
+    with provider(lambda body: reply) as stub:
+        own = openai.OpenAI(base_url=stub.url, api_key="none", max_retries=0)
+        other = remote_model(stub.url)
+        shared = remote_model(stub.url)
+        its_users = remote_model(stub.url, client=own.chat.completions, root_client=own)
+        for chat in (shared, its_users):
+            with pytest.raises(ExpertError, match="packs its reply"):
+                ProviderChat(chat=chat).invoke("q")
+        for client in (other.root_client._client, own._client):
+            found = client.post(f"{stub.url}/chat/completions", json={})
+            assert found.content == BOM + b"{}"
+            assert "gzip, deflate, " in found.request.headers["accept-encoding"]
+
+
+def test_what_reads_a_stream_is_not_watched() -> None:
+    """A tool that its user calls between two tokens may ask what it likes."""
+    with provider("It is 42.") as stub:
+        for _ in ProviderChat(chat=remote_model(stub.url)).stream("q"):
+            assert not bodies._WATCHING.get()
+
+        async def later() -> None:
+            async for _ in ProviderChat(chat=remote_model(stub.url)).astream("q"):
+                assert not bodies._WATCHING.get()
+
+        asyncio.run(later())
+
+
+def test_the_client_that_langchain_makes_for_a_proxy_is_watched() -> None:
+    chat = remote_model("http://127.0.0.1:9/v1", openai_proxy="http://127.0.0.1:9")
+    ProviderChat(chat=chat)
+    assert chat.root_client._client.event_hooks["response"]
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    """A client of HTTPX whose replies are watched."""
+    with httpx.Client(follow_redirects=True, trust_env=False) as made:
+        bodies.watch_replies(SimpleNamespace(client=made))
+        yield made
+
+
+@pytest.mark.parametrize("packing", ["gzip, gzip", "gzip,deflate", "br", "zstd"])
+def test_a_body_that_may_unpack_to_anything_is_refused(packing: str, client: httpx.Client) -> None:
+    reply = {"raw": b"", "headers": {"content-encoding": packing}}
+    with (
+        provider(lambda body: reply) as stub,
+        pytest.raises(ExpertError, match="packs its reply") as caught,
+        bodies.watching(),
+    ):
+        client.post(stub.url, json={})
+    assert caught.value.failure_kind == "unavailable"
+
+
+@pytest.mark.parametrize("packing", ["gzip", "GZIP", "identity", "identity, gzip"])
+def test_a_body_that_is_packed_once_is_read(packing: str, client: httpx.Client) -> None:
+    body = b"12345" if packing == "identity" else gzip.compress(b"12345")
+    reply = {"raw": body, "headers": {"content-encoding": packing}}
+    with provider(lambda body: reply) as stub, bodies.watching():
+        found = client.post(stub.url, json={})
+        assert (found.content, found.request.headers["accept-encoding"]) == (
+            b"12345",
+            "gzip, deflate",
+        )
+        with client.stream("POST", stub.url, json={}) as response:
+            assert list(response.iter_bytes(chunk_size=2)) == [b"12", b"34", b"5"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "read"),
+    [
+        ([b"\xef", b"\xbb", b"\xbfIt", b" is"], b"It is"),
+        ([b"\xef\xbb", b"\xbf"], b""),
+        ([b"", BOM, b"It"], b"It"),
+        ([b"\xef", b"It"], b"\xefIt"),
+        ([b"\xef\xbb"], b"\xef\xbb"),
+        ([b"I", BOM], b"I" + BOM),
+    ],
+)
+def test_a_byte_order_mark_in_pieces(pieces: list[bytes], read: bytes) -> None:
+    async def later() -> bytes:
+        async def each() -> AsyncIterator[bytes]:
+            for part in pieces:
+                yield part
+
+        return b"".join([part async for part in bodies._abounded(each())])
+
+    assert b"".join(bodies._bounded(iter(pieces))) == asyncio.run(later()) == read
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "followed"),
+    [
+        ("http://a/v1", "https://a/v1", True),
+        ("http://a:8000/v1", "https://a:8000/v1", True),
+        ("http://a:8000/v1", "https://a:9999/v1", False),
+        ("http://a/v1", "https://a:9999/v1", False),
+        ("http://a:8000/v1", "https://a/v1", False),
+        ("https://a/v1", "http://a/v1", False),
+        ("https://a/v1", "/v2", True),
+        ("https://a/v1", "https://b/v1", False),
+    ],
+)
+def test_which_redirections_are_followed(asked: str, sent: str, followed: bool) -> None:
+    def reply(request: httpx.Request) -> httpx.Response:
+        again = str(request.url) != asked
+        return httpx.Response(200 if again else 307, headers={} if again else {"location": sent})
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(reply), follow_redirects=True) as made,
+        bodies.watching(),
+    ):
+        bodies.watch_replies(SimpleNamespace(client=made))
+        if followed:
+            assert made.post(asked).status_code == 200
+        else:
+            with pytest.raises(ExpertError, match="sends calls on to"):
+                made.post(asked)
+
+
 def test_an_error_of_a_connection_says_why() -> None:
     answers = asked("http://127.0.0.1:9/v1")
     for answer in answers:
@@ -134,6 +264,77 @@ def test_a_stream_that_breaks_off_is_charged_once_it_has_begun() -> None:
     broken, answered = [step["answer"] for step in cast(Any, last)["route"][:2]]
     assert (broken["failure"], broken["cost"]) == ("unavailable", 2.0)
     assert (answered["text"], answered["cost"]) == ("42", 1.0)
+
+
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "add", "arguments": "{"}}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "finish", "cost"),
+    [
+        ([{"role": "assistant", "content": ""}], None, 0.0),
+        ([{"content": "It is forty"}], None, 2.0),
+        ([{"content": "It is forty"}], "error", 2.0),
+        ([{"content": "<think>41? No"}], None, 2.0),
+        ([{"content": "<think>41? No"}], "error", 2.0),
+        ([{"content": "", "reasoning_content": "41? No"}], None, 2.0),
+        ([{"content": "", "reasoning": "41? No"}], "error", 2.0),
+        ([{"content": "", "reasoning_content": ""}], "error", 0.0),
+        ([{"content": None, "tool_calls": [CALL]}], None, 2.0),
+        ([{"content": None, "tool_calls": [CALL]}], "error", 2.0),
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stream_that_breaks_off_is_charged_whatever_it_began_with(
+    deltas: list[Any], finish: str | None, cost: float, asynchronous: bool
+) -> None:
+    chunks = [piece(delta) for delta in deltas] + ([piece({}, finish)] if finish else [])
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        expert = Expert("a", remote_model(stub.url, streaming=True), cost=2.0)
+        prompt: list[Any] = [HumanMessage("q")]
+        if asynchronous:
+            answer = asyncio.run(expert.aask(prompt, fallback="answer"))
+        else:
+            (answer,) = expert.ask([prompt], fallback="answer")
+    assert (answer["failure"], answer["text"], answer["cost"]) == ("unavailable", "", cost)
+
+
+def test_a_piece_of_a_thought_leaves_no_mark_in_an_answer() -> None:
+    chunks = [piece({"reasoning_content": "41?"}), piece({"content": "It is 42."}, "stop")]
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        pieces = list(ProviderChat(chat=remote_model(stub.url)).stream("q"))
+    assert "".join(each.text for each in pieces) == "It is 42."
+    assert not any(each.additional_kwargs for each in pieces)
+
+
+def test_what_a_model_of_no_provider_had_said_is_charged() -> None:
+    message = AIMessage("It is forty", response_metadata={"finish_reason": "error"})
+    expert = as_expert(lambda question: "", name="a", cost=2.0)
+    assert expert.answer_from(message, 0.1, spoken=True)["cost"] == 2.0
+    assert expert.answer_from(message, 0.1)["cost"] == 0.0
+
+
+@pytest.mark.parametrize("counted", [{"prompt_tokens": 2**70}, {"completion_tokens": 2**70}])
+def test_an_answer_with_an_absurd_count_can_be_kept(counted: dict[str, int]) -> None:
+    with provider(lambda body: {"content": "It is 42.", "usage": {**USAGE, **counted}}) as stub:
+        expert = as_expert(remote_model(stub.url), name="a", cost=0.5, token_prices=(1.0, 2.0))
+        graph = create_der_graph([expert], agent=ScriptedAgent("a"))
+        kept = graph.compile(checkpointer=InMemorySaver())
+        state: Any = kept.invoke(a_human("q"), {"configurable": {"thread_id": "1"}})
+    answer = state["route"][0]["answer"]
+    assert (answer["text"], answer["cost"], expert.cost_of(answer)) == ("It is 42.", 0.5, 0.5)
+    assert (answer["input_tokens"], answer["output_tokens"]) == (0, 0)
+
+
+def test_no_more_tokens_come_from_a_cache_than_were_read() -> None:
+    usage = {**USAGE, "prompt_tokens_details": {"cached_tokens": 1000}}
+    prices = TokenPrices(input=1000.0, output=1000.0, cached_input=100.0)
+    with provider(lambda body: {"content": "It is 42.", "usage": usage}) as stub:
+        expert = Expert("a", remote_model(stub.url), cost=0.5, token_prices=prices)
+        (answer,) = expert.ask([[HumanMessage("q")]])
+    assert answer["cached_tokens"] == USAGE["prompt_tokens"]
+    told: Any = {**answer, "cached_tokens": 1000}  # as kept by an earlier version
+    assert answer["cost"] == expert.cost_of(told) == pytest.approx(10 * 1e-4 + 5 * 1e-3)
 
 
 @pytest.mark.parametrize("tokens", [10**12, 2**70])
