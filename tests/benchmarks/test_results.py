@@ -242,7 +242,7 @@ def test_a_missed_target_is_called_missed_and_a_met_one_met(load: Load) -> None:
 
 def test_a_section_without_data_says_so_and_nothing_else(load: Load) -> None:
     text = load("results_page").page({}, {})
-    assert text.count("Not measured yet: `make results`.") == text.count("\n### ") == 18
+    assert text.count("Not measured yet: `make results`.") == text.count("\n### ") == 19
     assert "|" not in text
     assert "![" not in text
 
