@@ -49,6 +49,7 @@ from langgraph.constants import TAG_NOSTREAM
 from der_graph.errors import PoolError
 from der_graph.nodes.model_settings import schema_of
 from der_graph.nodes.providers.characters import writable
+from der_graph.nodes.providers.chat import says_something
 from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import RouteRules
@@ -275,7 +276,7 @@ class Listener(BaseCallbackHandler):
             raise StreamClosedError("the stream was closed")
         message = getattr(chunk, "message", None)
         text = str(token) if message is None else message.text
-        self.spoken = self.spoken or bool(text)
+        self.spoken = self.spoken or bool(text if message is None else says_something(message))
         self._last_id = getattr(message, "id", None) or self._last_id
         if self.audience == "draft" and text:
             event = {"expert": self.expert, "step": self.step, "text": text}

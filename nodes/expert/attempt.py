@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.providers.chat import BEGUN
 from der_graph.nodes.reliability import (
     FailureKind,
     Fallback,
@@ -68,10 +70,24 @@ class Attempt:
         self._start = self._began = time.perf_counter()
         self._may_retry = self._may_wait = self._alone
         self._lock = threading.Lock()
+        self._heard = threading.Event()
         # Numbers: of this call, and of the last that health was told of.
         self._call = self._told_call = 0
         self.told: dict[str, Any] = {}
         self.limit = Limit(None)
+
+    @property
+    def begun(self) -> bool:
+        """Has an answer begun, were it only by a thought? It is charged then, and the call not made again."""
+        return self._spoken() or self._heard.is_set()
+
+    @contextmanager
+    def _hearing(self) -> Iterator[None]:
+        token = BEGUN.set(self._heard)
+        try:
+            yield
+        finally:
+            BEGUN.reset(token)
 
     def __enter__(self) -> None:
         self._call += 1
@@ -96,12 +112,13 @@ class Attempt:
         if not self._enter():
             return self._shut(number)
         try:
-            try:
-                return work()
-            except RuntimeError as error:
-                if self._spoken() or not is_stale(error):
-                    raise
-                return work()
+            with self._hearing():
+                try:
+                    return work()
+                except RuntimeError as error:
+                    if self.begun or not is_stale(error):
+                        raise
+                    return work()
         except Exception as error:
             return self._raised(error, number)
 
@@ -111,12 +128,13 @@ class Attempt:
         if not self._enter():
             return self._shut(number)
         try:
-            try:
-                return await work()
-            except RuntimeError as error:
-                if self._spoken() or not is_stale(error):
-                    raise
-                return await work()
+            with self._hearing():
+                try:
+                    return await work()
+                except RuntimeError as error:
+                    if self.begun or not is_stale(error):
+                        raise
+                    return await work()
         except Exception as error:
             return self._raised(error, number)
 
@@ -158,7 +176,7 @@ class Attempt:
         result = unless_late(result, now - self._began, self.told)
         try:
             answer = self._expert.answer_from(
-                result, seconds, spoken=self._spoken(), settings=self._settings
+                result, seconds, spoken=self.begun, settings=self._settings
             )
         except Exception as error:  # a message with odd metadata
             answer = self._expert.answer_from(error, seconds)
@@ -180,7 +198,7 @@ class Attempt:
             again = self._may_wait and asked is not None
         else:
             again = self._may_retry and is_passing(kind)
-        if not again or self._spoken():
+        if not again or self.begun:
             return None
         wait = _RETRY_WAIT if asked is None else max(asked, 0.1)
         late = self.limit.seconds is not None and spent + wait >= self.limit.seconds

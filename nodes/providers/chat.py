@@ -13,6 +13,8 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Event
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -41,6 +43,16 @@ _SAY_WHY = frozenset(
 )
 
 _ENDED = "the stream ended without saying why: it broke off, and the answer is not whole"
+
+
+BEGUN: ContextVar[Event | None] = ContextVar("BEGUN", default=None)
+"""Is set when a model that is called in this context begins to answer, were it only by a thought."""
+
+
+def says_something(message: BaseMessage) -> bool:
+    """Is a piece of an answer one that is charged: of its text, of a thought, or of a call of a tool?"""
+    calls = getattr(message, "tool_call_chunks", None)
+    return bool(message.content or calls or any(message.additional_kwargs.values()))
 
 
 def is_a(model: Any, *names: str) -> bool:
@@ -269,8 +281,7 @@ class _Pieces:
         self._tells_totals = tells_totals
         self._used: UsageMetadata | None = None
         self._calls = CallPieces()
-        self._closed = self._finished = self._totalled = self.begun = False
-        self._said = self._broken = False
+        self._closed = self._finished = self._totalled = self._broken = self.begun = False
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -278,17 +289,18 @@ class _Pieces:
         try:
             yield
         except Exception as error:
-            if self._said:
+            if self.begun:
                 mark_begun(error)
             raise
 
     def read(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """A chunk without what belongs to a thought, or may still turn out to."""
-        self.begun = True
         message = chunk.message
-        calls = getattr(message, "tool_call_chunks", None)
-        beside = message.additional_kwargs.values()
-        self._said = self._said or bool(message.content or calls or any(beside))
+        said = says_something(message)
+        if said and not self.begun:
+            self.begun = True
+            if (event := BEGUN.get()) is not None:
+                event.set()
         message.additional_kwargs.pop(THINKS, None)
         info = {**message.response_metadata, **(chunk.generation_info or {})}
         end = AIMessage("", response_metadata=info)
@@ -298,7 +310,6 @@ class _Pieces:
         last = reason is not None or getattr(message, "chunk_position", None) == "last"
         content = _filtered(message.content, self._reader, last=last and not self._closed)
         changes: dict[str, Any] = {"content": content}
-        said = message.content or calls
         # Servers of OpenAI's protocol tell totals when all is said, also those that give no reason.
         self._totalled = self._tells_totals and not said and bool(_usage_of(message))
         told = chunk.generation_info

@@ -17,6 +17,7 @@ from typing import Any
 from langchain_core.runnables import RunnableBinding, RunnableConfig
 
 from der_graph.errors import ExpertError
+from der_graph.nodes.providers.client_errors import has_begun, mark_begun
 from der_graph.nodes.reliability.failures import describe_error, failure_of
 
 _SECRET = re.compile(r"key|token(?!s)|secret|passw|auth|credential|header|cookie", re.IGNORECASE)
@@ -144,6 +145,8 @@ def _masked_error(error: Exception, text: str) -> ExpertError:
     failure = failure_of(error)
     masked: Any = ExpertError(f"{type(error).__name__}: {text}")
     masked.failure_kind, masked.retry_after = failure.kind, failure.retry_after
+    if has_begun(error):
+        mark_begun(masked)
     return masked  # type: ignore[no-any-return]
 
 

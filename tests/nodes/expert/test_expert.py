@@ -7,13 +7,15 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from fakes import ScriptedAgent, a_human, an_answer
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.cache.memory import InMemoryCache
 from langgraph.types import CachePolicy
 from pydantic import Field
@@ -76,6 +78,93 @@ def test_a_local_model_is_told_the_rest_at_its_second_try(asynchronous: bool) ->
     first, second = model.told
     assert first == pytest.approx(10.0, abs=0.3)
     assert second < 9.6
+
+
+# An answer that has begun -------------------------------------------------------------------------
+
+CALL = {"name": "add", "args": "{", "id": "c", "index": 0, "type": "tool_call_chunk"}
+
+
+class Pausing(FakeListChatModel):
+    """Streams its first pieces, and then fails or says nothing more."""
+
+    streaming: bool = True
+    pieces: list[Any]
+    error: Any = None
+    calls: list[int] = Field(default_factory=list)
+    go: Any = Field(default_factory=threading.Event)
+
+    def _first(self) -> Iterator[ChatGenerationChunk]:
+        self.calls.append(1)
+        for piece in self.pieces:
+            yield ChatGenerationChunk(message=AIMessageChunk(**piece))
+        if self.error is not None:
+            raise self.error
+
+    def _stream(self, *given: Any, **more: Any) -> Iterator[ChatGenerationChunk]:
+        yield from self._first()
+        self.go.wait(10.0)
+
+    async def _astream(self, *given: Any, **more: Any) -> AsyncIterator[ChatGenerationChunk]:
+        for each in self._first():
+            yield each
+        await asyncio.Event().wait()
+
+
+BEGINNINGS = [
+    ([], False),
+    ([{"content": ""}], False),
+    ([{"content": "It is"}], True),
+    ([{"content": ""}, {"content": "<think>41?"}], True),
+    ([{"content": "", "additional_kwargs": {"reasoning_content": "41?"}}], True),
+    ([{"content": [{"type": "thinking", "thinking": "41?"}]}], True),
+    ([{"content": "", "tool_call_chunks": [CALL]}], True),
+]
+
+
+@pytest.mark.parametrize(("pieces", "begun"), BEGINNINGS)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_that_is_given_up_is_charged_whatever_it_began_with(
+    pieces: list[Any], begun: bool, asynchronous: bool
+) -> None:
+    """Thoughts and calls of tools are not shown, and cost all the same."""
+    model = Pausing(responses=[""], pieces=pieces, streaming=True)
+    answer = asked(Expert("a", model, cost=2.0, timeout=0.2), asynchronous)
+    model.go.set()
+    assert (answer.get("failure"), answer["cost"]) == ("timeout", 2.0 if begun else 0.0)
+
+
+@pytest.mark.parametrize(("pieces", "begun"), BEGINNINGS)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_that_breaks_off_is_not_made_again_once_it_is_charged(
+    pieces: list[Any], begun: bool, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two calls would be paid and counted nowhere."""
+    monkeypatch.setattr("der_graph.nodes.expert.attempt._RETRY_WAIT", 0.01)
+    model = Pausing(responses=[""], pieces=pieces, error=ConnectionError("reset"), streaming=True)
+    answer = asked(Expert("a", model, cost=2.0), asynchronous)
+    assert (answer.get("failure"), answer["cost"]) == ("unavailable", 2.0 if begun else 0.0)
+    assert len(model.calls) == (1 if begun else 2)
+
+
+@pytest.mark.parametrize(("pieces", "begun"), BEGINNINGS)
+def test_tokens_of_a_model_inside_an_expert_count_too(pieces: list[Any], begun: bool) -> None:
+    model = Pausing(responses=[""], pieces=pieces, streaming=True)
+
+    def inside(messages: Any, config: RunnableConfig) -> Any:
+        return model.invoke(messages, config)
+
+    graph: Any = create_der_graph(
+        [
+            Expert("a", RunnableLambda(inside), cost=2.0, timeout=0.2),
+            Expert("b", RunnableLambda(str), cost=1.0),
+        ],
+        agent=ScriptedAgent("a", "b"),
+    ).compile()
+    parts = graph.stream(a_human("2 + 3?"), stream_mode=["values", "messages"])
+    *_, last = [value for mode, value in parts if mode == "values"]
+    model.go.set()
+    assert last["route"][0]["answer"]["cost"] == (2.0 if begun else 0.0)
 
 
 # What its health is told --------------------------------------------------------------------------

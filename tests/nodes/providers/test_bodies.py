@@ -21,6 +21,7 @@ from der_graph.errors import ExpertError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.providers import ProviderChat, bodies
+from der_graph.nodes.providers.client_errors import mark_begun
 from der_graph.nodes.reliability.charge import TokenPrices
 
 BOM = b"\xef\xbb\xbf"
@@ -252,6 +253,18 @@ def test_what_is_behind_an_error_shows_no_key() -> None:
     assert "hunter2" not in str(expert.answer_from(caught.value, 0.1)["error"])
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_masked_error_still_says_that_an_answer_had_begun(begun: bool) -> None:
+    expert = as_expert("openai:m", name="a", cost=2.0, settings={"api_key": "hunter2-and-more"})
+    guard: Any = expert.model
+    error = ConnectionError("reset by hunter2-and-more")
+    if begun:
+        mark_begun(error)
+    with pytest.raises(Exception, match=r"\*\*\*") as caught, guard._guard():
+        raise error
+    assert expert.answer_from(caught.value, 0.1)["cost"] == (2.0 if begun else 0.0)
+
+
 def test_a_stream_that_breaks_off_is_charged_once_it_has_begun() -> None:
     with provider(lambda body: {"content": "It is forty", "breaks": True}) as stub:
         experts = [
@@ -297,6 +310,15 @@ def test_a_stream_that_breaks_off_is_charged_whatever_it_began_with(
         else:
             (answer,) = expert.ask([prompt], fallback="answer")
     assert (answer["failure"], answer["text"], answer["cost"]) == ("unavailable", "", cost)
+
+
+def test_totals_beside_a_thought_are_not_the_end_of_a_stream() -> None:
+    """Some servers tell the tokens used with every piece."""
+    chunks = [piece({"reasoning_content": "41? No"}, usage=USAGE)]
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        expert = Expert("a", remote_model(stub.url, streaming=True), cost=2.0)
+        (answer,) = expert.ask([[HumanMessage("q")]])
+    assert (answer["failure"], answer["cost"]) == ("unavailable", 2.0)
 
 
 def test_a_piece_of_a_thought_leaves_no_mark_in_an_answer() -> None:
