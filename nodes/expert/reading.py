@@ -30,7 +30,7 @@ from der_graph.nodes.providers.client_errors import has_begun
 from der_graph.nodes.providers.finish import BROKEN_OFF
 from der_graph.nodes.reliability import Failure, FailureKind, failure_of, is_free
 from der_graph.nodes.reliability.call_limits import TooLongError
-from der_graph.nodes.reliability.charge import CallSize, Charge
+from der_graph.nodes.reliability.charge import CallSize, Charge, are_counts
 from der_graph.nodes.reliability.deadline import TimeLimitError
 from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.nodes.tools import calls_of, value_of_calls
@@ -40,7 +40,6 @@ from der_graph.state import Answer, blank_answer
 
 log = logging.getLogger("der_graph.reliability")
 
-_MOST_TOKENS = 100_000_000  # of one call; a count above it is a mistake, and would end every budget
 _UNCLOSED = "thought to the end and gave no answer; allow it more tokens"
 _BAD_CALL = "called a tool with arguments that are no JSON object"
 
@@ -144,10 +143,11 @@ class Reader:
         details = usage.get("input_token_details") or {}
         given = (usage.get("input_tokens"), usage.get("output_tokens"), details.get("cache_read"))
         read, written, cached = (max(0, int(each or 0)) for each in given)  # some count from -1
-        if max(read, written) > _MOST_TOKENS:  # checkpointers cannot keep it, nor anybody add it up
-            _say_absurd(self.expert)
-            return 0, 0, 0
-        return read, written, min(cached, read)
+        cached = min(cached, read)
+        if are_counts(read, written, cached):
+            return read, written, cached
+        _say_absurd(self.expert)  # checkpointers cannot keep it, nor anybody add it up
+        return 0, 0, 0
 
     def _text_of(self, message: BaseMessage) -> tuple[str, str | None]:
         """What a message says without its thought; and why it says nothing, where the thought took all."""
@@ -189,22 +189,16 @@ def size_of(answer: Answer) -> CallSize:
     """What the call of an answer used."""
     return CallSize(
         answer["input_tokens"],
-        min(answer.get("cached_tokens", 0), answer["input_tokens"]),
+        answer.get("cached_tokens", 0),
         answer["output_tokens"],
         answer["seconds"],
     )
 
 
 def price_of(answer: Answer, charge: Charge) -> float:
-    """What the call of an answer costs; without a count that can be true the most that it may."""
+    """What the call of an answer costs; without a count the most that it may."""
     size = size_of(answer)
-    most = charge._replace(tokens=None).of(size)
-    if charge.tokens is None or not (size.input or size.output):
-        return most
-    if max(size.input, size.output) > _MOST_TOKENS:
-        _say_absurd(answer["expert"])
-        return most
-    return charge.of(size)
+    return (charge if size.input or size.output else charge._replace(tokens=None)).of(size)
 
 
 @functools.lru_cache(maxsize=1024)  # once for each expert

@@ -8,7 +8,10 @@ Knows nothing of models.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+MOST_TOKENS = 100_000_000
+"""Of one call; a count above it is a mistake, and would end every budget."""
 
 
 class TokenPrices(NamedTuple):
@@ -70,6 +73,13 @@ class Charge(NamedTuple):
         cached = prices.input if prices.cached_input is None else prices.cached_input
         paid = (size.input - size.cached) * prices.input + size.cached * cached
         return max(prices.minimum, (paid + size.output * prices.output) / 1e6) + time
+
+
+def are_counts(read: Any, written: Any, cached: Any) -> bool:
+    """Can these be the tokens that a call read, wrote, and read from a cache? What comes in is held to it."""
+    given = (read, written, cached)
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in given)
+    return whole and 0 <= cached <= read <= MOST_TOKENS and 0 <= written <= MOST_TOKENS
 
 
 def token_prices(given: TokenPrices | tuple[float, float] | None) -> TokenPrices | None:

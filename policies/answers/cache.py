@@ -30,6 +30,7 @@ from typing import Any, cast
 from der_graph.data.untrusted import parse_json
 from der_graph.errors import CacheError
 from der_graph.nodes.huggingface.weights import cache_folder
+from der_graph.nodes.reliability.charge import are_counts
 from der_graph.state import Answer
 
 log = logging.getLogger("der_graph.cache")
@@ -47,8 +48,6 @@ _KINDS: dict[str, Any] = {
     "text": str,
     "value": (str, type(None)),
     "cost": (int, float),
-    "input_tokens": int,
-    "output_tokens": int,
     "seconds": (int, float),
     "logprob": (int, float, type(None)),
     "error": type(None),
@@ -325,6 +324,8 @@ def _decode(text: Any) -> Answer | None:
         for name, kinds in _KINDS.items()
     )
     numbers = [answer["cost"], answer["seconds"], answer["logprob"] or 0]
+    counts = (answer["input_tokens"], answer["output_tokens"], answer.get("cached_tokens", 0))
+    fits = fits and are_counts(*counts)
     if not fits or answer["error"] is not None or not all(map(_is_number, numbers)):
         return None
     calls = answer.get("tool_calls", [])

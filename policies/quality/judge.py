@@ -57,12 +57,35 @@ PROMPT = (
 PROMPT_ALONE = PROMPT.replace("Reference answer:\n{reference}\n\n", "")
 
 # Of ten, in the languages that judges are asked in, with a decimal point or comma before.
-_OF_TEN = re.compile(
-    r"(?<=\d)\s*(?:/|(?:out of|of|von|sur|de|su|van|z)\s)\s*10(?:[.,]0+)?(?![\w/%]|[.,]\d)", re.I
-)
+_OF = r"\s*(?:/|(?:out of|of|von|sur|de|su|van|z)\s)\s*"
+_OF_TEN = re.compile(rf"(?<=\d){_OF}10(?:[.,]0+)?(?![\w/%]|[.,]\d)", re.I)
+_TEN = "\0"  # stands for it
 _NUMBER = re.compile(r"(?<![\w.,/])[-−]?\d[\d.,/]*(?:\s*%|\w+)?")
 _MARK = re.compile(r"(\d{1,3}(?:\.\d{1,3}|,\d{1,2})?)(?:分|점|点|pts?)?")
-_MARK_FIELDS = ("mark", "score", "rating", "grade", "points", "note", "punkte", "bewertung")
+_UNIT = r"(?:points?|pts?|marks?|punkten?|puntos?|分|점|点)\b"
+# What a number that is the mark may stand behind, and before: "I give it 8 because", not "I give 3 reasons".
+_BEFORE = re.compile(
+    r"(?:\b(?:boxed|mark|score|rating|grade|points|note|punkte|punktzahl|bewertung|wertung|nota|verdict|total|overall|"
+    r"result|quality|judgment|worth|deserves?|say|gives?|given|giving|assign(?:ed)?|awards?|rate|vergebe|gebe|"
+    r"verdient)\b|评分|得分|分数|点数|評価|スコア|점수|평가)[^\w\n]*"
+    r"(?:\b(?:is(?:t|)|of|est?|be|would|will|it|this|that|the|answer|as|at|a|an|ein|eine|mark|score|rating|grade|"
+    r"note|to|with)\b[^\w\n]*){0,5}$",
+    re.I,
+)
+_AFTER = re.compile(
+    rf"(?!{_OF}\d)\s*(?:\Z|\n|[^\w\s-]|-+\s|{_UNIT}|"
+    r"(?:because|since|as|for|and|but|due|weil|da|denn|und|aber)\b)",
+    re.I,
+)
+_ALONE = re.compile(rf"(?!{_OF}\d)[^\w\n]*(?:{_UNIT})?[^\w\n]*(?:\n|\Z)", re.I)
+_REFUSAL = re.compile(
+    r"\b(?:cannot|can not|can.?t|unable|not able|won.?t|will not|refuse|impossible|kann)\b[^.\n]{0,40}?"
+    r"\b(?:grad|mark|scor|rat|judg|evaluat|assess|compar|choose|decid|giv|provide|bewert|beurteil|entscheid)",
+    re.I,
+)
+_MARK_FIELDS = (
+    "mark score rating grade points note punkte bewertung quality value result final_score".split()
+)
 _SCALE_FIELDS = ("max", "out_of", "scale", "maximum", "max_score")
 _QUOTATION = re.compile(r"<(\s*/?\s*graded_answer\b)", re.I)
 _LOG = logging.getLogger(__name__)
@@ -198,8 +221,26 @@ def read_mark(text: str) -> float | None:
         written = None
     if isinstance(written, Mapping):
         return _mark_of(written)
-    marks = {_number(found) for found in _NUMBER.findall(_OF_TEN.sub("", text))}
-    return marks.pop() if len(marks) == 1 else None
+    text = _OF_TEN.sub(_TEN, re.sub(r"[*_`]", " ", text).strip())
+    found = list(_NUMBER.finditer(text))
+    marks = {_number(each[0]) for each in found}
+    clear = not refuses(text) and any(_is_clear(text, each) for each in found)
+    return marks.pop() if clear and len(marks) == 1 else None
+
+
+def refuses(text: str) -> bool:
+    """Does a judge say that it will not judge?"""
+    return _REFUSAL.search(text) is not None
+
+
+def _is_clear(text: str, number: re.Match[str]) -> bool:
+    """Is a number in a reply the mark, and not the number of an answer, or of steps?"""
+    before = text[: number.start()]
+    after = text[len(before) + len(number[0].rstrip(".,")) :]
+    first, alone = not re.search(r"\w", before), not re.search(r"\w[^\n]*$", before)
+    if after.startswith(_TEN) or (alone and _ALONE.match(after)):
+        return True
+    return bool((first or _BEFORE.search(before)) and _AFTER.match(after))
 
 
 def _mark_of(written: Mapping[str, Any]) -> float | None:
@@ -208,8 +249,7 @@ def _mark_of(written: Mapping[str, Any]) -> float | None:
     scales = [fields[name] for name in _SCALE_FIELDS if name in fields]
     if any(_is_number(scale) and float(scale) != BEST_MARK for scale in scales):
         return None
-    named = [v for v in (fields[name] for name in _MARK_FIELDS if name in fields) if _is_mark(v)]
-    given = named or [v for v in fields.values() if isinstance(v, int | float)]
+    given = [v for v in (fields[name] for name in _MARK_FIELDS if name in fields) if _is_mark(v)]
     if len(given) != 1 or isinstance(given[0], bool):
         return None
     return _number(_OF_TEN.sub("", str(given[0])))

@@ -22,7 +22,7 @@ from der_graph.errors import MetricError
 from der_graph.nodes.conversation import messages_of
 from der_graph.nodes.providers import split_thought
 from der_graph.nodes.quoting import neutralize
-from der_graph.policies.quality.judge import Judge
+from der_graph.policies.quality.judge import Judge, refuses
 from der_graph.policies.quality.metric import is_answered
 from der_graph.policies.quality.replies import Replies, ReplyCache
 from der_graph.state import Answer
@@ -41,6 +41,12 @@ PROMPT = (
 
 _POINTS = {"A": 1.0, "B": 0.0, "TIE": 0.5}
 _CHOICE = re.compile(r"\b(?:A|B|[Tt]ie|TIE)\b")
+# A choice that is clearly one, and not an article: a line of its own, behind such a word, or before one.
+_CLEAR = re.compile(
+    rf"(?:^|\n)[\W_]*(?:(?i:answer)\s+)?{_CHOICE.pattern}[^\w\n]*(?:\n|$)|\A[\W_]*{_CHOICE.pattern}\s*[^\w\s-]|\b[Tt]ie\b"
+    r"|\b(?i:answer|choice|choose|verdict|better|winner|best|prefer)\b[\W_]*(?:(?i:is|answer|a|the)\b[\W_]*){0,2}"
+    rf"{_CHOICE.pattern}|{_CHOICE.pattern}[\W_]+(?i:is|wins|because|as)\b"
+)
 _ENOUGH = 20  # comparisons that say something of a judge
 _LOG = logging.getLogger(__name__)
 
@@ -152,6 +158,10 @@ def read_choice(text: str) -> str | None:
         'TIE'
         >>> read_choice("A is better than B") is None
         True
+        >>> read_choice("A difficult question!") is None
+        True
     """
-    choices = {found.upper() for found in _CHOICE.findall(split_thought(text).answer)}
-    return choices.pop() if len(choices) == 1 else None
+    text = split_thought(text).answer
+    choices = {found.upper() for found in _CHOICE.findall(text)}
+    clear = not refuses(text) and _CLEAR.search(text) is not None
+    return choices.pop() if clear and len(choices) == 1 else None

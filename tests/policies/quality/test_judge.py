@@ -120,3 +120,76 @@ def test_judge_that_fails_or_is_none() -> None:
 def test_a_mark_is_read_or_it_is_not(reply: str, mark: float | None) -> None:
     """8,5/10 was read as 10, so were -3/10 and a mark beside its scale."""
     assert read_mark(reply) == mark
+
+
+@pytest.mark.parametrize(
+    ("reply", "mark"),
+    [
+        # Numbers that are no mark.
+        ("I cannot grade answer 3.", None),
+        ("I cannot grade answer 3, so no mark: sorry.", None),
+        ("I'm unable to give a score of 3 or more here.", None),
+        ("I cannot grade this out of 10.", None),
+        ("Answer 3 is missing.", None),
+        ("Answer 3: correct.", None),
+        ("The answer says 42.", None),
+        ("The answer is 5, which is right.", None),
+        ("3 steps are missing.", None),
+        ("3-step answers are hard to grade.", None),
+        ("I give 3 reasons below.", None),
+        ("Please note 3 errors.", None),
+        ("Score: 4 mistakes", None),
+        ("Comments:\n1. The sum is wrong.", None),
+        ("As of 2024 this is right.", None),
+        ("Step 2 is wrong.", None),
+        # Other scales, and several numbers.
+        ("3/5", None),
+        ("4 out of 5", None),
+        ("5 out of 5", None),
+        ("Score: 5 out of 5", None),
+        ("5 / 5", None),
+        ("3 of 3 steps", None),
+        ("Score: 4, then 6", None),
+        ("4 or 5", None),
+        ("90%", None),
+        # Marks.
+        ("Score: 4", 4.0),
+        ("Score: 4/10.", 4.0),
+        ("**4**", 4.0),
+        ("**Score:** 4", 4.0),
+        ("_4_", 4.0),
+        ("4.", 4.0),
+        ("(4)", 4.0),
+        ("Rating: [[4]]", 4.0),
+        ("<score>4</score>", 4.0),
+        ("$\\boxed{4}$", 4.0),
+        ("4 points", 4.0),
+        ("4 - mostly wrong", 4.0),
+        ("4 (mostly wrong)", 4.0),
+        ("4, because it is mostly wrong", 4.0),
+        ("4. It is mostly wrong.", 4.0),
+        ("4\n\nIt is mostly wrong.", 4.0),
+        ("It is mostly wrong.\n\n4", 4.0),
+        ("My mark is 4.", 4.0),
+        ("I would give it a 4.", 4.0),
+        ("I give this answer a score of 4 because it is short.", 4.0),
+        ("The answer deserves a 4.", 4.0),
+        ("Ich gebe 7,5 Punkte.", 7.5),
+        ("Bewertung: 7,5", 7.5),
+        ("Die Note ist 8,5 von 10", 8.5),
+        ("评分 8", 8.0),
+        ("Four steps of it are right: 7/10", 7.0),
+        # JSON.
+        ('{"score": 4}', 4.0),
+        ('{"final_score": 4, "reason": "2 of 3"}', 4.0),
+        ('Here it is: {"score": 4}', 4.0),
+        ('{"answer": 3, "comment": "cannot be graded"}', None),
+        ('{"score": "I cannot grade answer 3"}', None),
+        ('{"score": "3 of 5"}', None),
+        ('{"score": null, "question": 3}', None),
+        ("[4]", 4.0),
+    ],
+)
+def test_a_number_is_a_mark_where_it_is_clearly_one(reply: str, mark: float | None) -> None:
+    """What was read of "I cannot grade answer 3" was 3, and 5 of "5 out of 5"."""
+    assert read_mark(reply) == mark

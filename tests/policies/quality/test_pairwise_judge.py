@@ -17,6 +17,7 @@ from der_graph.data import Example
 from der_graph.errors import MetricError
 from der_graph.policies.answers import AnswerCache
 from der_graph.policies.quality import get_metric, needs_reference
+from der_graph.policies.quality.pairwise import read_choice
 
 OPEN = Example("open", "Why is it late?", "", history=(("user", "Hello"), ("assistant", "Yes?")))
 KNOWN = Example("known", "2 + 3?", "five | 5")
@@ -168,3 +169,36 @@ def test_both_models_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         "openai:judge": {"temperature": 0, "base_url": "http://x"},
         "openai:small": {"temperature": 0},
     }
+
+
+@pytest.mark.parametrize(
+    ("reply", "choice"),
+    [
+        ("A", "A"),
+        ("**B**.", "B"),
+        ("[[A]]", "A"),
+        ("Tie.", "TIE"),
+        ("Answer A", "A"),
+        ("Better answer: B", "B"),
+        ("My choice is A.", "A"),
+        ("It is a tie.", "TIE"),
+        ("A\n\nIt is shorter.", "A"),
+        ("It is shorter.\n\nA", "A"),
+        ("A is shorter.", "A"),
+        ("A. It is shorter.", "A"),
+        ("A, because it is shorter", "A"),
+        ("<think>B?</think>A", "A"),
+        # No choice.
+        ("A difficult question!", None),
+        ("A question of taste. I pass.", None),
+        ("I cannot compare answer A.", None),
+        ("Answer B cannot be judged.", None),
+        ("A is better than B", None),
+        ("A or B", None),
+        ("both", None),
+        ("", None),
+    ],
+)
+def test_a_choice_is_read_where_it_is_clearly_one(reply: str, choice: str | None) -> None:
+    """The article of "A difficult question!" was a choice."""
+    assert read_choice(reply) == choice
