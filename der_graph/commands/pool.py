@@ -40,9 +40,9 @@ def add(commands: Commands) -> None:
     again = actions.add_parser(
         "refresh",
         help="ask an expert that an agent knows some probe questions again, and know it by the results",
-        description="For an expert that has changed behind its name: drops its cached answers, asks it some "
-        "probe questions, and writes an agent that knows it by what it says now. der eval --fresh finds such "
-        "experts.",
+        description="For an expert that has changed behind its name: asks it some probe questions, drops "
+        "what it said before from the cache, and writes an agent that knows it by what it says now. der eval "
+        "--fresh finds such experts.",
     )
     again.add_argument("name", metavar="NAME", help="the expert")
     new = actions.add_parser(
@@ -159,9 +159,8 @@ def run_refresh(args: argparse.Namespace) -> int:
     before = float(agent.observer.skill[agent.observer.names.index(args.name)])
     check_folder(args.out)
     with open_cache(args.cache) as cache:
-        say(
-            f"{args.name}: {cache.clear(args.name)} cached answers dropped, asking {args.probes} again"
-        )
+        old = cache.stats().experts.get(args.name, 0)
+        say(f"{args.name}: asking {min(args.probes, len(examples))} probe questions")
         agent, quality = refresh_expert(
             agent,
             expert,
@@ -171,6 +170,7 @@ def run_refresh(args: argparse.Namespace) -> int:
             cache=cache,
             seed=args.seed,
         )
+        say(f"{args.name}: {old} cached answers dropped")
     after = float(agent.observer.skill[agent.observer.names.index(args.name)])
     print(
         f"{args.name}: quality {quality:.3f} on questions that tell experts apart; about {after:.3f} on all, "

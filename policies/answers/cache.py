@@ -58,6 +58,7 @@ _TABLE = """
         key TEXT PRIMARY KEY, expert TEXT NOT NULL, answer TEXT NOT NULL, made REAL
     ) WITHOUT ROWID
 """
+_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)"
 _UPGRADE = "ALTER TABLE answers ADD COLUMN made REAL"  # from version 1, whose answers have no date
 
 
@@ -163,15 +164,20 @@ class AnswerCache:
         Raises:
             CacheError: If the file cannot be written; what was there before is still there.
         """
-        now = time.time()
-        rows = [
-            (key, answer["expert"], json.dumps(answer), now)
-            for key, answer in items.items()
-            if answer["error"] is None
-        ]
+        rows = _rows(items)
         if rows:
             with self._lock, self._database() as database, database:
-                database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
+                database.executemany(_INSERT, rows)
+
+    def replace(self, expert: str, items: Mapping[str, Answer]) -> None:
+        """Keep answers in place of all that an expert gave before, in one transaction.
+
+        Raises:
+            CacheError: As `put_many`.
+        """
+        with self._lock, self._database() as database, database:
+            database.execute("DELETE FROM answers WHERE expert = ?", [expert])
+            database.executemany(_INSERT, _rows(items))
 
     def made(self, keys: Sequence[str]) -> dict[str, float | None]:
         """When answers were given, in seconds since 1970, by key; None where nobody noted it."""
@@ -309,6 +315,15 @@ class AnswerCache:
             yield
         except (sqlite3.Error, OSError, json.JSONDecodeError) as error:
             raise CacheError(f"answer cache {self.path}: {_cure(error)} ({error})") from error
+
+
+def _rows(items: Mapping[str, Answer]) -> list[tuple[str, str, str, float]]:
+    now = time.time()
+    return [
+        (key, answer["expert"], json.dumps(answer), now)
+        for key, answer in items.items()
+        if answer["error"] is None
+    ]
 
 
 def _decode(text: Any) -> Answer | None:

@@ -122,8 +122,8 @@ class Repeated(NamedTuple):
         if not self.changed:
             return text
         return (
-            f"warning: {text}. The cache hides what has become of it: der cache clear --expert "
-            f"{self.expert}, then der pool refresh {self.expert}"
+            f"warning: {text}. The cache hides what has become of it: der pool refresh {self.expert}, or "
+            f"without an agent der cache clear --expert {self.expert}"
         )
 
     @property
@@ -317,10 +317,7 @@ class AnswerSource:
     ) -> Repeated | None:
         """Ask an expert some questions again; with those before, or None where it answered none of all."""
         expert, asked = self.experts[position], sorted(chosen)
-        prompts = [
-            expert.prompt(self.histories[e], self.examples[e].question, [], self._ktp)
-            for e in asked
-        ]
+        prompts = [self._prompt(Request(e, position, [])) for e in asked]
         replies = expert.ask(prompts) if prompts else []
         # A failed call says nothing of the model behind the name.
         answers: dict[Key, Answer] = {
@@ -339,6 +336,20 @@ class AnswerSource:
             old, new = [*before.old, *old], [*before.new, *new]
             dates += [] if before.since is None else [before.since]
         return Repeated(expert.name, old, new, min(dates, default=None))
+
+    def _prompt(self, request: Request) -> list[BaseMessage]:
+        history, example = self.histories[request.example], self.examples[request.example]
+        expert = self.experts[request.expert]
+        return expert.prompt(history, example.question, request.answers, self._ktp)
+
+    def asked_now(self, requests: Sequence[Request]) -> dict[str, Answer]:
+        """The answers to some requests as a cache keeps them; without those that none keeps."""
+        found: dict[str, Answer] = {}
+        for request, outcome in zip(requests, self.ask(requests), strict=True):
+            expert = self.experts[request.expert]
+            if expert.fingerprint:
+                found[expert.cache_key(self._prompt(request))] = outcome.answer
+        return found
 
     def _key(self, request: Request) -> Key:
         used = self._knowledge[request.expert]
@@ -400,15 +411,7 @@ class AnswerSource:
     def _ask_expert(
         self, expert: Expert, wanted: dict[Key, Request], stopped: threading.Event
     ) -> dict[Key, Answer]:
-        prompts = {
-            key: expert.prompt(
-                self.histories[key[0]],
-                self.examples[key[0]].question,
-                request.answers,
-                self._ktp,
-            )
-            for key, request in wanted.items()
-        }
+        prompts = {key: self._prompt(request) for key, request in wanted.items()}
         digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
         answers = {key: self._by_prompt[d] for key, d in digests.items() if d in self._by_prompt}
         cache = self._cache if expert.fingerprint else None  # nobody knows when an answer ages

@@ -50,6 +50,7 @@ def probe_expert(
     metric: str | QualityMetric = "match",
     cache: AnswerCache | None = None,
     seed: int = 0,
+    fresh: bool = False,
 ) -> tuple[DERAgent, float]:
     """Ask a new expert some questions and add it to an agent.
 
@@ -61,6 +62,7 @@ def probe_expert(
         metric: What a good answer is; the one that the agent was trained with.
         cache: Durable store of answers.
         seed: Of the draw.
+        fresh: Ask it whatever the cache holds? Once it has answered, that takes the place of its old answers.
 
     Returns:
         The agent with the expert, and the expert's mean quality.
@@ -73,7 +75,7 @@ def probe_expert(
     _check_new(agent, expert.name)
     if not examples:
         raise DataError("there are no probe questions; give a file with at least one row")
-    probes, outcomes = _ask_probes(agent, expert, examples, count, metric, cache, seed)
+    probes, outcomes = _ask_probes(agent, expert, examples, count, metric, cache, seed, fresh)
     changed = add_expert(
         agent,
         expert.name,
@@ -102,7 +104,7 @@ def refresh_expert(
 
     A network with an output for each expert has learnt when to ask it as it was: that output is retired, and
     the expert joins as a new one does. Args, returns and raises as `probe_expert`, but that the expert is
-    known. Its old answers must be out of the cache.
+    known. Its answers in the cache are not read, and are replaced once it has answered.
 
     Raises:
         AgentPoolMismatchError: If the agent does not know it.
@@ -121,9 +123,16 @@ def refresh_expert(
         trained = DERAgent(renamed.some(shape.experts), agent.network, **settings)
         retired = trained.over(renamed)
         return probe_expert(
-            retired, expert, examples, count=count, metric=metric, cache=cache, seed=seed
+            retired,
+            expert,
+            examples,
+            count=count,
+            metric=metric,
+            cache=cache,
+            seed=seed,
+            fresh=True,
         )
-    probes, outcomes = _ask_probes(agent, expert, examples, count, metric, cache, seed)
+    probes, outcomes = _ask_probes(agent, expert, examples, count, metric, cache, seed, True)
     learnt = fit_call_costs([[size] for size in _sizes(outcomes)], [expert.charge])
     costs = observer.costs.tolist()
     (costs[position],) = expected_costs([expert.cost], [expert.charge], learnt.get("call_size"))
@@ -156,6 +165,7 @@ def _ask_probes(
     metric: str | QualityMetric,
     cache: AnswerCache | None,
     seed: int,
+    fresh: bool,
 ) -> tuple[list[Example], list[Outcome]]:
     """Choose telling questions and ask an expert: the questions, and its answers with their qualities."""
     rng = np.random.default_rng(seed)
@@ -167,13 +177,19 @@ def _ask_probes(
     easy = ease_of(observer.arrays, observer.encoder, [example.question for example in among])
     probes = [among[i] for i in choose_questions(easy, count, rng)]
     check_recorded([expert], probes)
-    source = AnswerSource([expert], probes, scorer, cache=cache)
-    outcomes = source.ask([Request(i, 0, []) for i in range(len(probes))])
+    source = AnswerSource([expert], probes, scorer, cache=None if fresh else cache)
+    keep = getattr(scorer, "keep_marks_in", None)
+    if keep is not None and cache is not None:  # as a source with a cache does
+        keep(cache)
+    requests = [Request(i, 0, []) for i in range(len(probes))]
+    outcomes = source.ask(requests)
     if all(outcome.answer["error"] is not None for outcome in outcomes):
         raise DataError(
             f"expert '{expert.name}' answered none of {len(probes)} probe questions: "
             f"{outcomes[0].answer['error']}"
         )
+    if fresh and cache is not None:  # now, and not before: it might not have answered
+        cache.replace(expert.name, source.asked_now(requests))
     return probes, outcomes
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import an_answer
@@ -13,8 +15,9 @@ from langchain_core.runnables import RunnableLambda
 from toy import WordEncoder, profile_observer, toy_examples
 
 from der_graph.data import Example
-from der_graph.errors import CacheError
+from der_graph.errors import CacheError, DataError
 from der_graph.nodes.expert import Expert
+from der_graph.nodes.ktp import ktp_template
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability import is_remote
 from der_graph.policies.agent import DERAgent
@@ -132,3 +135,35 @@ def test_a_refreshed_expert_is_known_by_what_it_says_now() -> None:
     assert changed.observer.skill[others].tolist() == observer.skill[others].tolist()
     assert agent.observer.skill[2] == pytest.approx(0.5)  # the agent before is as it was
     assert isinstance(observer.encoder, WordEncoder)
+
+
+@pytest.mark.parametrize("head", ["profile", "fixed"])
+def test_old_answers_are_dropped_once_the_expert_has_answered(tmp_path: Path, head: Any) -> None:
+    """They were dropped before, and lost where its provider was down."""
+    observer = profile_observer()
+    shape = Shape(4, observer.context_size, observer.expert_size, 8, head)
+    agent = DERAgent(observer, make_network(shape), cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+    cache = AnswerCache(tmp_path / "c.db")
+
+    def facts(says: Callable[[str], str]) -> Expert:
+        return as_expert(says, name="facts", cost=2.0, fingerprint="openai:facts")
+
+    def down(question: str) -> str:
+        raise ConnectionError("refused")
+
+    def held() -> list[str]:
+        prompts = facts(str).prompt([], examples[0].question, [], ktp_template("default"))
+        kept = cache.get_many(["old", facts(str).cache_key(prompts)])
+        return [answer["text"] for answer in kept.values()]
+
+    examples = toy_examples(20)
+    AnswerSource(
+        [facts(lambda question: "well")], examples, get_metric("match"), cache=cache
+    ).first_answers()
+    cache.put_many({"old": an_answer("facts"), "other": an_answer("b")})
+    with pytest.raises(DataError, match="answered none of 20"):
+        refresh_expert(agent, facts(down), examples, count=20, cache=cache)
+    assert sorted(held()) == ["42", "well"]
+    refresh_expert(agent, facts(lambda question: "squawk"), examples, count=20, cache=cache)
+    assert held() == ["squawk"]
+    assert cache.stats().experts == {"facts": 20, "b": 1}
