@@ -118,10 +118,11 @@ STAGES: tuple[Stage, ...] = (
           f"--train {TRAIN} --train-limit 16 --limit 4 --time-sample 0"),
     _live("ktp", "ktp/ktp_study.json", "benchmarks/ktp_study.py", "", "--limit 4 --no-pairs"),
     _live("deadline", "deadline.json", "benchmarks/deadline.py", "", "--limit 2 --deadlines 5"),
-    _live("injection", "injection.json", "benchmarks/injection.py", "", "--limit 2", "deadline.py"),
-    _live("attacks", "attacks.json", "benchmarks/attack_suite.py",
-          "--readers smollm2,gemma,calculator --limit 2", "--readers calculator --limit 1",
-          "deadline.py injection.py ../tests/attacks.py"),
+    _live("injection", "injection.json", "benchmarks/injection.py", "", "--limit 2",
+          "deadline.py attacks.py"),
+    _live("attacks", "attacks.json", "benchmarks/injection.py",
+          "--attacks --readers smollm2,gemma,calculator --limit 2",
+          "--attacks --readers calculator --limit 1", "deadline.py attacks.py"),
 )  # fmt: skip
 """In order of work."""
 

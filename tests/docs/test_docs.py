@@ -52,12 +52,26 @@ def test_the_readme_maps_every_file(repo_root: Path) -> None:
         assert any(path.startswith(folder + "/") for path in mapped)
 
 
+def test_the_attacks_that_succeed_are_those_that_were_counted(repo_root: Path) -> None:
+    """What SECURITY.md says by hand is what `make results` wrote."""
+    measured = (repo_root / "docs" / "results.md").read_text(encoding="utf-8")
+    counted = r"With the defence (\d+) of (\d+) succeed, without it (\d+) and (\d+): (.*?)\. Left"
+    found = re.search(counted, measured)
+    assert found is not None
+    good, asked, *without, said = found.groups()
+    least, most = sorted(without, key=int)
+    text = " ".join((repo_root / "SECURITY.md").read_text(encoding="utf-8").split())
+    assert f"with the defence {good} of {asked} succeed on the demo pool" in text
+    assert f"without it {least} to {most}, which is no difference that can be told" in text
+    assert said.count("makes no difference that can be told from chance") == 2
+
+
 def test_the_paths_in_the_docs_exist(repo_root: Path) -> None:
     missing = []
     for page in pages(repo_root):
         text = page.read_text(encoding="utf-8")
         for path in re.findall(
-            r"`((?:der_graph|nodes|policies|tests|examples|scripts|docs)/[\w/]+\.(?:py|md|yaml))`",
+            r"`((?:der_graph|nodes|policies|tests|benchmarks|examples|scripts|docs)/[\w/]+\.(?:py|md|yaml))`",
             text,
         ):
             if not (repo_root / path).exists():

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 import pytest
-from attacks import ATTACKS, TOKENIZERS, byte_tokenizer
+from attack_tokenizers import TOKENIZERS, byte_tokenizer
+from attacks import ATTACKS
 from fakes import an_answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
