@@ -17,7 +17,7 @@ from der_graph.nodes.expert.expert import (
     check_name,
 )
 from der_graph.nodes.expert.node import expert_node
-from der_graph.nodes.expert.reading import size_of
+from der_graph.nodes.expert.reading import counted_size
 from der_graph.nodes.expert.unable import unable_experts
 
 __all__ = [
@@ -28,9 +28,9 @@ __all__ = [
     "NodeCache",
     "asked_alone",
     "check_name",
+    "counted_size",
     "expert_node",
     "place_of",
-    "size_of",
     "unable_experts",
     "worth_keeping",
 ]

@@ -185,8 +185,14 @@ def refusal_of(message: BaseMessage) -> str:
     return " ".join(each.strip() for each in said if isinstance(each, str) and each.strip())
 
 
-def size_of(answer: Answer) -> CallSize:
-    """What the call of an answer used."""
+def counted_size(answer: Answer, charge: Charge) -> CallSize | None:
+    """What a call used; None if it failed, or is charged by tokens that nobody counted."""
+    size = _size_of(answer)
+    unknown = charge.tokens is not None and not (size.input or size.output)
+    return None if answer["error"] is not None or unknown else size
+
+
+def _size_of(answer: Answer) -> CallSize:
     return CallSize(
         answer["input_tokens"],
         answer.get("cached_tokens", 0),
@@ -197,7 +203,7 @@ def size_of(answer: Answer) -> CallSize:
 
 def price_of(answer: Answer, charge: Charge) -> float:
     """What the call of an answer costs; without a count the most that it may."""
-    size = size_of(answer)
+    size = _size_of(answer)
     return (charge if size.input or size.output else charge._replace(tokens=None)).of(size)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from der_graph.data import Example
 from der_graph.errors import AgentPoolMismatchError, DataError
-from der_graph.nodes.expert import Expert, size_of
+from der_graph.nodes.expert import Expert, counted_size
 from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import (
@@ -85,7 +85,7 @@ def probe_expert(
         lengths=[answer_tokens(outcome.answer) for outcome in outcomes],
         description=expert.description,
         charge=expert.charge,
-        sizes=_sizes(outcomes),
+        sizes=_sizes(outcomes, expert),
     )
     return changed, float(np.mean([outcome.quality for outcome in outcomes]))
 
@@ -133,7 +133,7 @@ def refresh_expert(
             fresh=True,
         )
     probes, outcomes = _ask_probes(agent, expert, examples, count, metric, cache, seed, True)
-    learnt = fit_call_costs([[size] for size in _sizes(outcomes)], [expert.charge])
+    learnt = fit_call_costs([[size] for size in _sizes(outcomes, expert)], [expert.charge])
     costs = observer.costs.tolist()
     (costs[position],) = expected_costs([expert.cost], [expert.charge], learnt.get("call_size"))
     arrays = refreshed(
@@ -150,11 +150,8 @@ def refresh_expert(
     return changed, float(np.mean([outcome.quality for outcome in outcomes]))
 
 
-def _sizes(outcomes: Sequence[Outcome]) -> list[CallSize | None]:
-    return [
-        None if outcome.answer["error"] is not None else size_of(outcome.answer)
-        for outcome in outcomes
-    ]
+def _sizes(outcomes: Sequence[Outcome], expert: Expert) -> list[CallSize | None]:
+    return [counted_size(outcome.answer, expert.charge) for outcome in outcomes]
 
 
 def _ask_probes(
@@ -216,7 +213,7 @@ def add_expert(
         lengths: Tokens of its answers.
         description: What it is good at, in words.
         charge: How its calls are charged, where that is not `cost` for each.
-        sizes: What each call used; None for a failed one.
+        sizes: What each call used; None for a failed one, or where nobody counted.
 
     Raises:
         AgentPoolMismatchError: If it is known already, or the agent was trained for a fixed pool.

@@ -23,10 +23,9 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from der_graph.nodes.expert import Expert, size_of
+from der_graph.nodes.expert import Expert, counted_size
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import bare
-from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.agent import DERAgent, TrainedAgent
 from der_graph.policies.agent.network import RoutingNetwork, Shape, make_network, one_thread
@@ -45,7 +44,6 @@ from der_graph.policies.training.env import (
 from der_graph.policies.training.preflight import Verdict
 from der_graph.policies.training.routes.alone import better_alone
 from der_graph.policies.training.routes.lesson import RouteLesson, prepare_lesson
-from der_graph.state import Answer
 
 
 @dataclass(frozen=True)
@@ -246,17 +244,11 @@ def learnt_costs(
     """What calls of experts are expected to cost, by their first answers, and what `fit_call_costs` gives."""
     charges = [expert.charge for expert in experts]
     sizes = [
-        [_counted(outcome.answer, charge) for outcome, charge in zip(row, charges, strict=True)]
+        [counted_size(outcome.answer, charge) for outcome, charge in zip(row, charges, strict=True)]
         for row in first
     ]
     learnt = fit_call_costs(sizes, charges)
     return expected_costs([e.cost for e in experts], charges, learnt.get("call_size")), learnt
-
-
-def _counted(answer: Answer, charge: Charge) -> CallSize | None:
-    size = size_of(answer)
-    unknown = charge.tokens is not None and not (size.input or size.output)
-    return None if answer["error"] is not None or unknown else size
 
 
 def ppo_settings(config: TrainConfig) -> dict[str, Any]:

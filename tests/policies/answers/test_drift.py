@@ -25,7 +25,7 @@ from der_graph.policies.agent.network import Shape, make_network
 from der_graph.policies.answers import AnswerCache, AnswerSource, Outcome
 from der_graph.policies.answers.source import Repeated
 from der_graph.policies.quality import get_metric
-from der_graph.policies.training.new_experts import refresh_expert
+from der_graph.policies.training.new_experts import probe_expert, refresh_expert
 
 EXAMPLES = [Example(str(i), f"What is {i} + 1?", str(i + 1)) for i in range(8)]
 
@@ -167,3 +167,13 @@ def test_old_answers_are_dropped_once_the_expert_has_answered(tmp_path: Path, he
     refresh_expert(agent, facts(lambda question: "squawk"), examples, count=20, cache=cache)
     assert held() == ["squawk"]
     assert cache.stats().experts == {"facts": 20, "b": 1}
+
+
+def test_an_expert_whose_tokens_nobody_counted_is_not_taken_for_free() -> None:
+    observer = profile_observer()
+    shape = Shape(4, observer.context_size, observer.expert_size, 8, "profile")
+    agent = DERAgent(observer, make_network(shape), cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+    for name, change in (("facts", refresh_expert), ("new", probe_expert)):
+        expert = as_expert(lambda question: "squawk", name=name, cost=2.0, token_prices=(1.0, 2.0))
+        changed, _ = change(agent, expert, toy_examples(20), count=20)
+        assert changed.observer.costs[changed.names.index(name)] == 2.0
