@@ -119,8 +119,9 @@ class Explorer:
             choose: Says which those are.
         """
         for number in range(ROUNDS):
-            if self.left > 0:
-                self._ask(list(choose()), self.left // (ROUNDS - number))
+            room = self.left // (ROUNDS - number)
+            if room >= _FEWEST:  # else it is not worth working out
+                self._ask(list(choose()), room)
 
     def _halving(
         self, routes: Sequence[Route], calls: int, *, reading: bool = False
@@ -196,31 +197,36 @@ class Explorer:
         waiting = deque(_Walk(question, route) for question, route in wanted)
         begun: list[_Walk] = []
         new: set[Key] = set()
-        promised = 0  # calls that routes under way may still take beyond those
+        seen: set[tuple[int, Route]] = (
+            set()
+        )  # beginnings of routes: two that share one are asked once
+        promised: set[tuple[int, Route]] = set()  # those that may still take a call
 
         def begin() -> None:
-            nonlocal promised
             while waiting:
-                self._take_known(waiting[0], steady)
-                if len(new) + promised + waiting[0].left > room:
+                walk = waiting[0]
+                self._take_known(walk, steady)
+                more = {part for part in walk.parts() if part not in seen}
+                if len(new) + len(promised) + len(more) > room:
                     return
                 begun.append(waiting.popleft())
-                promised += begun[-1].left
-                ask(begun[-1])
+                seen.update(more)
+                promised.update(more)
+                ask(walk)
 
         def ask(walk: _Walk) -> None:
-            nonlocal promised
             if walk.left:
-                promised -= 1
+                promised.discard(walk.parts()[0])
                 key = stream.ask(walk.request(), partial(heard, walk))
                 if key not in self._asked:
                     new.add(key)
 
         def heard(walk: _Walk, answer: Answer) -> None:
-            nonlocal promised
             walk.asked.append(walk.request())
             walk.answers.append(answer)
-            promised -= self._take_known(walk, steady)
+            open_ = walk.parts()
+            known = self._take_known(walk, steady)
+            promised.difference_update(open_[:known])
             ask(walk)
             begin()
 
@@ -281,6 +287,11 @@ class _Walk:
     def left(self) -> int:
         """Experts still to be asked."""
         return len(self.route) - len(self.answers)
+
+    def parts(self) -> list[tuple[int, Route]]:
+        """The question and each longer beginning of the route, up to all of it."""
+        done = len(self.answers)
+        return [(self.question, self.route[:k]) for k in range(done + 1, len(self.route) + 1)]
 
     def request(self) -> Request:
         """To the next one."""
