@@ -41,6 +41,12 @@ Key = tuple[int, int, object]
 """What a request comes to: example, expert, and what that one is shown of the answers so far."""
 
 
+def rank(key: Key) -> tuple[bool, int, int, str]:
+    """An order of keys that does not depend on who answered first: first answers, then the others."""
+    question, expert, shown = key
+    return shown is not None, question, expert, repr(shown)
+
+
 class Request(NamedTuple):
     """One question to one expert.
 
@@ -198,8 +204,7 @@ class AnswerSource:
         self._twins = {i for i, text in enumerate(self.questions) if counted[text] > 1}
         self._by_prompt: dict[str, Answer] = {}
         self._from_cache: dict[tuple[int, int], str] = {}  # first answers that were not asked now
-        self._stopped = threading.Event()
-        self._counting, self._scoring = threading.Lock(), threading.Lock()
+        self._counting = threading.Lock()
         self._note_knowledge()
 
     def _note_knowledge(self) -> None:
@@ -242,11 +247,6 @@ class AnswerSource:
         if missing:
             known.update(self._find(missing))
         return [known[key] for key in keys]
-
-    def stop(self) -> None:
-        """End what `ask` does in other threads, after the calls under way: it raises `CancelledError`."""
-        stopped, self._stopped = self._stopped, threading.Event()
-        stopped.set()
 
     def first_answers(self) -> list[list[Outcome]]:
         """Every expert's own first answer to every question: [example][expert]."""
@@ -359,70 +359,27 @@ class AnswerSource:
         knowledge = good[-1]["text"] if used == "last" else tuple(a["text"] for a in good)
         return (request.example, request.expert, knowledge)
 
-    def _find(self, missing: dict[Key, Request]) -> dict[Key, Outcome]:
-        shares: dict[int, dict[Key, Request]] = {}
-        for key, request in missing.items():
-            shares.setdefault(request.expert, {})[key] = request
-        remote = [i for i in shares if at_once(self.experts[i].model)]
-        answers: dict[Key, Answer] = {}
-        stopped = self._stopped
-        threads = ThreadPoolExecutor(max(1, len(remote)), "der-remote")
-        try:
-            away = [
-                threads.submit(self._ask_expert, self.experts[i], shares[i], stopped)
-                for i in remote
-            ]
-            for position in sorted(shares.keys() - set(remote)):
-                found = self._ask_expert(self.experts[position], shares[position], stopped)
-                answers.update(found)
-            for future in away:
-                answers.update(future.result())
-        except BaseException:  # Ctrl-C must not wait for all that was still to be asked
-            if stopped is self._stopped:
-                self.stop()
-            raise
-        finally:
-            threads.shutdown(cancel_futures=True)
-        # In the order asked for, whoever answered first: metrics in batches may depend on it.
-        answers = {key: answers[key] for key in missing}
-        with self._scoring:  # not every metric may be called from several threads
-            scores = self._score({k: a for k, a in answers.items() if a["error"] is None})
-        outcomes = {key: Outcome(answers[key], scores.get(key, 0.0)) for key in answers}
-        self._memory.update(outcomes)
-        return outcomes
+    def kept(self, wanted: dict[Key, Request]) -> dict[Key, Answer]:
+        """What is known of some requests to one expert, now or in the cache, by what each comes to."""
+        found = {key: self._memory[key].answer for key in wanted if key in self._memory}
+        rest = {key: request for key, request in wanted.items() if key not in found}
+        if rest:
+            expert, prompts = self._prompts(rest)
+            digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
+            found |= self._kept(expert, digests)
+        return found
 
-    def _score(self, answers: dict[Key, Answer]) -> dict[Key, float]:
-        if not answers:
-            return {}
-        examples = [self.examples[key[0]] for key in answers]
-        scores = list(map(float, self.metric.score(list(answers.values()), examples)))
-        if len(scores) != len(answers):
-            raise MetricError(
-                f"metric '{self.metric.name}' gave {len(scores)} qualities for {len(answers)} answers"
-            )
-        for score, example, answer in zip(scores, examples, answers.values(), strict=True):
-            if not -_ROUNDING <= score <= 1.0 + _ROUNDING:  # NaN fails every comparison
-                raise MetricError(
-                    f"question {example.id!r}, expert '{answer['expert']}': the metric "
-                    f"'{self.metric.name}' gave {score}; a quality is a number from 0 to 1"
-                )
-        return {key: min(1.0, max(0.0, s)) for key, s in zip(answers, scores, strict=True)}
+    def answers_to(self, wanted: dict[Key, Request], stopped: threading.Event) -> dict[Key, Answer]:
+        """Ask one expert; its answers are not scored, and known only once they are `learn`t.
 
-    def _ask_expert(
-        self, expert: Expert, wanted: dict[Key, Request], stopped: threading.Event
-    ) -> dict[Key, Answer]:
-        prompts = {key: self._prompt(request) for key, request in wanted.items()}
+        Args:
+            wanted: Requests by what each comes to.
+            stopped: Once it is set nothing more is asked, and `CancelledError` is raised.
+        """
+        expert, prompts = self._prompts(wanted)
         digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
-        answers = {key: self._by_prompt[d] for key, d in digests.items() if d in self._by_prompt}
-        cache = self._cache if expert.fingerprint else None  # nobody knows when an answer ages
-        cached = (
-            cache.get_many([d for d in digests.values() if d not in self._by_prompt])
-            if cache
-            else {}
-        )
-        found = {key: _priced(expert, cached[d]) for key, d in digests.items() if d in cached}
-        self._from_cache.update({key[:2]: digests[key] for key in found if key[2] is None})
-        answers |= found
+        answers = self._kept(expert, digests)
+        cache = self._cache_of(expert)
         same: dict[str, list[Key]] = {}  # by prompt
         for key, digest in digests.items():
             if key not in answers:
@@ -444,6 +401,69 @@ class AnswerSource:
                 self.generated += len(chunk)
                 if self.on_asked:
                     self.on_asked(len(chunk))
+        return answers
+
+    def learn(self, answers: dict[Key, Answer]) -> dict[Key, Outcome]:
+        """Score answers and remember them; in the order given, on which metrics in batches may depend."""
+        scores = self._score({k: a for k, a in answers.items() if a["error"] is None})
+        outcomes = {key: Outcome(answers[key], scores.get(key, 0.0)) for key in answers}
+        self._memory.update(outcomes)
+        return outcomes
+
+    def _find(self, missing: dict[Key, Request]) -> dict[Key, Outcome]:
+        shares: dict[int, dict[Key, Request]] = {}
+        for key, request in missing.items():
+            shares.setdefault(request.expert, {})[key] = request
+        remote = [i for i in shares if at_once(self.experts[i].model)]
+        answers: dict[Key, Answer] = {}
+        stopped = threading.Event()
+        threads = ThreadPoolExecutor(max(1, len(remote)), "der-remote")
+        try:
+            away = [threads.submit(self.answers_to, shares[i], stopped) for i in remote]
+            for position in sorted(shares.keys() - set(remote)):
+                answers.update(self.answers_to(shares[position], stopped))
+            for future in away:
+                answers.update(future.result())
+        finally:
+            # Ctrl-C must not wait for all that was still to be asked.
+            stopped.set()
+            threads.shutdown(cancel_futures=True)
+        return self.learn({key: answers[key] for key in missing})  # whoever answered first
+
+    def _score(self, answers: dict[Key, Answer]) -> dict[Key, float]:
+        if not answers:
+            return {}
+        examples = [self.examples[key[0]] for key in answers]
+        scores = list(map(float, self.metric.score(list(answers.values()), examples)))
+        if len(scores) != len(answers):
+            raise MetricError(
+                f"metric '{self.metric.name}' gave {len(scores)} qualities for {len(answers)} answers"
+            )
+        for score, example, answer in zip(scores, examples, answers.values(), strict=True):
+            if not -_ROUNDING <= score <= 1.0 + _ROUNDING:  # NaN fails every comparison
+                raise MetricError(
+                    f"question {example.id!r}, expert '{answer['expert']}': the metric "
+                    f"'{self.metric.name}' gave {score}; a quality is a number from 0 to 1"
+                )
+        return {key: min(1.0, max(0.0, s)) for key, s in zip(answers, scores, strict=True)}
+
+    def _prompts(self, wanted: dict[Key, Request]) -> tuple[Expert, dict[Key, list[BaseMessage]]]:
+        """One expert, and what it is asked."""
+        expert = self.experts[next(iter(wanted.values())).expert]
+        return expert, {key: self._prompt(request) for key, request in wanted.items()}
+
+    def _cache_of(self, expert: Expert) -> AnswerCache | None:
+        return self._cache if expert.fingerprint else None  # nobody knows when an answer ages
+
+    def _kept(self, expert: Expert, digests: dict[Key, str]) -> dict[Key, Answer]:
+        """What an expert said to the same prompt, of another question or in an earlier run."""
+        answers = {key: self._by_prompt[d] for key, d in digests.items() if d in self._by_prompt}
+        cache = self._cache_of(expert)
+        if cache is not None:
+            cached = cache.get_many([d for key, d in digests.items() if key not in answers])
+            found = {key: _priced(expert, cached[d]) for key, d in digests.items() if d in cached}
+            self._from_cache.update({key[:2]: digests[key] for key in found if key[2] is None})
+            answers |= found
         return answers
 
 

@@ -21,6 +21,9 @@ from der_graph.nodes.rules import RouteRules
 from der_graph.policies.answers import AnswerSource, Request
 from der_graph.state import Answer, DERContext, Situation, good_answers
 
+_LANES = 256
+_SLOW_LANES = 4_096
+
 
 class Advance(NamedTuple):
     """What one step did to each route; arrays of shape (routes,).
@@ -189,45 +192,63 @@ class Episode:
 
 
 def run_routes(
-    agent: RoutingAgent,
+    agent: RoutingAgent | Sequence[RoutingAgent],
     source: AnswerSource,
     rules: RouteRules,
     *,
     examples: Sequence[int] | None = None,
     context: DERContext | Sequence[DERContext] | None = None,
-    lanes: int = 256,
+    lanes: int | None = None,
 ) -> list[Episode]:
     """Let an agent route questions, many at once.
 
     Args:
-        agent: The trained agent or a baseline. Experts that it asks `alone` are shown no earlier answer.
+        agent: The trained agent or a baseline, or one for each question. Experts that it asks `alone` are
+            shown no earlier answer; several agents ask the same ones so.
         source: Answers and their qualities.
         rules: What is allowed on a route.
         examples: Positions of the questions; all if left out.
         context: Settings of every request, or of each.
-        lanes: Routes that run at once.
+        lanes: Routes that run at once; where left out more with experts that are asked at the same time, so
+            that slow calls are waited for together.
 
     Returns:
         One episode per question, in the order given.
+
+    Raises:
+        ValueError: If agents ask different experts alone.
     """
-    source = source.asking_alone(getattr(agent, "alone", ()))
     wanted = list(range(len(source.examples)) if examples is None else examples)
     contexts = [context] * len(wanted) if isinstance(context, DERContext | None) else context
-    requests = list(zip(wanted, contexts, strict=True))
+    agents = agent if isinstance(agent, Sequence) else [agent] * len(wanted)
+    different = list({id(each): each for each in agents}.values())
+    alone = {frozenset(getattr(each, "alone", ())) for each in different}
+    if len(alone) > 1:
+        raise ValueError("agents that ask different experts alone cannot route together")
+    source = source.asking_alone(*alone) if alone else source
+    if lanes is None:
+        slow = any(map(source.at_once, range(len(source.experts))))
+        lanes = _SLOW_LANES if slow else _LANES
+    requests = list(zip(agents, wanted, contexts, strict=True))
     done: list[Episode] = []
     for start in range(0, len(requests), lanes):
         chunk = requests[start : start + lanes]
         lockstep = Lockstep(source, rules, len(chunk))
-        for position, (example, its_context) in enumerate(chunk):
+        for position, (_, example, its_context) in enumerate(chunk):
             lockstep.start(position, example, its_context)
         open_routes = list(range(len(chunk)))
         while open_routes:
-            choices = agent.decide([lockstep.situation(p) for p in open_routes])
-            step = lockstep.advance([choice.index for choice in choices], open_routes)
+            choices: dict[int, int] = {}
+            for one in different:
+                mine = [p for p in open_routes if chunk[p][0] is one]
+                if mine:
+                    made = one.decide([lockstep.situation(p) for p in mine])
+                    choices.update(zip(mine, [choice.index for choice in made], strict=True))
+            step = lockstep.advance([choices[p] for p in open_routes], open_routes)
             open_routes = [p for p, ended in zip(open_routes, step.ended, strict=True) if not ended]
         done += [
-            _episode(agent, route, len(rules.names), source.examples[route.example].question)
-            for route in lockstep.routes
+            _episode(its_agent, route, len(rules.names), source.examples[route.example].question)
+            for (its_agent, _, _), route in zip(chunk, lockstep.routes, strict=True)
         ]
     return done
 

@@ -46,33 +46,42 @@ class PricedRoutes(NamedTuple):
 
 
 def routes_at_prices(
-    agent: RoutingAgent,
+    agents: Sequence[RoutingAgent],
     source: AnswerSource,
     rules: RouteRules,
     prices: Sequence[float],
     examples: Sequence[int] | None = None,
-) -> PricedRoutes:
-    """Let an agent answer questions at some prices, all together, so that slow experts are waited for once.
+) -> list[PricedRoutes]:
+    """Let agents answer questions at some prices, all together, so that slow experts are waited for once.
 
     Args:
-        agent: The agent.
+        agents: The agents; they ask the same experts alone.
         source: The questions.
         rules: What is allowed on a route.
-        prices: Prices of cost, as the agent is told them.
+        prices: Prices of cost, as agents are told them.
         examples: Positions of the questions; all if left out.
+
+    Returns:
+        What became of each agent's routes.
     """
     rows = range(len(source.examples)) if examples is None else examples
-    # All prices of a question side by side: in one batch what is asked twice is asked once.
-    at = [(row, DERContext(cost_weight=price)) for row in rows for price in prices]
+    # All routes of a question side by side: in one batch what is asked twice is asked once.
+    at = [
+        (row, DERContext(cost_weight=price), agent)
+        for row in rows
+        for price in prices
+        for agent in agents
+    ]
     episodes = run_routes(
-        agent,
+        [agent for _, _, agent in at],
         source,
         rules,
-        examples=[row for row, _ in at],
-        context=[context for _, context in at],
+        examples=[row for row, _, _ in at],
+        context=[context for _, context, _ in at],
     )
     table = np.array([(e.quality, e.cost, e.calls) for e in episodes], dtype=np.float64)
-    return PricedRoutes(*table.reshape(len(rows), len(prices), 3).transpose(2, 1, 0))
+    found = table.reshape(len(rows), len(prices), len(agents), 3).transpose(2, 3, 1, 0)
+    return [PricedRoutes(*each) for each in found]
 
 
 def evaluate_utility(
@@ -83,7 +92,7 @@ def evaluate_utility(
     total = max(getattr(observer, "total", None) or sum(rules.costs), 1e-12)
     low, high = config.cost_weight_range
     prices = sorted({config.cost_weight, low, float(np.sqrt(low * high)), high})
-    routes = routes_at_prices(agent, source, rules, prices)
+    (routes,) = routes_at_prices([agent], source, rules, prices)
     utility = routes.quality - np.array(prices)[:, None] * routes.cost / total
     usual = prices.index(config.cost_weight)
     figures = {

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.answers.source import Key
+from der_graph.policies.answers.stream import AnswerStream
 from der_graph.policies.training.routes.shortlist import NO_GAIN, Gain, gain_of, pairs_of
 from der_graph.policies.training.routes.tree import Route
+from der_graph.state import Answer
 
 Choose = Callable[[], Iterable[tuple[int, Route]]]
 """Gives the routes that look best by what is known: question and experts, most wanted first."""
@@ -37,7 +38,6 @@ _STEADY = 20  # answers after others' that are an expert's own again, from which
 _HALVINGS = 2  # times that routes are tried; the second time the better half of them
 _CROWD = 0.25  # share of the calls for choosing the experts of a crowd
 _DOUBT = 8  # answers as many as which a gain must be seen on to count half
-_BLOCKS = 4  # of questions at once, for experts that are asked at the same time
 
 
 class Explorer:
@@ -61,7 +61,6 @@ class Explorer:
         seed: int = 0,
     ) -> None:
         self._source = source
-        self._stopped = False
         self._experts = sorted(experts)
         self._longest = min(longest, len(experts))
         self._random = np.random.default_rng(seed)
@@ -120,8 +119,9 @@ class Explorer:
             choose: Says which those are.
         """
         for number in range(ROUNDS):
-            if self.left > 0:
-                self._ask(list(choose()), self.left // (ROUNDS - number))
+            room = self.left // (ROUNDS - number)
+            if room >= _FEWEST:  # else it is not worth working out
+                self._ask(list(choose()), room)
 
     def _halving(
         self, routes: Sequence[Route], calls: int, *, reading: bool = False
@@ -187,109 +187,120 @@ class Explorer:
         return route[-1] in steady and (len(route) <= 2 or route[-2] in steady)
 
     def _ask(self, wanted: Sequence[tuple[int, Route]], room: int) -> None:
-        """Ask along routes as far as the calls go.
+        """Ask along routes, the first ones first, as far as the calls go.
 
-        Experts that are asked at the same time get some blocks of questions at once: while the slow calls of
-        one are waited for, those of the next go on. Each block has its share of the calls, so that what is
-        asked does not depend on who answers first.
+        A route is begun if the calls pay for all of it, whatever comes of those under way; where one needs
+        fewer, the next begins. So which are begun does not depend on who answers first.
         """
         steady = frozenset(filter(self._steady, self._experts))
-        side_by_side = any(map(self._source.at_once, self._experts))
-        blocks: list[list[_Walk]] = [[] for _ in range(_BLOCKS if side_by_side else 1)]
-        place: dict[int, int] = {}
-        for question, route in wanted:
-            block = blocks[place.setdefault(question, len(place) % len(blocks))]
-            block.append(_Walk(question, route))
-        until = np.cumsum([0, *map(len, blocks)]) * room // max(len(wanted), 1)
-        rooms = np.diff(until).tolist()
-        threads = ThreadPoolExecutor(len(blocks), "der-explore")
-        try:
-            asked = list(threads.map(self._walk, blocks, rooms, [steady] * len(blocks)))
-        except BaseException:
-            self._stopped = True
-            self._source.stop()
-            raise
-        finally:
-            threads.shutdown(cancel_futures=True)
-        for new in asked:
-            self.left -= len(new)
-            self._asked |= new
-        for walk in chain(*blocks):
-            for length in range(2, len(walk.outcomes) + 1):
-                part, outcomes = walk.route[:length], walk.outcomes[:length]
-                self._tried.setdefault(part, {})[walk.question] = outcomes
-                if _answered(outcomes[:-1]) and not self._known(part, steady):
-                    self._watch(walk.question, part[-1], outcomes[-1])
-
-    def _walk(self, walks: Sequence[_Walk], room: int, steady: Collection[int]) -> set[Key]:
-        """Ask along routes, the first ones first: what was new.
-
-        As many are under way as the calls pay for, whatever comes of them; where one turns out to need fewer,
-        the next begins.
-        """
+        stream = AnswerStream(self._source)
+        waiting = deque(_Walk(question, route) for question, route in wanted)
+        begun: list[_Walk] = []
         new: set[Key] = set()
-        waiting, going = deque(walks), list[_Walk]()
-        while not self._stopped:
-            promised = sum(walk.left for walk in going)
-            while waiting and len(new) + promised < room:
-                going.append(waiting.popleft())
-                self._go_on(going[-1], steady)
-                promised += going[-1].left
-            going = [walk for walk in going if walk.left]
-            requests = [walk.request() for walk in going]
-            keys = self._source.keys(requests)
-            # What is known keeps nobody waiting, so that many new calls come together.
-            now = {key for key in keys if key in self._asked or key in new}
-            if not now:
-                now.update(list(dict.fromkeys(keys))[: room - len(new)])
-                new |= now
-            next_ = [i for i, key in enumerate(keys) if key in now]
-            if not next_:
-                break
-            outcomes = self._source.ask([requests[i] for i in next_])
-            for i, outcome in zip(next_, outcomes, strict=True):
-                walk = going[i]
-                walk.outcomes.append(outcome)
-                self._go_on(walk, steady)
-        return new
+        seen: set[tuple[int, Route]] = (
+            set()
+        )  # beginnings of routes: two that share one are asked once
+        promised: set[tuple[int, Route]] = set()  # those that may still take a call
 
-    def _go_on(self, walk: _Walk, steady: Collection[int]) -> None:
-        """Take the steps whose answers are those that experts give alone."""
+        def begin() -> None:
+            while waiting:
+                walk = waiting[0]
+                self._take_known(walk, steady)
+                more = {part for part in walk.parts() if part not in seen}
+                if len(new) + len(promised) + len(more) > room:
+                    return
+                begun.append(waiting.popleft())
+                seen.update(more)
+                promised.update(more)
+                ask(walk)
+
+        def ask(walk: _Walk) -> None:
+            if walk.left:
+                promised.discard(walk.parts()[0])
+                key = stream.ask(walk.request(), partial(heard, walk))
+                if key not in self._asked:
+                    new.add(key)
+
+        def heard(walk: _Walk, answer: Answer) -> None:
+            walk.asked.append(walk.request())
+            walk.answers.append(answer)
+            open_ = walk.parts()
+            known = self._take_known(walk, steady)
+            promised.difference_update(open_[:known])
+            ask(walk)
+            begin()
+
+        begin()
+        stream.run()
+        self.left -= len(new)
+        self._asked |= new
+        for walk in begun:
+            self._note(walk, steady)
+
+    def _take_known(self, walk: _Walk, steady: Collection[int]) -> int:
+        """Take the steps whose answers are those that experts give alone; how many they are."""
+        before = walk.left
         while walk.left:
-            route = walk.route[: len(walk.outcomes) + 1]
-            if _answered(walk.outcomes) and not self._known(route, steady):
-                return
-            walk.outcomes.append(self._first[walk.question][route[-1]])
+            route = walk.route[: len(walk.answers) + 1]
+            if _answered(walk.answers) and not self._known(route, steady):
+                break
+            walk.asked.append(None)
+            walk.answers.append(self._first[walk.question][route[-1]].answer)
+        return before - walk.left
 
-    def _watch(self, question: int, expert: int, outcome: Outcome) -> None:
-        """Note whether an expert said something else than alone."""
-        self._reactions[expert] += 1
-        own = self._first[question][expert].answer["text"]
-        self._reacts[expert] |= outcome.answer["text"] != own
+    def _note(self, walk: _Walk, steady: Collection[int]) -> None:
+        """Note how good the answers of a route are, and who reacts to what it is shown."""
+        outcomes: list[Outcome] = []
+        for length, request in enumerate(walk.asked, start=1):
+            route = walk.route[:length]
+            alone = self._first[walk.question][route[-1]]
+            if request is None:
+                outcomes.append(alone)
+            else:
+                outcomes += self._source.ask([request])
+            if length == 1:
+                continue
+            self._tried.setdefault(route, {})[walk.question] = list(outcomes)
+            if _answered(walk.answers[: length - 1]) and not self._known(route, steady):
+                self._reactions[route[-1]] += 1
+                said = outcomes[-1].answer["text"]
+                self._reacts[route[-1]] |= said != alone.answer["text"]
 
 
 @dataclass
 class _Walk:
-    """A route on a question, as far as it has got."""
+    """A route on a question, as far as it has got.
+
+    Attributes:
+        question: By position.
+        route: Experts, by position.
+        answers: Of the first of them.
+        asked: What each was asked; None where its answer is the one that it gives alone.
+    """
 
     question: int
     route: Route
-    outcomes: list[Outcome] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    asked: list[Request | None] = field(default_factory=list)
 
     @property
     def left(self) -> int:
         """Experts still to be asked."""
-        return len(self.route) - len(self.outcomes)
+        return len(self.route) - len(self.answers)
+
+    def parts(self) -> list[tuple[int, Route]]:
+        """The question and each longer beginning of the route, up to all of it."""
+        done = len(self.answers)
+        return [(self.question, self.route[:k]) for k in range(done + 1, len(self.route) + 1)]
 
     def request(self) -> Request:
         """To the next one."""
-        answers = [outcome.answer for outcome in self.outcomes]
-        return Request(self.question, self.route[len(self.outcomes)], answers)
+        return Request(self.question, self.route[len(self.answers)], list(self.answers))
 
 
-def _answered(outcomes: Sequence[Outcome]) -> bool:
-    """Is there an answer that the next one reads?"""
-    return any(outcome.answer["error"] is None for outcome in outcomes)
+def _answered(answers: Sequence[Answer]) -> bool:
+    """Is there one that the next expert reads?"""
+    return any(answer["error"] is None for answer in answers)
 
 
 def greedy_routes(

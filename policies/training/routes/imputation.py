@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from der_graph.nodes.values import extract_value
 from der_graph.policies.answers import AnswerSource, Outcome, Request
-from der_graph.policies.answers.source import Key
+from der_graph.policies.answers.source import Key, rank
 from der_graph.policies.planning.forms import form_of
 from der_graph.state import Answer, good_answers
 
@@ -72,7 +72,7 @@ class ImputedSource(AnswerSource):
         self._right: dict[int, str] = {}
         self._forms: dict[str, int] = {}
         # In an order that does not hang on who answered first.
-        known = sorted(self._memory.items(), key=lambda each: _rank(each[0]))
+        known = sorted(self._memory.items(), key=lambda each: rank(each[0]))
         self._note_all(known)
         self._donors = [self._donors_of(i, known) for i in range(len(self.experts))]
 
@@ -248,12 +248,6 @@ class ImputedSource(AnswerSource):
             value = extract_value(self.examples[question].reference)
             self._right[question] = value or f"right answer to question {question}"
         return self._right[question]
-
-
-def _rank(key: Key) -> tuple[bool, int, int, str]:
-    """First answers first."""
-    question, expert, shown = key
-    return shown is not None, question, expert, repr(shown)
 
 
 def _apart(some: Floats, others: Floats) -> Floats:

@@ -147,9 +147,6 @@ def compare_with_others(
         shown = deciding(policies, lesson.observer)
         return _utility(shown, source, rules, prices, total, rows)
 
-    def on_dev(policies: Sequence[Takeover]) -> Utility:
-        return _utility(deciding(policies, agent.observer), dev, rules, prices, total)
-
     def of_orders() -> Utility:
         """Of the orders that were best on the other folds' questions; they cannot end on refusals."""
         found = np.zeros((len(prices), len(some)))
@@ -160,7 +157,7 @@ def compare_with_others(
             found[:, mine] = on_train(policies, some[mine].tolist())
         return found
 
-    own = _Tried((), own_on_train(), on_dev(()))
+    own_train = own_on_train()
     router = [Takeover(*band) for band in bands]
     others = [(router, on_train(router)), (fixed(), of_orders())]
     if planner is not None:
@@ -168,22 +165,31 @@ def compare_with_others(
         others.append(
             (plans, _held_out_plans(planners, lesson, source, rules, prices, total, some))
         )
-    tried = []
+    # Dev questions may cost new answers: a policy that cannot be better decides at no price.
+    flattered = 0.0 if unseen else _FLATTERED
+    tried: list[tuple[list[Takeover], Sequence[Takeover], Utility]] = []
     for policies, train in others:
-        # Dev questions may cost new answers: a policy that cannot be better decides at no price.
+        gains = train - own_train
         likely = [
             policy
-            for policy, gain in zip(policies, train - own.train, strict=True)
-            if _may_be_better(gain, flattered=0.0 if unseen else _FLATTERED)
+            for policy, gain in zip(policies, gains, strict=True)
+            if _may_be_better(gain, flattered=flattered)
         ]
         if likely:
-            tried.append((likely, _Tried(policies, train, on_dev(likely))))
+            tried.append((likely, policies, train))
+    deciders = [deciding(likely, agent.observer) for likely in ((), *(each[0] for each in tried))]
+    own_dev, *on_dev = _utilities(deciders, dev, rules, prices, total)
+    own = _Tried((), own_train, own_dev)
+    compared = [
+        (likely, _Tried(policies, train, utility))
+        for (likely, policies, train), utility in zip(tried, on_dev, strict=True)
+    ]
     taken: list[tuple[Takeover, float]] = []
     nearest = -np.inf
     for k in range(len(prices)):
         found = [
             (*each.gain_over(own, k), each.policies[k])
-            for likely, each in tried
+            for likely, each in compared
             if each.policies[k] in likely
         ]
         if not found:
@@ -351,5 +357,21 @@ def _utility(
     scale: float = 1.0,
 ) -> Utility:
     """(prices, rows) quality less the price of cost; `scale` times the price is what the agent is told."""
-    routes = routes_at_prices(agent, source, rules, [scale * price for price in prices], rows)
-    return np.asarray(routes.quality - np.array(prices)[:, None] * routes.cost / total)
+    return _utilities([agent], source, rules, prices, total, rows, scale)[0]
+
+
+def _utilities(
+    agents: Sequence[RoutingAgent],
+    source: AnswerSource,
+    rules: RouteRules,
+    prices: Sequence[float],
+    total: float,
+    rows: Sequence[int] | None = None,
+    scale: float = 1.0,
+) -> list[Utility]:
+    """The same for some agents together."""
+    told = [scale * price for price in prices]
+    return [
+        np.asarray(each.quality - np.array(prices)[:, None] * each.cost / total)
+        for each in routes_at_prices(agents, source, rules, told, rows)
+    ]

@@ -9,11 +9,9 @@ every question. A small pool has all its routes in the tree; of a large one thos
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import chain
 from math import perm
 
@@ -22,7 +20,7 @@ import numpy.typing as npt
 
 from der_graph.nodes.values import is_refusal
 from der_graph.policies.answers import AnswerSource, Outcome, Request
-from der_graph.policies.answers.source import MAX_BATCH
+from der_graph.policies.answers.stream import AnswerStream
 from der_graph.state import Answer
 
 Route = tuple[int, ...]
@@ -34,7 +32,6 @@ FULL = 6
 MOST_STATES = 300_000
 """Questions times routes that can still go on; longer routes are left out where there would be more."""
 _BLOCK = 2_000  # questions that go down the routes together
-_BLOCKS_A_LEVEL = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,57 +186,51 @@ def _longer(routes: Sequence[Route], chosen: Sequence[int]) -> list[Route]:
 
 
 def _outcomes(source: AnswerSource, levels: Levels) -> dict[Route, list[Outcome]]:
-    """The last outcome of every route on every question.
-
-    Blocks of questions go down the routes one after another. With experts that are asked at the same time the
-    next block follows while the one before is further down, so that nobody waits for all first calls to end
-    before second ones begin.
-    """
+    """The last outcome of every route on every question."""
+    if any(source.at_once(route[0]) for route in levels[0]):
+        _ask_as_they_come(source, levels)
     n = len(source.examples)
-    bounds = [source.at_once(i) for i in {r[-1] for r in chain(*levels)}]
-    side_by_side = min(bounds, default=0) > 0
-    size = max(MAX_BATCH, *bounds) if side_by_side else _BLOCK
-    blocks = [range(start, min(n, start + size)) for start in range(0, n, size)]
-    # Two blocks at a level: while the slow calls of one are waited for, those of the next go on.
-    turns = [threading.Semaphore(_BLOCKS_A_LEVEL) for _ in levels]
-    stopped = threading.Event()
-
-    def ask(block: range) -> dict[Route, list[Outcome]]:
-        found: dict[Route, list[Outcome]] = {}
+    found: dict[Route, list[Outcome]] = {route: [] for level in levels for route in level}
+    for start in range(0, n, _BLOCK):
+        block = range(start, min(n, start + _BLOCK))
         along: dict[Route, list[list[Answer]]] = {(): [[] for _ in block]}
-        for level, turn in zip(levels, turns, strict=True):
+        for level in levels:
             requests = [
                 Request(question, route[-1], answers)
                 for route in level
                 for question, answers in zip(block, along[route[:-1]], strict=True)
             ]
-            with turn:
-                if stopped.is_set():
-                    break
-                asked = source.ask(requests)
+            asked = source.ask(requests)
             for k, route in enumerate(level):
-                found[route] = asked[k * len(block) : (k + 1) * len(block)]
+                found[route] += asked[k * len(block) : (k + 1) * len(block)]
             if level is not levels[-1]:  # nobody reads the last answers
                 along = {
                     route: [
                         [*before, outcome.answer]
-                        for before, outcome in zip(along[route[:-1]], found[route], strict=True)
+                        for before, outcome in zip(
+                            along[route[:-1]], found[route][start:], strict=True
+                        )
                     ]
                     for route in level
                 }
-        return found
+    return found
 
-    if side_by_side:
-        threads = ThreadPoolExecutor(_BLOCKS_A_LEVEL * len(levels), "der-routes")
-        try:
-            parts = list(threads.map(ask, blocks))
-        finally:
-            stopped.set()
-            threads.shutdown(cancel_futures=True)
-    else:
-        parts = [ask(block) for block in blocks]
-    return {
-        route: [outcome for part in parts for outcome in part[route]]
-        for level in levels
-        for route in level
-    }
+
+def _ask_as_they_come(source: AnswerSource, levels: Levels) -> None:
+    """Ask along all routes, each going on as soon as its own last answer is there."""
+    stream = AnswerStream(source)
+    longer: dict[Route, list[Route]] = {}
+    for route in chain(*levels):
+        longer.setdefault(route[:-1], []).append(route)
+
+    def heard(question: int, route: Route, before: list[Answer], answer: Answer) -> None:
+        go_down(question, route, [*before, answer])
+
+    def go_down(question: int, route: Route, answers: list[Answer]) -> None:
+        for next_ in longer.get(route, ()):
+            request = Request(question, next_[-1], answers)
+            stream.ask(request, partial(heard, question, next_, answers))
+
+    for question in range(len(source.examples)):
+        go_down(question, (), [])
+    stream.run()

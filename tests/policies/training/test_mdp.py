@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,7 +205,7 @@ def test_routes_at_many_prices_are_those_at_each() -> None:
     source = toy_source(12)
     agent, rules = toy_agent(source), toy_rules(source.experts)
     rows, prices = [7, 2, 5], (0.02, 0.4, 2.0)
-    together = routes_at_prices(agent, source, rules, prices, rows)
+    (together,) = routes_at_prices([agent], source, rules, prices, rows)
     for k, price in enumerate(prices):
         context = DERContext(cost_weight=price)
         each = run_routes(agent, source, rules, examples=rows, context=context)
@@ -212,6 +213,21 @@ def test_routes_at_many_prices_are_those_at_each() -> None:
         assert together.cost[k].tolist() == [e.cost for e in each]
         assert together.calls[k].tolist() == [e.calls for e in each]
     assert len(np.unique(together.cost, axis=0)) > 1  # the price matters
+
+
+def test_agents_that_route_together_route_as_each_alone() -> None:
+    source = toy_source(12)
+    rules = toy_rules(source.experts)
+    agents: list[Any] = [toy_agent(source), Single(rules.names, rules.costs, rules.names[1])]
+    prices = (0.02, 2.0)
+    together = routes_at_prices(agents, source, rules, prices)
+    for agent, found in zip(agents, together, strict=True):
+        (alone,) = routes_at_prices([agent], source, rules, prices)
+        assert all((one == two).all() for one, two in zip(found, alone, strict=True))
+    assert (together[0].cost != together[1].cost).any()
+    agents[1].alone = frozenset(rules.names[:1])
+    with pytest.raises(ValueError, match="different experts alone"):
+        run_routes(agents, source, rules, examples=[0, 0])
 
 
 def test_slow_experts_are_waited_for_once_for_all_prices() -> None:
@@ -227,7 +243,7 @@ def test_slow_experts_are_waited_for_once_for_all_prices() -> None:
             return ask(requests)
 
         source.ask = counting  # type: ignore[method-assign]
-        routes_at_prices(toy_agent(source), source, toy_rules(source.experts), prices)
+        routes_at_prices([toy_agent(source)], source, toy_rules(source.experts), prices)
         return sum(counted)
 
     assert batches(prices) == max(batches([price]) for price in prices)
