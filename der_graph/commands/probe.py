@@ -10,6 +10,7 @@ from der_graph.commands.options import (
     add_cache,
     add_columns,
     add_pool,
+    answer_cache,
     cost,
     examples_of,
     pool_of,
@@ -52,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.data.saving import check_folder
     from der_graph.display import table
     from der_graph.errors import BudgetError
-    from der_graph.policies.answers import open_cache
     from der_graph.policies.planning.probing.asking import probe, shipped_probes, summary
     from der_graph.policies.quality import get_metric
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     pool = pool_of(args)
     examples = examples_of(args, args.data) if args.data else shipped_probes()
     check_folder(Path(args.out).parent)
-    with open_cache(args.cache) as cache:
+    with answer_cache(args) as cache:
         found = probe(
             list(pool),
             examples,
