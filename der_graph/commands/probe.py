@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from der_graph.commands.options import (
     Commands,
@@ -50,7 +49,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data.saving import check_folder
+    from der_graph.data.saving import check_file
     from der_graph.display import table
     from der_graph.errors import BudgetError
     from der_graph.policies.planning.probing.asking import probe, shipped_probes, summary
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise BudgetError(f"--questions is {args.questions}; it must be at least 1")
     pool = pool_of(args)
     examples = examples_of(args, args.data) if args.data else shipped_probes()
-    check_folder(Path(args.out).parent)
+    check_file(args.out)
     with answer_cache(args) as cache:
         found = probe(
             list(pool),

@@ -280,6 +280,10 @@ def test_results_that_cannot_be_written_cost_nothing(
         printed.count(f"{taken}: the folder cannot be made or written to ({taken} is a file)") == 2
     )
     assert "quality" not in printed
+    assert run("probe", *words, "--out", tmp_path) == 2
+    printed = capsys.readouterr().err
+    assert f"{tmp_path} is a folder" in printed
+    assert "cost" not in printed
 
 
 def test_output_into_head(pool: Path) -> None:

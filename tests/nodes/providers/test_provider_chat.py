@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 
@@ -364,6 +365,40 @@ def test_an_error_that_comes_with_status_200_keeps_its_kind(
         expert = as_expert(remote_model(stub.url, streaming=streaming), name="m", cost=1)
         answer = expert.ask([[HumanMessage("q")]], fallback="expert")[0]
     assert (answer["failure"], answer["cost"]) == (kind, cost)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        ("the model is overloaded", "unavailable", "the model is overloaded"),
+        ({"message": "all upstreams failed"}, "unavailable", "all upstreams failed"),
+        ({"message": "slow down", "code": 429}, "rate_limit", "slow down"),
+        ({"message": "no", "type": "invalid_request_error"}, "request", "no"),
+        ({"code": 503}, "unavailable", "503"),
+    ],
+)
+@pytest.mark.parametrize("way", ["whole", "stream", "async"])
+def test_an_error_object_in_place_of_an_answer_is_told(
+    error: Any, kind: str, words: str, way: str
+) -> None:
+    raw = json.dumps({"error": error}).encode()
+    with provider(lambda asked: {"raw": raw, "type": "application/json"}) as stub:
+        expert = as_expert(remote_model(stub.url, streaming=way != "whole"), name="m", cost=1)
+        if way == "async":
+            answer = asyncio.run(expert.aask([HumanMessage("q")], fallback="expert"))
+        else:
+            answer = expert.ask([[HumanMessage("q")]], fallback="expert")[0]
+    assert (answer["failure"], answer["cost"]) == (kind, 0)
+    assert words in (answer["error"] or "")
+
+
+def test_a_stream_that_is_called_json_is_one() -> None:
+    chunks = [piece({"content": "42"}), piece({}, "stop")]
+    raw = "".join(f"data: {json.dumps({'id': 'x', 'model': 'm', **each})}\n\n" for each in chunks)
+    sent = {"raw": raw.encode(), "type": "application/json"}
+    with provider(lambda asked: sent) as stub:
+        expert = as_expert(remote_model(stub.url, streaming=True), name="m", cost=1)
+        assert expert.ask([[HumanMessage("q")]], fallback="expert")[0]["text"] == "42"
 
 
 @pytest.mark.parametrize("streaming", [True, False])
