@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 from provider_stub import USAGE, piece, provider, remote_model
@@ -480,3 +481,18 @@ def test_a_call_is_sent_once_whatever_event_loop_asks(status: int) -> None:
             answer = asyncio.run(expert.aask([HumanMessage("q")], fallback="expert"))
             assert (answer["error"] is None) == (status == 200)
             assert len(stub.requests) == sent
+
+
+def test_traces_are_told_no_secret_of_an_address() -> None:
+    told: list[Any] = []
+
+    class Listener(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, *_: Any, **__: Any) -> None:
+            told.append(serialized)
+
+    with provider("42") as stub:
+        url = stub.url.replace("://", "://me:hunter22@") + "?api_key=hunter33"
+        expert = as_expert(remote_model(url), name="m", cost=1)
+        expert.ask([[HumanMessage("q")]], {"callbacks": [Listener()]}, fallback="expert")
+    assert "hunter" not in str(told)
+    assert f"://***@{stub.url.partition('://')[2]}?***" in str(told)
