@@ -174,6 +174,7 @@ class Learner:
 
         Raises:
             DataError: If there is no such route, or the score is none.
+            Exception: Of the store, if it cannot be used.
         """
         self._work.submit(self._rate, key, checked_score(score)).result()
 
@@ -303,11 +304,15 @@ class Learner:
 
     def _rate(self, key: str, score: float) -> None:
         """In the thread of learning, as the route may have just ended."""
-        self._write()
+        written = self._write()
         for i, route in enumerate(self._waiting):
             if route.key == key:
                 self._waiting[i] = route._replace(score=score)
                 return
+        if not written:
+            raise TimeoutError(
+                "the store could not be written just now, and is left alone for a while"
+            )
         self.memory.rate(key, score)
 
     def _learn(self) -> None:
