@@ -1,7 +1,7 @@
 """The command line; the commands themselves are in `der_graph.commands`.
 
 A user's mistake, or a file or stream that cannot be used, ends with one clear line on standard error and exit
-code 2; Ctrl-C with 130.
+code 2; Ctrl-C with 130, SIGTERM with 143.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import errno
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -42,12 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        Exit code: 0 done, 2 a mistake in what was given, 130 interrupted.
+        Exit code: 0 done, 2 a mistake in what was given, 130 interrupted, 143 terminated.
     """
     _prepare_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(words)
     _quiet_libraries()
+    with _terminated_as_by_ctrl_c() as terminated:
+        return _run(args, words, terminated)
+
+
+def _run(args: argparse.Namespace, words: list[str], terminated: list[int]) -> int:
     try:
         # Options of the program itself have no values, so the first such word is the command.
         args = with_config(args, words[words.index(args.command) + 1 :])
@@ -59,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("\nder: interrupted", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     except BrokenPipeError:  # | head
         _drop_output()
         return 0
@@ -75,6 +83,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 2
     return code
+
+
+@contextmanager
+def _terminated_as_by_ctrl_c() -> Iterator[list[int]]:
+    """Let SIGTERM end a command as Ctrl-C does: what it has is kept, and it says how to go on.
+
+    A second one ends it at once. Servers have handlers of their own.
+
+    Yields:
+        Gets the signal when it comes.
+    """
+    came: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        if not callable(
+            signal.getsignal(signal.SIGINT)
+        ):  # ignored, as in the background of a script
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield came
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 _OF_FILES = (

@@ -14,7 +14,7 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 Reply = Mapping[str, Any]
 """`content`, and where they matter: `finish`, `usage`, `message` (more fields), `logprobs`, `status`,
 `error`, `headers`, `breaks` (the stream stops without a last chunk), `chunks` (the stream, as it is), `body`
-(the whole answer, as it is)."""
+(the whole answer, as it is), `raw` and its `type` (either, as bytes)."""
 
 
 class Provider:
@@ -65,7 +65,7 @@ class Provider:
                         "application/json",
                     )
                 elif "raw" in reply:
-                    content, kind = reply["raw"], "text/html"
+                    content, kind = reply["raw"], reply.get("type", "text/html")
                 elif body.get("stream"):
                     content, kind = _stream(body, reply), "text/event-stream"
                 else:

@@ -11,6 +11,7 @@ from der_graph.commands.options import (
     add_cache,
     add_data,
     add_pool,
+    answer_cache,
     examples_of,
     pool_of,
     say,
@@ -58,7 +59,6 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from der_graph.errors import DataError
-    from der_graph.policies.answers import open_cache
     from der_graph.policies.answers.collect import collect_answers
 
     if args.workers is not None and args.workers < 1:
@@ -76,24 +76,18 @@ def run(args: argparse.Namespace) -> int:
             gpus=args.gpus,
             allow_python=args.allow_python,
         )
-    with open_cache(args.cache) as cache, engine as asking:
-        try:
-            done = collect_answers(
-                list(pool),
-                examples,
-                cache,
-                ktp=pool.settings.ktp,
-                depth=args.depth,
-                repeat_experts=pool.settings.repeat_experts,
-                engine=asking,
-                progress=not args.quiet,
-                say=say,
-            )
-        except KeyboardInterrupt:
-            say(
-                "stopped; what was answered is in the cache, and the same command goes on from there"
-            )
-            raise
+    with answer_cache(args) as cache, engine as asking:
+        done = collect_answers(
+            list(pool),
+            examples,
+            cache,
+            ktp=pool.settings.ktp,
+            depth=args.depth,
+            repeat_experts=pool.settings.repeat_experts,
+            engine=asking,
+            progress=not args.quiet,
+            say=say,
+        )
     for name, count in done.failed.items():
         say(f"warning: {count} failed calls of '{name}', first: {done.errors[name]}")
     made = sum(done.asked.values()) - sum(done.failed.values())

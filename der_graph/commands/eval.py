@@ -14,6 +14,7 @@ from der_graph.commands.options import (
     add_pool_and_agent,
     add_seed,
     add_trained_metric,
+    answer_cache,
     cost,
     examples_of,
     metric_of,
@@ -103,7 +104,6 @@ def _evaluate(args: argparse.Namespace) -> int:
     from der_graph.data.leaks import shared_questions
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import find_agent, learnt_from, trained_metric
-    from der_graph.policies.answers import open_cache
     from der_graph.policies.baselines import RewardRanker
     from der_graph.policies.evaluation import BASELINES, evaluate, write_report
     from der_graph.policies.evaluation.provenance import agent_info, data_info, pool_info, run_info
@@ -129,7 +129,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     for line in notes:
         say(line)
     wanted = BASELINES if args.baselines is None else _words(args.baselines)
-    with open_cache(args.cache) as cache:
+    with answer_cache(args) as cache:
         found = evaluate(
             list(pool),
             agent,

@@ -13,6 +13,7 @@ from der_graph.commands.options import (
     add_columns,
     add_seed,
     add_trained_metric,
+    answer_cache,
     examples_of,
     metric_of,
     pool_of,
@@ -97,7 +98,6 @@ def run_add(args: argparse.Namespace) -> int:
     from der_graph.data.saving import check_folder
     from der_graph.errors import AgentError, PoolError
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
-    from der_graph.policies.answers import open_cache
     from der_graph.policies.training.new_experts import probe_expert
 
     if args.probes < 1:
@@ -115,7 +115,7 @@ def run_add(args: argparse.Namespace) -> int:
     metric = metric_of(args, args.metric or trained_metric(agent))
     examples = _probe_questions(args, metric, pool.names)
     check_folder(args.out)
-    with open_cache(args.cache) as cache:
+    with answer_cache(args) as cache:
         for expert in new:
             asked = min(args.probes, len(examples))
             say(f"{expert.name}: asking {asked} probe questions")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from der_graph.commands.options import (
     Commands,
     add_cache,
     add_columns,
     add_pool,
+    answer_cache,
     cost,
     examples_of,
     pool_of,
@@ -49,10 +49,9 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from der_graph.data.saving import check_folder
+    from der_graph.data.saving import check_file
     from der_graph.display import table
     from der_graph.errors import BudgetError
-    from der_graph.policies.answers import open_cache
     from der_graph.policies.planning.probing.asking import probe, shipped_probes, summary
     from der_graph.policies.quality import get_metric
 
@@ -60,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
         raise BudgetError(f"--questions is {args.questions}; it must be at least 1")
     pool = pool_of(args)
     examples = examples_of(args, args.data) if args.data else shipped_probes()
-    check_folder(Path(args.out).parent)
-    with open_cache(args.cache) as cache:
+    check_file(args.out)
+    with answer_cache(args) as cache:
         found = probe(
             list(pool),
             examples,

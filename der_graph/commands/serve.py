@@ -130,10 +130,9 @@ def run(args: argparse.Namespace) -> int:
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.getLogger("der_graph.server")
+    log = logging.getLogger()  # of all: cache, learning and the HTTP server warn too
     log.addHandler(handler)
-    log.setLevel(logging.WARNING if args.quiet else logging.INFO)
-    log.propagate = False
+    logging.getLogger("der_graph.server").setLevel(logging.WARNING if args.quiet else logging.INFO)
     try:
         serve(
             pool_of(args),

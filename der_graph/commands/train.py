@@ -13,6 +13,7 @@ from der_graph.commands.options import (
     add_metric_settings,
     add_pool,
     add_seed,
+    answer_cache,
     cost,
     cost_range,
     examples_of,
@@ -161,7 +162,6 @@ def run(args: argparse.Namespace) -> int:
 
     from der_graph.data.saving import sole_folder
     from der_graph.errors import DataError
-    from der_graph.policies.answers import open_cache
     from der_graph.policies.observation import ObservationConfig
     from der_graph.policies.training import preset, split_dev, train_agent
     from der_graph.policies.training.agreement import agreed_examples
@@ -203,7 +203,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         **{key: value for key, value in changes.items() if value is not None},
     )
-    with open_cache(args.cache) as cache, sole_folder(args.out):
+    with answer_cache(args) as cache, sole_folder(args.out):
         if args.metric == "agreement":
             examples, dev = (
                 agreed_examples(

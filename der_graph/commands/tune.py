@@ -13,6 +13,7 @@ from der_graph.commands.options import (
     add_fresh,
     add_pool_and_agent,
     add_trained_metric,
+    answer_cache,
     cost,
     examples_of,
     metric_of,
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from der_graph.errors import AgentError, BudgetError
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, find_agent, learnt_from, trained_metric
-    from der_graph.policies.answers import AnswerSource, open_cache
+    from der_graph.policies.answers import AnswerSource
     from der_graph.policies.evaluation.report_schema import shown_cost
     from der_graph.policies.evaluation.tuning import (
         KnobPoint,
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         say(line)
     if args.out:
         check_folder(args.out)
-    with open_cache(args.cache) as cache:
+    with answer_cache(args) as cache:
         source = AnswerSource(
             list(pool),
             examples,

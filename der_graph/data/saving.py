@@ -124,6 +124,19 @@ def sole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def check_file(path: str | os.PathLike[str]) -> None:
+    """See that results can be written to a file, before they have cost anything.
+
+    Raises:
+        DataError: If its folder cannot be written to, or it is no file.
+    """
+    target = Path(path)
+    check_folder(target.parent)
+    with told(target):
+        if target.exists():
+            check_regular(target)
+
+
 def check_folder(
     path: str | os.PathLike[str], error: type[DERError] = DataError, *, make: bool = False
 ) -> Path:

@@ -10,6 +10,7 @@ the `?` of an address.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -30,6 +31,9 @@ NOTE = "der_graph.note"
 
 KEY_NAME = "der_graph.key"
 """Where the ASGI scope says whose key a request came with."""
+
+LAST_WORDS = "der_graph.last_words"
+"""Where a stream leaves, in the ASGI scope, what makes events of an error object."""
 
 NOBODY = "-"
 """The name of those who need no key."""
@@ -241,6 +245,13 @@ class Access:
             await self.app(scope, receive, sending)
         except RequestError as error:
             await send_error(error, sending)
+        except asyncio.CancelledError:  # the process ends, and its time for requests is over
+            scope.setdefault(NOTE, {})["status"] = _STOPPED.status
+            if not status:
+                await send_error(_STOPPED, sending)
+            else:
+                last = scope[LAST_WORDS](_STOPPED.body) if LAST_WORDS in scope else []
+                await send({"type": "http.response.body", "body": b"".join(last)})
         finally:
             note = scope.get(NOTE, {})
             # Escaped: a path may hold line breaks.
@@ -257,6 +268,11 @@ def _path(scope: Any) -> str:
     """The path below the address where the server is mounted in another."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+_STOPPED = RequestError(
+    503, "the server is stopping; try again soon", code="stopping", retry_after=2
+)
 
 
 async def send_error(error: RequestError, send: Any) -> None:

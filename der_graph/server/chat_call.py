@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from der_graph.errors import BudgetError
 from der_graph.nodes.reliability.redaction import mask_secrets
-from der_graph.server.access import KEY_NAME, NOBODY, NOTE
+from der_graph.server.access import KEY_NAME, LAST_WORDS, NOBODY, NOTE
 from der_graph.server.chat_replies import Outcome, Reply, to_json
 from der_graph.server.chat_requests import ENSEMBLE, ChatRequest, read_request
 from der_graph.server.engine import Account, Engine
@@ -205,6 +205,7 @@ class Call:
             RequestError: If there is no answer, before the first event.
         """
         begun, said = False, False
+        self.scope[LAST_WORDS] = self.reply.failed
         try:
             source = self.service.engine.run(self.request, self._account, self.reply.id)
             watched = while_connected(receive, source, self.service.keep_alive)

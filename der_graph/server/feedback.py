@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 
 from der_graph.errors import DataError
+from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.server.engine import Engine
 from der_graph.server.failures import RequestError
+
+log = logging.getLogger("der_graph.server")
 
 
 async def rate(engine: Engine, body: bytes) -> None:
@@ -24,7 +28,7 @@ async def rate(engine: Engine, body: bytes) -> None:
 
     Raises:
         RequestError: 404 where nothing is learnt, or the route is not known; 400 for anything else that is
-            wrong with it; 503 while loading.
+            wrong with it; 503 while loading, or where the store cannot be written.
     """
     if not engine.ready:
         raise RequestError(
@@ -50,5 +54,10 @@ async def rate(engine: Engine, body: bytes) -> None:
     except DataError as error:
         known = "there is no route" in str(error)
         raise RequestError(404 if known else 400, str(error), code="bad_feedback") from None
+    except Exception as error:  # of the store
+        log.warning("feedback was not kept: %s", mask_secrets(f"{type(error).__name__}: {error}"))
+        raise RequestError(
+            503, "feedback cannot be kept now; try again later", code="not_kept", retry_after=30
+        ) from None
     if engine.watch is not None:
         engine.watch.rated(key, score)

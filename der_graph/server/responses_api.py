@@ -8,9 +8,10 @@ Nothing is kept between requests: who wants to go on sends the items of before a
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,7 +58,7 @@ def read_response_request(body: bytes) -> ChatRequest:
     if "input" not in given:
         raise RequestError(400, "'input' is missing", param="input", code="missing_parameter")
     chat: dict[str, Any] = {new: given[name] for name, new in _SAME.items() if name in given}
-    chat["messages"] = _messages(given)
+    chat["messages"], places = _messages(given)
     if "tools" in given:
         chat["tools"] = [_tool(each, f"tools[{i}]") for i, each in enumerate(_list(given, "tools"))]
     choice = given.get("tool_choice")
@@ -75,19 +76,46 @@ def read_response_request(body: bytes) -> ChatRequest:
     try:
         request = chat_request({name: value for name, value in chat.items() if value is not None})
     except RequestError as error:
-        raise _renamed(error) from None
+        raise _renamed(error, places) from None
     echo = {name: given[name] for name in _ECHO.split() if name in given}
     ignored = tuple(sorted({*request.ignored, *(str(name)[:80] for name in unknown)}))
     return replace(request, include_usage=True, ignored=ignored, echo=echo)
 
 
-def _renamed(error: RequestError) -> RequestError:
+def _renamed(error: RequestError, places: Sequence[Sequence[str]]) -> RequestError:
     """An error about a field, by the name that it has here."""
-    for new, old in _NAMES_HERE.items():
-        if error.param is not None and error.param.split(".")[0] == new:
-            error.param = error.param.replace(new, old, 1)
-            error.message = error.message.replace(f"'{new}", f"'{old}", 1)
+    if error.param is not None:
+        here = _name_here(error.param, places)
+        error.message = error.message.replace(error.param, here)
+        error.message = error.message.replace("parts of type 'text'", "parts of type 'input_text'")
+        error.param = here
     return error
+
+
+def _name_here(param: str, places: Sequence[Sequence[str]]) -> str:
+    """The name of a field of chat completions in this protocol.
+
+    Args:
+        param: Its name there, such as `messages[1].tool_calls[0].function.name`.
+        places: For each message what it was made of; several, where those are the calls of one answer.
+    """
+    for new, old in _NAMES_HERE.items():
+        if param.split(".")[0] == new:
+            return param.replace(new, old, 1).replace(f"{old}.json_schema", old, 1)
+    if (in_tool := re.fullmatch(r"(tools\[\d+\]|tool_choice)\.function(.*)", param)) is not None:
+        return "".join(in_tool.groups())
+    found = re.fullmatch(r"messages\[(\d+)\](?:\.tool_calls\[(\d+)\](?:\.function)?)?(.*)", param)
+    if found is None or int(found[1]) >= len(places):
+        return "input" if param == "messages" else param
+    made_of = places[int(found[1])]
+    place = made_of[min(int(found[2] or 0), len(made_of) - 1)]
+    if not place.endswith("]"):  # a text, of which there are no fields
+        return place
+    if found[2] is not None:
+        return f"{place}{'.call_id' if found[3] == '.id' else found[3]}"
+    return place + found[3].replace(".tool_call_id", ".call_id").replace(
+        ".image_url.url", ".image_url"
+    )
 
 
 def _list(given: Mapping[str, Any], name: str) -> list[Any]:
@@ -116,14 +144,17 @@ def _form(text: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _messages(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _messages(given: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    """The conversation as messages of chat completions, and for each what it was made of."""
     messages: list[dict[str, Any]] = []
+    places: list[list[str]] = []
     if given.get("instructions"):
         text = of_type(given["instructions"], "instructions", str, "a string")
         messages.append({"role": "system", "content": text})
+        places.append(["instructions"])
     items = given["input"]
     if isinstance(items, str):
-        return [*messages, {"role": "user", "content": items}]
+        return [*messages, {"role": "user", "content": items}], [*places, ["input"]]
     if not isinstance(items, list) or not items:
         raise wrong("input", items, "a string, or a list with at least one item")
     for i, item in enumerate(items):
@@ -139,6 +170,7 @@ def _messages(given: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
             if messages and messages[-1].get("tool_calls"):
                 messages[-1]["tool_calls"].append(call)  # calls of one answer
+                places[-1].append(where)
             else:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         elif kind == "function_call_output":
@@ -153,7 +185,9 @@ def _messages(given: Mapping[str, Any]) -> list[dict[str, Any]]:
                 param=where,
                 code="unsupported_content",
             )
-    return messages
+        if len(places) < len(messages):
+            places.append([where])
+    return messages, places
 
 
 def _content(content: Any) -> Any:

@@ -11,6 +11,7 @@ keeps its own name. Knows nothing of experts.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -60,6 +61,17 @@ def is_a(model: Any, *names: str) -> bool:
     return not {base.__name__ for base in type(model).__mro__}.isdisjoint(names)
 
 
+_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)|(?<=\?)\S+")  # a user's name and password, a query
+
+
+def _masked(told: Any) -> Any:
+    if isinstance(told, Mapping):
+        return {name: _masked(each) for name, each in told.items()}
+    if isinstance(told, list):
+        return [_masked(each) for each in told]
+    return _IN_ADDRESS.sub("***", told) if isinstance(told, str) and "://" in told else told
+
+
 class ProviderChat(BaseChatModel):
     """Another chat model, read with care; see this module.
 
@@ -102,7 +114,9 @@ class ProviderChat(BaseChatModel):
 
     @functools.cached_property
     def _serialized(self) -> dict[str, Any]:
-        return self.chat._serialized
+        # What traces are told of the model: LangChain hides its key, but no password of its address.
+        told: dict[str, Any] = _masked(self.chat._serialized)
+        return told
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """The model's own name."""

@@ -29,6 +29,19 @@ FailureKind = Literal[
 ]  # fmt: skip
 
 
+class ReplyError(ValueError):
+    """A provider says with HTTP 200 that it could not answer.
+
+    Args:
+        told: The `error` of its reply: an object, or a text.
+    """
+
+    def __str__(self) -> str:
+        told = self.args[0]
+        said = told.get("message") if isinstance(told, Mapping) else told
+        return str(said or told)
+
+
 class Failure(NamedTuple):
     """What a failed call means.
 
@@ -100,9 +113,11 @@ def cause_of(error: BaseException) -> str:
     """What is behind an error whose client says no more than "Connection error."; or empty."""
     if type(error).__name__.removeprefix("OpenAI") not in _UNTELLING:
         return ""
-    lines = [str(each).strip().splitlines() for each in _chain(error)]
-    told = [each[0] for each in lines if each]
-    return told[-1] if len(told) > 1 else ""
+    behind = list(_chain(error))
+    told = [each for each in behind[1:] if str(each).strip()]
+    if told:
+        return str(told[-1]).strip().splitlines()[0]
+    return type(behind[-1]).__name__ if len(behind) > 1 else ""
 
 
 def _kind(error: BaseException) -> FailureKind | None:
@@ -127,6 +142,8 @@ def _kind(error: BaseException) -> FailureKind | None:
         return "timeout"
     if isinstance(error, getattr(exceptions, "ModelError", ())):
         return "unavailable" if getattr(error, "is_retryable", False) else "request"
+    if isinstance(error, ReplyError):
+        return "request" if "invalid_request" in text else "unavailable"
     if isinstance(error, ConnectionError) or name in _UNREACHED:
         return "unavailable"
     return None
@@ -166,7 +183,7 @@ _UNREACHED = frozenset(
 
 
 def _by_status(status: int) -> FailureKind:
-    if status in (401, 402, 403, 404, 405, 410):
+    if status in (401, 402, 403, 404, 405, 407, 410, 511):  # 407 and 511 are a proxy's
         return "auth"
     if status == 429:
         return "rate_limit"

@@ -5,6 +5,7 @@
     a refusal in a stream ──> kept, as of whole answers
     a piece of a thought in a stream ──> a mark that there was one
     JSON that ends at the limit of tokens ──> an answer that was cut off, in place of an error
+    an error where a stream, or an answer, should be ──> an error that says what the provider says
 
 Knows nothing of experts.
 """
@@ -20,6 +21,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
+
+from der_graph.nodes.providers.client_errors import ReplyError
 
 THINKS = "der_thinks"
 """Among `additional_kwargs` of a chunk: a piece of a thought came with it."""
@@ -44,6 +47,8 @@ class _Lenient:
     """Put before LangChain's class."""
 
     def _create_chat_result(self, response: Any, *given: Any, **more: Any) -> Any:
+        if told := _part(response, "error"):
+            raise ReplyError(told)
         for choice in _part(response, "choices") or ():
             _write_arguments(_part(choice, "message"), whole=True)
         return super()._create_chat_result(response, *given, **more)  # type: ignore[misc]
@@ -124,13 +129,41 @@ class _Client:
 
     def create(self, **payload: Any) -> Any:
         made = self._client.create(**payload)
-        return _Stream(made) if payload.get("stream") else made
+        if not payload.get("stream"):
+            return made
+        if (response := _no_stream(made)) is not None:
+            _check_error(response.read())
+        return _Stream(made)
 
 
 class _AsyncClient(_Client):
     async def create(self, **payload: Any) -> Any:
         made = await self._client.create(**payload)
-        return _Stream(made) if payload.get("stream") else made
+        if not payload.get("stream"):
+            return made
+        if (response := _no_stream(made)) is not None:
+            _check_error(await response.aread())
+        return _Stream(made)
+
+
+def _no_stream(made: Any) -> Any:
+    """The reply to a call that asked for a stream, where it may be an object; no stream knows its length."""
+    response = getattr(made, "response", None)
+    headers = getattr(response, "headers", {})
+    is_json = str(headers.get("content-type", "")).startswith("application/json")
+    return response if is_json and "content-length" in headers else None
+
+
+def _check_error(body: bytes) -> None:
+    """Raise what a server says in place of a stream; a stream that it calls JSON is read from its start."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(told, dict):
+        raise ReplyError(
+            told.get("error") or "its server sent an object where a stream was asked for"
+        )
 
 
 class _Stream:

@@ -21,11 +21,11 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from der_graph.data.untrusted import parse_json
 from der_graph.errors import CacheError
@@ -34,6 +34,8 @@ from der_graph.nodes.reliability.charge import are_counts
 from der_graph.state import Answer
 
 log = logging.getLogger("der_graph.cache")
+
+Found = TypeVar("Found")
 
 MEMORY = ":memory:"
 """In place of a path: a cache that lives as long as the process."""
@@ -52,6 +54,8 @@ _KINDS: dict[str, Any] = {
     "logprob": (int, float, type(None)),
     "error": type(None),
 }
+_MOMENT = 1.0  # seconds that a request waits for another process
+_REST = 30.0  # seconds for which requests leave a file alone that could not be used
 _KEYS_A_QUERY = 500  # SQLite's default limit of variables was 999 for long
 _TABLE = """
     CREATE TABLE IF NOT EXISTS answers (
@@ -126,6 +130,7 @@ class AnswerCache:
         self._timeout = timeout
         self._lock = threading.RLock()
         self._hits = self._misses = 0
+        self._resting: dict[str, float] = {}  # what requests do not try, and until when
         self._open()
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Answer]:
@@ -178,6 +183,35 @@ class AnswerCache:
         with self._lock, self._database() as database, database:
             database.execute("DELETE FROM answers WHERE expert = ?", [expert])
             database.executemany(_INSERT, _rows(items))
+
+    def find(self, key: str) -> Answer | None:
+        """Look for the answer of a request that is being waited for.
+
+        A file that cannot be read within a moment is reported, and left alone for a while: nobody waits for
+        another process, and the log is not filled. The answer counts as not there.
+        """
+        return (self._in_passing("read", lambda: self.get_many([key])) or {}).get(key)
+
+    def keep(self, key: str, answer: Answer) -> None:
+        """Keep the answer of a request that is being waited for; as `find`, without an error."""
+        self._in_passing("written", lambda: self.put_many({key: answer}))
+
+    def _in_passing(self, done: str, work: Callable[[], Found]) -> Found | None:
+        with self._lock:  # who waits for another thread's try knows then how it ended
+            if time.monotonic() < self._resting.get(done, 0.0):
+                return None
+            try:
+                with self._database() as database:
+                    database.execute(f"PRAGMA busy_timeout = {_MOMENT * 1000:.0f}")
+                try:
+                    return work()
+                finally:
+                    with self._database() as database:
+                        database.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
+            except CacheError as error:
+                self._resting[done] = time.monotonic() + _REST
+                log.warning("%s; it is not %s for %.0f s", error, done, _REST)
+                return None
 
     def made(self, keys: Sequence[str]) -> dict[str, float | None]:
         """When answers were given, in seconds since 1970, by key; None where nobody noted it."""

@@ -1,13 +1,12 @@
 """An expert that looks into the answer cache before its model is asked: for servers, and for many questions.
 
 A cached answer is charged as if it had been generated, so that budgets and routes do not depend on what was
-asked before. A cache that cannot be read or written is reported, and does no other harm.
+asked before. A cache that cannot be read or written is reported, holds nobody up, and does no other harm.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -16,13 +15,10 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from der_graph.errors import CacheError
 from der_graph.nodes.expert import Expert, worth_keeping
 from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.policies.answers.cache import AnswerCache
 from der_graph.state import Answer
-
-log = logging.getLogger("der_graph.cache")
 
 
 @dataclass(frozen=True)
@@ -48,29 +44,14 @@ class CachedExpert(Expert):
         if settings.get("temperature") and settings.get("seed") is None:
             return await super().aask(prompt, config, **more)  # drawn anew every time
         key = await asyncio.to_thread(self.cache_key, prompt, settings)
-        found = await asyncio.to_thread(self._find, self.answers, key)
+        found = await asyncio.to_thread(self.answers.find, key)
         self.noted(self.name, found is not None)
         if found is not None:
             return {**found, "seconds": time.perf_counter() - start}
         answer = await super().aask(prompt, config, **more)
         if worth_keeping(answer, more.get("time_left")):
-            await asyncio.to_thread(self._keep, self.answers, key, answer)
+            await asyncio.to_thread(self.answers.keep, key, answer)
         return answer
-
-    @staticmethod
-    def _find(answers: AnswerCache, key: str) -> Answer | None:
-        try:
-            return answers.get_many([key]).get(key)
-        except CacheError as error:
-            log.warning("%s", error)
-            return None
-
-    @staticmethod
-    def _keep(answers: AnswerCache, key: str, answer: Answer) -> None:
-        try:
-            answers.put_many({key: answer})
-        except CacheError as error:
-            log.warning("%s", error)
 
 
 def with_cache(

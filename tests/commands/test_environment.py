@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +280,10 @@ def test_results_that_cannot_be_written_cost_nothing(
         printed.count(f"{taken}: the folder cannot be made or written to ({taken} is a file)") == 2
     )
     assert "quality" not in printed
+    assert run("probe", *words, "--out", tmp_path) == 2
+    printed = capsys.readouterr().err
+    assert f"{tmp_path} is a folder" in printed
+    assert "cost" not in printed
 
 
 def test_output_into_head(pool: Path) -> None:
@@ -352,3 +357,60 @@ def test_nobody_waits_for_a_person(
     assert ask(path, "hi", *words) != 0
     told = capsys.readouterr()
     assert "an expert asks a person" in told.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize(
+    ("command", "way_on"),
+    [("ask --file FILE --out OUT/a.jsonl --concurrency 1", "goes on from there"),
+     ("eval --data FILE --out OUT/report", "the answer cache has what was answered"),
+     ("probe --data FILE --out OUT/profile.json", "the answer cache has what was answered"),
+     ("tune --data FILE --target-cost 1", "the answer cache has what was answered")],
+)  # fmt: skip
+def test_a_signal_keeps_what_was_answered(
+    name: str,
+    code: int,
+    background: bool,
+    command: str,
+    way_on: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if background and name == "SIGINT":
+        pytest.skip("it is ignored there")
+    (tmp_path / "signalled.py").write_text(
+        "import itertools, os, signal\n"
+        "calls = itertools.count(1)\n"
+        "def one(question):\n"
+        "    if next(calls) == 3:\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+        "    return '7'\n"
+    )
+    (tmp_path / "pool.yaml").write_text(
+        "experts: [{name: one, backend: python, model: 'signalled:one', cost: 1}]\n"
+    )
+    rows = [{"id": str(i), "question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(6)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "out").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = command.replace("FILE", str(tmp_path / "data.jsonl")).replace(
+        "OUT", str(tmp_path / "out")
+    )
+    given = [*words.split(), "--pool", tmp_path / "pool.yaml", "--allow-python"]
+    given += ["--cache", tmp_path / "cache.sqlite"]
+    before = signal.signal(
+        signal.SIGINT, signal.SIG_IGN if background else signal.default_int_handler
+    )
+    try:
+        assert run(*given) == code
+    finally:
+        signal.signal(signal.SIGINT, before)
+        sys.modules.pop("signalled", None)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    said = capsys.readouterr().err
+    assert way_on in said
+    assert said.endswith("der: interrupted\n")
+    assert not [each for each in (tmp_path / "out").rglob("*") if each.suffix in (".lock", ".part")]

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fakes import three_experts
+from langgraph.store.base import PutOp
 from langgraph.store.memory import InMemoryStore
 
 from der_graph.pool import pool_from
@@ -54,3 +55,24 @@ def test_by_default_nothing_is_learnt() -> None:
         reply = client.post("/v1/feedback", json={"id": key, "score": 1})
         assert reply.status_code == 404
         assert "start it with --learn" in reply.json()["error"]["message"]
+
+
+def test_feedback_that_a_store_does_not_take_may_be_sent_again() -> None:
+    class Full(InMemoryStore):
+        full = False
+
+        def batch(self, ops: Any) -> Any:
+            ops = list(ops)
+            if self.full and any(isinstance(op, PutOp) for op in ops):
+                raise OSError("no space left on postgresql://me:secret@host")
+            return super().batch(ops)
+
+    store = Full()
+    with in_background(app(learn=store)) as address, httpx.Client(base_url=address) as client:
+        key = ask(client)
+        assert client.post("/v1/feedback", json={"id": key, "score": 1}).status_code == 200
+        store.full = True
+        for _ in range(2):
+            reply = client.post("/v1/feedback", json={"id": key, "score": 0})
+            assert (reply.status_code, reply.headers["retry-after"]) == (503, "30")
+            assert "secret" not in reply.text

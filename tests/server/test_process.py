@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 for _name in ("fastapi", "uvicorn", "prometheus_client"):
@@ -49,12 +50,15 @@ SCRIPT = textwrap.dedent(
 
 
 @contextmanager
-def process(*command: str, **settings: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(
+    *command: str, stderr: Any = None, **settings: Any
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server, and its address."""
     child = subprocess.Popen(
         [sys.executable, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         env={**os.environ, "LANGSMITH_TRACING": "false", **settings},
     )
@@ -120,15 +124,20 @@ def test_a_signal_lets_what_runs_finish(number: signal.Signals) -> None:
     assert content["choices"][0]["message"]["content"] == "finished"
 
 
-def test_but_not_for_ever() -> None:
-    with process("-c", SCRIPT, "1") as (child, address):
+@pytest.mark.parametrize("streamed", [False, True])
+def test_but_not_for_ever(streamed: bool, tmp_path: Path) -> None:
+    body = {"model": "der", "stream": streamed, "messages": [{"role": "user", "content": "hi"}]}
+    got: list[httpx.Response] = []
+
+    def wait() -> None:
+        got.append(httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60))
+
+    with (
+        (tmp_path / "log").open("w") as log,
+        process("-c", SCRIPT, "1", stderr=log) as (child, address),
+    ):
         wait_until_ready(address)
-
-        def give_up() -> None:
-            with pytest.raises((OSError, http.client.HTTPException, ValueError)):
-                ask(address)
-
-        thread = threading.Thread(target=give_up)
+        thread = threading.Thread(target=wait)
         thread.start()
         assert child.stdout is not None
         assert child.stdout.readline() == "asked\n"
@@ -138,6 +147,10 @@ def test_but_not_for_ever() -> None:
         child.stdin.write("\n")  # the thread that reads would keep the interpreter
         child.stdin.flush()
         assert child.wait(60) == 0
+    (reply,) = got
+    assert reply.status_code == (200 if streamed else 503)
+    assert "the server is stopping" in reply.text
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_more_connections_than_open_files(tmp_path: Path) -> None:

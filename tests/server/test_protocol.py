@@ -21,6 +21,7 @@ from der_graph.server.access import Keys
 from der_graph.server.chat_replies import Outcome, Reply, public_event, to_json
 from der_graph.server.chat_requests import KNOBS, ChatRequest, read_request
 from der_graph.server.failures import RequestError, expert_error, failure_of
+from der_graph.server.responses_api import read_response_request
 from der_graph.state import RouteStep
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -356,3 +357,40 @@ def test_where_keys_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_keys(["KEY_A"]) == {"KEY_A": "a"}
     with pytest.raises(ServerError, match="KEY_B is not set"):
         read_keys(["KEY_A", "KEY_B"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": " "}, "input"),
+        ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
+        ({"instructions": "Be brief.", "input": [{"role": "user"}]}, "input[0].content"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0]"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": 5}]}]},
+            "input[0].content[0].image_url",
+        ),
+        ({"input": [{"type": "function_call_output", "output": "1"}]}, "input[0].call_id"),
+        (
+            {
+                "instructions": "Be brief.",
+                "input": [
+                    *HELLO,
+                    {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+                    {"type": "reasoning"},
+                    {"type": "function_call", "call_id": 2, "name": "f", "arguments": "{}"},
+                ],
+            },
+            "input[3].call_id",
+        ),
+        ({"input": "hi", "tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"input": "hi", "text": {"format": {"type": "json_schema"}}}, "text.format.name"),
+    ],
+)
+def test_what_is_wrong_in_a_responses_request_is_named_as_it_is_there(
+    fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_response_request(json.dumps({"model": "der", **fields}).encode())
+    assert caught.value.param == param
+    assert "messages[" not in caught.value.message

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from der_graph.commands.options.common import add_address, add_cache, add_fresh, add_seed
+from der_graph.commands.options.common import (
+    add_address,
+    add_cache,
+    add_fresh,
+    add_seed,
+    answer_cache,
+)
 from der_graph.commands.options.experts import (
     add_allow_python,
     add_pool,
@@ -40,6 +46,7 @@ __all__ = [
     "add_request",
     "add_seed",
     "add_trained_metric",
+    "answer_cache",
     "columns_of",
     "cost",
     "cost_range",

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from der_graph.commands.options.reporting import say
+
+if TYPE_CHECKING:
+    from der_graph.policies.answers import AnswerCache
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +36,21 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", metavar="FILE", help="answer cache (default: in the user's cache folder)"
     )
+
+
+@contextmanager
+def answer_cache(args: argparse.Namespace) -> Iterator[AnswerCache]:
+    """The answer cache of a command that asks many questions; Ctrl-C says that it holds what was answered."""
+    from der_graph.policies.answers import open_cache
+
+    with open_cache(args.cache) as cache:
+        try:
+            yield cache
+        except KeyboardInterrupt:
+            say(
+                "stopped; the answer cache has what was answered, and the same command asks the rest"
+            )
+            raise
 
 
 def add_fresh(parser: argparse.ArgumentParser) -> None:

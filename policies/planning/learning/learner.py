@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,11 +29,18 @@ from langgraph.store.base import BaseStore
 from der_graph.errors import BudgetError
 from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.nodes.reliability.copying import renew_in_children
+from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
 from der_graph.policies.planning.learning.relearning import Served, relearn
-from der_graph.policies.planning.learning.route_store import Kept, Memory, open_store
+from der_graph.policies.planning.learning.route_store import (
+    KEEP,
+    Kept,
+    Memory,
+    checked_score,
+    open_store,
+)
 from der_graph.policies.planning.planner import Planner
 from der_graph.policies.planning.tables import mean_skill
 from der_graph.state import Answer, Situation, good_answers
@@ -42,6 +50,7 @@ Judge = Callable[[str, str], float]
 
 _EVERY = 25  # routes after which skills are learnt anew
 _SECONDS = 30.0  # after which other processes' routes are read
+_PAUSE = 30.0  # seconds after which a store that could not be written is tried again
 log = logging.getLogger("der_graph.learning")
 
 
@@ -96,6 +105,8 @@ class Learner:
     def _employ(self) -> None:
         self._lock = threading.Lock()
         self._work = ThreadPoolExecutor(1, "der-learning")
+        self._waiting: deque[Kept] = deque(maxlen=KEEP)  # routes that the store does not hold yet
+        self._again = 0.0  # when it is tried again
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
         """Itself: what it knows is in its store, which a copy would share."""
@@ -163,12 +174,14 @@ class Learner:
 
         Raises:
             DataError: If there is no such route, or the score is none.
+            Exception: Of the store, if it cannot be used.
         """
-        self._work.submit(lambda: None).result()  # the route may have just ended
-        self.memory.rate(key, score)
+        self._work.submit(self._rate, key, checked_score(score)).result()
 
     def flush(self) -> None:
         """Wait until all that was noted is kept, and learn from it."""
+        self._again = 0.0
+        self._work.submit(self._write).result()
         self._work.submit(self._learn).result()
 
     def skills(self) -> list[dict[str, Any]]:
@@ -257,12 +270,50 @@ class Learner:
                 score = min(
                     1.0, max(0.0, float(self._judge(question, good_answers(answers)[-1]["text"])))
                 )
-            self.memory.add(Kept(key, time.time(), kind, named, score))
-            self._since += 1
-            if self._since >= _EVERY or time.monotonic() - self._read > _SECONDS:
-                self._learn()
         except Exception as error:  # learning must not end serving
             log.warning("a route was not learnt from: %s: %s", type(error).__name__, error)
+            return
+        self._waiting.append(Kept(key, time.time(), kind, named, score))
+        if self._write() and (self._since >= _EVERY or time.monotonic() - self._read > _SECONDS):
+            self._learn()
+
+    def _write(self) -> bool:
+        """In the thread of learning: give the store what it does not hold yet; says if all is there.
+
+        A store that is locked, full or away is left alone for a while: each try may take seconds, which
+        feedback, and the end of the process, would wait for.
+        """
+        if time.monotonic() < self._again:
+            return False
+        try:
+            while self._waiting:
+                self.memory.add(self._waiting[0])
+                self._waiting.popleft()
+                self._since += 1
+        except Exception as error:
+            self._again = time.monotonic() + _PAUSE
+            told = mask_secrets(f"{type(error).__name__}: {error}")
+            log.warning(
+                "what is learnt from cannot be written (%s); tried again in %.0f s, %d routes wait",
+                told,
+                _PAUSE,
+                len(self._waiting),
+            )
+            return False
+        return True
+
+    def _rate(self, key: str, score: float) -> None:
+        """In the thread of learning, as the route may have just ended."""
+        written = self._write()
+        for i, route in enumerate(self._waiting):
+            if route.key == key:
+                self._waiting[i] = route._replace(score=score)
+                return
+        if not written:
+            raise TimeoutError(
+                "the store could not be written just now, and is left alone for a while"
+            )
+        self.memory.rate(key, score)
 
     def _learn(self) -> None:
         """In the thread of learning: skills by all routes of the store."""

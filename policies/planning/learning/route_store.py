@@ -28,6 +28,7 @@ KEEP = 2_000
 """Routes that are learnt from."""
 _PAGE = 500
 _POOLS = ("der", "learning-pools")
+_PATIENCE = 5.0  # seconds to wait for another process, or for a database that is away
 _DATABASES = ("postgresql://", "postgres://")
 log = logging.getLogger("der_graph.learning")
 _SETUP_LOCK = 0x44455221  # of PostgreSQL's advisory locks; any number that nobody else takes
@@ -49,6 +50,17 @@ class Kept(NamedTuple):
     kind: int
     told: tuple[tuple[str, int, int], ...]
     score: float | None
+
+
+def checked_score(score: float) -> float:
+    """What somebody said of a route, as a number.
+
+    Raises:
+        DataError: If it is not from 0 to 1.
+    """
+    if not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise DataError(f"the score is {score!r}; it must be a number from 0 to 1")
+    return float(score)
 
 
 class Memory:
@@ -125,16 +137,13 @@ class Memory:
         Raises:
             DataError: If the score is not from 0 to 1, or there is no such route (any more).
         """
-        if isinstance(score, bool):
-            score = float(score)
-        if not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise DataError(f"the score is {score!r}; it must be a number from 0 to 1")
+        score = checked_score(score)
         item = self.store.get(self._routes, key)
         if item is None:
             raise DataError(
                 f"there is no route {key[:80]!r}; it is too old, or was answered by another pool"
             )
-        self._put(self._routes, key, {**item.value, "score": float(score)})
+        self._put(self._routes, key, {**item.value, "score": score})
 
     def routes(self) -> list[Kept]:
         """The routes that count, oldest first: the last ones, or those before learning was stopped.
@@ -235,7 +244,7 @@ def _file_store(path: Path) -> BaseStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         # As the package's own `from_conn_string` opens it, which is a context manager.
         connection = sqlite3.connect(
-            path, check_same_thread=False, isolation_level=None, timeout=30
+            path, check_same_thread=False, isolation_level=None, timeout=_PATIENCE
         )
         connection.execute("PRAGMA journal_mode=WAL")
         made: BaseStore = sqlite.SqliteStore(connection)
@@ -272,6 +281,7 @@ def _database_store(address: str) -> BaseStore:
         kwargs=settings,
         min_size=1,
         max_size=4,
+        timeout=_PATIENCE,
         open=True,
         check=pools.ConnectionPool.check_connection,
     )

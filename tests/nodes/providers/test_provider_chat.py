@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
@@ -366,6 +368,40 @@ def test_an_error_that_comes_with_status_200_keeps_its_kind(
     assert (answer["failure"], answer["cost"]) == (kind, cost)
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        ("the model is overloaded", "unavailable", "the model is overloaded"),
+        ({"message": "all upstreams failed"}, "unavailable", "all upstreams failed"),
+        ({"message": "slow down", "code": 429}, "rate_limit", "slow down"),
+        ({"message": "no", "type": "invalid_request_error"}, "request", "no"),
+        ({"code": 503}, "unavailable", "503"),
+    ],
+)
+@pytest.mark.parametrize("way", ["whole", "stream", "async"])
+def test_an_error_object_in_place_of_an_answer_is_told(
+    error: Any, kind: str, words: str, way: str
+) -> None:
+    raw = json.dumps({"error": error}).encode()
+    with provider(lambda asked: {"raw": raw, "type": "application/json"}) as stub:
+        expert = as_expert(remote_model(stub.url, streaming=way != "whole"), name="m", cost=1)
+        if way == "async":
+            answer = asyncio.run(expert.aask([HumanMessage("q")], fallback="expert"))
+        else:
+            answer = expert.ask([[HumanMessage("q")]], fallback="expert")[0]
+    assert (answer["failure"], answer["cost"]) == (kind, 0)
+    assert words in (answer["error"] or "")
+
+
+def test_a_stream_that_is_called_json_is_one() -> None:
+    chunks = [piece({"content": "42"}), piece({}, "stop")]
+    raw = "".join(f"data: {json.dumps({'id': 'x', 'model': 'm', **each})}\n\n" for each in chunks)
+    sent = {"raw": raw.encode(), "type": "application/json"}
+    with provider(lambda asked: sent) as stub:
+        expert = as_expert(remote_model(stub.url, streaming=True), name="m", cost=1)
+        assert expert.ask([[HumanMessage("q")]], fallback="expert")[0]["text"] == "42"
+
+
 @pytest.mark.parametrize("streaming", [True, False])
 def test_a_body_that_is_no_answer_costs_nothing(streaming: bool) -> None:
     body = {"detail": "Not now"}
@@ -445,3 +481,18 @@ def test_a_call_is_sent_once_whatever_event_loop_asks(status: int) -> None:
             answer = asyncio.run(expert.aask([HumanMessage("q")], fallback="expert"))
             assert (answer["error"] is None) == (status == 200)
             assert len(stub.requests) == sent
+
+
+def test_traces_are_told_no_secret_of_an_address() -> None:
+    told: list[Any] = []
+
+    class Listener(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, *_: Any, **__: Any) -> None:
+            told.append(serialized)
+
+    with provider("42") as stub:
+        url = stub.url.replace("://", "://me:hunter22@") + "?api_key=hunter33"
+        expert = as_expert(remote_model(url), name="m", cost=1)
+        expert.ask([[HumanMessage("q")]], {"callbacks": [Listener()]}, fallback="expert")
+    assert "hunter" not in str(told)
+    assert f"://***@{stub.url.partition('://')[2]}?***" in str(told)

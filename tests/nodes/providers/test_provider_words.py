@@ -17,6 +17,7 @@ from langchain_core.messages import (
 
 from der_graph.errors import ExpertError
 from der_graph.nodes.providers import failure_of, finish_reason_of
+from der_graph.nodes.providers.client_errors import cause_of
 from der_graph.nodes.providers.messages import NO_OUTPUT, NO_RESULT, OPENING, sendable
 from der_graph.nodes.reliability.redaction import Guarded
 
@@ -75,6 +76,7 @@ class Refused(Exception):
         (Refused(400, "blocked by Azure's content management policy"), "content_filter", None),
         (Refused(401), "auth", None),
         (Refused(404, "no such model"), "auth", None),
+        (Refused(407), "auth", None),
         (Refused(400, "unknown parameter"), "request", None),
         (Refused(503, retry_after="2"), "unavailable", 2.0),
         (Refused(500), "unavailable", None),
@@ -241,3 +243,14 @@ def test_what_is_given_is_not_changed() -> None:
     given: list[BaseMessage] = [HumanMessage("a"), HumanMessage("b")]
     sendable(given)
     assert [m.content for m in given] == ["a", "b"]
+
+
+def test_what_is_behind_an_error_that_says_nothing_is_named() -> None:
+    class APIConnectionError(Exception):
+        pass
+
+    for behind, told in ((httpx.ReadError(""), "ReadError"), (OSError("away"), "away")):
+        error = APIConnectionError("Connection error.")
+        error.__cause__ = behind
+        assert cause_of(error) == told
+    assert cause_of(APIConnectionError("Connection error.")) == ""

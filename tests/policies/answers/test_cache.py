@@ -247,3 +247,24 @@ def test_a_damaged_answer_is_a_miss(tmp_path: Path, damage: Any) -> None:
         assert cache.get_many(["k", "other"]) == {"other": good}
         cache.put_many({"k": good})
         assert cache.get_many(["k"]) == {"k": good}
+
+
+def test_a_request_waits_a_moment_for_another_writer_and_the_next_ones_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("der_graph.policies.answers.cache._MOMENT", 0.05)
+    path = tmp_path / "cache.sqlite"
+    with AnswerCache(path) as cache, closing(sqlite3.connect(path)) as other:
+        cache.keep("before", answer())
+        other.execute("BEGIN IMMEDIATE")
+        for key in ("a", "b"):
+            cache.keep(key, answer())
+            assert cache.find("before") is not None  # readers are not concerned
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "another process has been writing" in caplog.text
+        other.rollback()
+        cache._resting.clear()
+        cache.keep("c", answer())
+        assert cache.find("c") is not None
+        # Others still wait as long as they were told to.
+        assert cache._connection.execute("PRAGMA busy_timeout").fetchone() == (30_000,)

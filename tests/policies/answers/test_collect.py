@@ -198,7 +198,7 @@ def test_ctrl_c_ends_the_command_cleanly(
 
     monkeypatch.setattr(LocalEngine, "answers", answers)
     assert main(command(recorded_pool, "c.db")) == 130
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command asks the rest" in capsys.readouterr().err
     with open_cache(recorded_pool.with_name("c.db")) as cache:
         assert cache.stats().answers == MAX_BATCH
 

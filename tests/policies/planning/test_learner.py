@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -386,3 +387,38 @@ def test_without_outcomes_agreement_says_what_it_did() -> None:
     known = relearn(base, [r._replace(outcome=None) for r in agreeing(0.6)])
     assert known.chance.tolist() == base.chance.tolist()
     assert known.spread == base.spread
+
+
+def test_what_a_store_does_not_take_is_kept_and_nobody_waits_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Locked(InMemoryStore):
+        tries = 0
+        locked = False
+
+        def batch(self, ops: Any) -> Any:
+            ops = list(ops)
+            if self.locked and any(isinstance(op, PutOp) for op in ops):
+                self.tries += 1
+                raise sqlite3.OperationalError("database is locked")
+            return super().batch(ops)
+
+    store = Locked()
+    learner = Learner(equals(), store)
+    store.locked = True
+    ids = ["r0", "r1", "r2"]
+    for each in ids:
+        learner.ended(each, "What?", [said("small", "7")])
+    learner.rate(ids[1], 0.25)
+    assert store.tries == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "OperationalError: database is locked" in caplog.text
+    with pytest.raises(TimeoutError, match="could not be written"):
+        learner.rate("elsewhere", 1)
+    store.locked = False
+    learner.flush()
+    with pytest.raises(DataError, match="no route"):
+        learner.rate("elsewhere", 1)
+    assert [(r.key, r.score) for r in learner.memory.routes()] == [
+        (ids[0], None), (ids[1], 0.25), (ids[2], None),
+    ]  # fmt: skip
