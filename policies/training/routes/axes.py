@@ -59,10 +59,10 @@ class QuestionAxes(NamedTuple):
     held_out: Floats
 
 
-def folds_of(questions: Sequence[str], seed: int = 0, count: int = FOLDS) -> npt.NDArray[np.int64]:
+def folds_of(questions: Sequence[str], seed: int = 0) -> npt.NDArray[np.int64]:
     """(questions,) fold of each; the same question always goes with itself."""
     number = {text: i for i, text in enumerate(dict.fromkeys(questions))}
-    draw = np.random.default_rng(seed).permutation(len(number)) % count
+    draw = np.random.default_rng(seed).permutation(len(number)) % FOLDS
     fold: npt.NDArray[np.int64] = draw[[number[text] for text in questions]]
     return fold
 

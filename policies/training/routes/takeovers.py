@@ -27,7 +27,6 @@ from der_graph.policies.answers import AnswerSource
 from der_graph.policies.observation import Observer
 from der_graph.policies.planning import Planner
 from der_graph.policies.planning.forms import Route, form_of
-from der_graph.policies.training.routes.axes import folds_of
 from der_graph.policies.training.routes.lesson import RouteLesson, Unseen
 from der_graph.policies.training.routes.tree import RouteTree
 from der_graph.policies.training.selection import routes_at_prices
@@ -39,7 +38,7 @@ _LEAST = 0.002  # utility by which it must be better on all questions
 _FLATTERED = 0.03  # utility by which an agent may look better on what it has learnt from
 _ROWS = 800  # training questions, at most
 _FITTED = 4_000  # training questions from which a planner learns, at most
-_PARTS = 10  # of the training questions; the planner that is asked one has learnt from the others
+_PARTS = 3  # of the training questions; the planner that is asked one has learnt from the others
 _ROUTES = 10_000  # from which a planner learns how experts react to one another
 
 Utility = npt.NDArray[np.float64]
@@ -112,8 +111,7 @@ def compare_with_others(
         some = drawn[np.isin(drawn, np.concatenate([each.questions for each in unseen]))][:_ROWS]
     else:
         some = drawn[:_ROWS]
-    part = folds_of(source.questions, seed, _PARTS)
-    planners = _planners(lesson, source, drawn[:_FITTED], part) if len(some) else []
+    planners = _planners(lesson, source, drawn[:_FITTED].tolist()) if len(some) else []
     planner = planners[-1] if planners else None
     orders, charged = Orders.of(lesson.tree), np.asarray(prices) / total
     fold = lesson.fold[some]
@@ -164,7 +162,9 @@ def compare_with_others(
     others = [(router, on_train(router)), (fixed(), of_orders())]
     if planner is not None:
         plans = [Takeover(*band, planner=True) for band in bands]
-        others.append((plans, _held_out_plans(planners, part, source, rules, prices, total, some)))
+        others.append(
+            (plans, _held_out_plans(planners, lesson, source, rules, prices, total, some))
+        )
     # Dev questions may cost new answers: a policy that cannot be better decides at no price.
     flattered = 0.0 if unseen else _FLATTERED
     tried: list[tuple[list[Takeover], Sequence[Takeover], Utility]] = []
@@ -261,12 +261,7 @@ class Orders(NamedTuple):
         return [int(k) for k in near.argmax(axis=1)]
 
 
-def _planners(
-    lesson: RouteLesson,
-    source: AnswerSource,
-    among: npt.NDArray[np.int64],
-    part: npt.NDArray[np.int64],
-) -> list[Planner]:
+def _planners(lesson: RouteLesson, source: AnswerSource, among: Sequence[int]) -> list[Planner]:
     """A planner without each part of these training questions, and one that has learnt from all of them."""
     observer = lesson.observer
     first = source.first_answers()
@@ -289,8 +284,8 @@ def _planners(
             encoder=observer.encoder,
         )
 
-    others = [among[part[among] != p].tolist() for p in range(_PARTS)]
-    return [fit(rows or among.tolist()) for rows in (*others, among.tolist())]
+    parts = [[i for i in among if lesson.fold[i] % _PARTS != part] for part in range(_PARTS)]
+    return [*(fit(rows or among) for rows in parts), fit(among)]
 
 
 def _routes(tree: RouteTree) -> list[Route]:
@@ -310,7 +305,7 @@ def _routes(tree: RouteTree) -> list[Route]:
 
 def _held_out_plans(
     planners: Sequence[Planner],
-    part: npt.NDArray[np.int64],
+    lesson: RouteLesson,
     source: AnswerSource,
     rules: RouteRules,
     prices: Sequence[float],
@@ -319,8 +314,9 @@ def _held_out_plans(
 ) -> Utility:
     """(prices, rows) utility of the planner that has not learnt from the question."""
     found = np.zeros((len(prices), len(rows)))
+    part = lesson.fold[rows] % _PARTS
     for p, planner in enumerate(planners[:_PARTS]):
-        mine = np.flatnonzero(part[rows] == p)
+        mine = np.flatnonzero(part == p)
         at = rows[mine].tolist()
         scale = sum(planner.costs) / total  # a planner counts prices in what its experts cost
         found[:, mine] = _utility(planner, source, rules, prices, total, at, scale)
