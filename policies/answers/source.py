@@ -404,11 +404,14 @@ class AnswerSource:
         return answers
 
     def learn(self, answers: dict[Key, Answer]) -> dict[Key, Outcome]:
-        """Score answers and remember them; in the order given, on which metrics in batches may depend."""
-        scores = self._score({k: a for k, a in answers.items() if a["error"] is None})
-        outcomes = {key: Outcome(answers[key], scores.get(key, 0.0)) for key in answers}
-        self._memory.update(outcomes)
-        return outcomes
+        """Score answers and remember them; in the order given, on which metrics in batches may depend.
+
+        What is known already keeps its quality: a judge is paid once.
+        """
+        new = {key: answer for key, answer in answers.items() if key not in self._memory}
+        scores = self._score({k: a for k, a in new.items() if a["error"] is None})
+        self._memory.update({k: Outcome(answer, scores.get(k, 0.0)) for k, answer in new.items()})
+        return {key: self._memory[key] for key in answers}
 
     def _find(self, missing: dict[Key, Request]) -> dict[Key, Outcome]:
         shares: dict[int, dict[Key, Request]] = {}

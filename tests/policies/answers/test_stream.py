@@ -93,6 +93,18 @@ def test_metrics_are_given_the_same_whoever_is_quick(quick: int) -> None:
     assert metric.given == [["0 one", "0 two", "1 one", "1 two", "2 one", "2 two"]]
 
 
+def test_what_is_known_is_not_scored_again() -> None:
+    """A judge is paid for every answer that it marks."""
+    source, metric = source_of([slow("one", lambda prompt: "said")])
+    first = source.first_answers()
+    stream = AnswerStream(source)
+    for question in range(3):
+        stream.ask(Request(question, 0, []), then=lambda answer: None)
+        stream.ask(Request(question, 0, [first[question][0].answer]), then=lambda answer: None)
+    stream.run()
+    assert [len(given) for given in metric.given] == [3, 3]
+
+
 def test_what_comes_to_the_same_is_asked_once() -> None:
     """At the same time or later, and of questions that come twice."""
     asked: list[str] = []
