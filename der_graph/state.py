@@ -186,6 +186,8 @@ class Task(TypedDict):
     """Content blocks of the question beside its text (images, files); absent if there are none."""
 
 
+ExpertNames = list[str] | tuple[str, ...] | set[str] | frozenset[str]
+
 StreamTokens = Literal["all", "final", "live"]
 """Whose tokens the `messages` stream carries: every expert's, or those of the final answer, and how soon; see
 `der_graph.nodes.streaming`."""
@@ -225,12 +227,13 @@ class DERContext:
     max_steps: int | None = None
     cost_weight: float | None = None
     deadline: float | None = None
-    allowed_experts: Sequence[str] | None = None
-    forbidden_experts: Sequence[str] | None = None
+    # Plain classes: LangGraph reads this schema, and on Python 3.10 fails at generics of `collections.abc`.
+    allowed_experts: ExpertNames | None = None
+    forbidden_experts: ExpertNames | None = None
     ktp: str | None = None
     stickiness: float | None = None
     stream_tokens: StreamTokens | None = None
-    model_settings: Mapping[str, Any] | None = None
+    model_settings: dict[str, Any] | None = None
 
     def __new__(cls, *_: Any, **given: Any) -> Self:
         """Refuse misspelt names, which LangGraph passes on from a dict as they are."""

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from fakes import ScriptedAgent, an_answer, scripted_expert
 
 from der_graph import create_der_graph, state
+from der_graph.nodes.parallel import Tasks
 from der_graph.state import (
     DERContext,
     DEROutput,
@@ -96,3 +97,20 @@ def test_its_schemas_can_be_written_down() -> None:
     graph = create_der_graph([expert], agent=ScriptedAgent("a")).compile()
     assert "messages" in graph.get_input_jsonschema()["properties"]
     assert {"answer", "route", "cost"} <= graph.get_output_jsonschema()["properties"].keys()
+
+
+def test_schemas_can_be_read_on_every_python() -> None:
+    """On Python 3.10 a generic of `collections.abc` is taken for a class, and LangGraph compiles no graph."""
+    waiting: list[Any] = [DERState, DEROutput, DERContext, state.Task, Tasks]
+    seen: list[Any] = []
+    while waiting:
+        kind = waiting.pop()
+        if kind in seen:
+            continue
+        seen.append(kind)
+        origin = getattr(get_origin(kind), "__module__", "")
+        assert origin != "collections.abc", f"{kind}: list, tuple, dict or set in its place"
+        waiting += [each for each in get_args(kind) if not isinstance(each, str)]
+        if getattr(kind, "__module__", "").startswith("der_graph"):
+            waiting += get_type_hints(kind, include_extras=True).values()
+    assert state.ExpertNames in seen or list[str] in seen
