@@ -400,10 +400,13 @@ class Expert:
         except Exception as error:
             results = [error] * len(prompts)
         seconds = (time.perf_counter() - start) / max(1, len(prompts))
-        return [
+        answers = [
             self.answer_from(unless_late(each, seconds, told), seconds, settings=settings)
             for each in results
         ]
+        if any(answer["error"] is None for answer in answers):
+            self.health.bulkhead.trust()
+        return answers
 
     async def aask(
         self,

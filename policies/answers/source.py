@@ -369,16 +369,29 @@ class AnswerSource:
             found |= self._kept(expert, digests)
         return found
 
-    def answers_to(self, wanted: dict[Key, Request], stopped: threading.Event) -> dict[Key, Answer]:
+    def asked_as(self, key: Key, request: Request) -> object:
+        """Something that is the same for requests that ask the same, also of questions that come twice."""
+        if key[0] not in self._twins:
+            return key
+        expert, prompts = self._prompts({key: request})
+        return request.expert, expert.cache_key(prompts[key])
+
+    def answers_to(
+        self,
+        wanted: dict[Key, Request],
+        stopped: threading.Event,
+        kept: dict[Key, Answer] | None = None,
+    ) -> dict[Key, Answer]:
         """Ask one expert; its answers are not scored, and known only once they are `learn`t.
 
         Args:
             wanted: Requests by what each comes to.
             stopped: Once it is set nothing more is asked, and `CancelledError` is raised.
+            kept: Answers that are there already; looked for where left out.
         """
         expert, prompts = self._prompts(wanted)
         digests = {key: expert.cache_key(prompt) for key, prompt in prompts.items()}
-        answers = self._kept(expert, digests)
+        answers = dict(self._kept(expert, digests) if kept is None else kept)
         cache = self._cache_of(expert)
         same: dict[str, list[Key]] = {}  # by prompt
         for key, digest in digests.items():

@@ -14,7 +14,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import heappop, heappush
+from itertools import count
 
+from der_graph.nodes.reliability.bulkhead import SIZE
 from der_graph.policies.answers.source import MAX_BATCH, AnswerSource, Key, Request, rank
 from der_graph.state import Answer
 
@@ -47,10 +50,12 @@ class AnswerStream:
         self._same: dict[Key, list[Key]] = {}
         self._ready: deque[tuple[Then, Answer]] = deque()
         self._new: dict[int, dict[Key, Request]] = {}  # by expert
-        self._waiting: dict[int, dict[Key, Request]] = {}  # for experts that take a batch at a time
+        # Heaps by length, for experts that take a batch at a time: what is alike long is padded less.
+        self._waiting: dict[int, list[tuple[int, int, Key, Request]]] = {}
         self._threads: dict[int, ThreadPoolExecutor] = {}
         self._called: queue.SimpleQueue[Future[dict[Key, Answer]]] = queue.SimpleQueue()
         self._calls = 0  # not read yet
+        self._turn = count()
         self._stopped = threading.Event()
 
     def ask(self, request: Request, then: Then) -> Key:
@@ -70,7 +75,7 @@ class AnswerStream:
             self._then[key].append(then)
         else:
             self._then[key] = [then]
-            first = self._first.setdefault((self._source.questions[key[0]], *key[1:]), key)
+            first = self._first.setdefault(self._source.asked_as(key, request), key)
             if first == key:
                 self._new.setdefault(request.expert, {})[key] = request
             elif first in self._answers:
@@ -113,29 +118,36 @@ class AnswerStream:
             self._take(known)
             missing = {key: request for key, request in wanted.items() if key not in known}
             bound = self._source.at_once(expert)
-            if not bound:
-                if missing:
-                    self._waiting.setdefault(expert, {}).update(missing)
+            if bound:
+                self._call(expert, bound, list(missing.items()))
                 continue
-            if expert not in self._threads:
-                self._threads[expert] = ThreadPoolExecutor(bound, "der-stream")
             for key, request in missing.items():
-                self._calls += 1
-                call = self._threads[expert].submit(
-                    self._source.answers_to, {key: request}, self._stopped
-                )
-                call.add_done_callback(self._called.put)
+                length = len(key[2]) if isinstance(key[2], str) else len(request.answers)
+                heap = self._waiting.setdefault(expert, [])
+                heappush(heap, (length, next(self._turn), key, request))
+
+    def _call(self, expert: int, bound: int, wanted: list[tuple[Key, Request]]) -> None:
+        """In threads, as many as an expert has: beyond those, some requests go together."""
+        if expert not in self._threads:
+            self._threads[expert] = ThreadPoolExecutor(min(bound, SIZE), "der-stream")
+        size = -(-bound // SIZE)
+        for start in range(0, len(wanted), size):
+            self._calls += 1
+            part = dict(wanted[start : start + size])
+            call = self._threads[expert].submit(self._ask, part)
+            call.add_done_callback(self._called.put)
+
+    def _ask(self, wanted: dict[Key, Request]) -> dict[Key, Answer]:
+        return self._source.answers_to(wanted, self._stopped, kept={})
 
     def _ask_a_batch(self) -> None:
         """Of the expert for which most is waiting."""
         expert = max(self._waiting, key=lambda i: (len(self._waiting[i]), -i))
-        waiting = self._waiting.pop(expert)
-        # Similar lengths share a batch, so less is padded.
-        keys = sorted(waiting, key=lambda key: len(str(key[2])))[:MAX_BATCH]
-        batch = {key: waiting.pop(key) for key in keys}
-        if waiting:
-            self._waiting[expert] = waiting
-        self._take(self._source.answers_to(batch, self._stopped))
+        heap = self._waiting[expert]
+        batch = [heappop(heap) for _ in range(min(MAX_BATCH, len(heap)))]
+        if not heap:
+            del self._waiting[expert]
+        self._take(self._ask({key: request for _, _, key, request in batch}))
 
     def _take(self, answers: dict[Key, Answer]) -> None:
         self._answers.update(answers)

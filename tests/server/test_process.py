@@ -147,9 +147,9 @@ def test_but_not_for_ever(streamed: bool, tmp_path: Path) -> None:
         child.stdin.write("\n")  # the thread that reads would keep the interpreter
         child.stdin.flush()
         assert child.wait(60) == 0
-    (reply,) = got
-    assert reply.status_code == (200 if streamed else 503)
-    assert "the server is stopping" in reply.text
+    assert got, "no reply"
+    assert got[0].status_code in ((200, 503) if streamed else (503,))  # 503 before the first token
+    assert "the server is stopping" in got[0].text
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 

@@ -197,10 +197,9 @@ class Explorer:
         waiting = deque(_Walk(question, route) for question, route in wanted)
         begun: list[_Walk] = []
         new: set[Key] = set()
-        seen: set[tuple[int, Route]] = (
-            set()
-        )  # beginnings of routes: two that share one are asked once
-        promised: set[tuple[int, Route]] = set()  # those that may still take a call
+        # Beginnings of routes, as two that share one are asked once; and those that may still take a call.
+        seen: set[tuple[int, Route]] = set()
+        promised: set[tuple[int, Route]] = set()
 
         def begin() -> None:
             while waiting:
@@ -238,7 +237,7 @@ class Explorer:
             self._note(walk, steady)
 
     def _take_known(self, walk: _Walk, steady: Collection[int]) -> int:
-        """Take the steps whose answers are those that experts give alone; how many they are."""
+        """Take the steps whose answers are those that experts give alone, and return their number."""
         before = walk.left
         while walk.left:
             route = walk.route[: len(walk.answers) + 1]

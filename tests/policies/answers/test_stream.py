@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from langchain_core.runnables import Runnable
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import Runnable, RunnableLambda
 from toy import toy_examples, toy_experts
 
 from der_graph.data import Example
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert, bounded
+from der_graph.nodes.reliability.bulkhead import SIZE
 from der_graph.policies.answers import AnswerSource, Request
 from der_graph.policies.answers.stream import AnswerStream
 from der_graph.policies.quality import get_metric
@@ -129,6 +131,59 @@ def test_what_comes_to_the_same_is_asked_once() -> None:
     assert heard == ["said"] * 6
     assert len(asked) == 1
     assert source.generated == 1
+
+
+def test_questions_that_read_alike_in_another_conversation_are_two() -> None:
+    """Agents read a short form of what was said before, experts all of it."""
+    chats = [
+        Example(
+            name,
+            "And its capital?",
+            "",
+            history=(("system", f"We speak of {name}."), ("user", "Hello"), ("assistant", "Hi")),
+        )
+        for name in ("France", "Germany", "France")
+    ]
+    asked: list[str] = []
+
+    def says(prompt: list[BaseMessage]) -> str:
+        asked.append(prompt[0].text)
+        return f"That of {prompt[0].text}"
+
+    told = as_expert(RunnableLambda(says), name="one", cost=1.0)
+    source = AnswerSource([replace(told, model=bounded(told.model, 4))], chats, Recording())
+    assert len(set(source.questions)) == 1
+    heard: list[str] = []
+    stream = AnswerStream(source)
+    for question in range(3):
+        stream.ask(Request(question, 0, []), then=lambda answer: heard.append(answer["text"]))
+    stream.run()
+    assert sorted(asked) == ["We speak of France.", "We speak of Germany."]
+    assert sorted(heard) == [
+        "That of We speak of France.",
+        "That of We speak of France.",
+        "That of We speak of Germany.",
+    ]
+
+
+def test_experts_that_take_very_many_at_once_get_some_together() -> None:
+    """Their threads are fewer than their places: a call must not wait there while its time runs."""
+    source, _ = source_of([slow("one", lambda prompt: "said", places=4 * SIZE)], 10)
+    sizes: list[int] = []
+    ask = source.answers_to
+
+    def counting(wanted: Any, *more: Any, **most: Any) -> Any:
+        sizes.append(len(wanted))
+        return ask(wanted, *more, **most)
+
+    source.answers_to = counting  # type: ignore[method-assign]
+    stream = AnswerStream(source)
+    heard: list[str] = []
+    for question in range(10):
+        stream.ask(Request(question, 0, []), then=lambda answer: heard.append(answer["text"]))
+    stream.run()
+    assert sorted(sizes) == [2, 4, 4]
+    assert heard == ["said"] * 10
 
 
 def test_experts_that_take_one_batch_at_a_time_get_batches() -> None:
