@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -168,6 +169,8 @@ def call(tool: str, number: int) -> AIMessage:
 @pytest.mark.filterwarnings("ignore::langgraph.warnings.LangGraphDeprecationWarning")
 def test_under_a_supervisor(asynchronous: bool, mode: Any) -> None:
     supervisor = pytest.importorskip("langgraph_supervisor")
+    if sys.version_info < (3, 11):
+        pytest.skip("LangGraph cannot compile its own create_react_agent on Python 3.10")
     model = ScriptedChat(
         script=[
             call("transfer_to_der", 1),

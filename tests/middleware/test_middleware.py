@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -176,6 +177,9 @@ class Exits(FakeListChatModel):
 def test_what_would_end_the_run_ends_the_call(
     error: BaseException, kind: str, asynchronous: bool, raw: bool
 ) -> None:
+    if kind == "cancelled" and asynchronous and raw and sys.version_info < (3, 11):
+        pytest.skip("Python 3.10 does not say whether somebody cancelled the task")
+
     def exits(question: str) -> str:
         raise error
 

@@ -49,8 +49,10 @@ def test_what_ends_a_call_does_not_end_the_loop(error: BaseException) -> None:
         await asyncio.create_task(fails())
 
     home = waited_for(this_loop())
+    of_tasks = sys.version_info < (3, 11)  # Python 3.10 keeps no class of a task's cancellation
+    kind = CancelledError if of_tasks and isinstance(error, StreamClosedError) else type(error)
     for work in (fails, inside):
-        with pytest.raises(type(error)):
+        with pytest.raises(kind):
             waited_for(work())
         assert waited_for(this_loop()) is home
 
