@@ -215,7 +215,7 @@ def _retry_after(error: BaseException) -> float | None:
         return float(own)
     headers = getattr(getattr(error, "response", None), "headers", None)
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        seconds = _seconds(_header(headers, name))
+        seconds = _seconds(_header(headers, name), _header(headers, "date"))
         if seconds is not None:
             return seconds * unit
     said = _WAIT.search(str(error))
@@ -232,13 +232,18 @@ def _header(headers: Any, name: str) -> str:
         return ""
 
 
-def _seconds(given: str) -> float | None:
-    """A header's number of seconds, or the time until its date."""
+def _seconds(given: str, sent: str) -> float | None:
+    """A header's number of seconds, or the time until its date, by the clock of the server if it tells it."""
     try:
         return max(0.0, float(given))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+        until = parsedate_to_datetime(given).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    try:
+        now = parsedate_to_datetime(sent).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        now = time.time()
+    return max(0.0, until - now)
