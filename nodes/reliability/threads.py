@@ -237,7 +237,7 @@ class StreamClosedError(asyncio.CancelledError):
 CLOSED = "the stream was closed"
 
 
-def check_open(stops: Iterable[Event]) -> None:
+def check_open(stops: Sequence[Event]) -> None:
     """Check that the streams that some code works for are still read.
 
     Args:
@@ -246,7 +246,7 @@ def check_open(stops: Iterable[Event]) -> None:
     Raises:
         StreamClosedError: If one is not; it says why.
     """
-    for stop in stops:
+    for stop in reversed(stops):  # the innermost was set first
         if stop.is_set():
             raise StreamClosedError(getattr(stop, "why", CLOSED))
 
