@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
@@ -274,6 +275,10 @@ def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
 def _why_not(error: Exception, model: str) -> str:
     """What `init_chat_model` says of a model that it cannot make, on one line."""
     told = str(error).strip()
+    if isinstance(error, OSError) and error.filename is None:
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # of which Python tells no path
+            if os.environ.get(name):
+                return f"the certificates of {name}, {os.environ[name]}, cannot be read: {told}"
     if not told.startswith("Unable to infer model provider"):
         return " ".join(told.split())
     provider, colon, _ = model.partition(":")

@@ -16,11 +16,13 @@ Knows nothing of experts.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
+from urllib.request import proxy_bypass
 
 from langchain_core import exceptions
 
@@ -115,9 +117,31 @@ def cause_of(error: BaseException) -> str:
         return ""
     behind = list(_chain(error))
     told = [each for each in behind[1:] if str(each).strip()]
+    proxy = _proxy_of(behind)
     if told:
-        return str(told[-1]).strip().splitlines()[0]
-    return type(behind[-1]).__name__ if len(behind) > 1 else ""
+        return proxy + str(told[-1]).strip().splitlines()[0]
+    return proxy + type(behind[-1]).__name__ if len(behind) > 1 else ""
+
+
+def _proxy_of(behind: Sequence[BaseException]) -> str:
+    """The proxy that could not be reached, where the environment names one; or empty."""
+    if not {type(each).__name__ for each in behind} & _NOT_CONNECTED:
+        return ""  # it was, and what came later is not its fault
+    for each in behind:
+        with contextlib.suppress(
+            Exception
+        ):  # a client without requests, or one that has forgotten it
+            url = each.request.url  # type: ignore[attr-defined]
+            if proxy_bypass(url.host):
+                return ""
+            for name in (f"{url.scheme}_proxy", "all_proxy"):
+                for spelling in (name, name.upper()):
+                    if address := os.environ.get(spelling):
+                        return f"the proxy of {spelling}, {address.rpartition('@')[2]}: "
+    return ""
+
+
+_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ProxyError"})
 
 
 def _kind(error: BaseException) -> FailureKind | None:

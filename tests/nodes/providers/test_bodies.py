@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from provider_stub import USAGE, piece, provider, remote_model
 
 from der_graph import create_der_graph
-from der_graph.errors import ExpertError
+from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.providers import ProviderChat, bodies
@@ -241,6 +242,34 @@ def test_an_error_of_a_connection_says_why() -> None:
     for answer in answers:
         assert answer["failure"] == "unavailable"
         assert "refused" in str(answer["error"]) or "failed" in str(answer["error"])
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy"])
+def test_a_proxy_that_is_not_reached_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "http://me:secret@127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for answer in asked("https://models.invalid/v1"):
+        assert f"(the proxy of {name}, 127.0.0.1:9: " in str(answer["error"])
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for answer in asked("http://127.0.0.1:9/v1"):
+        assert "proxy" not in str(answer["error"])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_certificates_that_cannot_be_read_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
+) -> None:
+    pytest.importorskip("langchain")
+    path = tmp_path / "roots.pem"
+    if there:
+        path.write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    with pytest.raises(PoolError, match=r"the certificates of SSL_CERT_FILE, .*roots.pem, cannot"):
+        # A timeout of its own, for a client that nobody has made yet.
+        as_expert(
+            "openai:m", name="a", cost=1.0, settings={"api_key": "x", "timeout": 3.25 + there}
+        )
 
 
 def test_what_is_behind_an_error_shows_no_key() -> None:
