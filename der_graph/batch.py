@@ -41,7 +41,7 @@ from der_graph.nodes.conversation import conversation_text, history_for_experts,
 from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situation_of
 from der_graph.nodes.expert import unable_experts
 from der_graph.nodes.ktp import ktp_template
-from der_graph.nodes.reliability.redaction import mask_secrets
+from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.nodes.rules import COST_TOLERANCE
 from der_graph.policies.agent import find_agent
 from der_graph.policies.answers import AnswerCache, with_cache

@@ -60,6 +60,7 @@ def _run(args: argparse.Namespace, words: list[str], terminated: list[int]) -> i
         # Options of the program itself have no values, so the first such word is the command.
         args = with_config(args, words[words.index(args.command) + 1 :])
         quiet.set(args.quiet)
+        _mask_traces()
         code: int = args.run(args)
         sys.stdout.flush()  # here an error can still be told
     except DERError as error:
@@ -198,6 +199,22 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("transformers", "huggingface_hub", "peft"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _mask_traces() -> None:
+    """Where LangSmith traces, send it no secrets: an expert's own graph or tool may quote some."""
+    names = (
+        "LANGSMITH_TRACING",
+        "LANGSMITH_TRACING_V2",
+        "LANGCHAIN_TRACING",
+        "LANGCHAIN_TRACING_V2",
+    )
+    if any(os.environ.get(name) == "true" for name in names):
+        from langsmith import run_trees
+
+        from der_graph.observability.tracing import tracing_client
+
+        run_trees.configure(client=tracing_client())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
         ──as_chat_runnable──> takes messages, gives an AIMessage ──as_expert──> Expert
 
 Chat models are taken as they are. Pipelines of langchain-huggingface are unwrapped into `HuggingFaceChat`;
-`der_graph.nodes.huggingface.chat` says why. Settings may hold secrets; `nodes/reliability/redaction.py` keeps
+`der_graph.nodes.huggingface.chat` says why. Settings may hold secrets; `nodes/providers/secrets.py` keeps
 them out of errors and fingerprints.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
@@ -41,10 +42,11 @@ from der_graph.nodes.huggingface.chat import wrapped_pipeline
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.providers import THOUGHT_MARKS, ThoughtMarks
 from der_graph.nodes.providers.exits import no_exit
+from der_graph.nodes.providers.secrets import mask, quiet, secrets_in
 from der_graph.nodes.reliability import DEFAULT_TIMEOUT, Bounded, bare
 from der_graph.nodes.reliability.calls import is_only_awaited
 from der_graph.nodes.reliability.charge import TokenPrices
-from der_graph.nodes.reliability.redaction import Guarded, mask, secrets_in
+from der_graph.nodes.reliability.redaction import Guarded
 from der_graph.nodes.reliability.threads import waited_for
 from der_graph.nodes.tools import rebound
 
@@ -273,6 +275,10 @@ def _init_chat_model(model: str, settings: Mapping[str, Any]) -> ChatRunnable:
 def _why_not(error: Exception, model: str) -> str:
     """What `init_chat_model` says of a model that it cannot make, on one line."""
     told = str(error).strip()
+    if isinstance(error, OSError) and error.filename is None:
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # of which Python tells no path
+            if os.environ.get(name):
+                return f"the certificates of {name}, {os.environ[name]}, cannot be read: {told}"
     if not told.startswith("Unable to infer model provider"):
         return " ".join(told.split())
     provider, colon, _ = model.partition(":")
@@ -297,7 +303,7 @@ class _Function(NamedTuple):
     takes_config: bool
 
     def now(self, messages: Any, config: RunnableConfig) -> AIMessage:
-        with no_exit():
+        with quiet(), no_exit():
             output = self._asked(messages, config)
             if inspect.isawaitable(output) or inspect.isasyncgen(
                 output
@@ -309,7 +315,7 @@ class _Function(NamedTuple):
         return waited_for(self.later(messages, config))
 
     async def later(self, messages: Any, config: RunnableConfig) -> AIMessage:
-        with no_exit():
+        with quiet(), no_exit():
             return to_message(await _settled(self._asked(messages, config)))
 
     def _asked(self, messages: Any, config: RunnableConfig) -> Any:

@@ -43,7 +43,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_template
 from der_graph.nodes.reliability import Hedge, arace, patience, race
 from der_graph.nodes.reliability.graph_node import Node
-from der_graph.nodes.reliability.hedging import Raced, give_up
+from der_graph.nodes.reliability.hedging import OvertakenError, Raced, give_up
 from der_graph.nodes.reliability.threads import STOPS
 from der_graph.nodes.rules import COST_TOLERANCE, RouteRules
 from der_graph.nodes.streaming import write_event
@@ -338,9 +338,9 @@ class Hedged:
             step: RouteStep = update["route"][-1]
             return step
         name = task["decision"]["choice"]
-        error = "overtaken: the other expert had answered"
-        answer = blank_answer(name, cost=self._prices[name], seconds=seconds, error=error)
-        answer["failure"] = "overtaken"
+        error = OvertakenError()
+        answer = blank_answer(name, cost=self._prices[name], seconds=seconds, error=str(error))
+        answer["failure"] = error.failure_kind
         return RouteStep(**task["decision"], answer=answer)
 
 

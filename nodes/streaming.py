@@ -51,7 +51,7 @@ from der_graph.nodes.model_settings import schema_of
 from der_graph.nodes.providers.characters import writable
 from der_graph.nodes.providers.chat import says_something
 from der_graph.nodes.reliability import Bounded, Fallback, StreamClosedError
-from der_graph.nodes.reliability.threads import STOPS
+from der_graph.nodes.reliability.threads import CLOSED, STOPS, check_open
 from der_graph.nodes.rules import RouteRules
 from der_graph.nodes.values.json_form import FENCE, opened, unfenced
 from der_graph.state import (
@@ -220,7 +220,7 @@ class Listener(BaseCallbackHandler):
         self.audience: Audience = task.get("audience", "all")  # not in tasks of older checkpoints
         if self.audience == "final" and not speaks_once(expert.model):
             self.audience = "draft"
-        self.closed = False
+        self.closed, self._why = False, CLOSED
         self.spoken = False
         settings = task.get("settings") or {}
         shown = Trimmed if schema_of(settings) is None else Unfenced
@@ -272,8 +272,9 @@ class Listener(BaseCallbackHandler):
         Raises:
             StreamClosedError: If the stream was closed, or the call was given up.
         """
-        if self.closed or any(stop.is_set() for stop in self._stops):
-            raise StreamClosedError("the stream was closed")
+        check_open(self._stops)
+        if self.closed:
+            raise StreamClosedError(self._why)
         message = getattr(chunk, "message", None)
         text = str(token) if message is None else message.text
         self.spoken = self.spoken or bool(text if message is None else says_something(message))
@@ -288,9 +289,15 @@ class Listener(BaseCallbackHandler):
         if message is not None and message.id:
             self._said[self.whole(message.text)] = message.id
 
-    def close(self) -> None:
-        """Nobody waits any more: what is said from now on is not heard."""
-        self.closed = True
+    def close(self, why: str | None = None) -> None:
+        """Nobody waits any more: what is said from now on is not heard.
+
+        Args:
+            why: What traces say of the call if it goes on.
+        """
+        if not self.closed:
+            self._why = why or CLOSED
+            self.closed = True
 
     @property
     def shown(self) -> str:

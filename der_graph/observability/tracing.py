@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from der_graph.errors import DERError, require
+from der_graph.nodes.providers.secrets import mask_secrets
 
 if TYPE_CHECKING:
     from langsmith import Client
@@ -79,14 +80,35 @@ def redact(data: Any, hide: Hide = hidden) -> Any:
     return hide(str(data))
 
 
+def without_secrets(data: Any) -> Any:
+    """Mask what looks like a secret in the texts of a run, and what secret environment variables hold.
+
+    Args:
+        data: What JSON can hold.
+
+    Returns:
+        A copy without secrets.
+
+    Examples:
+        >>> without_secrets({"error": "Incorrect API key provided: sk-proj-0123456789"})
+        {'error': 'Incorrect API key provided: ***'}
+    """
+    if isinstance(data, Mapping):
+        return {key: without_secrets(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [without_secrets(each) for each in data]
+    return mask_secrets(data) if isinstance(data, str) else data
+
+
 def tracing_client(
     *, redact: bool | Hide = False, tracer_provider: Any = None, **settings: Any
 ) -> Client:
     """Make a LangSmith client for traces of routes.
 
     Args:
-        redact: Hide texts: True, or what is shown in place of a text. Holds for inputs, outputs, errors and
-            metadata of all runs that this client sends, those of the app around the graph included.
+        redact: Hide texts, and not only what looks like a key or a password: True, or what is shown in place
+            of a text. Holds for inputs, outputs, errors and metadata of all runs that this client sends,
+            those of the app around the graph included.
         tracer_provider: An OpenTelemetry `TracerProvider`. Runs become its spans, with `gen_ai.*` attributes,
             and nothing is sent to LangSmith.
         settings: Those of `langsmith.Client`, such as `api_url` and `api_key`.
@@ -112,6 +134,7 @@ def tracing_client(
     if redact:
         hide = hidden if redact is True else redact
         settings["anonymizer"] = lambda data: _redact(data, hide)
+    settings.setdefault("anonymizer", without_secrets)
     if tracer_provider is not None:
         require("opentelemetry.sdk", extra="tracing", why="traces by OpenTelemetry")
         settings |= {"otel_tracer_provider": tracer_provider, "tracing_mode": "otel"}

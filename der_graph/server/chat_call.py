@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from der_graph.errors import BudgetError
-from der_graph.nodes.reliability.redaction import mask_secrets
+from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.server.access import KEY_NAME, LAST_WORDS, NOBODY, NOTE
 from der_graph.server.chat_replies import Outcome, Reply, to_json
 from der_graph.server.chat_requests import ENSEMBLE, ChatRequest, read_request

@@ -26,8 +26,8 @@ from der_graph.graph import create_der_graph
 from der_graph.nodes.answer import ROUTE_ID, finished
 from der_graph.nodes.decision import RoutingAgent
 from der_graph.nodes.model_settings import has_setting
+from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.nodes.reliability.drift import DriftWatch
-from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.policies.answers import AnswerCache, with_cache
 from der_graph.policies.baselines import Single
 from der_graph.policies.planning import Learner

@@ -12,7 +12,7 @@ import json
 import logging
 
 from der_graph.errors import DataError
-from der_graph.nodes.reliability.redaction import mask_secrets
+from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.server.engine import Engine
 from der_graph.server.failures import RequestError
 

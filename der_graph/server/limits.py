@@ -2,7 +2,8 @@
 
     DERContext ──Ceilings.bound──> the same, or less      key ──KeyLimits──> in, or 429
 
-Counts are kept in memory, so they begin anew with the process; several workers count each for itself.
+Counts are kept in memory, so they begin anew with the process; several workers count each for itself. A clock
+that is put back, or forward and back, gives nobody a day's budget twice.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class KeyLimits:
         requests_per_minute: Most requests in any 60 s, or None.
         cost_per_day: Most cost in a day of UTC, in the pool's unit, or None.
         now: Seconds since 1970.
+        clock: Seconds, by a clock that nobody puts back.
 
     Raises:
         ServerError: If a limit is not above 0.
@@ -91,6 +93,7 @@ class KeyLimits:
         requests_per_minute: int | None = None,
         cost_per_day: float | None = None,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, value in (
             ("requests_per_minute", requests_per_minute),
@@ -100,9 +103,9 @@ class KeyLimits:
                 raise ServerError(f"{name} is {value}; it must be a number above 0, or left out")
         self._requests_per_minute = requests_per_minute
         self._cost_per_day = cost_per_day
-        self._now = now
+        self._now, self._clock = now, clock
         self._asked: dict[str, deque[float]] = {}
-        self._day = 0
+        self._day, self._turned = 0, clock()
         self._spent: dict[str, float] = {}
         self._reserved: dict[str, float] = {}
 
@@ -115,9 +118,8 @@ class KeyLimits:
         most = self._requests_per_minute
         if most is None:
             return
-        now, asked = self._now(), self._asked.setdefault(key, deque())
-        # A clock that was put back leaves requests of later, which would count until then.
-        while asked and not now - MINUTE < asked[0] <= now:
+        now, asked = self._clock(), self._asked.setdefault(key, deque())
+        while asked and asked[0] <= now - MINUTE:
             asked.popleft()
         if len(asked) >= most:
             wait = max(1, round(asked[0] + MINUTE - now + 0.5))
@@ -162,7 +164,8 @@ class KeyLimits:
 
     def _turn(self) -> None:
         """Begin a new day."""
-        day = int(self._now() // DAY)
-        if day != self._day:
-            self._day = day
+        day, at = int(self._now() // DAY), self._clock()
+        # An earlier one is a clock that was put back. It was wrong before if it says so for a day.
+        if day > self._day or (day < self._day and at - self._turned >= DAY):
+            self._day, self._turned = day, at
             self._spent.clear()

@@ -87,7 +87,11 @@ def _renamed(error: RequestError, places: Sequence[Sequence[str]]) -> RequestErr
     if error.param is not None:
         here = _name_here(error.param, places)
         error.message = error.message.replace(error.param, here)
-        error.message = error.message.replace("parts of type 'text'", "parts of type 'input_text'")
+        for there, so_here in (
+            ("parts of type 'text'", "parts of type 'input_text'"),
+            ("the last message must be the user's, or a tool's", f"'input': {_ENDS}"),
+        ):
+            error.message = error.message.replace(there, so_here)
         error.param = here
     return error
 
@@ -106,7 +110,7 @@ def _name_here(param: str, places: Sequence[Sequence[str]]) -> str:
         return "".join(in_tool.groups())
     found = re.fullmatch(r"messages\[(\d+)\](?:\.tool_calls\[(\d+)\](?:\.function)?)?(.*)", param)
     if found is None or int(found[1]) >= len(places):
-        return "input" if param == "messages" else param
+        return re.sub(r"^messages\b.*", "input", param)
     made_of = places[int(found[1])]
     place = made_of[min(int(found[2] or 0), len(made_of) - 1)]
     if not place.endswith("]"):  # a text, of which there are no fields
@@ -187,7 +191,12 @@ def _messages(given: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[list
             )
         if len(places) < len(messages):
             places.append([where])
+    if not places or places[-1] == ["instructions"]:
+        raise RequestError(400, f"'input' has no message: {_ENDS}", param="input")
     return messages, places
+
+
+_ENDS = "its last item must be the user's message, or a tool's output"
 
 
 def _content(content: Any) -> Any:

@@ -24,7 +24,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import RunnableBinding, RunnableLambda, RunnableSequence
 
-from der_graph.nodes.reliability.redaction import public
+from der_graph.nodes.providers.secrets import public
 
 _LIBRARIES = tuple(
     path for key, path in sysconfig.get_paths().items() if key in ("stdlib", "purelib", "platlib")

@@ -63,6 +63,7 @@ class _Step:
             answer = None if self.kept is None or key is None else self.kept.get(key)
             if answer is None:
                 (answer,) = self.expert.ask([prompt], listener.config, **_terms(task, listener))
+                listener.close(answer["error"])
                 if self.kept is not None and key is not None:
                     self.kept.put(key, answer, task.get("time_left"))
         finally:
@@ -78,6 +79,7 @@ class _Step:
             answer = None if self.kept is None or key is None else await self.kept.aget(key)
             if answer is None:
                 answer = await self.expert.aask(prompt, listener.config, **_terms(task, listener))
+                listener.close(answer["error"])
                 if self.kept is not None and key is not None:
                     await self.kept.aput(key, answer, task.get("time_left"))
         finally:

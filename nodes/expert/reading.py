@@ -28,11 +28,11 @@ from der_graph.nodes.providers import (
 from der_graph.nodes.providers.characters import writable
 from der_graph.nodes.providers.client_errors import has_begun
 from der_graph.nodes.providers.finish import BROKEN_OFF
+from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.nodes.reliability import Failure, FailureKind, failure_of, is_free
 from der_graph.nodes.reliability.call_limits import TooLongError
 from der_graph.nodes.reliability.charge import CallSize, Charge, are_counts
 from der_graph.nodes.reliability.deadline import TimeLimitError
-from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.nodes.tools import calls_of, value_of_calls
 from der_graph.nodes.values import extract_value, is_refusal, json_spelling, one_spelling
 from der_graph.nodes.values.json_form import read_json, unfenced

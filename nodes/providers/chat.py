@@ -4,14 +4,14 @@
 
 What differs between whole answers and streams is evened out: streams report the tokens used too, a stream
 that breaks off is a failure and not a short answer, thoughts are put aside, and an answer ends at a stop text
-whether its server knows of it or not. In traces the model
-keeps its own name. Knows nothing of experts.
+whether its server knows of it or not. In traces the model keeps its own name, and shows none of its keys:
+errors are masked before LangChain's run of the model ends with them. Knows nothing of experts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,17 +23,18 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage, subtract_usage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from pydantic import Field
 
 from der_graph.errors import ExpertError
 from der_graph.nodes.providers.bodies import awatched, watch_replies, watched, watching
 from der_graph.nodes.providers.client_errors import mark_begun
-from der_graph.nodes.providers.exits import no_exit
+from der_graph.nodes.providers.exits import is_asked_for, no_exit
 from der_graph.nodes.providers.finish import BROKEN_OFF, finish_reason_of, is_broken_off
 from der_graph.nodes.providers.lenient import THINKS, lenient
 from der_graph.nodes.providers.messages import sendable
 from der_graph.nodes.providers.replies import readable_reply
+from der_graph.nodes.providers.secrets import quiet, secrets_of, shown
 from der_graph.nodes.providers.thoughts import THOUGHT_MARKS, AnswerReader, Habit, ThoughtMarks
 from der_graph.nodes.providers.tool_calls import CallPieces, identified
 
@@ -59,17 +60,6 @@ def says_something(message: BaseMessage) -> bool:
 def is_a(model: Any, *names: str) -> bool:
     """Is a model of a class of one of these names? Asked by name, as its package may not be installed."""
     return not {base.__name__ for base in type(model).__mro__}.isdisjoint(names)
-
-
-_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)|(?<=\?)\S+")  # a user's name and password, a query
-
-
-def _masked(told: Any) -> Any:
-    if isinstance(told, Mapping):
-        return {name: _masked(each) for name, each in told.items()}
-    if isinstance(told, list):
-        return [_masked(each) for each in told]
-    return _IN_ADDRESS.sub("***", told) if isinstance(told, str) and "://" in told else told
 
 
 class ProviderChat(BaseChatModel):
@@ -114,9 +104,14 @@ class ProviderChat(BaseChatModel):
 
     @functools.cached_property
     def _serialized(self) -> dict[str, Any]:
-        # What traces are told of the model: LangChain hides its key, but no password of its address.
-        told: dict[str, Any] = _masked(self.chat._serialized)
+        # What traces are told of the model: LangChain hides its key, but no headers, and not the password of
+        # its address.
+        told: dict[str, Any] = shown(self.chat._serialized, self._secrets)
         return told
+
+    @functools.cached_property
+    def _secrets(self) -> tuple[str, ...]:
+        return secrets_of(self.chat)
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """The model's own name."""
@@ -128,7 +123,10 @@ class ProviderChat(BaseChatModel):
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        return self.chat._get_invocation_params(stop, **kwargs)
+        told: dict[str, Any] = shown(
+            self.chat._get_invocation_params(stop, **kwargs), self._secrets
+        )
+        return told  # for traces alone
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         # Not the model's own entries in a cache of LangChain's: those hold its thoughts.
@@ -148,7 +146,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        with readable_reply(), watching():
+        with quiet(self._secrets), readable_reply(), watching():
             result = lenient(self.chat)._generate(sent, stop, run_manager, **kwargs)
             return self._read(result, stop)
 
@@ -160,7 +158,8 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         sent = sendable(messages)
-        with no_exit(), readable_reply(), watching():  # LangChain makes a task of this call
+        # LangChain makes a task of this call.
+        with quiet(self._secrets), no_exit(), readable_reply(), watching():
             try:
                 result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
             except RuntimeError as error:
@@ -169,6 +168,25 @@ class ProviderChat(BaseChatModel):
                 # A connection that another loop had opened: clients are shared, and drop it once it fails.
                 result = await lenient(self.chat)._agenerate(sent, stop, run_manager, **kwargs)
             return self._read(result, stop)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        try:
+            return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+        except asyncio.CancelledError as error:
+            # LangChain ends no run of a call that is given up. Whoever gave it up may have said why.
+            if run_manager is not None and is_asked_for():
+                why = error.args[0] if error.args else None
+                await run_manager.on_llm_error(
+                    why if isinstance(why, Exception) else error,
+                    response=LLMResult(generations=[]),
+                )
+            raise
 
     def _read(self, result: ChatResult, stop: Sequence[str] | None) -> ChatResult:
         if not result.generations:
@@ -226,7 +244,7 @@ class ProviderChat(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         pieces = self._pieces(stop)
-        with pieces.told(), readable_reply():
+        with quiet(self._secrets), pieces.told(), readable_reply():
             chunks = lenient(self.chat)._stream(sendable(messages), stop, **self._usage(kwargs))
             for chunk in watched(chunks):
                 read = pieces.read(chunk)
@@ -246,7 +264,7 @@ class ProviderChat(BaseChatModel):
         pieces, sent = self._pieces(stop), sendable(messages)
         for attempt in (1, 2):
             try:
-                with no_exit(), pieces.told(), readable_reply():
+                with quiet(self._secrets), no_exit(), pieces.told(), readable_reply():
                     chunks = lenient(self.chat)._astream(sent, stop, **self._usage(kwargs))
                     async for chunk in awatched(chunks):
                         read = pieces.read(chunk)

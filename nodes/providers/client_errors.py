@@ -16,11 +16,13 @@ Knows nothing of experts.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
+from urllib.request import proxy_bypass
 
 from langchain_core import exceptions
 
@@ -115,9 +117,31 @@ def cause_of(error: BaseException) -> str:
         return ""
     behind = list(_chain(error))
     told = [each for each in behind[1:] if str(each).strip()]
+    proxy = _proxy_of(behind)
     if told:
-        return str(told[-1]).strip().splitlines()[0]
-    return type(behind[-1]).__name__ if len(behind) > 1 else ""
+        return proxy + str(told[-1]).strip().splitlines()[0]
+    return proxy + type(behind[-1]).__name__ if len(behind) > 1 else ""
+
+
+def _proxy_of(behind: Sequence[BaseException]) -> str:
+    """The proxy that could not be reached, where the environment names one; or empty."""
+    if not {type(each).__name__ for each in behind} & _NOT_CONNECTED:
+        return ""  # it was, and what came later is not its fault
+    for each in behind:
+        with contextlib.suppress(
+            Exception
+        ):  # a client without requests, or one that has forgotten it
+            url = each.request.url  # type: ignore[attr-defined]
+            if proxy_bypass(url.host):
+                return ""
+            for name in (f"{url.scheme}_proxy", "all_proxy"):
+                for spelling in (name, name.upper()):
+                    if address := os.environ.get(spelling):
+                        return f"the proxy of {spelling}, {address.rpartition('@')[2]}: "
+    return ""
+
+
+_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ProxyError"})
 
 
 def _kind(error: BaseException) -> FailureKind | None:
@@ -215,7 +239,7 @@ def _retry_after(error: BaseException) -> float | None:
         return float(own)
     headers = getattr(getattr(error, "response", None), "headers", None)
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        seconds = _seconds(_header(headers, name))
+        seconds = _seconds(_header(headers, name), _header(headers, "date"))
         if seconds is not None:
             return seconds * unit
     said = _WAIT.search(str(error))
@@ -232,13 +256,18 @@ def _header(headers: Any, name: str) -> str:
         return ""
 
 
-def _seconds(given: str) -> float | None:
-    """A header's number of seconds, or the time until its date."""
+def _seconds(given: str, sent: str) -> float | None:
+    """A header's number of seconds, or the time until its date, by the clock of the server if it tells it."""
     try:
         return max(0.0, float(given))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+        until = parsedate_to_datetime(given).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    try:
+        now = parsedate_to_datetime(sent).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        now = time.time()
+    return max(0.0, until - now)

@@ -33,14 +33,14 @@ def no_exit() -> Iterator[None]:
             raise
         raise ExpertExitError(f"{type(error).__name__}: {error}".rstrip(": ")) from None
     except asyncio.CancelledError as error:
-        if _is_asked_for():
+        if is_asked_for():
             raise
         failure = ExpertError(f"CancelledError: {error}".rstrip(": "))
         failure.failure_kind = "cancelled"
         raise failure from None
 
 
-def _is_asked_for() -> bool:
+def is_asked_for() -> bool:
     """Has somebody cancelled the current task? Python 3.10 does not say, and then it counts as asked for."""
     try:
         task = asyncio.current_task()

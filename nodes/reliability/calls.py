@@ -32,7 +32,7 @@ from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.reliability.bulkhead import Bulkhead, BusyError
 from der_graph.nodes.reliability.concurrency import Bounded, bare
 from der_graph.nodes.reliability.deadline import Limit
-from der_graph.nodes.reliability.threads import STOPS, StreamClosedError
+from der_graph.nodes.reliability.threads import STOPS, StreamClosedError, check_open
 
 _LOOK = 0.05  # seconds between two looks at whether the stream was closed
 
@@ -77,8 +77,7 @@ def _wait(future: Future[Any], seconds: float | None) -> Any:
             error = future.exception(look)
             return future.result() if error is None else error
         except concurrent.futures.TimeoutError:
-            if any(stop.is_set() for stop in stops):
-                raise StreamClosedError("the stream was closed") from None
+            check_open(stops)
             if end is not None and time.monotonic() >= end:
                 return _LATE
         except concurrent.futures.CancelledError as error:
@@ -122,19 +121,20 @@ async def _in_place(work: Callable[[], Awaitable[Any]], bulkhead: Bulkhead | Non
 async def _settled(task: asyncio.Future[Any], limit: Limit, give_up: Callable[[], None]) -> Any:
     try:
         done, _ = await asyncio.wait({task}, timeout=limit.seconds)
-    except BaseException:
+    except BaseException as error:
         give_up()
-        task.cancel()
+        task.cancel(error.args[0] if error.args else None)  # why, where somebody has said so
         raise
     if not done:
         give_up()
-        task.cancel()
+        late = limit.error()
+        task.cancel(late)
         task.add_done_callback(looked_at)
-        return limit.error()
+        return late
     if task.cancelled():
         return asyncio.CancelledError("the expert cancelled its own call")
-    error = task.exception()
-    return _passed_on(task.result() if error is None else error)
+    raised = task.exception()
+    return _passed_on(task.result() if raised is None else raised)
 
 
 def looked_at(task: asyncio.Future[Any]) -> None:

@@ -19,10 +19,10 @@ from functools import partial
 from threading import Event
 from typing import Any, Generic, TypeVar
 
-from der_graph.errors import PoolError
+from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.reliability.calls import looked_at
 from der_graph.nodes.reliability.health import Health
-from der_graph.nodes.reliability.threads import STOPS, in_thread
+from der_graph.nodes.reliability.threads import STOPS, Cancel, in_thread
 
 Hedge = float | str
 """Seconds after which a call is slow, or a percentile of its own times, such as `"p95"`."""
@@ -31,6 +31,15 @@ _PERCENTILE = re.compile(r"p([1-9]\d?)")
 _PATIENCE = 2.0  # times the usual seconds, where nothing was measured yet
 
 Result = TypeVar("Result")
+
+
+class OvertakenError(ExpertError):
+    """A call was given up because the other one had answered."""
+
+    failure_kind = "overtaken"
+
+    def __init__(self) -> None:
+        super().__init__("overtaken: the other expert had answered")
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def race(
     Raises:
         BaseException: What either of them raises.
     """
-    stops = (Event(), Event())  # of one's own each: who is given up ends at the next token
+    stops = (Cancel(), Cancel())  # of one's own each: who is given up ends at the next token
     try:
         one = _begun(first, stops[0])
         if concurrent.futures.wait({one}, after).done:
@@ -111,6 +120,8 @@ def race(
             done, left = concurrent.futures.wait(left, None, concurrent.futures.FIRST_COMPLETED)
             if any([good(each.result()) for each in done]):
                 break
+        for stop in stops:
+            stop.why = str(OvertakenError())
         return Raced(_result(one, left), _result(two, left), True)
     finally:
         for stop in stops:
@@ -135,7 +146,7 @@ async def arace(
     made: Callable[[], None],
 ) -> Raced[Result]:
     """Make a call, and another beside it, as tasks of the caller's loop; see `race`."""
-    tasks = [asyncio.ensure_future(first())]
+    tasks, why = [asyncio.ensure_future(first())], None
     try:
         done, _ = await asyncio.wait(tasks, timeout=after)
         if done:
@@ -147,14 +158,20 @@ async def arace(
             done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
             if any([good(each.result()) for each in done]):
                 break
+        why = OvertakenError()
         return Raced(_result(tasks[0], left), _result(tasks[1], left), True)
     finally:
-        give_up(tasks)
+        give_up(tasks, why)
 
 
-def give_up(calls: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel those that are not done; nobody wants to know what comes of them."""
+def give_up(calls: Iterable[asyncio.Future[Any]], why: Exception | None = None) -> None:
+    """Cancel those that are not done; nobody wants to know what comes of them.
+
+    Args:
+        calls: The calls.
+        why: What traces say of them.
+    """
     for each in calls:
         if not each.done():
-            each.cancel()
+            each.cancel(why)
         each.add_done_callback(looked_at)

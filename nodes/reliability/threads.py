@@ -234,6 +234,23 @@ class StreamClosedError(asyncio.CancelledError):
     """Nobody listens any more. Not a failure of whoever speaks."""
 
 
+CLOSED = "the stream was closed"
+
+
+def check_open(stops: Sequence[Event]) -> None:
+    """Check that the streams that some code works for are still read.
+
+    Args:
+        stops: As in `STOPS`.
+
+    Raises:
+        StreamClosedError: If one is not; it says why.
+    """
+    for stop in reversed(stops):  # the innermost was set first
+        if stop.is_set():
+            raise StreamClosedError(getattr(stop, "why", CLOSED))
+
+
 STOPS: ContextVar[tuple[Event, ...]] = ContextVar("der_graph_stops", default=())
 """The streams that the code of this context works for; set once they are closed."""
 
@@ -243,11 +260,15 @@ class Cancel(Event):
 
     Args:
         others: The others; they are looked at and not waited for.
+
+    Attributes:
+        why: What traces say of a call that it ends.
     """
 
     def __init__(self, others: Iterable[Event] = ()) -> None:
         super().__init__()
         self._others = tuple(others)
+        self.why = CLOSED
 
     def is_set(self) -> bool:
         """Is it, or one of the others?"""

@@ -117,7 +117,7 @@ class Repeated(NamedTuple):
         age = (
             ""
             if self.since is None
-            else f" (the oldest {(time.time() - self.since) / 86_400:.1f} days old)"
+            else f" (the oldest {max(0.0, time.time() - self.since) / 86_400:.1f} days old)"
         )
         text = (
             f"{self.expert}: {len(self.old)} cached answers asked again{age}: {self.different} differ, "

@@ -19,7 +19,7 @@ from der_graph.data import Example
 from der_graph.data.leaks import duplicates, shared_questions
 from der_graph.errors import DataError
 from der_graph.nodes.expert import Expert
-from der_graph.nodes.reliability.redaction import mask, secrets_in
+from der_graph.nodes.providers.secrets import mask, secrets_in
 from der_graph.policies.answers import AnswerSource, Outcome, Request
 from der_graph.policies.observation import TextEncoder
 from der_graph.policies.quality import QualityMetric, check_references, needs_reference

@@ -31,7 +31,7 @@ from der_graph.nodes.langchain import (
     as_expert,
     to_message,
 )
-from der_graph.nodes.reliability.redaction import public, secrets_in
+from der_graph.nodes.providers.secrets import public, secrets_in
 
 QUESTION: list[BaseMessage] = [SystemMessage("be brief"), HumanMessage("What is 2 + 3?")]
 SECRET = "sk-verysecret-123"
@@ -274,7 +274,7 @@ def test_secrets_are_masked_in_errors(provider: dict[str, Any]) -> None:
 
     async def later() -> list[Any]:
         single = (await asyncio.gather(model.ainvoke(QUESTION), return_exceptions=True))[0]
-        with pytest.raises(ExpertError) as caught:
+        with pytest.raises(RuntimeError) as caught:
             [piece async for piece in model.astream(QUESTION)]
         batch = await model.abatch([QUESTION], return_exceptions=True)
         return [single, caught.value, *batch]
@@ -283,9 +283,9 @@ def test_secrets_are_masked_in_errors(provider: dict[str, Any]) -> None:
         *model.batch([QUESTION, QUESTION], return_exceptions=True),
         *asyncio.run(later()),
     ]
-    with pytest.raises(ExpertError) as caught:
+    with pytest.raises(RuntimeError) as caught:
         model.invoke(QUESTION)
-    with pytest.raises(ExpertError) as streamed:
+    with pytest.raises(RuntimeError) as streamed:
         list(model.stream(QUESTION))
     for error in [*errors, caught.value, streamed.value]:
         assert SECRET not in str(error)

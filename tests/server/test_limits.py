@@ -20,7 +20,7 @@ from server_calls import HELLO, KEY, metric, raw, serving, two_experts
 from der_graph.errors import ServerError
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.reliability.redaction import mask_secrets
+from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.pool import pool_from
 from der_graph.server.access import Sites
 from der_graph.server.failures import RequestError, kind_of
@@ -178,7 +178,7 @@ def test_a_hung_expert_gives_its_place_back_at_the_servers_deadline() -> None:
 
 def test_so_many_requests_a_minute() -> None:
     clock = [1000.0]
-    limits = KeyLimits(requests_per_minute=2, now=lambda: clock[0])
+    limits = KeyLimits(requests_per_minute=2, clock=lambda: clock[0])
     limits.enter("one")
     clock[0] += 30
     limits.enter("one")
@@ -193,15 +193,40 @@ def test_so_many_requests_a_minute() -> None:
         limits.enter("one")
 
 
-def test_a_clock_that_is_put_back_locks_nobody_out() -> None:
-    clock = [10_000.0]
-    limits = KeyLimits(requests_per_minute=1, now=lambda: clock[0])
+@pytest.mark.parametrize("jump", [-7_200, 7_200])
+def test_a_clock_that_jumps_changes_no_minute(jump: float) -> None:
+    wall, clock = [10_000.0], [5.0]
+    limits = KeyLimits(requests_per_minute=1, now=lambda: wall[0], clock=lambda: clock[0])
     limits.enter("one")
-    clock[0] -= 3_600
-    limits.enter("one")
+    wall[0] += jump
     with pytest.raises(RequestError) as caught:
         limits.enter("one")
     assert caught.value.retry_after == 60
+    clock[0] += 60
+    limits.enter("one")
+
+
+def test_a_clock_that_is_put_back_refills_no_budget() -> None:
+    wall, clock = [86400.0 * 10 + 600], [5.0]
+    limits = KeyLimits(cost_per_day=5, now=lambda: wall[0], clock=lambda: clock[0])
+
+    def spend() -> None:
+        limits.settle("one", limits.reserve("one", 5), 5)
+
+    spend()
+    for jump in (-3_600, 3_600, -7_200):  # over midnight and again
+        wall[0] += jump
+        with pytest.raises(RequestError):
+            limits.reserve("one", 1)
+    wall[0] = 86400.0 * 11
+    spend()
+    wall[0] = 86400.0 * 9_000  # a wrong clock, and then the right one
+    spend()
+    wall[0] = 86400.0 * 12
+    with pytest.raises(RequestError):
+        limits.reserve("one", 1)
+    wall[0], clock[0] = wall[0] + 86400, clock[0] + 86400
+    spend()
 
 
 def test_so_much_cost_a_day() -> None:

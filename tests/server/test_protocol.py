@@ -363,6 +363,8 @@ def test_where_keys_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fields", "param"),
     [
         ({"input": " "}, "input"),
+        ({"instructions": "Be brief.", "input": [{"type": "reasoning"}]}, "input"),
+        ({"input": [{"role": "assistant", "content": "Hello!"}]}, "input[0].role"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"instructions": "Be brief.", "input": [{"role": "user"}]}, "input[0].content"),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0]"),
@@ -394,3 +396,4 @@ def test_what_is_wrong_in_a_responses_request_is_named_as_it_is_there(
         read_response_request(json.dumps({"model": "der", **fields}).encode())
     assert caught.value.param == param
     assert "messages[" not in caught.value.message
+    assert "last message" not in caught.value.message

@@ -28,8 +28,8 @@ from langgraph.store.base import BaseStore
 
 from der_graph.errors import BudgetError
 from der_graph.nodes.decision import Choice, RoutingAgent
+from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.nodes.reliability.copying import renew_in_children
-from der_graph.nodes.reliability.redaction import mask_secrets
 from der_graph.policies.planning.belief import Told
 from der_graph.policies.planning.forms import read_route
 from der_graph.policies.planning.knowledge import Knowledge
@@ -273,7 +273,7 @@ class Learner:
         except Exception as error:  # learning must not end serving
             log.warning("a route was not learnt from: %s: %s", type(error).__name__, error)
             return
-        self._waiting.append(Kept(key, time.time(), kind, named, score))
+        self._waiting.append(Kept(key, self.memory.now(), kind, named, score))
         if self._write() and (self._since >= _EVERY or time.monotonic() - self._read > _SECONDS):
             self._learn()
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 from langgraph.store.base import BaseStore
 
 from der_graph.errors import DataError, require
-from der_graph.nodes.reliability.redaction import mask_secrets
+from der_graph.nodes.providers.secrets import mask_secrets
 
 KEEP = 2_000
 """Routes that are learnt from."""
@@ -39,7 +39,7 @@ class Kept(NamedTuple):
 
     Attributes:
         key: Its id.
-        at: When it ended, in seconds since 1970.
+        at: When it ended, in seconds since 1970; later than those before it, whatever became of the clock.
         kind: Number of its question's kind.
         told: For each good answer expert, number of its value (-1 for none), and form of step (-1 for none).
         score: How good the last answer was, in [0, 1]; None where nobody said.
@@ -82,6 +82,7 @@ class Memory:
         self.names = tuple(names)
         self._pool = hashlib.sha256("\x00".join(sorted(self.names)).encode()).hexdigest()[:16]
         self._routes = ("der", "learning", self._pool)
+        self._last = 0.0
         pools = pools_in(store)
         if any(sorted(each) == sorted(self.names) for each in pools):
             return
@@ -102,13 +103,26 @@ class Memory:
                     ", ".join(self.names),
                 )
 
+    def now(self) -> float:
+        """Seconds since 1970, later than all that this object has seen.
+
+        By a clock that was put back new routes would be forgotten before old ones, and those that came after
+        learning was stopped would count.
+        """
+        self._last = max(time.time(), self._last + 1e-5)
+        return self._last
+
+    def _seen(self, at: float) -> float:
+        self._last = max(self._last, at)
+        return at
+
     @property
     def frozen_at(self) -> float | None:
         """When learning was stopped, in seconds since 1970; None where it goes on."""
         item = self.store.get(_POOLS, self._pool)
         if item is None or not item.value.get("frozen"):
             return None
-        return float(item.value["at"])
+        return self._seen(float(item.value["at"]))
 
     @property
     def frozen(self) -> bool:
@@ -121,6 +135,7 @@ class Memory:
         While it is stopped the routes of before count, and those that come are kept for later.
         """
         if frozen != self.frozen:
+            self._all()  # to be later than all of them
             self._control(frozen=frozen)
 
     def add(self, route: Kept) -> None:
@@ -171,10 +186,12 @@ class Memory:
             page = self.store.search(self._routes, limit=_PAGE, offset=len(found))
             found += [_kept(item.key, item.value) for item in page]
             if len(page) < _PAGE:
+                for route in found:
+                    self._seen(route.at)
                 return sorted(found, key=lambda route: (route.at, route.key))
 
     def _control(self, *, frozen: bool) -> None:
-        value = {"experts": list(self.names), "frozen": frozen, "at": time.time()}
+        value = {"experts": list(self.names), "frozen": frozen, "at": self.now()}
         self._put(_POOLS, self._pool, value)
 
     def _put(self, namespace: tuple[str, ...], key: str, value: dict[str, Any]) -> None:

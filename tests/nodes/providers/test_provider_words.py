@@ -123,6 +123,18 @@ def test_botocores_status_is_found() -> None:
     assert failure_of(error).kind == "rate_limit"
 
 
+def test_a_date_is_read_by_the_servers_clock() -> None:
+    error: Any = Refused(429)
+    error.response = httpx.Response(
+        429,
+        headers={
+            "date": "Wed, 21 Oct 2015 07:28:00 GMT",
+            "retry-after": "Wed, 21 Oct 2015 07:28:30 GMT",
+        },
+    )
+    assert failure_of(error).retry_after == 30.0  # whatever it is here
+
+
 def test_a_failure_behind_another_is_found() -> None:
     error = RuntimeError("the model failed")
     error.__cause__ = Refused(401)
@@ -136,7 +148,7 @@ def test_a_masked_error_keeps_its_kind() -> None:
     from langchain_core.runnables import RunnableLambda
 
     guarded = Guarded(bound=RunnableLambda(fail), secrets=("sk-123456789",))
-    with pytest.raises(ExpertError, match=r"\*\*\*") as caught:
+    with pytest.raises(Refused, match=r"\*\*\*") as caught:
         guarded.invoke("x")
     assert failure_of(caught.value) == ("rate_limit", 7.0)
 

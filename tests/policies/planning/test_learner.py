@@ -112,6 +112,31 @@ def test_the_graph_makes_a_learner_of_a_store() -> None:
     assert len(again.routes()) == 1
 
 
+def test_a_clock_that_is_put_back_forgets_nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1e9]
+    monkeypatch.setattr(
+        "der_graph.policies.planning.learning.route_store.time.time", lambda: clock[0]
+    )
+    monkeypatch.setattr("der_graph.policies.planning.learning.route_store.KEEP", 3)
+    store = InMemoryStore()
+
+    def add(key: str) -> None:
+        memory = Memory(store, NAMES)
+        memory.routes()
+        memory.add(Kept(key, memory.now(), 0, (("small", 0, -1),), None))
+
+    for key in "abc":
+        add(key)
+    clock[0] -= 3_600
+    for key in "de":
+        add(key)
+    assert [route.key for route in Memory(store, NAMES).routes()] == ["c", "d", "e"]
+    Memory(store, NAMES).freeze()
+    clock[0] -= 3_600
+    add("f")
+    assert [route.key for route in Memory(store, NAMES).routes()] == ["c", "d", "e"]
+
+
 def test_frozen_nothing_is_learnt_and_reset_forgets() -> None:
     learner = Learner(equals(), InMemoryStore())
     before = learner.skills()
