@@ -94,6 +94,8 @@ def build_app(
         task = asyncio.create_task(load())
         yield
         task.cancel()
+        if engine.learner is not None:  # in a thread: others may still be answered on this loop
+            await asyncio.to_thread(engine.learner.settle)
 
     def json_response(content: Any, status: int = 200, headers: Any = None) -> Response:
         return Response(to_json(content), status, headers, "application/json")

@@ -90,7 +90,7 @@ _LABEL = re.compile(
 _LISTED = re.compile(r"[.):]\s*\w")  # "Comments: 1. The sum is wrong"
 _REACH = 120  # characters before a number that say what it is
 _WORD = re.compile(r"\w")
-_JUDGE = r"(?:grad|mark|scor|rat|judg|evaluat|assess|compar|choose|decid|giv|provid)"
+_JUDGE = r"(?:grad|mark|scor|rat|judg|evaluat|assess|compar|choose|decid|giv|provide)"
 _UNABLE = r"(?:cannot|can not|can.?t|unable|not able|won.?t|will not|refuse|(?:im|not )possible)\b"
 # A judge speaks of itself, or begins with it; that an answer cannot give a date is no refusal.
 _REFUSAL = re.compile(
