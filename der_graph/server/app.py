@@ -230,6 +230,7 @@ def build_app(
         keys=known,
         sites=Sites(cors_origins, allowed_hosts, keyed=bool(known)),
         root_path=root_path,
+        stopping=lambda: service.stopping,
     )
     if cors_origins:
         app.add_middleware(
