@@ -100,9 +100,8 @@ def _terminated_as_by_ctrl_c() -> Iterator[list[int]]:
     def stop(number: int, _: object) -> None:
         came.append(number)
         signal.signal(number, signal.SIG_DFL)
-        if not callable(
-            signal.getsignal(signal.SIGINT)
-        ):  # ignored, as in the background of a script
+        # Ctrl-C is ignored in the background of a script.
+        if not callable(signal.getsignal(signal.SIGINT)):
             signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 

@@ -144,7 +144,7 @@ def run_refresh(args: argparse.Namespace) -> int:
     from der_graph.errors import AgentError, PoolError
     from der_graph.nodes.decision import agent_for_pool
     from der_graph.policies.agent import DERAgent, load_agent, trained_metric
-    from der_graph.policies.answers import open_cache
+    from der_graph.policies.answers import MEMORY, open_cache
     from der_graph.policies.training.new_experts import refresh_expert
 
     if args.probes < 1:
@@ -161,15 +161,23 @@ def run_refresh(args: argparse.Namespace) -> int:
     with open_cache(args.cache) as cache:
         old = cache.stats().experts.get(args.name, 0)
         say(f"{args.name}: asking {min(args.probes, len(examples))} probe questions")
-        agent, quality = refresh_expert(
-            agent,
-            expert,
-            examples,
-            count=args.probes,
-            metric=metric,
-            cache=cache,
-            seed=args.seed,
-        )
+        try:
+            agent, quality = refresh_expert(
+                agent,
+                expert,
+                examples,
+                count=args.probes,
+                metric=metric,
+                cache=cache,
+                seed=args.seed,
+            )
+        except KeyboardInterrupt:
+            if args.cache != MEMORY:
+                say(
+                    f"stopped; the answer cache has what {args.name} answered, beside its old answers; the "
+                    "same command asks all again"
+                )
+            raise
         say(f"{args.name}: {old} cached answers dropped")
     after = float(agent.observer.skill[agent.observer.names.index(args.name)])
     print(

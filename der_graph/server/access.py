@@ -17,7 +17,7 @@ import ipaddress
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from der_graph.errors import ServerError
@@ -212,13 +212,20 @@ class Access:
         keys: The keys.
         sites: Which pages and names are known; all where left out.
         root_path: Path below which a proxy shows the server, which requests may come with or without.
+        stopping: Says whether the server stops.
     """
 
     def __init__(
-        self, app: Any, keys: Keys, sites: Sites | None = None, root_path: str = ""
+        self,
+        app: Any,
+        keys: Keys,
+        sites: Sites | None = None,
+        root_path: str = "",
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.app = app
         self.root_path = root_path
+        self._stopping = stopping
         self.keys = keys
         self.sites = sites or Sites(["*"], ["*"])
 
@@ -245,7 +252,11 @@ class Access:
             await self.app(scope, receive, sending)
         except RequestError as error:
             await send_error(error, sending)
-        except asyncio.CancelledError:  # the process ends, and its time for requests is over
+        except asyncio.CancelledError as error:
+            # The process ends, and its time for requests is over: by the second uvicorn says so where it was
+            # not started by this package. Other cancellation is the business of who did it.
+            if not self._stopping() and "graceful shutdown" not in str(error):
+                raise
             scope.setdefault(NOTE, {})["status"] = _STOPPED.status
             if not status:
                 await send_error(_STOPPED, sending)

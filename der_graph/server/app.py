@@ -94,6 +94,8 @@ def build_app(
         task = asyncio.create_task(load())
         yield
         task.cancel()
+        if engine.learner is not None:  # in a thread: others may still be answered on this loop
+            await asyncio.to_thread(engine.learner.settle)
 
     def json_response(content: Any, status: int = 200, headers: Any = None) -> Response:
         return Response(to_json(content), status, headers, "application/json")
@@ -228,6 +230,7 @@ def build_app(
         keys=known,
         sites=Sites(cors_origins, allowed_hosts, keyed=bool(known)),
         root_path=root_path,
+        stopping=lambda: service.stopping,
     )
     if cors_origins:
         app.add_middleware(

@@ -92,6 +92,7 @@ class Service:
         keep_alive: Seconds of silence after which a stream shows that it is alive, for proxies on the way.
         settled: Set once the models are loaded, or could not be.
         failure: Why loading failed, or None.
+        stopping: Does the server stop?
     """
 
     engine: Engine
@@ -101,6 +102,7 @@ class Service:
     keep_alive: float = 15.0
     settled: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
+    stopping: bool = False
 
     async def open(self, body: bytes, scope: Any, protocol: Protocol = CHAT) -> Call:
         """Begin a request.

@@ -88,6 +88,12 @@ def make_server(
             await super().startup(sockets)
             started()
 
+        async def shutdown(self, sockets: Any = None) -> None:
+            service = getattr(getattr(app, "state", None), "der", None)
+            if service is not None:
+                service.stopping = True
+            await super().shutdown(sockets)
+
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             # uvicorn raises the signal again after the end, and the process would not exit with 0.

@@ -113,13 +113,13 @@ def _name_here(param: str, places: Sequence[Sequence[str]]) -> str:
         return re.sub(r"^messages\b.*", "input", param)
     made_of = places[int(found[1])]
     place = made_of[min(int(found[2] or 0), len(made_of) - 1)]
-    if not place.endswith("]"):  # a text, of which there are no fields
+    item, _, output = place.partition(".")
+    if not item.endswith("]"):  # a text, of which there are no fields
         return place
     if found[2] is not None:
-        return f"{place}{'.call_id' if found[3] == '.id' else found[3]}"
-    return place + found[3].replace(".tool_call_id", ".call_id").replace(
-        ".image_url.url", ".image_url"
-    )
+        return f"{item}{'.call_id' if found[3] == '.id' else found[3]}"
+    field = found[3].replace(".tool_call_id", ".call_id").replace(".image_url.url", ".image_url")
+    return item + (field.replace(".content", f".{output}", 1) if output else field)
 
 
 def _list(given: Mapping[str, Any], name: str) -> list[Any]:
@@ -182,6 +182,7 @@ def _messages(given: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[list
             messages.append(
                 {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
             )
+            places.append([f"{where}.output"])
         elif kind != "reasoning":  # thoughts of before are no part of the conversation
             raise RequestError(
                 400,

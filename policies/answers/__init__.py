@@ -4,11 +4,12 @@
 ahead. This room knows experts and metrics; it does not know who decides whom to ask.
 """
 
-from der_graph.policies.answers.cache import AnswerCache, open_cache
+from der_graph.policies.answers.cache import MEMORY, AnswerCache, open_cache
 from der_graph.policies.answers.cached_expert import with_cache
 from der_graph.policies.answers.source import AnswerSource, Outcome, Request, check_recorded
 
 __all__ = [
+    "MEMORY",
     "AnswerCache",
     "AnswerSource",
     "Outcome",

@@ -201,7 +201,7 @@ class AnswerCache:
             if time.monotonic() < self._resting.get(done, 0.0):
                 return None
             try:
-                with self._database() as database:
+                with self._database(_MOMENT) as database:
                     database.execute(f"PRAGMA busy_timeout = {_MOMENT * 1000:.0f}")
                 try:
                     return work()
@@ -273,15 +273,16 @@ class AnswerCache:
             raise CacheError("a cache in memory cannot be handed to another process; use a file")
         return AnswerCache, (self.path,)
 
-    def _open(self) -> None:
+    def _open(self, patience: float | None = None) -> None:
+        patience = self._timeout if patience is None else patience
         if self.path != MEMORY:
             with self._explained():
                 Path(self.path).absolute().parent.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + patience
         while True:
             try:
                 with self._explained():
-                    self._connection = self._connect()
+                    self._connection = self._connect(patience)
                 break
             except CacheError as error:
                 # Switching to the write-ahead log needs the file alone and does not wait by itself.
@@ -294,8 +295,8 @@ class AnswerCache:
         self._process = os.getpid()
         self._finalizer = weakref.finalize(self, self._connection.close)
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=self._timeout, check_same_thread=False)
+    def _connect(self, patience: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=patience, check_same_thread=False)
         try:
             self._prepare(connection)
         except BaseException:
@@ -335,10 +336,10 @@ class AnswerCache:
                 connection.execute(_TABLE)
 
     @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
+    def _database(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
         if self._process != os.getpid() and self.path != MEMORY:
             self._finalizer.detach()  # SQLite forbids to use, or close, a parent's connection
-            self._open()
+            self._open(patience)
         with self._explained():
             yield self._connection
 

@@ -57,7 +57,10 @@ PROMPT = (
 PROMPT_ALONE = PROMPT.replace("Reference answer:\n{reference}\n\n", "")
 
 # Of ten, in the languages that judges are asked in, with a decimal point or comma before.
-_OF = r"\s*(?:/|(?:out of|of|von|sur|de|su|van|z)\s)\s*"
+_OF = (
+    r"\s*(?:/|(?:out of|of|von|sur|de|su|van|z)\s)\s*"
+    r"(?:(?:a|the|possible|total|max|maximum|maximal|of)\s+){0,4}"
+)
 _OF_TEN = re.compile(rf"(?<=\d){_OF}10(?:[.,]0+)?(?![\w/%]|[.,]\d)", re.I)
 _TEN = "\0"  # stands for it
 _NUMBER = re.compile(r"(?<![\w.,/])[-−]?\d[\d.,/]*(?:\s*%|\w+)?")
@@ -66,8 +69,8 @@ _UNIT = r"(?:points?|pts?|marks?|punkten?|puntos?|分|점|点)\b"
 # What a number that is the mark may stand behind, and before: "I give it 8 because", not "I give 3 reasons".
 _BEFORE = re.compile(
     r"(?:\b(?:boxed|mark|score|rating|grade|points|note|punkte|punktzahl|bewertung|wertung|nota|verdict|total|overall|"
-    r"result|quality|judgment|worth|deserves?|say|gives?|given|giving|assign(?:ed)?|awards?|rate|vergebe|gebe|"
-    r"verdient)\b|评分|得分|分数|点数|評価|スコア|점수|평가)[^\w\n]*"
+    r"result|quality|judgment|worth|deserves?|merits?|earns?|say|gives?|given|giving|assign(?:ed)?|awards?|rate|"
+    r"vergebe|gebe|verdient)\b|评分|得分|分数|点数|評価|スコア|점수|평가)[^\w\n]*"
     r"(?:\b(?:is(?:t|)|of|est?|be|would|will|it|this|that|the|answer|as|at|a|an|ein|eine|mark|score|rating|grade|"
     r"note|to|with)\b[^\w\n]*){0,5}$",
     re.I,
@@ -77,10 +80,25 @@ _AFTER = re.compile(
     r"(?:because|since|as|for|and|but|due|weil|da|denn|und|aber)\b)",
     re.I,
 )
-_ALONE = re.compile(rf"(?!{_OF}\d)[^\w\n]*(?:{_UNIT})?[^\w\n]*(?:\n|\Z)", re.I)
+_ALONE = re.compile(rf"(?!{_OF}\d)[^\w\n]*(?:{_UNIT}[^\w\n]*)?(?:\n|\Z)", re.I)
+# Any word may name the mark ("My assessment: 6"), but those that count or number something else.
+_LABEL = re.compile(
+    r"\b(?!(?:questions?|answers?|steps?|parts?|items?|lines?|pages?|examples?|problems?|tasks?|numbers?|reasons?|"
+    r"errors?|mistakes?|references?|fragen?|antwort(?:en)?|schritte?|teile?|fehler)\b)[^\W\d]+\s*[:=]\s*$",
+    re.I,
+)
+_LISTED = re.compile(r"[.):]\s*\w")  # "Comments: 1. The sum is wrong"
+_REACH = 120  # characters before a number that say what it is
+_WORD = re.compile(r"\w")
+_JUDGE = r"(?:grad|mark|scor|rat|judg|evaluat|assess|compar|choose|decid|giv|provide)"
+_UNABLE = r"(?:cannot|can not|can.?t|unable|not able|won.?t|will not|refuse|(?:im|not )possible)\b"
+# A judge speaks of itself, or begins with it; that an answer cannot give a date is no refusal.
 _REFUSAL = re.compile(
-    r"\b(?:cannot|can not|can.?t|unable|not able|won.?t|will not|refuse|impossible|kann)\b[^.\n]{0,40}?"
-    r"\b(?:grad|mark|scor|rat|judg|evaluat|assess|compar|choose|decid|giv|provide|bewert|beurteil|entscheid)",
+    rf"\b(?:I|we)(?:['\u2019](?:m|re)\b)?(?:\s+(?:am|are|also|just|\w{{1,12}}ly)\b){{0,2}}\s+{_UNABLE}[^.\n]{{0,40}}?\b{_JUDGE}"
+    rf"|\A\W*(?:(?:sorry|but|unfortunately|it|is|it.s|the|this|that|answers?|response|question|[ab]|\d+)\b\W*){{0,6}}"
+    rf"{_UNABLE}\s+(?:be|to)?\s*{_JUDGE}"
+    r"|\b(?:ich\b[^.\n]{0,15}\bkann|kann\s+ich)\b[^.\n]{0,30}\bnicht\b[^.\n]{0,40}?"
+    r"\b(?:bewert|beurteil|entscheid|benot|vergleich|geben)",
     re.I,
 )
 _MARK_FIELDS = (
@@ -224,23 +242,35 @@ def read_mark(text: str) -> float | None:
     text = _OF_TEN.sub(_TEN, re.sub(r"[*_`]", " ", text).strip())
     found = list(_NUMBER.finditer(text))
     marks = {_number(each[0]) for each in found}
-    clear = not refuses(text) and any(_is_clear(text, each) for each in found)
-    return marks.pop() if clear and len(marks) == 1 else None
+    if len(marks) != 1 or None in marks:
+        return None
+    refused = refuses(text)
+    return marks.pop() if any(_is_clear(text, each, refused) for each in found) else None
 
 
 def refuses(text: str) -> bool:
-    """Does a judge say that it will not judge?"""
+    """Does a judge say of itself that it will not judge?"""
     return _REFUSAL.search(text) is not None
 
 
-def _is_clear(text: str, number: re.Match[str]) -> bool:
-    """Is a number in a reply the mark, and not the number of an answer, or of steps?"""
-    before = text[: number.start()]
-    after = text[len(before) + len(number[0].rstrip(".,")) :]
-    first, alone = not re.search(r"\w", before), not re.search(r"\w[^\n]*$", before)
-    if after.startswith(_TEN) or (alone and _ALONE.match(after)):
+def _is_clear(text: str, number: re.Match[str], refused: bool) -> bool:
+    """Is a number in a reply the mark, and not the number of an answer, or of steps?
+
+    A mark that has a line to itself, or a label, stands whatever the rest of the reply seems to refuse.
+    """
+    start, end = number.start(), number.start() + len(number[0].rstrip(".,"))
+    line = text.rfind("\n", 0, start) + 1
+    before = text[
+        max(line, start - _REACH) : start
+    ]  # no more: a reply may have thousands of numbers
+    if _WORD.search(text, line, start) is None and _ALONE.match(text, end):
         return True
-    return bool((first or _BEFORE.search(before)) and _AFTER.match(after))
+    after = _AFTER.match(text, end) is not None
+    label = _LABEL.search(before) is not None and after and not _LISTED.match(text, end)
+    if label or text.startswith(_TEN, end):
+        return not refuses(before)
+    first = _WORD.search(text, 0, start) is None
+    return after and not refused and (first or _BEFORE.search(before) is not None)
 
 
 def _mark_of(written: Mapping[str, Any]) -> float | None:

@@ -41,9 +41,11 @@ PROMPT = (
 
 _POINTS = {"A": 1.0, "B": 0.0, "TIE": 0.5}
 _CHOICE = re.compile(r"\b(?:A|B|[Tt]ie|TIE)\b")
-# A choice that is clearly one, and not an article: a line of its own, behind such a word, or before one.
+# A choice that has a line to itself, or to itself and a label.
+_ALONE = re.compile(rf"[\W_]*(?:(?i:answer|response|option)\b[\W_]*)?{_CHOICE.pattern}[\W_]*")
+# Or that is clearly one, and not an article: at the beginning, behind such a word, or before one.
 _CLEAR = re.compile(
-    rf"(?:^|\n)[\W_]*(?:(?i:answer)\s+)?{_CHOICE.pattern}[^\w\n]*(?:\n|$)|\A[\W_]*{_CHOICE.pattern}\s*[^\w\s-]|\b[Tt]ie\b"
+    rf"\A[\W_]*{_CHOICE.pattern}(?:[^\w\s-]|\s+[^\w\s\"'“«„-]|\s+-+\s)|\b[Tt]ie\b"
     r"|\b(?i:answer|choice|choose|verdict|better|winner|best|prefer)\b[\W_]*(?:(?i:is|answer|a|the)\b[\W_]*){0,2}"
     rf"{_CHOICE.pattern}|{_CHOICE.pattern}[\W_]+(?i:is|wins|because|as)\b"
 )
@@ -163,5 +165,11 @@ def read_choice(text: str) -> str | None:
     """
     text = split_thought(text).answer
     choices = {found.upper() for found in _CHOICE.findall(text)}
-    clear = not refuses(text) and _CLEAR.search(text) is not None
-    return choices.pop() if clear and len(choices) == 1 else None
+    if len(choices) != 1:
+        return None
+    alone = any(
+        _ALONE.fullmatch(re.split("[:=]", line)[-1]) and not refuses(line)
+        for line in text.splitlines()
+    )
+    clear = alone or (not refuses(text) and _CLEAR.search(text) is not None)
+    return choices.pop() if clear else None

@@ -7,7 +7,7 @@ Only for agents that know experts by their profiles, as `der train` makes them, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from der_graph.nodes.expert import Expert, counted_size
 from der_graph.nodes.reliability.charge import CallSize, Charge
 from der_graph.policies.agent import DERAgent
 from der_graph.policies.answers import (
+    MEMORY,
     AnswerCache,
     AnswerSource,
     Outcome,
@@ -34,6 +35,7 @@ from der_graph.policies.observation.profiles import (
 )
 from der_graph.policies.quality import QualityMetric, get_metric
 from der_graph.policies.training.preflight import usable
+from der_graph.state import Answer
 
 PROBES = 30
 """Questions that a new expert is asked; `policies/observation/profiles.py` says how well it is then known."""
@@ -174,20 +176,40 @@ def _ask_probes(
     easy = ease_of(observer.arrays, observer.encoder, [example.question for example in among])
     probes = [among[i] for i in choose_questions(easy, count, rng)]
     check_recorded([expert], probes)
-    source = AnswerSource([expert], probes, scorer, cache=None if fresh else cache)
+    answered = _Answered() if fresh and cache is not None else None
+    source = AnswerSource([expert], probes, scorer, cache=cache if answered is None else answered)
     keep = getattr(scorer, "keep_marks_in", None)
     if keep is not None and cache is not None:  # as a source with a cache does
         keep(cache)
     requests = [Request(i, 0, []) for i in range(len(probes))]
-    outcomes = source.ask(requests)
+    try:
+        outcomes = source.ask(requests)
+    except BaseException:  # of the judge, say, or Ctrl-C: what was paid for is kept
+        if answered is not None and cache is not None:
+            cache.put_many(answered.items)
+        raise
     if all(outcome.answer["error"] is not None for outcome in outcomes):
         raise DataError(
             f"expert '{expert.name}' answered none of {len(probes)} probe questions: "
             f"{outcomes[0].answer['error']}"
         )
-    if fresh and cache is not None:  # now, and not before: it might not have answered
-        cache.replace(expert.name, source.asked_now(requests))
+    if (
+        answered is not None and cache is not None
+    ):  # now, and not before: it might not have answered
+        cache.replace(expert.name, answered.items)
     return probes, outcomes
+
+
+class _Answered(AnswerCache):
+    """What an expert answers now, in place of a cache that is not to be read."""
+
+    def __init__(self) -> None:
+        super().__init__(MEMORY)
+        self.items: dict[str, Answer] = {}
+
+    def put_many(self, items: Mapping[str, Answer]) -> None:
+        super().put_many(items)
+        self.items.update(items)
 
 
 def add_expert(

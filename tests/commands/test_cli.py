@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from cli_runs import run
 from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_source
 
+from der_graph.commands.options.common import answer_cache
 from der_graph.pool import pool_from
 
 
@@ -192,3 +194,13 @@ def test_the_command_itself_says_what_it_does_not_know(
     said = capsys.readouterr().err
     assert said.startswith(usage)
     assert error in said
+
+
+@pytest.mark.parametrize("file", [True, False])
+def test_ctrl_c_says_what_the_cache_holds_where_it_stays(
+    file: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "c.db") if file else ":memory:"
+    with pytest.raises(KeyboardInterrupt), answer_cache(Namespace(cache=path)):
+        raise KeyboardInterrupt
+    assert ("the answer cache has what was answered" in capsys.readouterr().err) is file

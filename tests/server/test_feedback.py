@@ -76,3 +76,14 @@ def test_feedback_that_a_store_does_not_take_may_be_sent_again() -> None:
             reply = client.post("/v1/feedback", json={"id": key, "score": 0})
             assert (reply.status_code, reply.headers["retry-after"]) == (503, "30")
             assert "secret" not in reply.text
+
+
+def test_as_the_server_ends_routes_that_wait_are_kept() -> None:
+    store = InMemoryStore()
+    server = app(learn=store)
+    with in_background(server) as address, httpx.Client(base_url=address) as client:
+        learner = server.state.der.engine.learner
+        learner.flush()
+        learner._again = float("inf")  # the store is left alone, as one that was locked
+        key = ask(client)
+    assert [route.key for route in learner.memory.routes()] == [key]

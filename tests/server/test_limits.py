@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -22,7 +23,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.pool import pool_from
-from der_graph.server.access import Sites
+from der_graph.server.access import Access, Keys, Sites
 from der_graph.server.failures import RequestError, kind_of
 from der_graph.server.limits import Ceilings, KeyLimits
 from der_graph.server.server import create_app, in_background
@@ -450,3 +451,34 @@ def test_what_a_request_may_cost_counts_who_is_asked_beside_another() -> None:
         engine = create_app(pool, ScriptedAgent("writer")).state.der.engine
         assert engine.dearest("der", DERContext()) == most
         assert engine.dearest("writer", DERContext()) == 1.0
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_only_a_server_that_stops_says_so(stopping: bool) -> None:
+    """Cancelled by something else, such as the application that mounts it, a request ends as that wants."""
+    sent: list[dict[str, Any]] = []
+
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def ask() -> bool:
+        access = Access(cancelled, Keys(()), stopping=lambda: stopping)
+        scope = {"type": "http", "path": "/healthz", "method": "GET", "headers": []}
+        try:
+            await access(scope, cancelled, send)
+        except asyncio.CancelledError:
+            return True
+        return False
+
+    assert asyncio.run(ask()) is not stopping
+    assert [message.get("status") for message in sent] == ([503, None] if stopping else [])
+
+
+def test_a_server_that_ends_has_said_that_it_stops() -> None:
+    app = create_app(pool_from(two_experts()))
+    with in_background(app):
+        assert not app.state.der.stopping
+    assert app.state.der.stopping

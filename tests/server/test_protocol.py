@@ -374,6 +374,10 @@ def test_where_keys_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ({"input": [{"type": "function_call_output", "output": "1"}]}, "input[0].call_id"),
         (
+            {"input": [*HELLO, {"type": "function_call_output", "call_id": "1", "output": 5}]},
+            "input[1].output",
+        ),
+        (
             {
                 "instructions": "Be brief.",
                 "input": [

@@ -41,15 +41,16 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def answer_cache(args: argparse.Namespace) -> Iterator[AnswerCache]:
     """The answer cache of a command that asks many questions; Ctrl-C says that it holds what was answered."""
-    from der_graph.policies.answers import open_cache
+    from der_graph.policies.answers import MEMORY, open_cache
 
     with open_cache(args.cache) as cache:
         try:
             yield cache
         except KeyboardInterrupt:
-            say(
-                "stopped; the answer cache has what was answered, and the same command asks the rest"
-            )
+            if args.cache != MEMORY:
+                say(
+                    "stopped; the answer cache has what was answered, and the same command asks the rest"
+                )
             raise
 
 

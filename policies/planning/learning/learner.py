@@ -19,6 +19,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 from langgraph.store.base import BaseStore
 
-from der_graph.errors import BudgetError
+from der_graph.errors import BudgetError, DataError
 from der_graph.nodes.decision import Choice, RoutingAgent
 from der_graph.nodes.providers.secrets import mask_secrets
 from der_graph.nodes.reliability.copying import renew_in_children
@@ -51,6 +53,9 @@ Judge = Callable[[str, str], float]
 _EVERY = 25  # routes after which skills are learnt anew
 _SECONDS = 30.0  # after which other processes' routes are read
 _PAUSE = 30.0  # seconds after which a store that could not be written is tried again
+_LAST_TRY = 5.0  # seconds that the end of a server waits for its store
+# Of a value that a store can never take; the last two as databases name theirs (PEP 249).
+_NEVER_TAKEN = {"ValueError", "TypeError", "DataError", "IntegrityError"}
 log = logging.getLogger("der_graph.learning")
 
 
@@ -184,6 +189,24 @@ class Learner:
         self._work.submit(self._write).result()
         self._work.submit(self._learn).result()
 
+    def settle(self, seconds: float = _LAST_TRY) -> int:
+        """Try a last time to keep the routes that wait, as the process ends; it may go on afterwards.
+
+        Args:
+            seconds: Most that it waits for the store.
+
+        Returns:
+            How many routes are lost, with a warning.
+        """
+        self._again = 0.0
+        until = time.monotonic() + seconds
+        with suppress(TooLate):
+            self._work.submit(self._write, until).result(seconds)
+        lost = len(self._waiting)
+        if lost:
+            log.warning("the store could not be written: %d routes are not learnt from", lost)
+        return lost
+
     def skills(self) -> list[dict[str, Any]]:
         """What is believed of each expert on each kind of question, as plain data."""
         known = self.planner.knowledge
@@ -277,30 +300,35 @@ class Learner:
         if self._write() and (self._since >= _EVERY or time.monotonic() - self._read > _SECONDS):
             self._learn()
 
-    def _write(self) -> bool:
+    def _write(self, until: float = float("inf")) -> bool:
         """In the thread of learning: give the store what it does not hold yet; says if all is there.
 
         A store that is locked, full or away is left alone for a while: each try may take seconds, which
-        feedback, and the end of the process, would wait for.
+        feedback, and the end of the process, would wait for. A route that it can never take is dropped.
+
+        Args:
+            until: When to leave off.
         """
         if time.monotonic() < self._again:
             return False
-        try:
-            while self._waiting:
+        while self._waiting and time.monotonic() < until:
+            try:
                 self.memory.add(self._waiting[0])
-                self._waiting.popleft()
                 self._since += 1
-        except Exception as error:
-            self._again = time.monotonic() + _PAUSE
-            told = mask_secrets(f"{type(error).__name__}: {error}")
-            log.warning(
-                "what is learnt from cannot be written (%s); tried again in %.0f s, %d routes wait",
-                told,
-                _PAUSE,
-                len(self._waiting),
-            )
-            return False
-        return True
+            except Exception as error:
+                told = mask_secrets(f"{type(error).__name__}: {error}")
+                if not _NEVER_TAKEN & {kind.__name__ for kind in type(error).__mro__}:
+                    self._again = time.monotonic() + _PAUSE
+                    log.warning(
+                        "what is learnt from cannot be written (%s); tried again in %.0f s, %d routes wait",
+                        told,
+                        _PAUSE,
+                        len(self._waiting),
+                    )
+                    return False
+                log.warning("a route was not learnt from, as the store cannot take it: %s", told)
+            self._waiting.popleft()
+        return not self._waiting
 
     def _rate(self, key: str, score: float) -> None:
         """In the thread of learning, as the route may have just ended."""
@@ -313,7 +341,13 @@ class Learner:
             raise TimeoutError(
                 "the store could not be written just now, and is left alone for a while"
             )
-        self.memory.rate(key, score)
+        try:
+            self.memory.rate(key, score)
+        except DataError:  # there is no such route; the store is well
+            raise
+        except Exception:
+            self._again = time.monotonic() + _PAUSE
+            raise
 
     def _learn(self) -> None:
         """In the thread of learning: skills by all routes of the store."""

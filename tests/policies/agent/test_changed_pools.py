@@ -320,6 +320,16 @@ def test_the_commands(
     assert main([*tune, "--target-cost", "0.5"]) == 2
     assert "out of reach" in capsys.readouterr().err
 
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("der_graph.policies.training.new_experts.refresh_expert", interrupted)
+    refresh = ["pool", "refresh", "new", *shared, "--agent", str(tmp_path / "b")]
+    refresh += ["--out", str(tmp_path / "r")]
+    for cache, kept in ((tmp_path / "c.db", True), (":memory:", False)):
+        assert main([*refresh, "--cache", str(cache)]) == 130
+        assert ("the answer cache has what new answered" in capsys.readouterr().err) is kept
+
 
 def test_experts_that_are_not_told_by_position_have_no_index(tmp_path: Path) -> None:
     """As every agent of `der train` that knows experts by their results."""

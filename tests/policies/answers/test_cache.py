@@ -268,3 +268,21 @@ def test_a_request_waits_a_moment_for_another_writer_and_the_next_ones_not_at_al
         assert cache.find("c") is not None
         # Others still wait as long as they were told to.
         assert cache._connection.execute("PRAGMA busy_timeout").fetchone() == (30_000,)
+
+
+def test_in_a_forked_child_a_request_waits_a_moment_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited as long as training may, as the child opens the file anew."""
+    waits: list[float] = []
+
+    def connect(path: str, timeout: float, **_: object) -> None:
+        waits.append(timeout)
+        raise sqlite3.OperationalError("database is locked")
+
+    with AnswerCache(tmp_path / "c.db", timeout=1.0) as cache:
+        monkeypatch.setattr("der_graph.policies.answers.cache._MOMENT", 0.01)
+        monkeypatch.setattr(cache, "_process", 0)  # as if that had been the parent's
+        monkeypatch.setattr(sqlite3, "connect", connect)
+        assert cache.find("key") is None
+        assert set(waits) == {0.01}

@@ -169,6 +169,29 @@ def test_old_answers_are_dropped_once_the_expert_has_answered(tmp_path: Path, he
     assert cache.stats().experts == {"facts": 20, "b": 1}
 
 
+def test_what_was_answered_is_kept_where_the_judge_fails(tmp_path: Path) -> None:
+    """It was paid for, and lost; old answers to other questions stay until all are answered."""
+    observer = profile_observer()
+    shape = Shape(4, observer.context_size, observer.expert_size, 8, "profile")
+    agent = DERAgent(observer, make_network(shape), cost_weight=0.2, cost_weight_range=(0.02, 2.0))
+    expert = as_expert(lambda question: "squawk", name="facts", cost=2.0, fingerprint="openai:f")
+    cache = AnswerCache(tmp_path / "c.db")
+    cache.put_many({"old": an_answer("facts")})
+
+    class Interrupted:
+        name = "judge"
+        needs_reference = False
+
+        def score(self, answers: Any, examples: Any) -> list[float]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refresh_expert(agent, expert, toy_examples(20), count=20, metric=Interrupted(), cache=cache)
+    assert cache.stats().experts == {"facts": 21}
+    refresh_expert(agent, expert, toy_examples(20), count=20, cache=cache)
+    assert cache.stats().experts == {"facts": 20}
+
+
 def test_an_expert_whose_tokens_nobody_counted_is_not_taken_for_free() -> None:
     observer = profile_observer()
     shape = Shape(4, observer.context_size, observer.expert_size, 8, "profile")

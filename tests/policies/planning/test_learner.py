@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -447,3 +448,90 @@ def test_what_a_store_does_not_take_is_kept_and_nobody_waits_for_it(
     assert [(r.key, r.score) for r in learner.memory.routes()] == [
         (ids[0], None), (ids[1], 0.25), (ids[2], None),
     ]  # fmt: skip
+
+
+class Broken(InMemoryStore):
+    """Fails to write as it is told to."""
+
+    tries = 0
+    error: Exception | None = None
+    of = ""  # of this key alone
+
+    def batch(self, ops: Any) -> Any:
+        ops = list(ops)
+        put = [op for op in ops if isinstance(op, PutOp) and self.of in op.key]
+        if self.error is not None and put:
+            self.tries += 1
+            raise self.error
+        return super().batch(ops)
+
+
+def test_feedback_alone_does_not_try_a_locked_store_again_and_again() -> None:
+    store = Broken()
+    learner = Learner(equals(), store)
+    learner.ended("r", "What?", [said("small", "7")])
+    learner.flush()
+    store.error = sqlite3.OperationalError("database is locked")
+    with pytest.raises(sqlite3.OperationalError):
+        learner.rate("r", 1)
+    with pytest.raises(TimeoutError, match="left alone"):
+        learner.rate("r", 1)
+    assert store.tries == 1
+    store.error = None
+    learner.flush()
+    learner.rate("r", 1)
+    assert [r.score for r in learner.memory.routes()] == [1.0]
+
+
+class DataOfADriver(Exception):
+    pass
+
+
+DataOfADriver.__name__ = "DataError"
+
+
+@pytest.mark.parametrize("error", [UnicodeEncodeError("utf-8", "x", 0, 1, "no"), DataOfADriver()])
+def test_a_route_that_no_store_takes_blocks_no_other(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Broken()
+    learner = Learner(equals(), store)
+    store.error, store.of = error, "bad"
+    for each in ("r0", "bad", "r1"):
+        learner.ended(each, "What?", [said("small", "7")])
+    learner.flush()
+    assert {route.key for route in learner.memory.routes()} == {"r0", "r1"}
+    assert store.tries == 1
+    (record,) = caplog.records
+    assert "the store cannot take it" in record.getMessage()
+
+
+def test_at_the_end_routes_that_wait_are_tried_once_more(caplog: pytest.LogCaptureFixture) -> None:
+    store = Broken()
+    learner = Learner(equals(), store)
+    store.error = sqlite3.OperationalError("database is locked")
+    for each in ("r0", "r1"):
+        learner.ended(each, "What?", [said("small", "7")])
+    assert learner.settle() == 2
+    assert "2 routes are not learnt from" in caplog.text
+    store.error = None
+    assert learner.settle() == 0
+    assert {route.key for route in learner.memory.routes()} == {"r0", "r1"}
+
+
+def test_the_end_waits_for_no_store_that_hangs() -> None:
+    hung, goes_on = threading.Event(), threading.Event()
+
+    class Hung(InMemoryStore):
+        def batch(self, ops: Any) -> Any:
+            ops = list(ops)
+            if hung.is_set() and any(isinstance(op, PutOp) for op in ops):
+                goes_on.wait(30)
+            return super().batch(ops)
+
+    learner = Learner(equals(), Hung())
+    hung.set()
+    learner.ended("r", "What?", [said("small", "7")])
+    assert learner.settle(0.1) == 1
+    goes_on.set()
+    assert learner.settle() == 0

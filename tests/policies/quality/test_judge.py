@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 from answered import answer, example, quality
@@ -152,7 +153,29 @@ def test_a_mark_is_read_or_it_is_not(reply: str, mark: float | None) -> None:
         ("Score: 4, then 6", None),
         ("4 or 5", None),
         ("90%", None),
+        ("question 3 is unclear", None),
+        ('Here it is: {"question": 3}', None),
+        ("Question: 3", None),
+        ("The reference answer: 3", None),
+        ("Comments: 1. The sum is wrong.", None),
+        ("I cannot grade question: 3", None),
+        ("The answer cannot be graded: 3", None),
+        ("Sorry, but I'm really unable to grade answer 3", None),
+        ("Unable to grade answer 3", None),
+        ("Leider kann ich die Note 3 nicht vergeben, da ich nicht bewerten darf.", None),
+        ("I can't give it more than 7/10", None),
+        # What an answer cannot do is no refusal of the judge.
+        ("Score: 1\n\nThe answer says that it cannot give the date.", 1.0),
+        ("1\n\nThe expert is unable to provide an answer.", 1.0),
+        ("Score: 8/10\nThe derivation cannot be rated higher", 8.0),
+        ("1, because it cannot give the date", 1.0),
+        ("Score: 4\nI cannot give it more.", 4.0),
         # Marks.
+        ("My assessment: 6", 6.0),
+        ("assessment = 6", 6.0),
+        ("Score: 9 out of a possible 10", 9.0),
+        ("9 out of a maximum of 10", 9.0),
+        ("The response merits 6 points", 6.0),
         ("Score: 4", 4.0),
         ("Score: 4/10.", 4.0),
         ("**4**", 4.0),
@@ -193,3 +216,13 @@ def test_a_mark_is_read_or_it_is_not(reply: str, mark: float | None) -> None:
 def test_a_number_is_a_mark_where_it_is_clearly_one(reply: str, mark: float | None) -> None:
     """What was read of "I cannot grade answer 3" was 3, and 5 of "5 out of 5"."""
     assert read_mark(reply) == mark
+
+
+@pytest.mark.parametrize(
+    "reply", ["12 is a number " * 4_300, "7 is a number " * 4_600, "7" + "-" * 64_000 + "x"]
+)
+def test_a_long_reply_is_read_at_once(reply: str) -> None:
+    """It took minutes: for each number all was looked through that stands before it."""
+    start = time.process_time()
+    assert read_mark(reply) in (None, 7.0)
+    assert time.process_time() - start < 5

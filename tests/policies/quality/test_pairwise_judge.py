@@ -188,7 +188,13 @@ def test_both_models_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         ("A. It is shorter.", "A"),
         ("A, because it is shorter", "A"),
         ("<think>B?</think>A", "A"),
+        ("Response A", "A"),
+        ("A - shorter", "A"),
+        ("A. The other can't give a reason.", "A"),
+        ("My verdict: A\nI cannot give the other a point.", "A"),
         # No choice.
+        ("I cannot compare, so no answer: A", None),
+        ('A "hard" question!', None),
         ("A difficult question!", None),
         ("A question of taste. I pass.", None),
         ("I cannot compare answer A.", None),
