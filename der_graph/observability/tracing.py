@@ -9,11 +9,11 @@ and every expert as a run of its own (docs/tracing.md). Nothing is sent unless t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from der_graph.errors import DERError, require
-from der_graph.nodes.providers.secrets import mask_secrets
+from der_graph.nodes.providers.secrets import held_secrets, mask_secrets
 
 if TYPE_CHECKING:
     from langsmith import Client
@@ -93,11 +93,15 @@ def without_secrets(data: Any) -> Any:
         >>> without_secrets({"error": "Incorrect API key provided: sk-proj-0123456789"})
         {'error': 'Incorrect API key provided: ***'}
     """
+    return _without(data, held_secrets())
+
+
+def _without(data: Any, secrets: Sequence[str]) -> Any:
     if isinstance(data, Mapping):
-        return {key: without_secrets(value) for key, value in data.items()}
+        return {key: _without(value, secrets) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [without_secrets(each) for each in data]
-    return mask_secrets(data) if isinstance(data, str) else data
+        return [_without(each, secrets) for each in data]
+    return mask_secrets(data, secrets) if isinstance(data, str) else data
 
 
 def tracing_client(

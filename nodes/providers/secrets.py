@@ -46,21 +46,25 @@ def shown(settings: Any, secrets: Sequence[str] = (), *, secret: bool = False) -
         secrets: Further texts to hide.
         secret: Is it a secret by its name?
     """
+    return _shown(settings, (*secrets, *held_secrets()), secret)
+
+
+def _shown(settings: Any, secrets: Sequence[str], secret: bool) -> Any:
     if isinstance(settings, Mapping):
         if settings.get("lc") and settings.get("type") == "secret":
             return settings  # LangChain's own mask: the name of a variable
         return {
-            key: shown(value, secrets, secret=secret or bool(_SECRET.search(str(key))))
+            key: _shown(value, secrets, secret or bool(_SECRET.search(str(key))))
             for key, value in settings.items()
         }
     if isinstance(settings, (list, tuple)):
-        each = [shown(value, secrets, secret=secret) for value in settings]
+        each = [_shown(value, secrets, secret) for value in settings]
         return tuple(each) if isinstance(settings, tuple) else each
     if not isinstance(settings, str):
         return settings
     if secret and len(settings) >= _SHORTEST_SECRET:
         return _MASK
-    text = mask_secrets(mask(settings, secrets))
+    text = mask_secrets(settings, secrets)
     return _QUERY.sub(_MASK, text) if "://" in text else text
 
 
@@ -107,19 +111,25 @@ _LOOKS_SECRET = re.compile(
 )
 
 
-def mask_secrets(text: str) -> str:
+def held_secrets() -> list[str]:
+    """What secret environment variables hold, longest first."""
+    held = {v for name, v in os.environ.items() if len(v) >= 8 and _SECRET.search(name)}
+    return sorted(held, key=len, reverse=True)
+
+
+def mask_secrets(text: str, secrets: Sequence[str] | None = None) -> str:
     """Mask what looks like a secret, and what secret environment variables hold, for logs.
+
+    Args:
+        text: Any.
+        secrets: Texts to hide, in place of what those variables hold; whoever masks many texts reads them
+            once.
 
     Examples:
         >>> mask_secrets("Incorrect API key provided: sk-proj-0123456789")
         'Incorrect API key provided: ***'
     """
-    held = [
-        value
-        for name, value in os.environ.items()
-        if len(value) >= 8 and value in text and _SECRET.search(name)
-    ]
-    return _LOOKS_SECRET.sub(_MASK, mask(text, sorted(held, key=len, reverse=True)))
+    return _LOOKS_SECRET.sub(_MASK, mask(text, held_secrets() if secrets is None else secrets))
 
 
 def mask(text: str, secrets: Sequence[str]) -> str:

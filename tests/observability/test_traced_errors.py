@@ -21,9 +21,10 @@ from provider_stub import provider, remote_model
 from der_graph import Expert, create_der_graph
 from der_graph.cli import main
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.providers import ProviderChat
+from der_graph.nodes.providers import ProviderChat, secrets
 from der_graph.nodes.providers.secrets import masked_error, quiet, secrets_of, shown
 from der_graph.nodes.reliability import failure_of
+from der_graph.observability import tracing
 from der_graph.observability.tracing import tracing_client
 
 KEY = "sk-proj-ABCDEFGH0123456789"
@@ -298,3 +299,22 @@ def test_a_call_that_its_caller_cancels_ends_in_traces(got: Collector) -> None:
     client.cleanup()
     (run,) = got.runs.values()
     assert json.dumps(run["error"]).startswith('"CancelledError(')
+
+
+def test_the_environment_is_read_once_for_all_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of a call may have thousands of texts, and this is in the way of every call."""
+    reads: list[int] = []
+    held = secrets.held_secrets
+
+    def counting() -> list[str]:
+        reads.append(1)
+        return held()
+
+    monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
+    monkeypatch.setattr(secrets, "held_secrets", counting)
+    monkeypatch.setattr(tracing, "held_secrets", counting)
+    told = {"tools": [{"description": f"tool {i} of hunter2hunter2"} for i in range(50)]}
+    masked = {"tools": [{"description": f"tool {i} of ***"} for i in range(50)]}
+    assert secrets.shown(told) == masked
+    assert tracing.without_secrets(told) == masked
+    assert len(reads) == 2
