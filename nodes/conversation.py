@@ -48,7 +48,8 @@ def find_question(
     """Split a conversation into what came before the question, the question, and its tail.
 
     Returns:
-        The messages before; the last human message; and of those after it what `tail_of` keeps.
+        The messages before, and system prompts that come later; the last human message; and of the others
+        after it what `tail_of` keeps.
 
     Raises:
         QuestionError: If there is no human message, or it has no text.
@@ -58,7 +59,10 @@ def find_question(
         if isinstance(message, HumanMessage):
             if not message.text.strip() and not blocks_beside_text(message):
                 raise QuestionError("the question is empty; the last human message needs some text")
-            return list(messages[:position]), message, tail_of(messages[position + 1 :])
+            after = messages[position + 1 :]
+            systems = [each for each in after if isinstance(each, SystemMessage)]
+            others = [each for each in after if not isinstance(each, SystemMessage)]
+            return [*messages[:position], *systems], message, tail_of(others)
     raise QuestionError(
         'there is no question: "messages" needs a human message, '
         'for example {"messages": [("user", "What is 2 + 3?")]}'

@@ -25,6 +25,7 @@ from der_graph.nodes.ktp import quote
 from der_graph.nodes.providers.chat import is_a
 from der_graph.nodes.quoting import neutralize
 from der_graph.nodes.reliability import bare
+from der_graph.nodes.reliability.call_limits import TOKEN_LIMITS
 from der_graph.nodes.tools import rebound
 from der_graph.state import Answer
 
@@ -53,7 +54,7 @@ LANGCHAINS_OWN = frozenset({"stream", "stream_usage", "ls_structured_output_form
 
 # Other names for a setting, among the fields of providers' classes and in their calls.
 _ALSO = {
-    "max_tokens": ("max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens"),
+    "max_tokens": TOKEN_LIMITS[1:],
     "stop": (),
 }
 _ALWAYS = frozenset({"temperature", "max_tokens", "stop"})  # LangChain's standard parameters

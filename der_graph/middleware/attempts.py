@@ -7,7 +7,7 @@ Knows nothing of how experts are chosen.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -73,7 +73,7 @@ def ended(route: Route) -> Iterator[None]:
 
 
 def carried_out(
-    attempt: Attempt, expert: Expert, *, insist: bool
+    attempt: Attempt, expert: Expert, *, insist: bool, settings: Mapping[str, Any]
 ) -> Generator[Attempt, Given, tuple[Given, Answer]]:
     """Have an attempt made where the expert's breaker lets it through; its health is told what came of it.
 
@@ -81,12 +81,14 @@ def carried_out(
         attempt: The attempt.
         expert: Who is to act.
         insist: Make it whatever the breaker says?
+        settings: What is asked of the model.
     """
     breaker = expert.health.breaker
     try:
         may = breaker.enter(insist=insist)
         given = (yield attempt) if may else Given(breaker.refused(), 0.0)
-        answer = expert.answer_from(message_of(given.result), given.seconds)
+        said = message_of(given.result)
+        answer = expert.answer_from(said, given.seconds, settings=settings)
         tell_health(expert, answer, attempt.time_left)
     except BaseException:
         breaker.leave()  # not the expert's: the caller has left, or the run is interrupted

@@ -30,7 +30,7 @@ from langchain.agents.middleware import (
 )
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelCallResult
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import run_in_executor
 from langgraph.errors import GraphBubbleUp
@@ -61,6 +61,7 @@ from der_graph.middleware.models import (
     PromptCache,
     acting_model,
     messages_to_check,
+    sampling_of,
     with_cached_prices,
     with_system,
 )
@@ -76,7 +77,12 @@ from der_graph.nodes.conversation import last_experts
 from der_graph.nodes.decision import Decider, RoutingAgent, agent_for_pool, situation_of
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
-from der_graph.nodes.model_settings import can_call_tools
+from der_graph.nodes.model_settings import (
+    can_call_tools,
+    inputs_known,
+    modalities,
+    without_blocks,
+)
 from der_graph.nodes.providers.exits import no_exit
 from der_graph.nodes.reliability.calls import acall_task, configured
 from der_graph.nodes.reliability.deadline import Limit
@@ -93,6 +99,7 @@ from der_graph.state import (
     LoopState,
     as_context,
     blank_answer,
+    good_answers,
 )
 
 _DEFAULT_STICKINESS = 0.05
@@ -176,6 +183,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         )
         self._agent = agent_for_pool(find_agent(agent, pool), self._rules)
         self._bounds = bounds or DERContext()
+        sampling_of(self._bounds)
         self._second_opinion = second_opinion
         self._ktp = ktp_template(ktp or settings.ktp)
         self._stickiness = stickiness
@@ -275,6 +283,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         spent = before = float(state.get("der_cost") or 0.0)
         start, elapsed = time.monotonic(), self._clock.read(request.runtime, state)
         context = self._context(request)
+        sampling = sampling_of(context)
         loop = read_loop(request.messages, calls_so_far(run), self._tool_failed)
         refused = self._refused(request, context)
         asked: list[Answer] = []
@@ -304,7 +313,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             expert = self._experts[decision["choice"]]
             draft = self._second_opinion and len(asked) + 1 < self._rules.steps(context.max_steps)
             attempt = Attempt(
-                self._request_to(expert, request, asked, context),
+                self._request_to(expert, request, asked, context, sampling),
                 config_of(config, expert, len(steps), draft=draft),
                 situation["time_left"],
             )
@@ -313,13 +322,16 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 expert,
                 insist=sum(decision["mask"].values()) == 1  # nobody else
                 or expert.name in situation["unavailable"],
+                settings=sampling,
             )
             spent += answer["cost"]
             asked.append(answer)
             steps.append(agent_step(decision, answer, loop))
             _emit(request, "der.answer", {"step": decision["step"], **answer})
             if isinstance(given.result, ModelResponse):
-                response = given.result
+                # What says nothing takes the place of no message that says something.
+                if answer["error"] is None or not good_answers(asked):
+                    response = given.result
                 if answer["error"] is None and not self._second_opinion:
                     break
             elif self._on_error == "raise":
@@ -358,6 +370,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             elapsed=elapsed,
             refused=[],
             unavailable=self._unavailable(),
+            unable=self._unable(request),
             last_experts=experts_of_last_call(run) or last_experts(request.messages),
             stickiness=self._stickiness,
             loop=vars(loop),
@@ -391,6 +404,13 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def _unavailable(self) -> list[str]:
         """Experts that fail again and again; see `nodes/reliability/breaker.py`."""
         return sorted(n for n, e in self._experts.items() if not e.health.breaker.allows())
+
+    def _unable(self, request: ModelRequest[Any]) -> dict[str, str]:
+        """Experts that are known not to read what the question holds beside its text."""
+        asked = [m for m in request.messages if isinstance(m, HumanMessage)]
+        wants = modalities(asked[-1:])
+        experts = self._experts.values() if wants else ()
+        return {e.name: "no_inputs" for e in experts if wants - e.reads and inputs_known(e.model)}
 
     def _context(self, request: ModelRequest[Any]) -> DERContext:
         """The bounds of the run, with those forbidden who cannot act in this call."""
@@ -438,6 +458,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         request: ModelRequest[Any],
         drafts: Sequence[Answer],
         context: DERContext,
+        sampling: Mapping[str, Any],
     ) -> ModelRequest[Any]:
         messages: Any = request.messages
         if not reads_tools(expert.model):
@@ -446,8 +467,10 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if any(draft["error"] is None for draft in drafts) and not alone:
             template = ktp_template(context.ktp) if context.ktp else self._ktp
             messages = messages_to_check(messages, drafts, expert.ktp or template)
+        if inputs_known(expert.model):
+            messages = without_blocks(messages, expert.reads)
         return request.override(
-            model=acting_model(expert),
+            model=acting_model(expert, sampling),
             messages=messages,
             system_message=with_system(expert.system, request.system_message),
         )

@@ -11,19 +11,36 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
-from der_graph.errors import PoolError
+from der_graph.errors import ChatModelError, PoolError
 from der_graph.nodes.conversation import block_beside_text
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
+from der_graph.nodes.model_settings import SAMPLING, check_settings, equipped
 from der_graph.nodes.reliability import bare
 from der_graph.nodes.reliability.charge import CallSize, token_prices
 from der_graph.nodes.tools import with_tools
-from der_graph.state import Answer
+from der_graph.state import Answer, DERContext
 
 
-def acting_model(expert: Expert) -> BaseChatModel:
-    """An expert's model as a model request takes it."""
-    return cast(BaseChatModel, ActingModel(expert))
+def acting_model(expert: Expert, sampling: Mapping[str, Any] | None = None) -> BaseChatModel:
+    """An expert's model as a model request takes it; see `ActingModel`."""
+    return cast(BaseChatModel, ActingModel(expert, sampling))
+
+
+def sampling_of(context: DERContext) -> dict[str, Any]:
+    """What a run asks of the experts' models: how to sample.
+
+    Raises:
+        ChatModelError: If a setting is unknown, or for the agent to say: tools, and the form of its answer.
+    """
+    settings = check_settings(context.model_settings)
+    for name in settings:
+        if name not in SAMPLING:
+            raise ChatModelError(
+                f"model_settings has '{name}', which is for the agent to say: create_agent(tools=..., "
+                f"response_format=...); allowed here: {', '.join(SAMPLING)}"
+            )
+    return settings
 
 
 class ActingModel:
@@ -34,10 +51,12 @@ class ActingModel:
 
     Args:
         expert: Whose.
+        sampling: What the run asks of it; see `sampling_of`.
     """
 
-    def __init__(self, expert: Expert) -> None:
+    def __init__(self, expert: Expert, sampling: Mapping[str, Any] | None = None) -> None:
         self._expert = expert
+        self._model = equipped(expert.model, sampling or {})
 
     @property  # type: ignore[misc]  # what isinstance asks, and can be set elsewhere
     def __class__(self) -> Any:
@@ -47,16 +66,19 @@ class ActingModel:
         self, tools: Sequence[Any], *, tool_choice: Any = None, **settings: Any
     ) -> Runnable[Any, Any]:
         """Let it call tools, and keep what it is wrapped in."""
-        model = with_tools(self._expert.model, tools, tool_choice, **settings)
+        model = with_tools(self._model, tools, tool_choice, **settings)
         return self._expert.carefully(model)
 
     def bind(self, **settings: Any) -> Runnable[Any, Any]:
         """Fix settings of its calls."""
-        model = self._expert.model
+        model = self._model
         return self._expert.carefully(model.bind(**settings) if settings else model)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_expert":  # not set yet, while being copied
+        if name.startswith("__") or name in (
+            "_expert",
+            "_model",
+        ):  # not set yet, while being copied
             raise AttributeError(name)
         return getattr(bare(self._expert.model), name)
 

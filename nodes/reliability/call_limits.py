@@ -17,13 +17,23 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.reliability.concurrency import bare
+from der_graph.nodes.reliability.concurrency import Bounded, bare
 
 MOST_TOKENS = 16_384
 """No more is asked for, however much the price pays for: providers refuse what their models cannot write."""
+
+TOKEN_LIMITS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "num_predict",
+    "max_new_tokens",
+)
+"""What providers' classes call the longest answer."""
 
 _PER_MESSAGE = 16  # tokens that templates put around a message, at most
 
@@ -93,7 +103,8 @@ class Priced(RunnableBinding[Any, Any]):
             )
         chat = bare(self.bound)
         own = getattr(getattr(chat, "chat", chat), "max_tokens", None)
-        bounds = [each for each in (own, given) if isinstance(each, int) and each > 0]
+        said = (own, given, *_bound_limits(self.bound))
+        bounds = [each for each in said if isinstance(each, int) and each > 0]
         return {"max_tokens": min(tokens, MOST_TOKENS, *bounds)}
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -130,6 +141,14 @@ class Priced(RunnableBinding[Any, Any]):
 
     def _with(self, prompt: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         return {**kwargs, **self.limit(prompt, kwargs.get("max_tokens"))}
+
+
+def _bound_limits(model: Any) -> Iterator[Any]:
+    """What is bound to a model of its longest answer; what is given with the call would replace it."""
+    while isinstance(model, (RunnableBindingBase, Bounded)):
+        bound = getattr(model, "kwargs", {})
+        yield from (bound[name] for name in TOKEN_LIMITS if name in bound)
+        model = model.bound
 
 
 def _size(prompt: Any) -> int:

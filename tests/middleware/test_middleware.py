@@ -26,8 +26,10 @@ from tool_fakes import ToolModel, tool_expert
 
 from der_graph.errors import (
     AllExpertsFailedError,
+    ChatModelError,
     DataError,
     PoolError,
+    QuestionError,
     ToolsNotSupportedError,
 )
 from der_graph.middleware import DERMiddleware, outcome_of
@@ -291,6 +293,32 @@ def test_a_second_opinion_reads_the_draft_and_counts() -> None:
     assert len(large_model.prompts[0]) == 1
 
 
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        AIMessage(""),
+        AIMessage(
+            "",
+            invalid_tool_calls=[
+                {
+                    "name": "double",
+                    "args": "{",
+                    "id": "1",
+                    "error": "?",
+                    "type": "invalid_tool_call",
+                }
+            ],
+        ),
+    ],
+    ids=["empty", "broken call"],
+)
+def test_a_second_opinion_that_says_nothing_takes_no_place(nothing: AIMessage) -> None:
+    small, large = tool_expert("small", "It is 42."), tool_expert("large", nothing)
+    result = ask(agent_of([small, large], Checker(), second_opinion=True))
+    assert choices(result) == ["small", "large", "END"]
+    assert result["messages"][-1].text == "It is 42."
+
+
 def test_who_is_asked_alone_reads_no_draft() -> None:
     small, large = tool_expert("small", call(12)), tool_expert("large", call(21), "42", cost=7.0)
     checker: Any = Checker()
@@ -445,3 +473,43 @@ def test_a_run_becomes_a_row_to_train_from() -> None:
     }
     with pytest.raises(DataError, match="no der_route"):
         outcome_of({"messages": []}, success=1)
+
+
+def test_what_a_run_asks_of_the_models_reaches_them() -> None:
+    small = tool_expert("small", call(21), "42")
+    asked = DERContext(model_settings={"temperature": 0.1, "max_completion_tokens": 5})
+    ask(agent_of([small], ByCall("small"), bounds=asked))
+    model: Any = small.model
+    assert [(s["temperature"], s["max_tokens"]) for s in model.settings] == [(0.1, 5), (0.1, 5)]
+    assert all(s["tools"] for s in model.settings)
+    for name, error in (("temprature", "did you mean 'temperature'"), ("tools", "create_agent")):
+        wrong = DERContext(model_settings={name: []})
+        with pytest.raises(ChatModelError, match=error):
+            agent_of([small], ByCall("small"), bounds=wrong)
+        agent = create_agent(
+            DERMiddleware([small]).model,
+            middleware=[DERMiddleware([small])],
+            context_schema=DERContext,
+        )
+        with pytest.raises(ChatModelError, match=error):
+            ask(agent, context=wrong)
+
+
+def test_pictures_are_for_those_who_see() -> None:
+    def reader(name: str, *inputs: str) -> Expert:
+        model = ToolModel(answers=[f"{name} has read it."], profile={"max_input_tokens": 10**6})
+        return Expert(name, model, cost=1.0, inputs=frozenset(inputs))
+
+    picture = {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}
+    shown = HumanMessage([{"type": "text", "text": "What is this?"}, picture])
+    blind, seeing = reader("blind"), reader("seeing", "image")
+    agent = agent_of([blind, seeing], ByCall("blind"), tools=())
+    result = agent.invoke({"messages": [shown]})
+    assert choices(result) == ["seeing"]
+    result = agent.invoke({"messages": [*result["messages"], ("user", "And its colour?")]})
+    assert choices(result) == ["blind"]
+    model: Any = blind.model
+    assert model.prompts[-1][0].text == "What is this?[image]"
+    alone = agent_of([blind], ByCall("blind"), tools=())
+    with pytest.raises(QuestionError, match="read text only"):
+        alone.invoke({"messages": [shown]})

@@ -11,6 +11,7 @@ from langchain_core.messages import (
     AnyMessage,
     HumanMessage,
     SystemMessage,
+    ToolMessage,
 )
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -107,6 +108,19 @@ def test_different_system_prompts_are_put_together() -> None:
     ]
     system, human = history_for_experts(messages)
     assert (system.text, human.text) == ("Be brief.\n\nBe kind.", "Hi")
+
+
+def test_a_system_prompt_after_the_question_holds_too() -> None:
+    expert, model = scripted_expert("a", "Oui.")
+    graph = create_der_graph([expert], agent=ScriptedAgent("a", "END")).compile()
+    call = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+    brief, french = SystemMessage("Be brief."), SystemMessage("Answer in French.")
+    for after in ([french], [call, french, ToolMessage("7", tool_call_id="1"), brief]):
+        graph.invoke({"messages": [brief, HumanMessage("2 + 3?"), *after]})
+        first, *others = model.prompts[-1]
+        assert first.text == "Be brief.\n\nAnswer in French."
+        assert not any(isinstance(each, SystemMessage) for each in others)
+    assert [each.type for each in others] == ["human", "ai", "tool"]
 
 
 def test_the_route_of_a_follow_up_is_chosen_by_its_subject() -> None:

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field
 
-from der_graph import DERContext, create_der_graph
+from der_graph import ChatDER, DERContext, create_der_graph
 from der_graph.errors import BudgetError, PoolError
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability.call_limits import MOST_TOKENS
@@ -86,6 +86,18 @@ def test_the_smallest_bound_counts() -> None:
     free = Talker(asked=[])
     as_expert(free, name="a", cost=1).ask([[HumanMessage("x")]])
     assert free.asked == [None]
+
+
+def test_what_a_request_bounds_holds_for_models_with_prices_of_tokens() -> None:
+    model = Talker(asked=[])
+    for chat in (model, model.bind(max_tokens=50), model.bind(max_completion_tokens=50)):
+        expert = as_expert(chat, name="a", cost=1, token_prices=(0, 10), max_concurrency=2)
+        expert.ask([[HumanMessage("x")]], settings={"max_tokens": 5})
+        expert.ask([[HumanMessage("x")], [HumanMessage("y")]], settings={"max_tokens": 6})
+        ChatDER(experts=[expert]).invoke("x", max_completion_tokens=7)
+        expert.ask([[HumanMessage("x")]])
+    free, bound = [5, 6, 6, 7, MOST_TOKENS], [5, 6, 6, 7, 50]
+    assert model.asked == [*free, *bound, *bound]
 
 
 def test_what_cannot_be_bounded_is_not_asked_under_a_budget() -> None:
