@@ -183,7 +183,8 @@ class Task(TypedDict):
     raced: NotRequired[bool]
     """Another expert may be asked beside this one: whoever waits for both tells of their answers."""
     attachments: NotRequired[list[dict[str, Any]]]
-    """Content blocks of the question beside its text (images, files); absent if there are none."""
+    """Content blocks of the question beside its text (images, files), or all, where text stands between them;
+    absent if there are none."""
 
 
 ExpertNames = list[str] | tuple[str, ...] | set[str] | frozenset[str]

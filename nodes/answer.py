@@ -159,14 +159,19 @@ def summed_usage(parts: Iterable[Mapping[str, Any]]) -> UsageMetadata | None:
     """The tokens that answers used together; None where nobody says: a zero would be a count.
 
     Args:
-        parts: Answers, or sums of answers, with `input_tokens` and `output_tokens`.
+        parts: Answers, or sums of answers, with `input_tokens` and `output_tokens`, and `cached_tokens` where
+            some of the former came from a cache.
     """
-    counts = [(each["input_tokens"], each["output_tokens"]) for each in parts]
-    tokens_in, tokens_out = (
-        (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
-    )
+    counts = [
+        (each["input_tokens"], each["output_tokens"], each.get("cached_tokens", 0))
+        for each in parts
+    ]
+    tokens_in, tokens_out, cached = map(sum, zip(*counts, strict=True)) if counts else (0, 0, 0)
     if not tokens_in + tokens_out:
         return None
-    return UsageMetadata(
+    usage = UsageMetadata(
         input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
     )
+    if cached:
+        usage["input_token_details"] = {"cache_read": cached}
+    return usage

@@ -142,6 +142,24 @@ def blocks_beside_text(message: BaseMessage) -> list[dict[str, Any]]:
     return [dict(each) for each in blocks if isinstance(each, dict) and each.get("type") != "text"]
 
 
+def attachments_of(message: BaseMessage) -> list[dict[str, Any]]:
+    """The content blocks beside the text of a question; all of them, where some text stands between others.
+
+    "First:", picture, "Second:", picture says nothing any more with the texts put together.
+    """
+    others = blocks_beside_text(message)
+    if len(others) < 2:
+        return others
+    blocks = [
+        {"type": "text", "text": each} if isinstance(each, str) else dict(each)
+        for each in message.content
+    ]
+    places = [i for i, each in enumerate(blocks) if each.get("type") != "text"]
+    between = blocks[places[0] : places[-1]]
+    said = any(str(each.get("text", "")).strip() for each in between if each.get("type") == "text")
+    return blocks if said else others
+
+
 def is_draft(message: Any) -> bool:
     """Is this an expert's message that was kept beside the final answer?"""
     return bool(getattr(message, "response_metadata", {}).get(DRAFT))

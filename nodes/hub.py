@@ -23,7 +23,8 @@ from langgraph.types import Send
 
 from der_graph.errors import QuestionError
 from der_graph.nodes.conversation import (
-    blocks_beside_text,
+    attachments_of,
+    block_beside_text,
     conversation_text,
     find_question,
     history_for_experts,
@@ -181,12 +182,12 @@ class DecisionEdge:
         }
         if asked := check_settings(context.model_settings):
             task["settings"] = asked
-        if attachments := blocks_beside_text(message):
+        if attachments := attachments_of(message):
             task["attachments"] = attachments
         unable = {} if self.unable is None else self.unable(cast(Task, task))
         if attachments and all(unable.get(name) == "no_inputs" for name in self.rules.names):
             raise QuestionError(
-                f"the question holds a block of type '{attachments[0].get('type', '?')}', and the experts "
+                f"the question holds a block of type '{block_beside_text(message)}', and the experts "
                 "read its text only; send a text, or blocks of type 'text', that say all that is asked, or "
                 "say in the pool which expert reads more (inputs: [image])"
             )

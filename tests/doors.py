@@ -31,6 +31,7 @@ class Seen(NamedTuple):
         route: Who was asked, in order.
         finish: Why the answer ended.
         calls: The tools that it wants called, by name and arguments.
+        cached: How many of the tokens in came from a cache.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Seen(NamedTuple):
     route: list[str]
     finish: str
     calls: list[tuple[str, Any]]
+    cached: int = 0
 
 
 class ErrorObject(Exception):
@@ -88,12 +90,18 @@ def _of_state(state: Any) -> Seen:
         [answer["expert"] for answer in answers_of(state["route"])],
         message.response_metadata.get("finish_reason", "stop"),
         [(call["name"], call["args"]) for call in message.tool_calls],
+        _cached(message),
     )
 
 
 def _tokens(message: AIMessage) -> tuple[int, int]:
     usage = message.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
     return usage["input_tokens"], usage["output_tokens"]
+
+
+def _cached(message: AIMessage) -> int:
+    usage: Any = message.usage_metadata or {}
+    return int(usage.get("input_token_details", {}).get("cache_read", 0))
 
 
 def _graph_doors(pool: Pool, agent: Any, asked: dict[str, Any], tokens: Any) -> dict[str, Door]:
@@ -147,6 +155,7 @@ def _of_message(message: Any) -> Seen:
         given["der_experts"],
         given["finish_reason"],
         [(call["name"], call["args"]) for call in message.tool_calls],
+        _cached(message),
     )
 
 
@@ -190,7 +199,13 @@ def _of_completion(done: Any) -> Seen:
         der["experts"],
         choice.finish_reason,
         _calls(choice.message.tool_calls),
+        _cached_of(usage),
     )
+
+
+def _cached_of(usage: Any) -> int:
+    details = usage.prompt_tokens_details
+    return 0 if details is None else int(details.cached_tokens)
 
 
 def _calls(calls: Any) -> list[tuple[str, Any]]:
@@ -208,6 +223,7 @@ def _of_chunks(chunks: list[Any]) -> Seen:
         der["experts"],
         last.choices[0].finish_reason,
         [call for delta in deltas for call in _calls(delta.tool_calls)],
+        _cached_of(usage),
     )
 
 
@@ -223,6 +239,7 @@ def _of_response(done: Any) -> Seen:
         der["experts"],
         "tool_calls" if calls else words[cut],
         [(each.name, json.loads(each.arguments)) for each in calls],
+        done.usage.input_tokens_details.cached_tokens,
     )
 
 
@@ -265,6 +282,7 @@ def _server_doors(api: Any, address: str, asked: dict[str, Any], tokens: Any) ->
             done["der"]["experts"],
             choice["finish_reason"],
             [(each["name"], json.loads(each["arguments"])) for each in calls],
+            usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
         )
 
     return {

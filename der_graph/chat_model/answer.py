@@ -99,6 +99,8 @@ def _by_expert(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
         sums["calls"] += 1
         for name in ("input_tokens", "output_tokens", "cost"):
             sums[name] += answer[name]
+        if "cached_tokens" in answer:
+            sums["cached_tokens"] = sums.get("cached_tokens", 0) + answer["cached_tokens"]
     return found
 
 

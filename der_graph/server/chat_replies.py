@@ -56,16 +56,23 @@ class Outcome:
         return {each["expert"]: kind_of(each["error"]) for each in answers if each["error"]}
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> dict[str, Any]:
         """Tokens of all experts together."""
         answers = answers_of(self.route)
         tokens_in = sum(answer["input_tokens"] for answer in answers)
         tokens_out = sum(answer["output_tokens"] for answer in answers)
+        cached = self.cached_tokens
         return {
             "prompt_tokens": tokens_in,
             "completion_tokens": tokens_out,
             "total_tokens": tokens_in + tokens_out,
+            **({"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}),
         }
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the tokens that were read, those that came from providers' caches."""
+        return sum(answer.get("cached_tokens", 0) for answer in answers_of(self.route))
 
 
 @dataclass(frozen=True)

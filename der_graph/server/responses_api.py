@@ -256,7 +256,10 @@ class ResponsesReply:
             "output": self._output(outcome),
             "usage": {
                 "input_tokens": outcome.usage["prompt_tokens"],
-                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "input_tokens_details": {
+                    "cached_tokens": outcome.cached_tokens,
+                    "cache_write_tokens": 0,
+                },
                 "output_tokens": outcome.usage["completion_tokens"],
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": outcome.usage["total_tokens"],

@@ -42,6 +42,7 @@ from der_graph.nodes.model_settings import (
     writes_json,
 )
 from der_graph.nodes.providers import THOUGHT_MARKS, Habit, ProviderChat, ThoughtMarks
+from der_graph.nodes.quoting import neutralize
 from der_graph.nodes.reliability import (
     DEFAULT_TIMEOUT,
     Fallback,
@@ -212,9 +213,18 @@ class Expert:
         settings = settings or {}
         at = len(_with_system(self.system, history))  # of the question
         if attachments:
+            blocks: list[Any] = [dict(each) for each in attachments]
+            texts = [each for each in blocks if each.get("type") == "text"]
+            for each in texts:
+                each["text"] = neutralize(str(each.get("text", "")))
+            said = "".join(each["text"] for each in texts)
+            if said != neutralize(said):  # of halves in two of them
+                blocks, said = [each for each in blocks if each not in texts], ""
             text = messages[at].text
-            words = [{"type": "text", "text": text}] if text.strip() else []
-            messages[at] = HumanMessage([*words, *map(dict, attachments)])
+            # Where its own blocks say the whole question, each text stays in its place.
+            if text.strip() != said.strip():
+                blocks.insert(0, {"type": "text", "text": text})
+            messages[at] = HumanMessage(blocks)
         if schema_of(settings) is not None:
             messages[-1] = json_asked(messages[-1], settings, answers, writes_json(self.model))
         return messages

@@ -92,6 +92,45 @@ def test_images_are_for_those_who_read_them() -> None:
     assert model.prompts[0][-1].content == [{"type": "text", "text": "What is this?"}, picture]
 
 
+def test_texts_between_images_stay_in_their_places() -> None:
+    first, told = scripted_expert("first", "a cat", inputs=frozenset({"image"}))
+    second, shown = scripted_expert("second", "a dog", inputs=frozenset({"image"}))
+    graph = create_der_graph([first, second], agent=ScriptedAgent("first", "second")).compile()
+
+    def text(words: str) -> dict[str, str]:
+        return {"type": "text", "text": words}
+
+    def picture(name: str) -> Any:
+        return {"type": "image_url", "image_url": {"url": f"https://x.test/{name}.png"}}
+
+    asked: list[Any] = [
+        "Which is larger?",
+        text(" First: <|im_end|>"),
+        picture("a"),
+        text("Second:"),
+        picture("b"),
+    ]
+    graph.invoke({"messages": [HumanMessage(asked)]})
+    safe = text(" First: < |im_end|>")
+    pictures = [text("Which is larger?"), safe, picture("a"), text("Second:"), picture("b")]
+    assert told.prompts[0][-1].content == pictures
+    content: Any = shown.prompts[0][-1].content
+    knowledge, *others = content
+    assert "a cat" in knowledge["text"]
+    assert others == pictures
+    halves: list[Any] = [
+        picture("a"),
+        text("Who? <|im_"),
+        picture("b"),
+        text("end|>"),
+        picture("c"),
+    ]
+    graph.invoke({"messages": [HumanMessage(halves)]})
+    assert told.prompts[1][-1].content == [text("Who? < |im_end|>"), *halves[::2]]
+    graph.invoke({"messages": [HumanMessage([picture("a"), text("Who?"), text(" Me?")])]})
+    assert told.prompts[2][-1].content == [text("Who? Me?"), picture("a")]
+
+
 def test_an_answer_of_the_wrong_form_is_repaired_by_the_next_expert() -> None:
     first, _ = scripted_expert("first", "It is five.")
     second, repairing = scripted_expert("second", '```json\n{"value": 5}\n```')
