@@ -12,6 +12,8 @@ INSTALLED := $(VENV)/.installed-demo
 INSTALLED_DEV := $(VENV)/.installed-dev
 # Weights that tests convert are kept here between runs, apart from the user's own cache.
 TEST_ENV = DER_CACHE="$${DER_CACHE:-$(abspath $(VENV))/test-cache}"
+# As many tests at a time as there are processors, four at most: each process holds torch. ARGS="-n 0": one at a time.
+PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=worksteal
 INSTALL_INPUTS := pyproject.toml requirements/constraints.txt requirements/weights.txt scripts/install.py
 
 .DEFAULT_GOAL := help
@@ -34,10 +36,10 @@ demo-full: $(INSTALLED) ## The demo, with the closing table computed on every he
 
 test: lint types ## Install, then lint, types and all tests
 	@echo "==> tests"
-	@$(TEST_ENV) $(BIN)/python -m pytest -q --durations=10 $(ARGS)
+	@$(PYTEST) --durations=10 $(ARGS)
 
 test-fast: $(INSTALLED_DEV) ## The tests that take seconds
-	@$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Style, spelling, and which room may import which
 	@echo "==> lint"
@@ -56,7 +58,7 @@ format: $(INSTALLED_DEV) ## Lay the code out, and repair what ruff can repair
 	@$(BIN)/ruff format .
 
 coverage: $(INSTALLED_DEV) ## All tests, with the branches that none of them takes
-	@$(TEST_ENV) $(BIN)/python -m pytest -q --cov --cov-report=term $(ARGS)
+	@$(PYTEST) --cov --cov-report=term $(ARGS)
 
 docs: $(INSTALLED_DEV) ## The documentation as a site, in site/; a broken link fails
 	@$(BIN)/pip install -q -c requirements/constraints.txt -e '.[docs]'

@@ -45,6 +45,12 @@ def pytest_report_header() -> list[str]:
     return [f"DER_CACHE: {os.environ['DER_CACHE']}", f"DER_DATA: {_data_folder()}"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: one that is begun last would run on while other processes are idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """The checkout."""

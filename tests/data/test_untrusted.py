@@ -26,9 +26,9 @@ needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system 
 
 @pytest.fixture(autouse=True)
 def soon() -> Any:
-    start = time.monotonic()
+    start = time.process_time()  # other tests may run at the same time
     yield
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
 
 
 def bomb(levels: int) -> str:

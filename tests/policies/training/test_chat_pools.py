@@ -18,7 +18,7 @@ import pytest
 import torch
 from fakes import FunctionChat
 from toy import WordEncoder
-from training import SMALL, train
+from training import SMALL, short_lessons, train
 
 pytest.importorskip("stable_baselines3")
 
@@ -35,6 +35,8 @@ from der_graph.policies.training.routes.imputation import ImputedSource
 from der_graph.policies.training.routes.learner import Stopped, TreeLearner
 from der_graph.policies.training.routes.lesson import learn_routes
 from der_graph.policies.training.routes.observations import TreeObservations
+
+__all__ = ["short_lessons"]
 
 Says = Callable[[int, str | None], str]
 """What an expert answers, by the question's number and the answer that it is shown."""
@@ -266,6 +268,7 @@ def _nothing(learner: TreeLearner) -> torch.Tensor:
     return sum(each.sum() for each in learner.network.parameters()) * torch.zeros(())
 
 
+@pytest.mark.usefixtures("short_lessons")
 def test_any_number_of_threads_gives_the_same_agent(tmp_path: Path) -> None:
     """Networks learn at the same time, as many as torch may use threads."""
     threads, trained = torch.get_num_threads(), []

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 from toy import WordEncoder, toy_examples, toy_experts, toy_rules
-from training import SMALL, curve, interrupt_at, train
+from training import SMALL, curve, interrupt_at, short_lessons, train
 
 pytest.importorskip("stable_baselines3")
 
 from der_graph.errors import AgentError
 from der_graph.policies.training import train_agent
+
+__all__ = ["short_lessons"]
+
+pytestmark = pytest.mark.usefixtures("short_lessons")
 
 
 def test_a_killed_run_goes_on_as_if_never_stopped(

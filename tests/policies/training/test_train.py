@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from toy import WordEncoder, toy_examples, toy_experts, toy_rules
-from training import SMALL, curve, evaluate, quality, train
+from training import SMALL, curve, evaluate, quality, short_lessons, train
 
 pytest.importorskip("stable_baselines3")
 
@@ -21,6 +21,8 @@ from der_graph.policies.baselines import Random, Single
 from der_graph.policies.observation import ObservationConfig
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, preset, split_dev, train_agent
+
+__all__ = ["short_lessons"]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,7 @@ def test_what_is_written(trained: tuple[DERAgent, Path]) -> None:
     assert agent.metadata["results"]["dev"]["dev/quality"] >= 0.9
 
 
+@pytest.mark.usefixtures("short_lessons")
 def test_the_same_seed_gives_the_same_curve(tmp_path: Path) -> None:
     short = replace(SMALL, steps=2048)
     train(tmp_path / "a", short)
