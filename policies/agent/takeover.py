@@ -58,7 +58,7 @@ class Takeover:
     @property
     def why(self) -> str:
         """What its choices say of themselves."""
-        return f"at this price {self} did better than the network in training"
+        return f"at this price {self} did no worse than the network in training"
 
     def __str__(self) -> str:
         if self.planner:

@@ -5,12 +5,16 @@
 Training questions compare best, as there are many. The others are fitted without the question that they are
 asked. Of the agent each network of its ensemble shows how it does on the questions that it had left out;
 where there is no such network, the agent has learnt from all of them, and whatever still does better there
-does better. The dev questions count as well, and what is clearly better on those alone takes over too.
+does better. The dev questions count as well, and without such networks what is clearly better on those alone
+takes over too.
+
+A comparison has an error. Where it cannot tell, the planner, which has few parameters to fit, takes over: unless
+the agent is better by one standard error. Routers and orders do where they are better by as much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -34,11 +38,13 @@ from der_graph.policies.training.selection import routes_at_prices
 PRICES = 7
 """Prices compared, log-evenly over the range of training."""
 _ERRORS = 2.0  # standard errors by which a policy must be better on the dev questions alone
+_DOUBT = (
+    1.0  # standard errors of which the planner has the benefit, and routers and orders have not
+)
 _LEAST = 0.002  # utility by which it must be better on all questions
 _FLATTERED = 0.03  # utility by which an agent may look better on what it has learnt from
 _ROWS = 800  # training questions, at most
 _FITTED = 4_000  # training questions from which a planner learns, at most
-_PARTS = 3  # of the training questions; the planner that is asked one has learnt from the others
 _ROUTES = 10_000  # from which a planner learns how experts react to one another
 
 Utility = npt.NDArray[np.float64]
@@ -67,17 +73,22 @@ class _Tried(NamedTuple):
     train: Utility
     dev: Utility
 
-    def gain_over(self, own: _Tried, k: int) -> tuple[float, bool]:
-        """How much better one is than the agent at a price, by position, and whether it takes over.
+    def lead_over(self, own: _Tried, k: int, *, flattered: bool) -> tuple[float, float]:
+        """How much better one is than the agent at a price, by position, and how much after doubts.
 
-        Whoever looks better on all questions is: the agent is no more to be believed than the others.
+        Args:
+            own: The agent.
+            k: Position of the price.
+            flattered: Has the agent learnt from the training questions that it is compared on?
         """
         train, dev = self.train[k] - own.train[k], self.dev[k] - own.dev[k]
-        clearly = dev.mean() > max(_ERRORS * _error(dev), _LEAST)
-        if not len(train):
-            return float(dev.mean()), bool(clearly)
         all_ = np.concatenate([train, dev])
-        return float(all_.mean()), bool(clearly or all_.mean() > _LEAST)
+        doubt = _DOUBT * _error(all_)
+        gain = float(all_.mean())
+        lead = gain + doubt if self.policies[k].planner else gain - doubt
+        if flattered:
+            lead = max(lead, float(dev.mean()) - _ERRORS * _error(dev))
+        return gain, lead
 
 
 def compare_with_others(
@@ -111,10 +122,13 @@ def compare_with_others(
         some = drawn[np.isin(drawn, np.concatenate([each.questions for each in unseen]))][:_ROWS]
     else:
         some = drawn[:_ROWS]
-    planners = _planners(lesson, source, drawn[:_FITTED].tolist()) if len(some) else []
-    planner = planners[-1] if planners else None
-    orders, charged = Orders.of(lesson.tree), np.asarray(prices) / total
     fold = lesson.fold[some]
+    planners, planner = (
+        _planners(lesson, source, drawn[:_FITTED].tolist(), np.unique(fold).tolist())
+        if len(some)
+        else ({}, None)
+    )
+    orders, charged = Orders.of(lesson.tree), np.asarray(prices) / total
 
     def fixed(rows: npt.NDArray[np.bool_] | None = None) -> list[Takeover]:
         """At each price the order that is best on some questions."""
@@ -188,20 +202,19 @@ def compare_with_others(
     nearest = -np.inf
     for k in range(len(prices)):
         found = [
-            (*each.gain_over(own, k), each.policies[k])
+            (*each.lead_over(own, k, flattered=not unseen), each.policies[k])
             for likely, each in compared
             if each.policies[k] in likely
         ]
         if not found:
             continue
-        gain, enough, policy = max(found, key=lambda each: each[0])
-        nearest = max(nearest, gain)
-        if enough:
+        nearest = max(nearest, *(gain for gain, _, _ in found))
+        gain, lead, policy = max(found, key=lambda each: each[1])
+        if lead > _LEAST:
             taken.append((policy, gain))
     takeovers = _joined([policy for policy, _ in taken])
     lines = [
-        f"at prices from {each.low:.2g} to {each.high:.2g} {each} did better and takes over, by "
-        f"{max(gain for p, gain in taken if each.decides((p.low + p.high) / 2)):.3f} at most"
+        _line(each, max(gain for p, gain in taken if each.decides((p.low + p.high) / 2)))
         for each in takeovers
     ]
     if not takeovers:
@@ -211,6 +224,14 @@ def compare_with_others(
         )
     planned = any(each.planner for each in takeovers)
     return Compared(takeovers, planner if planned else None, lines)
+
+
+def _line(takeover: Takeover, gain: float) -> str:
+    """What people are told of a takeover, and of how much better it was where it was best."""
+    prices = f"at prices from {takeover.low:.2g} to {takeover.high:.2g} {takeover}"
+    if gain > _LEAST:
+        return f"{prices} did better and takes over, by {gain:.3f} at most"
+    return f"{prices} did as well, as far as the questions can tell, and takes over ({gain:+.3f})"
 
 
 class Orders(NamedTuple):
@@ -261,8 +282,10 @@ class Orders(NamedTuple):
         return [int(k) for k in near.argmax(axis=1)]
 
 
-def _planners(lesson: RouteLesson, source: AnswerSource, among: Sequence[int]) -> list[Planner]:
-    """A planner without each part of these training questions, and one that has learnt from all of them."""
+def _planners(
+    lesson: RouteLesson, source: AnswerSource, among: Sequence[int], folds: Sequence[int]
+) -> tuple[dict[int, Planner], Planner]:
+    """Planners that have learnt from these training questions: without each of these folds, and from all."""
     observer = lesson.observer
     first = source.first_answers()
     quality = np.array([[o.quality for o in row] for row in first])
@@ -284,8 +307,8 @@ def _planners(lesson: RouteLesson, source: AnswerSource, among: Sequence[int]) -
             encoder=observer.encoder,
         )
 
-    parts = [[i for i in among if lesson.fold[i] % _PARTS != part] for part in range(_PARTS)]
-    return [*(fit(rows or among) for rows in parts), fit(among)]
+    rest = {f: [i for i in among if lesson.fold[i] != f] for f in folds}
+    return {f: fit(rows or among) for f, rows in rest.items()}, fit(among)
 
 
 def _routes(tree: RouteTree) -> list[Route]:
@@ -304,7 +327,7 @@ def _routes(tree: RouteTree) -> list[Route]:
 
 
 def _held_out_plans(
-    planners: Sequence[Planner],
+    planners: Mapping[int, Planner],
     lesson: RouteLesson,
     source: AnswerSource,
     rules: RouteRules,
@@ -314,9 +337,8 @@ def _held_out_plans(
 ) -> Utility:
     """(prices, rows) utility of the planner that has not learnt from the question."""
     found = np.zeros((len(prices), len(rows)))
-    part = lesson.fold[rows] % _PARTS
-    for p, planner in enumerate(planners[:_PARTS]):
-        mine = np.flatnonzero(part == p)
+    for fold, planner in planners.items():
+        mine = np.flatnonzero(lesson.fold[rows] == fold)
         at = rows[mine].tolist()
         scale = sum(planner.costs) / total  # a planner counts prices in what its experts cost
         found[:, mine] = _utility(planner, source, rules, prices, total, at, scale)

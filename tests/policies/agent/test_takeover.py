@@ -129,7 +129,7 @@ def test_the_planner_decides_at_its_prices_and_says_why(tmp_path: Path) -> None:
         assert choice.value == pytest.approx(own.value)
         assert choice.cost_weight == 0.2
         assert choice.explanation is not None
-        assert choice.explanation["why"].startswith("at this price the planner did better than")
+        assert choice.explanation["why"].startswith("at this price the planner did no worse than")
         [network] = each.decide([replace(seen, cost_weight=0.6)])
         assert "planner" not in str(network.explanation)
 
