@@ -8,8 +8,8 @@ where there is no such network, the agent has learnt from all of them, and whate
 does better. The dev questions count as well, and without such networks what is clearly better on those alone
 takes over too.
 
-A comparison has an error. Where it cannot tell, the planner, which has few parameters to fit, takes over: unless
-the agent is better by one standard error. Routers and orders do where they are better by as much.
+A comparison has an error. Where it cannot tell, the planner takes over, as it fits few parameters: unless the
+agent is better by one standard error. Routers and orders do where they are better by as much.
 """
 
 from __future__ import annotations
