@@ -39,7 +39,7 @@ PRICES = 7
 """Prices compared, log-evenly over the range of training."""
 _ERRORS = 2.0  # standard errors by which a policy must be better on the dev questions alone
 _DOUBT = (
-    1.0  # standard errors of which the planner has the benefit, and routers and orders have not
+    1.0  # standard errors: the planner has the benefit of so many, the others must prove as many
 )
 _LEAST = 0.002  # utility by which it must be better on all questions
 _FLATTERED = 0.03  # utility by which an agent may look better on what it has learnt from
