@@ -38,9 +38,7 @@ from der_graph.policies.training.selection import routes_at_prices
 PRICES = 7
 """Prices compared, log-evenly over the range of training."""
 _ERRORS = 2.0  # standard errors by which a policy must be better on the dev questions alone
-_DOUBT = (
-    1.0  # standard errors: the planner has the benefit of so many, the others must prove as many
-)
+_DOUBT = 1.0  # standard errors that the planner is believed, and the others must prove
 _LEAST = 0.002  # utility by which it must be better on all questions
 _FLATTERED = 0.03  # utility by which an agent may look better on what it has learnt from
 _ROWS = 800  # training questions, at most
