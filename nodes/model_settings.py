@@ -272,22 +272,44 @@ def modalities(messages: Iterable[BaseMessage]) -> set[str]:
     return found
 
 
+def inputs_needed(messages: Iterable[BaseMessage]) -> set[str]:
+    """What a model must read to understand messages: `image`, `audio`, `video`, `pdf`.
+
+    Blocks of other types are left to the model: providers have many of their own.
+    """
+    blocks = [b for m in messages if isinstance(m.content, list) for b in m.content]
+    return {kind for kind in map(_input_of, blocks) if kind is not None}
+
+
+def _input_of(block: Any) -> str | None:
+    kind = "text" if isinstance(block, str) else str(block.get("type", "?"))
+    return None if _document_text(block) is not None else BLOCKS.get(kind)
+
+
+def _document_text(block: Any) -> str | None:
+    """The text of one of Anthropic's documents that are text."""
+    source = block.get("source") if isinstance(block, Mapping) else None
+    if not isinstance(source, Mapping) or source.get("type") != "text":
+        return None
+    return str(source.get("data", ""))
+
+
+_PROFILED = {kind: f"{kind}_inputs" for kind in ("image", "audio", "video", "pdf")}
+
+
 def inputs_of(model: Any) -> frozenset[str]:
     """What a model reads beside text, as its profile says."""
     profile = getattr(bare(model), "profile", None) or {}
-    known = {
-        "image": "image_inputs",
-        "audio": "audio_inputs",
-        "video": "video_inputs",
-        "pdf": "pdf_inputs",
-    }
-    return frozenset(kind for kind, name in known.items() if profile.get(name))
+    return frozenset(kind for kind, name in _PROFILED.items() if profile.get(name))
 
 
 def inputs_known(model: Any) -> bool:
     """Is it known what a model reads? What is not is left to the model."""
     chat = bare(model)
-    return bool(getattr(chat, "profile", None)) or getattr(chat, "reads_itself", False)
+    profile = getattr(chat, "profile", None) or {}
+    # Profiles may speak of other things alone, such as the longest prompt.
+    said = any(name in profile for name in _PROFILED.values())
+    return said or getattr(chat, "reads_itself", False)
 
 
 def context_length_of(model: Any) -> int | None:
@@ -300,7 +322,10 @@ def context_length_of(model: Any) -> int | None:
 
 
 def without_blocks(messages: Sequence[BaseMessage], kept: frozenset[str]) -> list[BaseMessage]:
-    """Messages without the blocks of kinds that a model does not read; a word stands for each."""
+    """Messages without the blocks of kinds that a model does not read; a word stands for each.
+
+    A document that is text becomes plain text for models that read no documents.
+    """
     return [_without(message, kept) for message in messages]
 
 
@@ -309,7 +334,11 @@ def _without(message: BaseMessage, kept: frozenset[str]) -> BaseMessage:
         return message
     blocks: list[Any] = []
     for block in message.content:
-        kind = "text" if isinstance(block, str) else str(block.get("type", "?"))
-        missing = kind in BLOCKS and BLOCKS[kind] not in kept
-        blocks.append({"type": "text", "text": f"[{BLOCKS[kind]}]"} if missing else block)
+        kind, text = _input_of(block), _document_text(block)
+        if kind is not None and kind not in kept:
+            blocks.append({"type": "text", "text": f"[{kind}]"})
+        elif text is not None and "pdf" not in kept:
+            blocks.append({"type": "text", "text": text})
+        else:
+            blocks.append(block)
     return message.model_copy(update={"content": blocks}) if blocks != message.content else message

@@ -82,7 +82,7 @@ def failed_rounds(messages: Sequence[AnyMessage], failed: ToolFailed) -> list[Fa
 
 
 def expert_of(message: AnyMessage) -> str | None:
-    """Who gave a message: the last expert of its route; None if it is not one of ours."""
+    """Who gave a message: the last one of its names; None if it is not one of ours."""
     names = message.response_metadata.get(EXPERTS)
     return str(names[-1]) if names else None
 

@@ -37,7 +37,13 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from der_graph.errors import BudgetError, ExpertError, PoolError, ToolsNotSupportedError
+from der_graph.errors import (
+    BudgetError,
+    ExpertError,
+    PoolError,
+    QuestionError,
+    ToolsNotSupportedError,
+)
 from der_graph.middleware.attempts import (
     Attempt,
     Given,
@@ -80,7 +86,7 @@ from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.model_settings import (
     can_call_tools,
     inputs_known,
-    modalities,
+    inputs_needed,
     without_blocks,
 )
 from der_graph.nodes.providers.exits import no_exit
@@ -226,6 +232,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
         Raises:
             ToolsNotSupportedError: If tools are bound and no expert can call them.
+            QuestionError: If nobody who could act reads the pictures or files of the question.
             BudgetError: If the bounds leave no expert at first; any time with `exit_behavior="error"`.
             AllExpertsFailedError: If every expert that could be asked failed.
         """
@@ -285,13 +292,15 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         context = self._context(request)
         sampling = sampling_of(context)
         loop = read_loop(request.messages, calls_so_far(run), self._tool_failed)
-        refused = self._refused(request, context)
+        unable = self._unable(request)
+        refused = self._refused(request, context, unable)
         asked: list[Answer] = []
         steps: list[AgentStep] = []
         response: ModelResponse[Any] | None = None
+        used: Answer | None = None
         while True:
             situation = self._situation(
-                request, context, run, loop, [*refused, *asked],
+                request, context, run, loop, [*refused, *asked], unable,
                 spent=spent, elapsed=elapsed + time.monotonic() - start,
             )  # fmt: skip
             try:
@@ -301,7 +310,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                     raise
                 response = ModelResponse(result=[AIMessage(f"The run was ended: {error}")])
                 break
-            except ExpertError:
+            except (ExpertError, QuestionError, ToolsNotSupportedError):
                 if response is None:
                     self._given_up.append((request.state, request.model))
                     raise
@@ -331,7 +340,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             if isinstance(given.result, ModelResponse):
                 # What says nothing takes the place of no message that says something.
                 if answer["error"] is None or not good_answers(asked):
-                    response = given.result
+                    response, used = given.result, answer
                 if answer["error"] is None and not self._second_opinion:
                     break
             elif self._on_error == "raise":
@@ -341,7 +350,9 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self._clock.mark(request.runtime)
         assert response is not None  # the rules allow END only once there is an answer
         update = {"der_route": [*run, *steps], "der_cost": spent, "der_elapsed": elapsed}
-        names = [answer["expert"] for answer in asked]
+        # Whose message is used stands last; `expert_of` goes by it.
+        order = [*(a for a in asked if a is not used), *([] if used is None else [used])]
+        names = [answer["expert"] for answer in order]
         return ExtendedModelResponse(
             marked_with(response, names, spent - before), Command(update=update)
         )
@@ -353,6 +364,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         run: Sequence[AgentStep],
         loop: LoopState,
         answers: list[Answer],
+        unable: Mapping[str, str],
         *,
         spent: float,
         elapsed: float,
@@ -370,7 +382,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             elapsed=elapsed,
             refused=[],
             unavailable=self._unavailable(),
-            unable=self._unable(request),
+            unable=unable,
             last_experts=experts_of_last_call(run) or last_experts(request.messages),
             stickiness=self._stickiness,
             loop=vars(loop),
@@ -406,29 +418,31 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return sorted(n for n, e in self._experts.items() if not e.health.breaker.allows())
 
     def _unable(self, request: ModelRequest[Any]) -> dict[str, str]:
-        """Experts that are known not to read what the question holds beside its text."""
+        """Experts that cannot act in this call, and why.
+
+        They cannot call tools, or are known not to read what the question holds beside its text.
+        """
+        acts = bool(request.tools) or request.response_format is not None
         asked = [m for m in request.messages if isinstance(m, HumanMessage)]
-        wants = modalities(asked[-1:])
-        experts = self._experts.values() if wants else ()
-        return {e.name: "no_inputs" for e in experts if wants - e.reads and inputs_known(e.model)}
+        wants = inputs_needed(asked[-1:])
+        unable = {}
+        for name, expert in self._experts.items():
+            if acts and name not in self._callers:
+                unable[name] = "no_tools"
+            elif wants - expert.reads and inputs_known(expert.model):
+                unable[name] = "no_inputs"
+        return unable
 
     def _context(self, request: ModelRequest[Any]) -> DERContext:
-        """The bounds of the run, with those forbidden who cannot act in this call."""
+        """The bounds of the run."""
         asked = as_context(request.runtime.context if request.runtime else None)
         own = {f.name: getattr(asked, f.name) for f in fields(DERContext)}
         given = {k: getattr(self._bounds, k) if v is None else v for k, v in own.items()}
-        context = DERContext(**given)
-        if not request.tools and request.response_format is None:
-            return context
-        unable = set(self._experts) - self._callers
-        if len(unable) == len(self._experts):
-            raise ToolsNotSupportedError(
-                f"tools are bound, and no expert can call tools: {', '.join(self._experts)}; "
-                "add an expert on a chat model with bind_tools"
-            )
-        return replace(context, forbidden_experts=[*(context.forbidden_experts or ()), *unable])
+        return DERContext(**given)
 
-    def _refused(self, request: ModelRequest[Any], context: DERContext) -> list[Answer]:
+    def _refused(
+        self, request: ModelRequest[Any], context: DERContext, unable: Mapping[str, str]
+    ) -> list[Answer]:
         """Failed answers of those whose tool calls have just failed, if a dearer expert may be asked instead.
 
         Otherwise none: who knows most sees what went wrong, and tries again.
@@ -440,14 +454,18 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         }
         # Their cost and time are counted already.
         refused = [blank_answer(e, error=why) for e, why in errors.items() if e is not None]
+        if not refused:
+            return []
         prices = self._rules.prices
-        dearest = max((prices[answer["expert"]] for answer in refused), default=0.0)
+        dearest = max(prices[answer["expert"]] for answer in refused)
         state: Any = request.state
+        spent = state.get("der_cost") or 0.0
+        rules = replace(self._rules, max_steps=len(refused) + 1)
         try:
-            mask, _ = replace(self._rules, max_steps=len(refused) + 1).mask(
-                refused, replace(context, max_steps=None), spent=state.get("der_cost") or 0.0
+            mask, _ = rules.mask(
+                refused, replace(context, max_steps=None), spent=spent, unable=unable
             )
-        except (BudgetError, ExpertError):
+        except ExpertError:
             return []
         dearer = (free and prices[name] > dearest for name, free in zip(prices, mask, strict=False))
         return refused if any(dearer) else []

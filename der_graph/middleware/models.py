@@ -17,6 +17,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
 from der_graph.nodes.model_settings import SAMPLING, check_settings, equipped
 from der_graph.nodes.reliability import bare
+from der_graph.nodes.reliability.call_limits import TOKEN_LIMITS
 from der_graph.nodes.reliability.charge import CallSize, token_prices
 from der_graph.nodes.tools import with_tools
 from der_graph.state import Answer, DERContext
@@ -51,12 +52,12 @@ class ActingModel:
 
     Args:
         expert: Whose.
-        sampling: What the run asks of it; see `sampling_of`.
+        sampling: What the run asks of it; see `sampling_of`. What the agent's request asks goes before it.
     """
 
     def __init__(self, expert: Expert, sampling: Mapping[str, Any] | None = None) -> None:
         self._expert = expert
-        self._model = equipped(expert.model, sampling or {})
+        self._sampling = dict(sampling or {})
 
     @property  # type: ignore[misc]  # what isinstance asks, and can be set elsewhere
     def __class__(self) -> Any:
@@ -66,19 +67,22 @@ class ActingModel:
         self, tools: Sequence[Any], *, tool_choice: Any = None, **settings: Any
     ) -> Runnable[Any, Any]:
         """Let it call tools, and keep what it is wrapped in."""
-        model = with_tools(self._model, tools, tool_choice, **settings)
+        model = with_tools(self._beside(settings), tools, tool_choice, **settings)
         return self._expert.carefully(model)
 
     def bind(self, **settings: Any) -> Runnable[Any, Any]:
         """Fix settings of its calls."""
-        model = self._model
+        model = self._beside(settings)
         return self._expert.carefully(model.bind(**settings) if settings else model)
 
+    def _beside(self, settings: Mapping[str, Any]) -> Runnable[Any, Any]:
+        """The model as the run asks for it, save for what the request's own settings say."""
+        said = {"max_tokens" if name in TOKEN_LIMITS else name for name in settings}
+        rest = {name: value for name, value in self._sampling.items() if name not in said}
+        return equipped(self._expert.model, rest)
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in (
-            "_expert",
-            "_model",
-        ):  # not set yet, while being copied
+        if name.startswith("__") or name in ("_expert", "_sampling"):  # not set yet: being copied
             raise AttributeError(name)
         return getattr(bare(self._expert.model), name)
 

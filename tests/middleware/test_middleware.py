@@ -13,6 +13,8 @@ from agent_loop import ByCall, Checker, agent_of, ask, call, choices, double
 from fakes import FailingAgent, ScriptedAgent, scripted_expert
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
+    AgentMiddleware,
+    ModelFallbackMiddleware,
     ToolRetryMiddleware,
 )
 from langchain_core.callbacks import BaseCallbackHandler
@@ -222,7 +224,7 @@ def test_only_experts_that_call_tools_are_asked_where_tools_are_bound() -> None:
 
 def test_tools_without_any_expert_for_them_are_refused() -> None:
     writer, _ = scripted_expert("writer", "words")
-    with pytest.raises(ToolsNotSupportedError, match="no expert can call tools: writer"):
+    with pytest.raises(ToolsNotSupportedError, match="these experts cannot call tools: writer"):
         ask(agent_of([writer], ByCall("writer")))
 
 
@@ -495,16 +497,34 @@ def test_what_a_run_asks_of_the_models_reaches_them() -> None:
             ask(agent, context=wrong)
 
 
-def test_pictures_are_for_those_who_see() -> None:
-    def reader(name: str, *inputs: str) -> Expert:
-        model = ToolModel(answers=[f"{name} has read it."], profile={"max_input_tokens": 10**6})
-        return Expert(name, model, cost=1.0, inputs=frozenset(inputs))
+@pytest.mark.parametrize("tools", [(), (double,)], ids=["no tools", "tools"])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_what_the_request_asks_goes_before_what_the_run_asks(tools: Any, name: str) -> None:
+    class Sets(AgentMiddleware[Any, Any, Any]):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            return handler(request.override(model_settings={"temperature": 0.9, name: 5}))
 
-    picture = {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}
-    shown = HumanMessage([{"type": "text", "text": "What is this?"}, picture])
-    blind, seeing = reader("blind"), reader("seeing", "image")
+    small = tool_expert("small", "42")
+    asked = DERContext(model_settings={"temperature": 0.1, "max_tokens": 7, "seed": 1, "stop": "."})
+    ask(agent_of([small], ByCall("small"), Sets(), tools=tools, bounds=asked))
+    model: Any = small.model
+    told = {key: value for key, value in model.settings[0].items() if key != "tools"}
+    assert told == {"temperature": 0.9, name: 5, "stop": "."}
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}
+SHOWN = HumanMessage([{"type": "text", "text": "What is this?"}, PICTURE])
+
+
+def reader(name: str, *answers: Any, sees: bool = False, cost: float = 1.0) -> Expert:
+    profile: Any = {"max_input_tokens": 10**6, "image_inputs": sees}
+    return Expert(name, ToolModel(answers=list(answers), profile=profile), cost=cost)
+
+
+def test_pictures_are_for_those_who_see() -> None:
+    blind, seeing = reader("blind", "So it is."), reader("seeing", "A cat.", sees=True)
     agent = agent_of([blind, seeing], ByCall("blind"), tools=())
-    result = agent.invoke({"messages": [shown]})
+    result = agent.invoke({"messages": [SHOWN]})
     assert choices(result) == ["seeing"]
     result = agent.invoke({"messages": [*result["messages"], ("user", "And its colour?")]})
     assert choices(result) == ["blind"]
@@ -512,4 +532,85 @@ def test_pictures_are_for_those_who_see() -> None:
     assert model.prompts[-1][0].text == "What is this?[image]"
     alone = agent_of([blind], ByCall("blind"), tools=())
     with pytest.raises(QuestionError, match="read text only"):
-        alone.invoke({"messages": [shown]})
+        alone.invoke({"messages": [SHOWN]})
+    # A profile that does not speak of pictures says nothing of them.
+    untold = Expert("untold", ToolModel(answers=["A cat."], profile={"max_input_tokens": 9}), 1.0)
+    result = agent_of([untold], ByCall("untold"), tools=()).invoke({"messages": [SHOWN]})
+    assert choices(result) == ["untold"]
+    model = untold.model
+    assert model.prompts[0][0].content == SHOWN.content
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "media", "mime_type": "image/png", "data": "aa"},
+        {"cachePoint": {"type": "default"}},
+        {"type": "guard_content", "text": "?"},
+        {"type": "text-plain", "text": "words", "mime_type": "text/plain"},
+        {"type": "search_result", "content": []},
+        {"type": "container_upload", "file_id": "f"},
+    ],
+    ids=str,
+)
+def test_blocks_of_providers_own_are_left_to_the_model(block: dict[str, Any]) -> None:
+    expert = reader("small", "42")
+    asked = HumanMessage([{"type": "text", "text": "What?"}, block])
+    agent_of([expert], ByCall("small")).invoke({"messages": [asked]})
+    model: Any = expert.model
+    assert model.prompts[0][0].content == asked.content
+
+
+def test_a_document_of_text_is_text() -> None:
+    source = {"type": "text", "media_type": "text/plain", "data": "Once upon a time"}
+    document = {"type": "document", "source": source}
+    asked = HumanMessage([{"type": "text", "text": "What?"}, document])
+    expert = reader("small", "42")
+    result = agent_of([expert], ByCall("small")).invoke({"messages": [asked]})
+    assert choices(result) == ["small"]
+    model: Any = expert.model
+    assert model.prompts[0][0].text == "What?Once upon a time"
+    whole = replace(expert, inputs=frozenset({"pdf"}))
+    agent_of([whole], ByCall("small")).invoke({"messages": [asked]})
+    assert model.prompts[1][0].content == asked.content
+    source = {"type": "base64", "media_type": "application/pdf", "data": "aa"}
+    printed = HumanMessage([{"type": "document", "source": source}])
+    with pytest.raises(QuestionError, match="read text only"):
+        agent_of([expert], ByCall("small")).invoke({"messages": [printed]})
+
+
+def test_who_cannot_see_does_not_recover_either() -> None:
+    seeing, blind = reader("seeing", call(-1), "A cat.", sees=True), reader("blind", "?", cost=7.0)
+    agent = agent_of([seeing, blind], ByCall("seeing"), ToolRetryMiddleware(max_retries=0))
+    result = agent.invoke({"messages": [SHOWN]})
+    assert choices(result) == ["seeing", "seeing"]
+    assert result["messages"][-1].text == "A cat."
+
+
+def test_who_sees_and_calls_nothing_is_no_reason_to_speak_of_bounds() -> None:
+    writer, _ = scripted_expert("writer", "words")
+    seeing, blind = replace(writer, inputs=frozenset({"image"})), reader("blind", "?")
+    with pytest.raises(QuestionError, match=r"these experts read text only.*: blind;"):
+        agent_of([seeing, blind], ByCall("blind")).invoke({"messages": [SHOWN]})
+
+
+@pytest.mark.parametrize("lacks", ["eyes", "tools"])
+def test_what_nobody_in_the_pool_can_do_is_for_the_fallback(lacks: str) -> None:
+    expert = reader("blind", "?") if lacks == "eyes" else scripted_expert("writer", "words")[0]
+    spare = ToolModel(answers=["A cat."])
+    agent = agent_of([expert], ByCall(expert.name), ModelFallbackMiddleware(spare))
+    assert agent.invoke({"messages": [SHOWN]})["messages"][-1].text == "A cat."
+
+
+def test_a_tool_that_fails_is_of_who_called_it() -> None:
+    small = tool_expert("small", call(-1), "It is 12.")
+    middle = tool_expert("middle", AIMessage(""), "It is 42.", cost=2.0)
+    chooser = ScriptedAgent("small", "middle")
+    retry = ToolRetryMiddleware(max_retries=0)
+    result = ask(agent_of([small, middle], chooser, retry, second_opinion=True))
+    assert result["messages"][1].response_metadata["der_experts"] == ["middle", "small"]
+    failed = next(s for s in chooser.seen if s.loop is not None and s.loop.errors)
+    assert failed.loop is not None
+    assert failed.loop.last_expert == "small"
+    assert [answer["expert"] for answer in failed.answers] == ["small"]
+    assert result["messages"][-1].text == "It is 42."
