@@ -16,7 +16,7 @@ left out of what experts read: they are bookkeeping of the graph around, and not
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import (
@@ -30,6 +30,7 @@ from langchain_core.messages import (
 
 from der_graph.errors import QuestionError
 from der_graph.nodes.providers.messages import has_content
+from der_graph.nodes.quoting import neutralize
 from der_graph.nodes.tools import tail_of
 
 TURN_CHARACTERS = 200
@@ -156,8 +157,35 @@ def attachments_of(message: BaseMessage) -> list[dict[str, Any]]:
     ]
     places = [i for i, each in enumerate(blocks) if each.get("type") != "text"]
     between = blocks[places[0] : places[-1]]
-    said = any(str(each.get("text", "")).strip() for each in between if each.get("type") == "text")
+    said = any(_said(each).strip() for each in between if each.get("type") == "text")
     return blocks if said else others
+
+
+def question_blocks(text: str, attachments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The content blocks of a question that has more than text.
+
+    Args:
+        text: All that the expert is to read, the question at its end.
+        attachments: What `attachments_of` found in the question.
+
+    Returns:
+        The text, then the attachments; where those say all of the text, each part stays in its place.
+        Blank texts are left out: providers refuse them.
+    """
+    others = [dict(each) for each in attachments if each.get("type") != "text"]
+    blocks = [
+        {**each, "text": neutralize(_said(each))} if each.get("type") == "text" else dict(each)
+        for each in attachments
+    ]
+    said = "".join(_said(each) for each in blocks if each.get("type") == "text")
+    if said != neutralize(said):  # a control token whose halves stand in two texts
+        blocks, said = others, ""
+    kept = [each for each in blocks if each.get("type") != "text" or _said(each).strip()]
+    return kept if text.strip() == said.strip() else [{"type": "text", "text": text}, *kept]
+
+
+def _said(block: Mapping[str, Any]) -> str:
+    return str(block.get("text") or "")
 
 
 def is_draft(message: Any) -> bool:

@@ -26,6 +26,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from der_graph.errors import PoolError
+from der_graph.nodes.conversation import question_blocks
 from der_graph.nodes.expert.attempt import Attempt
 from der_graph.nodes.expert.fingerprint import fingerprint_of
 from der_graph.nodes.expert.numbers import check_numbers
@@ -42,7 +43,6 @@ from der_graph.nodes.model_settings import (
     writes_json,
 )
 from der_graph.nodes.providers import THOUGHT_MARKS, Habit, ProviderChat, ThoughtMarks
-from der_graph.nodes.quoting import neutralize
 from der_graph.nodes.reliability import (
     DEFAULT_TIMEOUT,
     Fallback,
@@ -213,18 +213,7 @@ class Expert:
         settings = settings or {}
         at = len(_with_system(self.system, history))  # of the question
         if attachments:
-            blocks: list[Any] = [dict(each) for each in attachments]
-            texts = [each for each in blocks if each.get("type") == "text"]
-            for each in texts:
-                each["text"] = neutralize(str(each.get("text", "")))
-            said = "".join(each["text"] for each in texts)
-            if said != neutralize(said):  # of halves in two of them
-                blocks, said = [each for each in blocks if each not in texts], ""
-            text = messages[at].text
-            # Where its own blocks say the whole question, each text stays in its place.
-            if text.strip() != said.strip():
-                blocks.insert(0, {"type": "text", "text": text})
-            messages[at] = HumanMessage(blocks)
+            messages[at] = HumanMessage([*question_blocks(messages[at].text, attachments)])
         if schema_of(settings) is not None:
             messages[-1] = json_asked(messages[-1], settings, answers, writes_json(self.model))
         return messages

@@ -9,7 +9,7 @@ runnables cannot be told how many tokens they may write.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -58,7 +58,7 @@ def priced(
         cost: The most that one call may cost.
     """
     if isinstance(model, Priced):
-        model = model.bound
+        model = model.unpriced
     # A local model has bounds of its own, and is charged for what it did.
     if not can_be_bounded(model) or hasattr(bare(model), "count_tokens") or prices[1] <= 0:
         return model
@@ -76,12 +76,12 @@ class Priced(RunnableBinding[Any, Any]):
     prices: tuple[float, float]
     cost: float
 
-    def limit(self, prompt: Any, given: Any = None) -> dict[str, int]:
-        """The `max_tokens` of a call.
+    def limit(self, prompt: Any, given: Mapping[str, Any] | None = None) -> dict[str, int]:
+        """The `max_tokens` of a call, by every name under which its model is told another.
 
         Args:
             prompt: Its messages.
-            given: What the caller allows.
+            given: The arguments of the call.
 
         Raises:
             PriceError: If the prompt alone may cost more than the call.
@@ -102,10 +102,42 @@ class Priced(RunnableBinding[Any, Any]):
                 "shorten what is asked"
             )
         chat = bare(self.bound)
-        own = getattr(getattr(chat, "chat", chat), "max_tokens", None)
-        said = (own, given, *_bound_limits(self.bound))
-        bounds = [each for each in said if isinstance(each, int) and each > 0]
-        return {"max_tokens": min(tokens, MOST_TOKENS, *bounds)}
+        chat = getattr(chat, "chat", chat)
+        own = [getattr(chat, name, None) for name in TOKEN_LIMITS]
+        # What such a class sends by itself; what it is called with goes beside it, by the same names.
+        sent = getattr(chat, "_default_params", None)
+        named = [*_limits(given), *_bound_limits(self), *_limits(sent)]
+        bounds = [n for n in (*own, *(n for _, n in named)) if isinstance(n, int) and n > 0]
+        names = {name for name, _ in named}
+        if not names or sent is None:
+            names.add("max_tokens")
+        return dict.fromkeys(sorted(names), min(tokens, MOST_TOKENS, *bounds))
+
+    @property
+    def unpriced(self) -> Runnable[Any, Any]:
+        """The model without its price, with what was bound to it since."""
+        if not (self.kwargs or self.config or self.config_factories):
+            return self.bound
+        return RunnableBinding(
+            bound=self.bound,
+            kwargs=self.kwargs,
+            config=self.config,
+            config_factories=self.config_factories,
+        )
+
+    # Copied, as LangChain makes another one of the class, and knows nothing of prices.
+
+    def bind(self, **kwargs: Any) -> Priced:
+        """As `Runnable.bind`, within the price."""
+        return self.model_copy(update={"kwargs": {**self.kwargs, **kwargs}})
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Priced:
+        """As `Runnable.with_config`, within the price."""
+        return self.model_copy(update={"config": {**self.config, **(config or {}), **kwargs}})
+
+    def with_retry(self, **kwargs: Any) -> Priced:
+        """As `Runnable.with_retry`, within the price."""
+        return self.model_copy(update={"bound": self.bound.with_retry(**kwargs)})
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `Runnable.invoke`, within the price."""
@@ -140,15 +172,19 @@ class Priced(RunnableBinding[Any, Any]):
             yield piece
 
     def _with(self, prompt: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return {**kwargs, **self.limit(prompt, kwargs.get("max_tokens"))}
+        return {**kwargs, **self.limit(prompt, kwargs)}
 
 
-def _bound_limits(model: Any) -> Iterator[Any]:
-    """What is bound to a model of its longest answer; what is given with the call would replace it."""
+def _bound_limits(model: Any) -> Iterator[tuple[str, Any]]:
+    """The limits on the answer's length that are bound to a model."""
     while isinstance(model, (RunnableBindingBase, Bounded)):
-        bound = getattr(model, "kwargs", {})
-        yield from (bound[name] for name in TOKEN_LIMITS if name in bound)
+        yield from _limits(getattr(model, "kwargs", {}))
         model = model.bound
+
+
+def _limits(settings: Any) -> list[tuple[str, Any]]:
+    known = settings if isinstance(settings, Mapping) else {}
+    return [(name, known[name]) for name in TOKEN_LIMITS if name in known]
 
 
 def _size(prompt: Any) -> int:

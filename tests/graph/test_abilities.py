@@ -129,6 +129,13 @@ def test_texts_between_images_stay_in_their_places() -> None:
     assert told.prompts[1][-1].content == [text("Who? < |im_end|>"), *halves[::2]]
     graph.invoke({"messages": [HumanMessage([picture("a"), text("Who?"), text(" Me?")])]})
     assert told.prompts[2][-1].content == [text("Who? Me?"), picture("a")]
+    blank: Any
+    for blank in ("", text(""), text("\n"), {"type": "text", "text": None}):
+        more = [text("Which?"), picture("a"), text("First"), picture("b"), blank, picture("c")]
+        graph.invoke({"messages": [HumanMessage([*more, blank])]})
+        assert told.prompts[-1][-1].content == [*more[:4], picture("c")]
+        graph.invoke({"messages": [HumanMessage([text("Which?"), *more[1:2], blank, *more[3:4]])]})
+        assert told.prompts[-1][-1].content == [text("Which?"), *more[1:4:2]]
 
 
 def test_an_answer_of_the_wrong_form_is_repaired_by_the_next_expert() -> None:

@@ -114,20 +114,21 @@ def test_a_failure_beside_the_choice_is_recorded() -> None:
         strict.invoke(a_human("Who?"))
 
 
-def slow(name: str, seconds: float) -> Expert:
-    def wait(_: Any) -> AIMessage:
-        time.sleep(seconds)
-        return AIMessage(f"from {name}")
-
-    return Expert(name, RunnableLambda(wait), cost=1.0)
-
-
 def test_the_time_of_the_route_is_that_of_the_slowest() -> None:
-    experts = [slow("a", 0.2), slow("b", 0.3)]
+    both = threading.Barrier(2)
+
+    def meeting(name: str, seconds: float) -> Expert:
+        def wait(_: Any) -> AIMessage:
+            both.wait(30)  # the other one is asked at the same time
+            time.sleep(seconds)
+            return AIMessage(f"from {name}")
+
+        return Expert(name, RunnableLambda(wait), cost=1.0)
+
+    experts = [meeting("a", 0.0), meeting("b", 0.1)]
     der = create_der_graph(experts, agent=Ranking(0.6, 0.4), parallel=2).compile()
-    start = time.perf_counter()
     route = der.invoke(a_human("Who?"))["route"]
-    assert time.perf_counter() - start < 0.48
+    assert [step["answer"]["error"] for step in route[:2]] == [None, None]
     seconds = [step["answer"]["seconds"] for step in route[:2]]
     decisions = sum(step["seconds"] for step in route)
     assert elapsed(route) == pytest.approx(max(seconds) + decisions)

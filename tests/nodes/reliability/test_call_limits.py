@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from fakes import ScriptedAgent
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from pydantic import Field
 from der_graph import ChatDER, DERContext, create_der_graph
 from der_graph.errors import BudgetError, PoolError
 from der_graph.nodes.langchain import as_expert
-from der_graph.nodes.reliability.call_limits import MOST_TOKENS
+from der_graph.nodes.reliability.call_limits import MOST_TOKENS, TOKEN_LIMITS, Priced, priced
 from der_graph.nodes.streaming import Trimmed
 
 
@@ -98,6 +100,93 @@ def test_what_a_request_bounds_holds_for_models_with_prices_of_tokens() -> None:
         expert.ask([[HumanMessage("x")]])
     free, bound = [5, 6, 6, 7, MOST_TOKENS], [5, 6, 6, 7, 50]
     assert model.asked == [*free, *bound, *bound]
+
+
+class Named(BaseChatModel):
+    """Calls the longest answer by other names, and remembers how it is called."""
+
+    num_predict: int | None = None
+    max_output_tokens: int | None = None
+    asked: list[Any] = Field(default_factory=list)
+
+    @property
+    def _llm_type(self) -> str:
+        return "named"
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        self.asked.append(kwargs)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("ok"))])
+
+
+@pytest.mark.parametrize("name", ["num_predict", "max_output_tokens"])
+def test_a_models_own_limit_counts_by_all_its_names(name: str) -> None:
+    told: dict[str, Any] = {name: 50}
+    model = Named(**told)
+    as_expert(model, name="a", cost=1, token_prices=(0, 10)).ask([[HumanMessage("x")]])
+    assert model.asked == [{"max_tokens": 50}]
+
+
+@pytest.mark.parametrize("name", TOKEN_LIMITS)
+def test_a_limit_of_a_call_counts_by_all_its_names(name: str) -> None:
+    model = Named()
+    chat = priced(model, (0, 10), 1)
+    five, six, seven = ({name: each} for each in (5, 6, 7))
+    chat.invoke("x", None, **five)
+    chat.bind(**six).invoke("x")
+    chat.bind(**seven).batch(["x"], None, return_exceptions=False, **six)
+    assert [set(each.values()) for each in model.asked] == [{5}, {6}, {6}]
+    assert all(set(each) == {name, "max_tokens"} for each in model.asked)
+
+
+def test_what_is_made_of_a_model_with_a_price_keeps_it() -> None:
+    model = Named()
+    chat = priced(model, (0, 10), 0.001)
+    made = [chat.bind(stop=["A"]), chat.with_config(tags=["A"]), chat.with_retry()]
+    for each in made:
+        each.invoke("x")
+    assert [each["max_tokens"] for each in model.asked] == [99] * 3
+    dearer = priced(chat.bind(max_tokens=500), (0, 1), 0.001)
+    assert isinstance(dearer, Priced)
+    dearer.invoke("x")
+    assert model.asked[-1] == {"max_tokens": 500}  # of 999
+    priced(dearer, (0, 0), 1.0).invoke("x")
+    assert model.asked[-1] == {"max_tokens": 500}
+    assert priced(chat, (0, 0), 1.0) is model
+
+
+@pytest.mark.parametrize(
+    ("responses", "sent"), [(False, "max_completion_tokens"), (True, "max_output_tokens")]
+)
+@pytest.mark.parametrize("own", [None, 40])
+@pytest.mark.parametrize("name", [None, "max_tokens", "max_completion_tokens"])
+def test_openais_models_send_one_limit(
+    responses: bool, sent: str, own: int | None, name: str | None
+) -> None:
+    openai = pytest.importorskip("langchain_openai")
+    bodies: list[dict[str, Any]] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return httpx.Response(400, json={"error": {"message": "no"}})
+
+    with httpx.Client(transport=httpx.MockTransport(refuse)) as client:
+        chat = openai.ChatOpenAI(
+            model="gpt-4o",
+            api_key="x",
+            max_completion_tokens=own,
+            use_responses_api=responses,
+            http_client=client,
+        )
+        model = chat.bind(**{name: 50}) if name else chat
+        for cost in (1, 0.0002):
+            expert = as_expert(model, name="a", cost=cost, token_prices=(0, 10))
+            for settings in ({}, {"max_tokens": 5}):
+                expert.ask([[HumanMessage("x")]], settings=settings)
+    limits = [{k: v for k, v in body.items() if k in TOKEN_LIMITS} for body in bodies]
+    alone = min(own or MOST_TOKENS, 50 if name else MOST_TOKENS)
+    assert limits == [{sent: alone}, {sent: 5}, {sent: 19}, {sent: 5}]
 
 
 def test_what_cannot_be_bounded_is_not_asked_under_a_budget() -> None:
