@@ -12,8 +12,7 @@ INSTALLED := $(VENV)/.installed-demo
 INSTALLED_DEV := $(VENV)/.installed-dev
 # Weights that tests convert are kept here between runs, apart from the user's own cache.
 TEST_ENV = DER_CACHE="$${DER_CACHE:-$(abspath $(VENV))/test-cache}"
-# As many tests at a time as there are processors, four at most: each process holds torch. ARGS="-n 0": one at a time.
-PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=worksteal
+PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -q
 INSTALL_INPUTS := pyproject.toml requirements/constraints.txt requirements/weights.txt scripts/install.py
 
 .DEFAULT_GOAL := help
