@@ -6,6 +6,7 @@ import importlib
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,15 @@ def fresh(tmp_path: Path) -> HuggingFaceChat:
 
     folder = save_tiny(tmp_path / "own")
     return HuggingFaceChat(model=str(folder), generation={"max_new_tokens": 60}, device="cpu")
+
+
+@pytest.fixture
+def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks learn little from routes, by all steps of learning: for tests in which it need not be much."""
+    from der_graph.policies.training.routes.learner import TreeSettings
+
+    short = partial(TreeSettings, imitation=12, following=12, passes=0)
+    monkeypatch.setattr("der_graph.policies.training.routes.lesson.TreeSettings", short)
 
 
 # The page of `der ui`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from der_graph.policies.observation import ObservationConfig
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, train_agent
 from der_graph.policies.training.mdp import Episode, run_routes
-from der_graph.policies.training.routes.learner import TreeSettings
 from der_graph.state import DERContext
 
 SMALL = TrainConfig(
@@ -36,13 +34,6 @@ SMALL = TrainConfig(
     observation=ObservationConfig(question_dims=4, answer_dims=3),
     ensemble=1,
 )
-
-
-@pytest.fixture
-def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks learn little from routes, by all steps of learning: for tests in which it need not be much."""
-    short = partial(TreeSettings, imitation=12, following=12, passes=0)
-    monkeypatch.setattr("der_graph.policies.training.routes.lesson.TreeSettings", short)
 
 
 def train(out: Path, config: TrainConfig = SMALL, **more: Any) -> DERAgent:

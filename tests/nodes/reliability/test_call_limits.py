@@ -28,7 +28,10 @@ class Talker(BaseChatModel):
 
     wants: int = 10**6
     max_tokens: int | None = None
+    num_predict: int | None = None
+    max_output_tokens: int | None = None
     asked: list[Any] = Field(default_factory=list)
+    told: list[dict[str, Any]] = Field(default_factory=list)
     pieces: int = 0
 
     @property
@@ -39,6 +42,7 @@ class Talker(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         self.asked.append(kwargs.get("max_tokens"))
+        self.told.append(kwargs)
         tokens = min(self.wants, kwargs.get("max_tokens") or self.wants)
         read = sum(len(str(m.content).encode()) for m in messages)
         usage = {"input_tokens": read, "output_tokens": tokens, "total_tokens": read + tokens}
@@ -102,57 +106,39 @@ def test_what_a_request_bounds_holds_for_models_with_prices_of_tokens() -> None:
     assert model.asked == [*free, *bound, *bound]
 
 
-class Named(BaseChatModel):
-    """Calls the longest answer by other names, and remembers how it is called."""
-
-    num_predict: int | None = None
-    max_output_tokens: int | None = None
-    asked: list[Any] = Field(default_factory=list)
-
-    @property
-    def _llm_type(self) -> str:
-        return "named"
-
-    def _generate(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
-        self.asked.append(kwargs)
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("ok"))])
-
-
 @pytest.mark.parametrize("name", ["num_predict", "max_output_tokens"])
 def test_a_models_own_limit_counts_by_all_its_names(name: str) -> None:
-    told: dict[str, Any] = {name: 50}
-    model = Named(**told)
+    own: dict[str, Any] = {name: 50}
+    model = Talker(**own)
     as_expert(model, name="a", cost=1, token_prices=(0, 10)).ask([[HumanMessage("x")]])
-    assert model.asked == [{"max_tokens": 50}]
+    assert model.told == [{"max_tokens": 50}]
 
 
 @pytest.mark.parametrize("name", TOKEN_LIMITS)
 def test_a_limit_of_a_call_counts_by_all_its_names(name: str) -> None:
-    model = Named()
+    model = Talker()
     chat = priced(model, (0, 10), 1)
     five, six, seven = ({name: each} for each in (5, 6, 7))
     chat.invoke("x", None, **five)
     chat.bind(**six).invoke("x")
     chat.bind(**seven).batch(["x"], None, return_exceptions=False, **six)
-    assert [set(each.values()) for each in model.asked] == [{5}, {6}, {6}]
-    assert all(set(each) == {name, "max_tokens"} for each in model.asked)
+    assert [set(each.values()) for each in model.told] == [{5}, {6}, {6}]
+    assert all(set(each) == {name, "max_tokens"} for each in model.told)
 
 
 def test_what_is_made_of_a_model_with_a_price_keeps_it() -> None:
-    model = Named()
+    model = Talker()
     chat = priced(model, (0, 10), 0.001)
     made = [chat.bind(stop=["A"]), chat.with_config(tags=["A"]), chat.with_retry()]
     for each in made:
         each.invoke("x")
-    assert [each["max_tokens"] for each in model.asked] == [99] * 3
+    assert [each["max_tokens"] for each in model.told] == [99] * 3
     dearer = priced(chat.bind(max_tokens=500), (0, 1), 0.001)
     assert isinstance(dearer, Priced)
     dearer.invoke("x")
-    assert model.asked[-1] == {"max_tokens": 500}  # of 999
+    assert model.told[-1] == {"max_tokens": 500}  # of 999
     priced(dearer, (0, 0), 1.0).invoke("x")
-    assert model.asked[-1] == {"max_tokens": 500}
+    assert model.told[-1] == {"max_tokens": 500}
     assert priced(chat, (0, 0), 1.0) is model
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from fakes import FunctionChat
 from toy import WordEncoder
-from training import SMALL, short_lessons, train
+from training import SMALL, train
 
 pytest.importorskip("stable_baselines3")
 
@@ -35,8 +35,6 @@ from der_graph.policies.training.routes.imputation import ImputedSource
 from der_graph.policies.training.routes.learner import Stopped, TreeLearner
 from der_graph.policies.training.routes.lesson import learn_routes
 from der_graph.policies.training.routes.observations import TreeObservations
-
-__all__ = ["short_lessons"]
 
 Says = Callable[[int, str | None], str]
 """What an expert answers, by the question's number and the answer that it is shown."""

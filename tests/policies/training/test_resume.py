@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 from toy import WordEncoder, toy_examples, toy_experts, toy_rules
-from training import SMALL, curve, interrupt_at, short_lessons, train
+from training import SMALL, curve, interrupt_at, train
 
 pytest.importorskip("stable_baselines3")
 
 from der_graph.errors import AgentError
 from der_graph.policies.training import train_agent
-
-__all__ = ["short_lessons"]
 
 pytestmark = pytest.mark.usefixtures("short_lessons")
 

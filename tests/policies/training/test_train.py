@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from toy import WordEncoder, toy_examples, toy_experts, toy_rules
-from training import SMALL, curve, evaluate, quality, short_lessons, train
+from training import SMALL, curve, evaluate, quality, train
 
 pytest.importorskip("stable_baselines3")
 
@@ -21,8 +21,6 @@ from der_graph.policies.baselines import Random, Single
 from der_graph.policies.observation import ObservationConfig
 from der_graph.policies.quality import get_metric
 from der_graph.policies.training import TrainConfig, preset, split_dev, train_agent
-
-__all__ = ["short_lessons"]
 
 
 @pytest.fixture(scope="module")
