@@ -52,6 +52,8 @@ class Answer(TypedDict):
     """Why the expert failed, in one line; None if it answered."""
     cached_tokens: NotRequired[int]
     """Prompt tokens that the provider had in its cache; absent if none."""
+    reasoning_tokens: NotRequired[int]
+    """Generated tokens that were a thought, which is not shown; absent if none."""
     version: NotRequired[str]
     """What the provider says of the model that answered (its dated name, its system's fingerprint); absent
     where it says nothing."""
@@ -185,6 +187,8 @@ class Task(TypedDict):
     attachments: NotRequired[list[dict[str, Any]]]
     """Content blocks of the question beside its text (images, files), or all, where text stands between them;
     absent if there are none."""
+    asker: NotRequired[str]
+    """Name of the person who asks, for conversations of several; absent if the question has none."""
 
 
 ExpertNames = list[str] | tuple[str, ...] | set[str] | frozenset[str]

@@ -159,14 +159,14 @@ def summed_usage(parts: Iterable[Mapping[str, Any]]) -> UsageMetadata | None:
     """The tokens that answers used together; None where nobody says: a zero would be a count.
 
     Args:
-        parts: Answers, or sums of answers, with `input_tokens` and `output_tokens`, and `cached_tokens` where
-            some of the former came from a cache.
+        parts: Answers, or sums of answers, with `input_tokens` and `output_tokens`, and `cached_tokens` and
+            `reasoning_tokens` where some of them came from a cache and were a thought.
     """
-    counts = [
-        (each["input_tokens"], each["output_tokens"], each.get("cached_tokens", 0))
-        for each in parts
-    ]
-    tokens_in, tokens_out, cached = map(sum, zip(*counts, strict=True)) if counts else (0, 0, 0)
+    names = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+    given = list(parts)
+    tokens_in, tokens_out, cached, thought = (
+        sum(each.get(name, 0) for each in given) for name in names
+    )
     if not tokens_in + tokens_out:
         return None
     usage = UsageMetadata(
@@ -174,4 +174,6 @@ def summed_usage(parts: Iterable[Mapping[str, Any]]) -> UsageMetadata | None:
     )
     if cached:
         usage["input_token_details"] = {"cache_read": cached}
+    if thought:
+        usage["output_token_details"] = {"reasoning": thought}
     return usage

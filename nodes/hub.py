@@ -184,6 +184,8 @@ class DecisionEdge:
             task["settings"] = asked
         if attachments := attachments_of(message):
             task["attachments"] = attachments
+        if message.name:
+            task["asker"] = message.name
         unable = {} if self.unable is None else self.unable(cast(Task, task))
         if attachments and all(unable.get(name) == "no_inputs" for name in self.rules.names):
             raise QuestionError(

@@ -237,8 +237,9 @@ def json_asked(
     if not more or not isinstance(message, HumanMessage):
         return message
     if isinstance(message.content, str):
-        return HumanMessage(message.content + more)
-    return HumanMessage([*message.content, {"type": "text", "text": more.strip()}])
+        return HumanMessage(message.content + more, name=message.name)
+    asked = [*message.content, {"type": "text", "text": more.strip()}]
+    return HumanMessage(asked, name=message.name)
 
 
 BLOCKS = {

@@ -31,7 +31,7 @@ class Seen(NamedTuple):
         route: Who was asked, in order.
         finish: Why the answer ended.
         calls: The tools that it wants called, by name and arguments.
-        cached: How many of the tokens in came from a cache.
+        details: How many of the tokens in came from a cache, and how many of those out were a thought.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     route: list[str]
     finish: str
     calls: list[tuple[str, Any]]
-    cached: int = 0
+    details: tuple[int, int] = (0, 0)
 
 
 class ErrorObject(Exception):
@@ -90,7 +90,7 @@ def _of_state(state: Any) -> Seen:
         [answer["expert"] for answer in answers_of(state["route"])],
         message.response_metadata.get("finish_reason", "stop"),
         [(call["name"], call["args"]) for call in message.tool_calls],
-        _cached(message),
+        _details(message),
     )
 
 
@@ -99,9 +99,10 @@ def _tokens(message: AIMessage) -> tuple[int, int]:
     return usage["input_tokens"], usage["output_tokens"]
 
 
-def _cached(message: AIMessage) -> int:
+def _details(message: AIMessage) -> tuple[int, int]:
     usage: Any = message.usage_metadata or {}
-    return int(usage.get("input_token_details", {}).get("cache_read", 0))
+    cached = usage.get("input_token_details", {}).get("cache_read", 0)
+    return cached, usage.get("output_token_details", {}).get("reasoning", 0)
 
 
 def _graph_doors(pool: Pool, agent: Any, asked: dict[str, Any], tokens: Any) -> dict[str, Door]:
@@ -155,7 +156,7 @@ def _of_message(message: Any) -> Seen:
         given["der_experts"],
         given["finish_reason"],
         [(call["name"], call["args"]) for call in message.tool_calls],
-        _cached(message),
+        _details(message),
     )
 
 
@@ -199,13 +200,13 @@ def _of_completion(done: Any) -> Seen:
         der["experts"],
         choice.finish_reason,
         _calls(choice.message.tool_calls),
-        _cached_of(usage),
+        _details_of(usage),
     )
 
 
-def _cached_of(usage: Any) -> int:
-    details = usage.prompt_tokens_details
-    return 0 if details is None else int(details.cached_tokens)
+def _details_of(usage: Any) -> tuple[int, int]:
+    read, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    return read.cached_tokens if read else 0, written.reasoning_tokens if written else 0
 
 
 def _calls(calls: Any) -> list[tuple[str, Any]]:
@@ -223,7 +224,7 @@ def _of_chunks(chunks: list[Any]) -> Seen:
         der["experts"],
         last.choices[0].finish_reason,
         [call for delta in deltas for call in _calls(delta.tool_calls)],
-        _cached_of(usage),
+        _details_of(usage),
     )
 
 
@@ -239,7 +240,10 @@ def _of_response(done: Any) -> Seen:
         der["experts"],
         "tool_calls" if calls else words[cut],
         [(each.name, json.loads(each.arguments)) for each in calls],
-        done.usage.input_tokens_details.cached_tokens,
+        (
+            done.usage.input_tokens_details.cached_tokens,
+            done.usage.output_tokens_details.reasoning_tokens,
+        ),
     )
 
 
@@ -282,7 +286,10 @@ def _server_doors(api: Any, address: str, asked: dict[str, Any], tokens: Any) ->
             done["der"]["experts"],
             choice["finish_reason"],
             [(each["name"], json.loads(each["arguments"])) for each in calls],
-            usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
+            (
+                usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
+                usage.get("completion_tokens_details", {}).get("reasoning_tokens", 0),
+            ),
         )
 
     return {

@@ -101,6 +101,8 @@ def _by_expert(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
             sums[name] += answer[name]
         if "cached_tokens" in answer:
             sums["cached_tokens"] = sums.get("cached_tokens", 0) + answer["cached_tokens"]
+        if "reasoning_tokens" in answer:
+            sums["reasoning_tokens"] = sums.get("reasoning_tokens", 0) + answer["reasoning_tokens"]
     return found
 
 

@@ -15,6 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from langchain_core.messages.ai import UsageMetadata
+
+from der_graph.nodes.answer import summed_usage
 from der_graph.nodes.providers.characters import writable
 from der_graph.server.failures import expert_error, kind_of
 from der_graph.state import RouteStep, answers_of
@@ -58,21 +61,22 @@ class Outcome:
     @property
     def usage(self) -> dict[str, Any]:
         """Tokens of all experts together."""
-        answers = answers_of(self.route)
-        tokens_in = sum(answer["input_tokens"] for answer in answers)
-        tokens_out = sum(answer["output_tokens"] for answer in answers)
-        cached = self.cached_tokens
+        counts = self.tokens
+        cached = counts.get("input_token_details", {}).get("cache_read", 0)
+        thought = counts.get("output_token_details", {}).get("reasoning", 0)
         return {
-            "prompt_tokens": tokens_in,
-            "completion_tokens": tokens_out,
-            "total_tokens": tokens_in + tokens_out,
+            "prompt_tokens": counts["input_tokens"],
+            "completion_tokens": counts["output_tokens"],
+            "total_tokens": counts["total_tokens"],
             **({"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}),
+            **({"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}),
         }
 
     @property
-    def cached_tokens(self) -> int:
-        """Of the tokens that were read, those that came from providers' caches."""
-        return sum(answer.get("cached_tokens", 0) for answer in answers_of(self.route))
+    def tokens(self) -> UsageMetadata:
+        """The same as LangChain counts them."""
+        none = UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
+        return summed_usage(answers_of(self.route)) or none
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,9 @@ def _messages(given: Any) -> list[AnyMessage]:
         if message.get("function_call") or message.get("audio"):
             message_ = "function_call and audio are not supported in messages; use tool_calls"
             raise RequestError(400, message_, param=where, code="unsupported_value")
-        messages.append(_message(message, role, where))
+        one = _message(message, role, where)
+        one.name = _typed(message, "name", str, "a string", within=f"{where}.") or None
+        messages.append(one)
     if not isinstance(messages[-1], (HumanMessage, ToolMessage)):
         raise RequestError(
             400,

@@ -250,19 +250,22 @@ class ResponsesReply:
         """The response in one piece."""
         cut = outcome.finish in ("length", "content_filter")
         reason = {"length": "max_output_tokens", "content_filter": "content_filter"}
+        tokens = outcome.tokens
         return {
             **self._head("incomplete" if cut else "completed"),
             "incomplete_details": {"reason": reason[outcome.finish]} if cut else None,
             "output": self._output(outcome),
             "usage": {
-                "input_tokens": outcome.usage["prompt_tokens"],
+                "input_tokens": tokens["input_tokens"],
                 "input_tokens_details": {
-                    "cached_tokens": outcome.cached_tokens,
+                    "cached_tokens": tokens.get("input_token_details", {}).get("cache_read", 0),
                     "cache_write_tokens": 0,
                 },
-                "output_tokens": outcome.usage["completion_tokens"],
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": outcome.usage["total_tokens"],
+                "output_tokens": tokens["output_tokens"],
+                "output_tokens_details": {
+                    "reasoning_tokens": tokens.get("output_token_details", {}).get("reasoning", 0)
+                },
+                "total_tokens": tokens["total_tokens"],
             },
             "der": summary_of(outcome, self.cost_unit, self.ignored),
         }

@@ -186,6 +186,7 @@ class Expert:
         *,
         attachments: Sequence[Mapping[str, Any]] = (),
         settings: Mapping[str, Any] | None = None,
+        asker: str | None = None,
     ) -> list[BaseMessage]:
         """The messages that the expert gets for a question and the answers so far.
 
@@ -197,6 +198,7 @@ class Expert:
             tail: Tool calls and results after the question; models that only read text get none of those.
             attachments: Content blocks of the question beside its text.
             settings: What is asked of the model; see `der_graph.nodes.model_settings`.
+            asker: Name of the person who asks.
         """
         if not reads_tools(self.model):
             history, tail = without_tools(history), ()
@@ -214,6 +216,8 @@ class Expert:
         at = len(_with_system(self.system, history))  # of the question
         if attachments:
             messages[at] = HumanMessage([*question_blocks(messages[at].text, attachments)])
+        if asker:
+            messages[at].name = asker
         if schema_of(settings) is not None:
             messages[-1] = json_asked(messages[-1], settings, answers, writes_json(self.model))
         return messages
@@ -237,6 +241,7 @@ class Expert:
             task.get("tail", []),  # not in tasks of older checkpoints
             attachments=task.get("attachments", ()),
             settings=task.get("settings"),
+            asker=task.get("asker"),
         )
 
     @property

@@ -109,7 +109,8 @@ class Reader:
         if error is None and schema is not None and not calls and finish != "length":
             text, wrong = read_json(text, schema)
             error = None if wrong is None else f"{FORMAT_ERROR} ({wrong})"
-        read, written, cached = self._counts(getattr(message, "usage_metadata", None) or {})
+        usage = getattr(message, "usage_metadata", None) or {}
+        read, written, cached = self._counts(usage)
         answer = blank_answer(
             self.expert,
             text=text,
@@ -132,6 +133,11 @@ class Reader:
             answer["logprobs"] = message.response_metadata["logprobs"]
         if cached:
             answer["cached_tokens"] = cached
+        thought = (usage.get("output_token_details") or {}).get("reasoning")
+        if isinstance(thought, int) and thought > 0 and written:
+            answer["reasoning_tokens"] = min(
+                thought, written
+            )  # some count a thought beside the answer
         version = model_version(message)
         if version:
             answer["version"] = version

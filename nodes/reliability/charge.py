@@ -75,11 +75,11 @@ class Charge(NamedTuple):
         return max(prices.minimum, (paid + size.output * prices.output) / 1e6) + time
 
 
-def are_counts(read: Any, written: Any, cached: Any) -> bool:
-    """Can these be the tokens that a call read, wrote, and read from a cache? What comes in is held to it."""
-    given = (read, written, cached)
+def are_counts(read: Any, written: Any, cached: Any, thought: Any = 0) -> bool:
+    """Can these be the tokens that a call read, wrote, found in a cache and thought? Asked of all counts."""
+    given = (read, written, cached, thought)
     whole = all(isinstance(each, int) and not isinstance(each, bool) for each in given)
-    return whole and 0 <= cached <= read <= MOST_TOKENS and 0 <= written <= MOST_TOKENS
+    return whole and 0 <= cached <= read <= MOST_TOKENS and 0 <= thought <= written <= MOST_TOKENS
 
 
 def token_prices(given: TokenPrices | tuple[float, float] | None) -> TokenPrices | None:

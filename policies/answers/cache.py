@@ -374,8 +374,9 @@ def _decode(text: Any) -> Answer | None:
         for name, kinds in _KINDS.items()
     )
     numbers = [answer["cost"], answer["seconds"], answer["logprob"] or 0]
-    counts = (answer["input_tokens"], answer["output_tokens"], answer.get("cached_tokens", 0))
-    fits = fits and are_counts(*counts)
+    counts = (answer["input_tokens"], answer["output_tokens"])
+    details = (answer.get("cached_tokens", 0), answer.get("reasoning_tokens", 0))
+    fits = fits and are_counts(*counts, *details)
     if not fits or answer["error"] is not None or not all(map(_is_number, numbers)):
         return None
     calls = answer.get("tool_calls", [])

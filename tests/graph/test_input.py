@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import MessagesState
 from pydantic import BaseModel
 
-from der_graph import ChatDER, create_der_graph
+from der_graph import ChatDER, DERContext, create_der_graph
 from der_graph.errors import (
     AgentPoolMismatchError,
     PoolError,
@@ -93,6 +93,18 @@ def test_an_image_earlier_in_the_conversation_is_left_to_the_experts() -> None:
 
 
 # Settings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [None, {"response_format": {"type": "json_object"}}])
+def test_experts_are_told_who_asks(settings: dict[str, Any] | None) -> None:
+    """In a conversation of several, "and me?" says nothing without a name."""
+    first, model = scripted_expert("first", '{"a": 1}')
+    second, later = scripted_expert("second", '{"a": 2}')
+    graph = create_der_graph([first, second], agent=ScriptedAgent("first", "second")).compile()
+    said = [HumanMessage("I am here.", name="ann"), HumanMessage("And me?", name="ben")]
+    graph.invoke({"messages": said}, context=DERContext(model_settings=settings))
+    for prompt in (*model.prompts, *later.prompts):
+        assert [message.name for message in prompt] == ["ann", "ben"]
 
 
 def test_a_graph_needs_an_expert() -> None:

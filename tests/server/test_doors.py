@@ -71,6 +71,7 @@ def reply(body: dict[str, Any]) -> dict[str, Any]:
             "completion_tokens": 5,
             "total_tokens": 15,
             "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {"reasoning_tokens": 3},
         }
     return found
 
@@ -155,7 +156,7 @@ def test_every_door_gives_the_same(kind: str, steps: int, stub: Provider, tiny: 
     assert expected.finish == finish.get(kind, "stop")
     if kind in (*REMOTE, "graph", "async graph", "counting function"):
         assert expected.tokens == (10, 5)
-        assert expected.cached == (4 if kind == "remote cached" else 0)
+        assert expected.details == ((4, 3) if kind == "remote cached" else (0, 0))
         dear = 8 * 1.0 if kind == "remote cached" else 10 * 1.0
         assert expected.cost == pytest.approx((dear + 5 * 2.0) / 1e6)
         assert expected.text == ("It is 42." if kind == "remote thinking" else TEXT)

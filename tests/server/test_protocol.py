@@ -68,6 +68,14 @@ def test_what_is_no_price_in_the_name_of_the_model(given: str) -> None:
     assert "a number >= 0 such as 'der/0.5'" in str(error)
 
 
+def test_who_says_what_in_a_conversation_of_several() -> None:
+    said: list[dict[str, Any]] = [{**HELLO[0], "name": "ann"}]
+    said += [{"role": "assistant", "name": "der", "content": "hi"}, {**HELLO[0], "name": None}]
+    assert [message.name for message in read(messages=said).messages] == ["ann", "der", None]
+    error = refused(messages=[{**HELLO[0], "name": 5}])
+    assert error.param == "messages[0].name"
+
+
 def test_only_the_ensemble_has_a_price() -> None:
     for name in ("openai/0.5", "derby/0.5", "writer"):
         request = read(model=name)

@@ -389,6 +389,14 @@ def test_no_more_tokens_come_from_a_cache_than_were_read() -> None:
     assert answer["cost"] == expert.cost_of(answer) == pytest.approx(10 * 1e-4 + 5 * 1e-3)
 
 
+def test_no_thought_has_more_tokens_than_were_written() -> None:
+    """Some count it beside the answer."""
+    usage = {**USAGE, "completion_tokens_details": {"reasoning_tokens": 1000}}
+    with provider(lambda body: {"content": "It is 42.", "usage": usage}) as stub:
+        (answer,) = Expert("a", remote_model(stub.url), cost=0.5).ask([[HumanMessage("q")]])
+    assert answer["reasoning_tokens"] == answer["output_tokens"] == USAGE["completion_tokens"]
+
+
 @pytest.mark.parametrize("tokens", [10**12, 2**70])
 def test_a_server_that_counts_absurdly_charges_no_more_than_a_call_may_cost(
     tokens: int, caplog: pytest.LogCaptureFixture

@@ -232,7 +232,8 @@ def test_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
      {"text": 5}, {"error": 7}, {"error": "x"}, {"cost": "1"}, {"cost": 1e999}, {"seconds": None},
      {"value": []}, {"input_tokens": True}, {"tool_calls": "x"}, {"logprob": "0"},
      {"input_tokens": 2**70}, {"output_tokens": 10**9}, {"output_tokens": -1}, {"output_tokens": 1.5},
-     {"cached_tokens": "1"}, {"cached_tokens": -1}, {"input_tokens": 5, "cached_tokens": 6}],
+     {"cached_tokens": "1"}, {"cached_tokens": -1}, {"input_tokens": 5, "cached_tokens": 6},
+     {"reasoning_tokens": "1"}, {"output_tokens": 5, "reasoning_tokens": 6}],
 )  # fmt: skip
 def test_a_damaged_answer_is_a_miss(tmp_path: Path, damage: Any) -> None:
     file = tmp_path / "answers.sqlite"
