@@ -139,6 +139,15 @@ class Priced(RunnableBinding[Any, Any]):
         """As `Runnable.with_retry`, within the price."""
         return self.model_copy(update={"bound": self.bound.with_retry(**kwargs)})
 
+    def with_listeners(self, **kwargs: Any) -> Priced:
+        """As `Runnable.with_listeners`, within the price."""
+        return self.model_copy(update={"bound": self.bound.with_listeners(**kwargs)})
+
+    def with_types(self, *args: Any, **kwargs: Any) -> Priced:
+        """As `Runnable.with_types`, within the price."""
+        free = RunnableBinding(bound=self.bound).with_types(*args, **kwargs)
+        return self.model_copy(update={"bound": free})
+
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `Runnable.invoke`, within the price."""
         return super().invoke(input, config, **self._with(input, kwargs))

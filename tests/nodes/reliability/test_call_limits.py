@@ -129,10 +129,13 @@ def test_a_limit_of_a_call_counts_by_all_its_names(name: str) -> None:
 def test_what_is_made_of_a_model_with_a_price_keeps_it() -> None:
     model = Talker()
     chat = priced(model, (0, 10), 0.001)
-    made = [chat.bind(stop=["A"]), chat.with_config(tags=["A"]), chat.with_retry()]
-    for each in made:
+    heard: list[Any] = []
+    listening: Any = chat.with_listeners(on_end=heard.append)
+    made = [chat.bind(stop=["A"]), chat.with_config(tags=["A"]), chat.with_retry(), listening]
+    for each in (*made, chat.with_types(input_type=str)):
         each.invoke("x")
-    assert [each["max_tokens"] for each in model.told] == [99] * 3
+    assert [each["max_tokens"] for each in model.told] == [99] * 5
+    assert len(heard) == 1
     dearer = priced(chat.bind(max_tokens=500), (0, 1), 0.001)
     assert isinstance(dearer, Priced)
     dearer.invoke("x")
