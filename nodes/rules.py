@@ -17,7 +17,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 from der_graph.errors import (
-    AllExpertsFailedError,
     BudgetError,
     ContextLengthError,
     PoolError,
@@ -26,6 +25,7 @@ from der_graph.errors import (
     UnknownExpertError,
 )
 from der_graph.nodes.reliability.charge import Charge
+from der_graph.nodes.reliability.failures import all_failed, as_langchain
 from der_graph.nodes.values import is_refusal
 from der_graph.state import MAX_STEPS, Answer, DERContext, good_answers
 
@@ -248,13 +248,10 @@ class RouteRules:
         before: Sequence[int],
     ) -> NoReturn:
         if failed := [answer for answer in answers if answer["error"] is not None]:
-            causes = "; ".join(f"{answer['expert']}: {answer['error']}" for answer in failed)
-            error = AllExpertsFailedError(f"no expert could answer ({causes})")
-            error.answers = failed
-            raise error
+            raise all_failed(failed)
         names = ", ".join(self.names[i] for i in before)
         if reason == "context_length":
-            raise ContextLengthError(
+            raise as_langchain(ContextLengthError, reason)(
                 "the conversation is longer than the experts that may be asked can read "
                 f"({names}); shorten it"
             )

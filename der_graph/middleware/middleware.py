@@ -30,7 +30,7 @@ from langchain.agents.middleware import (
 )
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelCallResult
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import run_in_executor
 from langgraph.errors import GraphBubbleUp
@@ -420,7 +420,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def _unable(self, request: ModelRequest[Any]) -> dict[str, str]:
         """Experts that cannot act in this call, and why.
 
-        They cannot call tools, or are known not to read what the question holds beside its text.
+        They cannot call tools, are known not to read what the question holds beside its text, or read no
+        conversation of this length.
         """
         acts = bool(request.tools) or request.response_format is not None
         asked = [m for m in request.messages if isinstance(m, HumanMessage)]
@@ -431,6 +432,11 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 unable[name] = "no_tools"
             elif wants - expert.reads and inputs_known(expert.model):
                 unable[name] = "no_inputs"
+            else:
+                system = with_system(expert.system, request.system_message)
+                read = [*([system] if system else []), *_conversation(expert, request)]
+                if not expert.can_read(read):
+                    unable[name] = "context_length"
         return unable
 
     def _context(self, request: ModelRequest[Any]) -> DERContext:
@@ -478,9 +484,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         context: DERContext,
         sampling: Mapping[str, Any],
     ) -> ModelRequest[Any]:
-        messages: Any = request.messages
-        if not reads_tools(expert.model):
-            messages = without_tools(messages)
+        messages: Any = _conversation(expert, request)
         alone = expert.name in getattr(self._agent, "alone", ())
         if any(draft["error"] is None for draft in drafts) and not alone:
             template = ktp_template(context.ktp) if context.ktp else self._ktp
@@ -498,6 +502,12 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return any(
             state is request.state and model is not request.model for state, model in self._given_up
         )
+
+
+def _conversation(expert: Expert, request: ModelRequest[Any]) -> Sequence[BaseMessage]:
+    """The conversation as far as an expert reads it: models of text alone get no calls of tools."""
+    messages = request.messages
+    return messages if reads_tools(expert.model) else without_tools(messages)
 
 
 def _emit(request: ModelRequest[Any], kind: str, content: Mapping[str, Any]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from der_graph.errors import AllExpertsFailedError, ExpertError
+from der_graph.errors import ExpertError
 from der_graph.nodes.expert.cache import NodeCache
 from der_graph.nodes.expert.expert import Expert
 from der_graph.nodes.ktp import TEMPLATES, KTPTemplate, knowledge_text, ktp_template
 from der_graph.nodes.reliability import Fallback
+from der_graph.nodes.reliability.failures import all_failed
 from der_graph.nodes.reliability.graph_node import Node
 from der_graph.nodes.streaming import Listener, write_event
 from der_graph.state import Answer, RouteStep, Task, answers_of
@@ -134,11 +135,9 @@ def _terms(task: Task, listener: Listener) -> dict[str, Any]:
 
 def _broken_off(answers: Sequence[Answer], fallback: Fallback) -> ExpertError:
     """What ends a stream whose reader has seen the beginning of an answer that never came."""
-    name, error = answers[-1]["expert"], answers[-1]["error"]
     if fallback == "none":
-        failed = AllExpertsFailedError(f"no expert could answer ({name}: {error})")
-        failed.answers = answers
-        return failed
+        return all_failed(answers)
+    name, error = answers[-1]["expert"], answers[-1]["error"]
     return ExpertError(
         f"expert '{name}' broke off in mid-answer, when its first words had been streamed ({error}); ask "
         "again without stream_tokens='live' to get another answer in its place"

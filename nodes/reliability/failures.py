@@ -10,10 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from typing import Literal, NamedTuple
+import functools
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeVar
 
-from der_graph.errors import DERError, ExpertError
+from langchain_core import exceptions as langchain_errors
+
+from der_graph.errors import AllExpertsFailedError, DERError, ExpertError
 from der_graph.nodes.providers import client_errors as providers
+from der_graph.state import Answer
+
+Raised = TypeVar("Raised", bound=DERError)
 
 FailureKind = Literal[
     "auth", "busy", "cancelled", "content_filter", "context_length", "cut", "deadline", "empty", "error",
@@ -48,6 +55,15 @@ _FREE = frozenset(
 _NOT_CALLED = frozenset({"busy", "open"})
 _PASSING = frozenset({"rate_limit", "unavailable"})
 _UNTOLD = frozenset("busy content_filter context_length cut format open request".split())
+_IN_LANGCHAIN = {
+    "auth": "ModelAuthenticationError",
+    "context_length": "ContextOverflowError",
+    "rate_limit": "ModelRateLimitError",
+    "request": "ModelInvalidRequestError",
+    "timeout": "ModelTimeoutError",
+    "unavailable": "ModelConnectionError",
+}
+"""LangChain's classes of errors of models, by kind of failure."""
 
 
 class Failure(NamedTuple):
@@ -71,6 +87,35 @@ def failure_of(error: BaseException) -> Failure:
     if wait is None and isinstance(error, ExpertError):  # one of ours, that was told so
         wait = error.retry_after
     return Failure(_kind_of(error, meaning.kind), describe_error(error), _believed(wait))
+
+
+def all_failed(failed: Sequence[Answer]) -> AllExpertsFailedError:
+    """The error of a route on which nobody answered.
+
+    Where all failed alike it is of LangChain's class for such failures too, which middleware around a model
+    knows: it summarizes a conversation that was too long, and tries again what may pass.
+
+    Args:
+        failed: The failed answers.
+    """
+    kinds = {answer.get("failure") for answer in failed}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    causes = "; ".join(f"{answer['expert']}: {answer['error']}" for answer in failed)
+    message = f"no expert could answer ({causes})"
+    error: AllExpertsFailedError = as_langchain(AllExpertsFailedError, kind)(message)
+    error.answers = failed
+    error.failure_kind = kind
+    return error
+
+
+@functools.cache
+def as_langchain(kind_of_ours: type[Raised], kind: str | None) -> type[Raised]:
+    """A class of errors that is LangChain's class for a kind of failure too, where there is one."""
+    # Older versions of LangChain have none of them.
+    theirs = getattr(langchain_errors, _IN_LANGCHAIN.get(kind or "", ""), None)
+    if theirs is None:
+        return kind_of_ours
+    return type(kind_of_ours.__name__, (kind_of_ours, theirs), {"__doc__": kind_of_ours.__doc__})
 
 
 def is_free(kind: FailureKind, *, spoken: bool, ran: bool = False) -> bool:

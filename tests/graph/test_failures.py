@@ -13,15 +13,24 @@ from fakes import (
     scripted_expert,
     three_experts,
 )
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelError,
+    ModelRateLimitError,
+)
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.types import RetryPolicy
+from provider_stub import provider, remote_model
 
-from der_graph import Expert, create_der_graph
+from der_graph import ChatDER, Expert, create_der_graph
 from der_graph.errors import (
     AllExpertsFailedError,
     ExpertError,
 )
+from der_graph.nodes.langchain import as_expert
 
 
 @pytest.mark.parametrize("failure", [OSError("disk on fire\nand more"), "", "  ", None])
@@ -80,6 +89,32 @@ def test_when_all_fail_the_error_tells_why() -> None:
         AllExpertsFailedError, match=r"a: OSError: a is down; b: OSError: b is down"
     ):
         graph.invoke(a_human("2 + 3?"))
+
+
+REFUSED: dict[int, tuple[str, Any, bool]] = {
+    400: ("This model's maximum context length is 8192 tokens.", ContextOverflowError, False),
+    401: ("no such key", ModelAuthenticationError, False),
+    429: ("slow down", ModelRateLimitError, True),
+    503: ("out of order", ModelConnectionError, True),
+}
+
+
+@pytest.mark.parametrize("status", REFUSED)
+def test_where_all_fail_alike_the_error_is_langchains_too(status: int) -> None:
+    """Middleware, retries and fallbacks around a model go by these classes."""
+    message, theirs, passes = REFUSED[status]
+    with provider(lambda body: {"status": status, "error": {"message": message}}) as stub:
+        experts = [as_expert(remote_model(stub.url), name=name, cost=1.0) for name in "ab"]
+        model = ChatDER(experts=experts, agent=ScriptedAgent("a", "b"))
+        with pytest.raises(AllExpertsFailedError) as caught:
+            model.invoke("2 + 3?")
+        mixed = [experts[0], scripted_expert("c", ValueError("broken"))[0]]
+        with pytest.raises(AllExpertsFailedError) as other:
+            ChatDER(experts=mixed, agent=ScriptedAgent("a", "c")).invoke("2 + 3?")
+    assert isinstance(caught.value, theirs)
+    assert (type(caught.value).__name__, len(caught.value.answers)) == ("AllExpertsFailedError", 2)
+    assert theirs.is_retryable is passes
+    assert not isinstance(other.value, ModelError)
 
 
 def test_who_was_shut_out_by_others_failures_is_asked_at_last() -> None:

@@ -6,11 +6,13 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from agent_loop import ByCall, agent_of, ask, call, choices, double
 from langchain.agents import create_agent
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
@@ -20,6 +22,7 @@ from tool_fakes import ToolModel, tool_expert
 from der_graph.errors import (
     AllExpertsFailedError,
     BudgetError,
+    ContextLengthError,
     PoolError,
 )
 from der_graph.middleware import DERMiddleware
@@ -50,6 +53,29 @@ def test_a_budget_that_pays_for_nothing_is_an_error_at_once() -> None:
     agent = agent_of([tool_expert("small", "42")], ByCall("small"), bounds=DERContext(max_cost=0.5))
     with pytest.raises(BudgetError, match="the cheapest expert is 'small' at 1"):
         ask(agent)
+
+
+def test_who_cannot_read_so_long_a_conversation_is_not_asked() -> None:
+    small = replace(tool_expert("small", call(21), "never"), context_length=500)
+    large = tool_expert("large", "42", cost=7.0)
+
+    @tool("double")
+    def at_length(number: int) -> str:
+        """Twice a number."""
+        return f"It is {2 * number}. " * 300
+
+    result = ask(agent_of([small, large], ByCall("small"), tools=(at_length,)))
+    assert choices(result) == ["small", "large"]
+    assert result["der_cost"] == 8.0
+    assert [step["mask"]["small"] for step in result["der_route"]] == [True, False]
+
+
+def test_a_conversation_that_nobody_can_read_is_langchains_error() -> None:
+    small = replace(tool_expert("small", "never"), context_length=50)
+    agent = agent_of([small], ByCall("small"))
+    with pytest.raises(ContextOverflowError, match="shorten it") as caught:
+        agent.invoke({"messages": [("user", "word " * 200)]})
+    assert isinstance(caught.value, ContextLengthError)
 
 
 def test_a_budget_is_not_given_to_what_nothing_bounds() -> None:
