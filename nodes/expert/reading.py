@@ -173,7 +173,7 @@ class Reader:
             self.expert,
             cost=0.0 if free else self.charge.most,
             seconds=seconds,
-            error=mask_secrets(failure.text),  # providers repeat keys in their errors
+            error=writable(mask_secrets(failure.text)),  # providers repeat keys in their errors
         )
         answer["failure"] = failure.kind
         if failure.retry_after is not None:

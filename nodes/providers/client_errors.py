@@ -61,20 +61,32 @@ _TOO_LONG = re.compile(
     r"the prompt has \d+ tokens|context_length_exceeded|context[ _](?:length|window|size)|"
     r"maximum context|exceed_context_size|(?:prompt|input|request) (?:is |was )?too (?:long|large)|"
     r"input tokens? exceed|too many (?:input )?tokens|longer than the model|"
-    r"maximum (?:number of )?(?:input )?tokens|reduce the length of the messages|"
-    r"input length .{0,40}exceed",
+    r"maximum (?:number of )?(?:input )?tokens|reduce the length of the (?:input )?messages|"
+    r"input length .{0,40}exceed|range of input length|maximum (?:prompt|model|input) length|"
+    r"(?:prompt|input|request)s? exceeds? (?:the )?max|exceed(?:s|ed)? .{0,30}token limit|"
+    r"input token count.{0,20} exceed|input tokens \d+ cannot exceed|prompt \u8d85\u957f|"
+    r"`inputs`.{0,40} must (?:be <=|have less than)",  # Text Generation Inference
     re.IGNORECASE,
 )
 _FILTERED = re.compile(
     r"content[_ ]?(?:filter|management|policy|moderation)|responsibleai|data_inspection|"
-    r"flagged (?:as|by|for)|safety (?:system|policy|settings)",
+    r"flagged (?:as|by|for)|(?:was|been) flagged|safety (?:system|policy|settings)|"
+    r"(?:unsafe|sensitive|inappropriate) (?:or sensitive )?content|content exists risk",
     re.IGNORECASE,
 )
-_QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|billing|out of credits", re.I)
-_WAIT = re.compile(
-    r"(?:try|retry) (?:again )?(?:in|after) (\d+(?:\.\d+)?) ?(ms|m(?:in)?|s)?\b", re.I
+_QUOTA = re.compile(
+    r"insufficient[_ ](?:quota|balance)|exceeded your current quota|billing|out of credits|"
+    r"credit balance|arrearage|good standing",
+    re.I,
 )
-_UNIT = {"ms": 0.001, "m": 60.0, "min": 60.0}
+_NO_KEY = re.compile(
+    r"(?:incorrect|invalid|missing) api[ _]key|api[ _]key (?:is )?(?:not valid|invalid)", re.I
+)
+_TIME = r"(\d+(?:\.\d+)?) ?(ms|milliseconds?|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?)?"
+_WAIT = re.compile(
+    rf"(?:try|retry) (?:again )?(?:in|after) (?P<time>(?:{_TIME},? ?)+)", re.IGNORECASE
+)
+_UNIT = (("ms", 0.001), ("mil", 0.001), ("h", 3600.0), ("m", 60.0), ("", 1.0))
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -112,7 +124,9 @@ def has_begun(error: BaseException) -> bool:
 
 
 def cause_of(error: BaseException) -> str:
-    """What is behind an error whose client says no more than "Connection error."; or empty."""
+    """What is behind an error whose client says no more than "Connection error." or a status; or empty."""
+    if _STATUS_ALONE.fullmatch(str(error).strip()):
+        return " ".join(" ".join(told_in(getattr(error, "body", None))).split())
     if type(error).__name__.removeprefix("OpenAI") not in _UNTELLING:
         return ""
     behind = list(_chain(error))
@@ -141,6 +155,7 @@ def _proxy_of(behind: Sequence[BaseException]) -> str:
     return ""
 
 
+_STATUS_ALONE = re.compile(r"Error code: \d+")
 _NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ProxyError"})
 
 
@@ -153,7 +168,11 @@ def _kind(error: BaseException) -> FailureKind | None:
         return "context_length"
     if status in (400, 403, 422, 451) and _FILTERED.search(text):
         return "content_filter"
-    if status in (402, 429, 403) and _QUOTA.search(text):
+    if status in (400, 402, 403, 429) and _QUOTA.search(text):
+        # A link to the page of prices stands in many a 429; whoever says when to come back wants no money.
+        passes = status == 429 and "insufficient_quota" not in text
+        return "rate_limit" if passes and _retry_after(error) is not None else "auth"
+    if status in (400, 422) and _NO_KEY.search(text):
         return "auth"
     if status is not None:
         return _by_status(status)
@@ -174,17 +193,32 @@ def _kind(error: BaseException) -> FailureKind | None:
 
 
 def _said(error: BaseException) -> str:
-    """What an exception says, with the provider's words for programs, which its text may leave out."""
+    """What an exception says, with what its body tells, which its text may leave out."""
     words = [getattr(error, "code", None), getattr(error, "type", None)]
     for each in _bodies(error):
         words += [each.get("code"), each.get("type")]
-    return " ".join([str(error), *(word for word in words if isinstance(word, str))])
+    told = told_in(getattr(error, "body", None))
+    return " ".join([str(error), *(word for word in (*words, *told) if isinstance(word, str))])
+
+
+_TELLING = ("message", "msg", "error", "errors", "detail", "details", "reason", "title")
+
+
+def told_in(body: Any, depth: int = 4) -> list[str]:
+    """The texts of an error's body, whatever its form; not the parts of the request that it may quote."""
+    if isinstance(body, str):
+        return [body[:1000]] if body.strip() else []
+    if not depth or not isinstance(body, (Mapping, list)):
+        return []
+    parts = [body.get(name) for name in _TELLING] if isinstance(body, Mapping) else body[:5]
+    return [text for part in parts for text in told_in(part, depth - 1)]
 
 
 def _bodies(error: BaseException) -> Iterator[Mapping[str, Any]]:
     """The objects of an error's body, wherever its client keeps them."""
     # LangChain raises the `error` of a body that came with HTTP 200 as `ValueError(error)`.
-    for body in (getattr(error, "body", None), *error.args[:1]):
+    for given in (getattr(error, "body", None), *error.args[:1]):
+        body = given[0] if isinstance(given, list) and given else given  # Gemini's is in a list
         for each in (body, body.get("error") if isinstance(body, Mapping) else None):
             if isinstance(each, Mapping):
                 yield each
@@ -242,10 +276,14 @@ def _retry_after(error: BaseException) -> float | None:
         seconds = _seconds(_header(headers, name), _header(headers, "date"))
         if seconds is not None:
             return seconds * unit
-    said = _WAIT.search(str(error))
+    said = _WAIT.search(_said(error))
     if said is None:
         return None
-    return float(said.group(1)) * _UNIT.get((said.group(2) or "s").lower(), 1.0)
+    parts = re.findall(_TIME, said["time"].lower())  # "7m12.5s" has two
+    return sum(
+        float(number) * next(each for begin, each in _UNIT if unit.startswith(begin))
+        for number, unit in parts
+    )
 
 
 def _header(headers: Any, name: str) -> str:

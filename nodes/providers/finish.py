@@ -7,6 +7,7 @@ Knows nothing of errors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -35,26 +36,39 @@ _WORDS: dict[str, FinishReason] = {
         "tool_calls tool_call tool_use function_call tool_code_call".split(), "tool_calls"
     ),
     **dict.fromkeys(
-        "stop end_turn stop_sequence complete completed eos eos_token finish_reason_stop".split(),
+        "stop end_turn stop_sequence complete completed eos eos_token".split(),
         "stop",
     ),
+    "error_limit": "length",  # Cohere's
 }
 
-
-_BROKEN = frozenset("error abort aborted cancelled canceled failed".split())
+# Of words that are not known, the part that tells; the first that is found.
+_PARTS: tuple[tuple[re.Pattern[str], FinishReason | Literal["broken"]], ...] = (
+    (
+        re.compile(
+            "error|malformed|unexpected|abort|cancel|fail|time_?out|time_limit|network|disconnect|"
+            "interrupt|insufficient|overload|unload|unavailable|not_finished"
+        ),
+        "broken",
+    ),
+    (re.compile("filter|safety|sensitive|moderation|armor|risk|prohibit|refus"), "content_filter"),
+    (re.compile("tool|function"), "tool_calls"),
+    (re.compile("length|limit|context|max_|max$"), "length"),
+)
 
 
 def is_broken_off(message: BaseMessage) -> bool:
     """Does a provider say that it did not get to the end of an answer? What there is of it is no answer."""
     given = message.response_metadata
     said = [given.get(key) for key in (*_KEYS, "status")]
-    return any(isinstance(each, str) and _plain(each) in _BROKEN for each in said)
+    return any(_meaning(each) == "broken" for each in said if each and not _is_number(each))
 
 
 def finish_reason_of(message: BaseMessage) -> FinishReason | None:
     """Why a message ended; None where its provider does not say.
 
-    A word that is not known counts as `stop`: the answer is whole as far as anybody says.
+    Of a word that is not known a part may tell, as of `max_output`; else it counts as `stop`: the answer is
+    whole as far as anybody says.
 
     Examples:
         >>> from langchain_core.messages import AIMessage
@@ -67,12 +81,27 @@ def finish_reason_of(message: BaseMessage) -> FinishReason | None:
         return _WORDS.get(_plain(details["reason"]), "length")
     for key in _KEYS:
         if given.get(key):
-            return _WORDS.get(_plain(given[key]), "stop")
+            meaning = _meaning(given[key])
+            return "stop" if meaning is None or meaning == "broken" else meaning
     if given.get("status") in ("completed", "incomplete"):
         return "stop" if given["status"] == "completed" else "length"
     return None
 
 
+def _meaning(word: Any) -> FinishReason | Literal["broken"] | None:
+    plain = _plain(word)
+    if plain in _WORDS:
+        return _WORDS[plain]
+    return next((meaning for part, meaning in _PARTS if part.search(plain)), None)
+
+
+def _is_number(word: Any) -> bool:
+    """A status of HTTP, say; members of enumerations are words."""
+    return isinstance(word, (int, float)) and not hasattr(word, "name")
+
+
 def _plain(word: Any) -> str:
-    """`FinishReason.MAX_TOKENS`, `finishReason_MAX_TOKENS` and `max_tokens` are one word."""
-    return str(getattr(word, "name", word)).rsplit(".", 1)[-1].lower()
+    """`FinishReason.MAX_TOKENS`, `finishReason_MAX_TOKENS`, `maxTokens` and `max_tokens` are one word."""
+    last = str(getattr(word, "name", word)).rsplit(".", 1)[-1]
+    parts = re.sub(r"(?<=[a-z])(?=[A-Z])|[\W_]+", "_", last).lower().strip("_")
+    return parts.removeprefix("finish_reason_")

@@ -4,6 +4,7 @@
     arguments that are another JSON than an object ──> a call that cannot be read, in place of an error
     a refusal in a stream ──> kept, as of whole answers
     a piece of a thought in a stream ──> a mark that there was one
+    why an answer ended, without a piece of it ──> kept
     JSON that ends at the limit of tokens ──> an answer that was cut off, in place of an error
     an error where a stream, or an answer, should be ──> an error that says what the provider says
 
@@ -54,6 +55,9 @@ class _Lenient:
         return super()._create_chat_result(response, *given, **more)  # type: ignore[misc]
 
     def _convert_chunk_to_generation_chunk(self, chunk: Any, *given: Any, **more: Any) -> Any:
+        for choice in _part(chunk, "choices") or ():
+            if isinstance(choice, dict) and choice.get("delta") is None:
+                choice["delta"] = {}  # LangChain would pass over why the answer ended
         read = super()._convert_chunk_to_generation_chunk(chunk, *given, **more)  # type: ignore[misc]
         said = [
             _part(_part(choice, "delta"), "refusal") for choice in _part(chunk, "choices") or ()

@@ -33,9 +33,19 @@ THOUGHT_MARKS: tuple[ThoughtMarks, ...] = (
     ("[THINK]", "[/THINK]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
 )
 """Marks that are looked for at the start of an answer from elsewhere: of DeepSeek, Qwen, Magistral, Kimi,
-Seed, gpt-oss and others."""
+Seed, gpt-oss, Gemma 4, Command A, Apertus and others."""
+
+# Control tokens around the answer of some of them. `<answer>` is none: people ask for such forms.
+_ANSWER_MARKS: tuple[ThoughtMarks, ...] = (
+    ("<|channel|>final<|message|>", "<|return|>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+)
 
 
 class Split(NamedTuple):
@@ -177,7 +187,12 @@ class AnswerReader:
                 self._tags, self._state = pair, "thought"
                 self._pending = begun[len(pair[0]) :]
                 return
-        if not any(pair[0].startswith(begun) for pair in self._marks):
+        for opening, closing in _ANSWER_MARKS:
+            if begun.startswith(opening):
+                self._pending, self._state = begun[len(opening) :], "answer"
+                self._stop.append(closing)
+                return
+        if not any(pair[0].startswith(begun) for pair in (*self._marks, *_ANSWER_MARKS)):
             self._state = "answer"
 
     def _find_lone_closing(self) -> None:
@@ -198,6 +213,9 @@ class AnswerReader:
                 self._opened = None
             self._pending = after
             self._state, self._strip = "start", True  # another thought may follow at once
+            for opening, closing in _ANSWER_MARKS:
+                if self._tags[1].endswith(opening):
+                    self._stop.append(closing)
         else:
             keep = _overlap(self._pending, self._tags[1:])
             cut = len(self._pending) - keep

@@ -173,7 +173,8 @@ class _HomeLoop:
 
         if self._blocked:
             return None
-        loop.call_soon_threadsafe(start, context=context)
+        # A copy, as the other thread may be within the context by the time that the loop is free.
+        loop.call_soon_threadsafe(start, context=context.copy())
         if begun.wait(_PROMPT) or not future.cancel():
             return future
         self._blocked = True

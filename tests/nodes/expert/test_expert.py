@@ -282,3 +282,13 @@ def test_a_model_is_read_by_one_reader_whatever_is_bound_to_it() -> None:
     assert one.bound is two.bound is expert.carefully(chat)  # type: ignore[attr-defined]
     assert [one.kwargs, two.kwargs] == [{"stop": ["x"]}, {"stop": ["y"]}]  # type: ignore[attr-defined]
     assert expert.carefully(chat.model_copy()) is not expert.carefully(chat)
+
+
+def test_an_error_is_text_that_can_be_written() -> None:
+    """Names of files that are no UTF-8 have halves of surrogate pairs."""
+
+    def missing(question: str) -> str:
+        raise FileNotFoundError("caf\udce9.txt")
+
+    answer = as_expert(missing, name="m", cost=1).ask([[HumanMessage("q")]])[0]
+    assert answer["error"] == "FileNotFoundError: caf\ufffd.txt"

@@ -215,6 +215,17 @@ def test_tokens_used_are_counted_once_however_often_a_stream_tells_them(told: li
     assert {k: message.usage_metadata[k] for k in TOKENS} == TOKENS
 
 
+def test_a_last_chunk_may_be_without_a_delta() -> None:
+    chunks = [
+        piece({"content": "It is 42"}),
+        {"choices": [{"delta": None, "finish_reason": "stop"}]},
+    ]
+    with provider(lambda body: {"chunks": chunks}) as stub:
+        message = merged(list(ProviderChat(chat=remote_model(stub.url)).stream("q")))
+    assert message.text == "It is 42"
+    assert message.response_metadata["finish_reason"] == "stop"
+
+
 def call_piece(args: str, **more: Any) -> dict[str, Any]:
     return piece({"tool_calls": [{"index": 0, "function": {"arguments": args}, **more}]})
 

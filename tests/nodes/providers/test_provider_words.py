@@ -16,9 +16,10 @@ from langchain_core.messages import (
 )
 
 from der_graph.errors import ExpertError
-from der_graph.nodes.providers import failure_of, finish_reason_of
+from der_graph.nodes.providers import failure_of, finish_reason_of, is_broken_off
 from der_graph.nodes.providers.client_errors import cause_of
 from der_graph.nodes.providers.messages import NO_OUTPUT, NO_RESULT, OPENING, sendable
+from der_graph.nodes.reliability import describe_error
 from der_graph.nodes.reliability.redaction import Guarded
 
 
@@ -40,12 +41,40 @@ from der_graph.nodes.reliability.redaction import Guarded
         ({"stop_reason": "end_turn"}, "stop"),
         ({"status": "completed"}, "stop"),
         ({"finish_reason": "a new word"}, "stop"),
+        ({"finish_reason": "maxTokens"}, "length"),
+        ({"finish_reason": "max_output"}, "length"),
+        ({"finish_reason": "FINISH_REASON_LENGTH"}, "length"),
+        ({"finish_reason": "ERROR_LIMIT"}, "length"),
+        ({"finish_reason": "sensitive"}, "content_filter"),
+        ({"finish_reason": "MODEL_ARMOR"}, "content_filter"),
+        ({"finish_reason": "toolUse"}, "tool_calls"),
         ({}, None),
         ({"finish_reason": None}, None),
     ],
 )
 def test_every_provider_has_its_word_for_the_end(said: dict[str, Any], reason: str | None) -> None:
     assert finish_reason_of(AIMessage("Once upon", response_metadata=said)) == reason
+
+
+@pytest.mark.parametrize(
+    ("word", "broken"),
+    [
+        ("error", True),
+        ("insufficient_system_resource", True),
+        ("network_error", True),
+        ("MALFORMED_FUNCTION_CALL", True),
+        ("malformed_model_output", True),
+        ("TIMEOUT", True),
+        ("time_limit", True),
+        ("ERROR_TOXIC", False),
+        ("ERROR_LIMIT", False),
+        ("stop", False),
+        ("a new word", False),
+    ],
+)
+def test_some_words_say_that_an_answer_broke_off(word: str, broken: bool) -> None:
+    assert is_broken_off(AIMessage("Once", response_metadata={"finish_reason": word})) is broken
+    assert not is_broken_off(AIMessage("Once", response_metadata={"status": 500}))
 
 
 class Refused(Exception):
@@ -115,6 +144,73 @@ def test_a_word_for_programs_is_enough(status: int, word: str, kind: str, place:
     else:
         error.body = {"code": word} if place == "body" else {"error": {"type": word}}
     assert failure_of(error).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind", "wait"),
+    [
+        (
+            400,
+            "maximum prompt length is 131072 but the request contains 537812",
+            "context_length",
+            None,
+        ),
+        (422, "`inputs` must have less than 4096 tokens. Given: 5000", "context_length", None),
+        (422, "`inputs` tokens + `max_new_tokens` must be <= 4097.", "context_length", None),
+        (400, "Range of input length should be [1, 30720]", "context_length", None),
+        (
+            400,
+            "(length 5000) is longer than the maximum model length of 4096",
+            "context_length",
+            None,
+        ),
+        (400, "Your request exceeded model token limit: 8192", "context_length", None),
+        (400, "Prompt exceeds max length", "context_length", None),
+        (
+            400,
+            "number of input tokens 5000 cannot exceed the total tokens limit",
+            "context_length",
+            None,
+        ),
+        (400, "max_tokens is too large: 100000", "request", None),
+        (400, "Your credit balance is too low to access the API", "auth", None),
+        (400, "API key not valid. Please pass a valid API key.", "auth", None),
+        (400, "Incorrect API key provided: xa***9.", "auth", None),
+        (402, "Insufficient Balance", "auth", None),
+        (429, "try again in 7m12.5s. Upgrade at https://x.example/billing", "rate_limit", 432.5),
+        (
+            429,
+            "your current quota, check billing details. Please retry in 34.07s.",
+            "rate_limit",
+            34.07,
+        ),
+        (429, "retry after 2 minutes", "rate_limit", 120.0),
+        (429, "try again in 1h2m", "rate_limit", 3720.0),
+        (400, "Content Exists Risk", "content_filter", None),
+        (400, "potentially unsafe or sensitive content in input", "content_filter", None),
+        (403, "requires moderation and your input was flagged", "content_filter", None),
+    ],
+)
+@pytest.mark.parametrize("place", ["text", "detail", "error", "list"])
+def test_other_providers_say_it_otherwise(
+    status: int, text: str, kind: str, wait: float | None, place: str
+) -> None:
+    """Newer clients of OpenAI show no body that is not of its form."""
+    error: Any = Refused(status, text if place == "text" else f"Error code: {status}")
+    error.body = {
+        "text": None,
+        "detail": {"detail": [{"msg": text}]},
+        "error": text,
+        "list": [{"error": {"code": status, "message": text}}],
+    }[place]
+    assert failure_of(error) == (kind, wait)
+    assert place == "text" or text in describe_error(error)
+
+
+def test_what_a_body_quotes_of_the_request_tells_nothing() -> None:
+    error: Any = Refused(422, "Error code: 422")
+    error.body = {"detail": [{"msg": "field required", "input": "maximum context length?"}]}
+    assert failure_of(error).kind == "request"
 
 
 def test_botocores_status_is_found() -> None:

@@ -30,6 +30,30 @@ def test_several_thoughts_before_an_answer(size: int) -> None:
     assert (reader.answer, reader.thought) == ("It is 42.", "41?No.")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|channel|>analysis<|message|>41?<|start|>assistant<|channel|>final<|message|>It is 42.<|return|>",
+        "<|channel|>final<|message|>It is 42.<|return|>",
+        "<|channel|>final<|message|>It is 42.",
+        "<|channel>thought\n41?<channel|>It is 42.",
+        "<|START_THINKING|>41?<|END_THINKING|><|START_RESPONSE|>It is 42.<|END_RESPONSE|>",
+        "<|begin_of_thought|>41?<|end_of_thought|>\n\n<|begin_of_solution|>\nIt is 42.\n<|end_of_solution|>",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_control_tokens_around_the_answer_are_no_part_of_it(text: str, size: int) -> None:
+    reader = AnswerReader(THOUGHT_MARKS, exact=True)
+    shown = "".join(reader.feed(text[i : i + size]) for i in range(0, len(text), size))
+    assert (shown + reader.close()).strip() == "It is 42."
+    assert split_thought(text).answer == "It is 42."
+    assert "42" not in split_thought(text).thought
+
+
+def test_a_form_that_people_ask_for_is_part_of_the_answer() -> None:
+    assert split_thought("<think>41?</think><answer>42</answer>").answer == "<answer>42</answer>"
+
+
 def test_a_thought_without_end_is_no_answer() -> None:
     assert split_thought("<think>and so on") == ("and so on", "", True)
 

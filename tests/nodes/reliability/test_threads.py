@@ -78,6 +78,31 @@ def test_a_call_that_blocks_its_loop_keeps_nobody_waiting(monkeypatch: pytest.Mo
         """It is not back yet."""
 
 
+def test_a_loop_that_was_blocked_finds_no_fault_with_what_went_elsewhere(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, begun, go = waited_for(this_loop()), threading.Event(), threading.Event()
+
+    async def blocks() -> None:
+        begun.set()
+        go.wait(5)
+
+    async def elsewhere() -> Any:
+        seen = threading.Event()
+        home.call_soon_threadsafe(seen.set)  # after what could not begin there
+        go.set()
+        seen.wait(5)  # so that this is still going then
+        return asyncio.get_running_loop()
+
+    blocked = threading.Thread(target=lambda: waited_for(blocks()), daemon=True)
+    blocked.start()
+    begun.wait(5)
+    monkeypatch.setattr(threads, "_PROMPT", 0.1)
+    assert waited_for(elsewhere()) is not home
+    blocked.join(5)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("kind", ["function", "runnable"])
 def test_connections_outlive_a_call(kind: str, together: bool) -> None:
