@@ -48,6 +48,28 @@ def read_json(text: str, schema: Mapping[str, Any]) -> tuple[str, str | None]:
     return found, _fault(value, schema)
 
 
+def schema_fault(schema: Mapping[str, Any]) -> str | None:
+    """Why this is no JSON schema; None if it is one.
+
+    Examples:
+        >>> schema_fault({"type": "thing"})
+        "type: 'thing' is not valid under any of the given schemas"
+    """
+    from jsonschema import SchemaError, validators
+
+    try:
+        kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+        kind.check_schema(schema)
+    except SchemaError as error:
+        where = ".".join(map(str, error.absolute_path))
+        return f"{where}: {error.message[:300]}" if where else error.message[:300]
+    except RecursionError:
+        return "it is nested too deeply"
+    except (AttributeError, TypeError, ValueError):
+        return "$schema: it is no address of one"
+    return None
+
+
 def unfenced(text: str) -> str:
     r"""A text without the code fence around it.
 
