@@ -208,3 +208,12 @@ def test_the_page_of_pool_files_names_every_field(repo_root: Path, tmp_path: Pat
     (tmp_path / "pool.yaml").write_text(file, encoding="utf-8")
     assert [each.name for each in read_pool_file(tmp_path / "pool.yaml").experts]
     backends.KTPSection.model_validate(yaml.safe_load(ktp)["ktp"])
+
+
+def test_the_shipped_agent_takes_new_experts() -> None:
+    """As its README says, and docs/training.md of agents of its kind."""
+    from der_graph.policies.agent import DERAgent, load_agent
+
+    agent = load_agent("demo")
+    assert isinstance(agent, DERAgent)
+    assert not agent.positional
