@@ -21,6 +21,7 @@ from langgraph.types import CachePolicy
 from pydantic import Field
 
 from der_graph import create_der_graph
+from der_graph.errors import PoolError
 from der_graph.nodes.expert import Expert, worth_keeping
 from der_graph.nodes.langchain import as_expert
 from der_graph.state import Answer
@@ -282,3 +283,9 @@ def test_a_model_is_read_by_one_reader_whatever_is_bound_to_it() -> None:
     assert one.bound is two.bound is expert.carefully(chat)  # type: ignore[attr-defined]
     assert [one.kwargs, two.kwargs] == [{"stop": ["x"]}, {"stop": ["y"]}]  # type: ignore[attr-defined]
     assert expert.carefully(chat.model_copy()) is not expert.carefully(chat)
+
+
+@pytest.mark.parametrize("model", [len, "openai:gpt-4o-mini"])
+def test_what_cannot_be_invoked_is_refused_at_once(model: Any) -> None:
+    with pytest.raises(PoolError, match=r"expert 'a': its model is a \w+, .* as_expert"):
+        Expert("a", model, cost=1.0)
