@@ -141,8 +141,8 @@ class Expert:
         check_name(self.name)
         if not hasattr(self.model, "invoke"):  # told now, and not as the failure of every call
             raise PoolError(
-                f"expert '{self.name}': its model is a {type(self.model).__name__}, and must be a chat model or "
-                "a Runnable; as_expert(...) takes functions and model strings"
+                f"expert '{self.name}': its model is a {type(self.model).__name__}, and must be a chat model "
+                "or a Runnable; as_expert(...) takes functions and model strings"
             )
         self.health.breaker.name = self.name
         prices = check_numbers(self.name, self.__dict__)
