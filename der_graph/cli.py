@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        Exit code: 0 done, 2 a mistake in what was given, 130 interrupted, 143 terminated.
+        Exit code: 0 done, 1 some questions of a file have no answer, 2 a mistake in what was given, 130
+        interrupted, 143 terminated.
     """
     _prepare_streams()
     words = list(sys.argv[1:] if argv is None else argv)

@@ -86,7 +86,8 @@ class Decision(TypedDict):
     """Per choice: could it be chosen?"""
     reason: str
     """`agent`; or why there was nothing to choose: `max_steps`, `deadline`, `max_cost`, `not_allowed` (the
-    request's lists), `not_approved` (a person's refusals), `no_expert_left`, `unavailable` (who is left has
+    request's lists), `not_approved` (a person's refusals), `no_expert_left`, `no_tools`, `no_inputs` and
+    `context_length` (who is left cannot call tools, or not read the question), `unavailable` (who is left has
     failed again and again); or what chose instead of the agent: `stickiness` (an expert of the last turn, as
     good as the best), `prompt_cache` (the last one, whose cache makes it the cheaper one), `person` (asked
     for approval), `agent_failed` (a rule, as the agent could not), `parallel` (asked at once with it),

@@ -104,7 +104,9 @@ def run_add(args: argparse.Namespace) -> int:
         raise PoolError(f"--probes is {args.probes}; it must be at least 1")
     agent = load_agent(args.agent)
     if not isinstance(agent, DERAgent):
-        raise AgentError("this agent reads texts with a head per expert; it cannot take new ones")
+        raise AgentError(
+            "this agent cannot take new experts: it was made with --encoder or --agent-task; train it anew"
+        )
     pool = pool_of(args)
     new = [expert for expert in pool if expert.name not in agent.names]
     if not new:
@@ -151,7 +153,10 @@ def run_refresh(args: argparse.Namespace) -> int:
         raise PoolError(f"--probes is {args.probes}; it must be at least 1")
     agent, pool = load_agent(args.agent), pool_of(args)
     if not isinstance(agent, DERAgent):
-        raise AgentError("this agent reads texts and knows no results of experts; train it anew")
+        raise AgentError(
+            "this agent knows no results of experts, as it was made with --encoder or --agent-task; train it "
+            "anew"
+        )
     expert = pool[args.name]
     metric = metric_of(args, args.metric or trained_metric(agent))
     examples = _probe_questions(args, metric, pool.names)

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         help="find out who is good at what, for the planner",
         description="Asks every expert questions with answers that can be checked, of each kind the most "
         "telling one next, and writes a profile. The planner reads it: --profile, or 'profile:' under "
-        "'settings:' in the pool file; der train takes its questions as further data.",
+        "'settings:' in the pool file.",
     )
     add_pool(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="profile to write (JSON)")

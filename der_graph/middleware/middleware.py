@@ -121,8 +121,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             training. Where left out, the agent that the pool file names, else the planner.
         bounds: Budget, deadline and whom to ask where the run's own context says nothing; `max_cost` and
             `deadline` hold for the whole run, tools included.
-        max_steps: Most experts asked for one model call, failed ones included; the pool's setting where left
-            out, or 4.
+        max_steps: Most experts that answer one model call; calls that fail are not counted. The pool's
+            setting where left out, or 4.
         second_opinion: May the routing agent ask another expert about a message before it is used? That one
             gets it by the Knowledge Transfer Prompt, and what it says is used.
         ktp: Template of that prompt; the pool's setting where left out.

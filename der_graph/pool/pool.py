@@ -43,7 +43,7 @@ class PoolSettings:
 
     Attributes:
         max_steps: Longest route, in calls.
-        cost_unit: What costs count: `parameters_b`, `usd` or `seconds`.
+        cost_unit: What costs count: `parameters_b`, `usd`, `seconds` or `calls`.
         ktp: The Knowledge Transfer Prompt of experts without one of their own; None for the default.
         repeat_experts: May an expert be asked twice on one route?
         agent: Who decides where nobody says: `planner`, `demo`, an agent's folder or Hub id; None for the

@@ -116,7 +116,7 @@ class Expert:
         thought_marks: What opens and closes a thought in its text; empty if it does not think aloud.
 
     Raises:
-        PoolError: If the name, the cost or a time cannot be used.
+        PoolError: If the name, the model, the cost or a time cannot be used.
     """
 
     name: str
@@ -139,6 +139,11 @@ class Expert:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if not hasattr(self.model, "invoke"):  # told now, and not as the failure of every call
+            raise PoolError(
+                f"expert '{self.name}': its model is a {type(self.model).__name__}, and must be a chat model "
+                "or a Runnable; as_expert(...) takes functions and model strings"
+            )
         self.health.breaker.name = self.name
         prices = check_numbers(self.name, self.__dict__)
         if prices is not None:

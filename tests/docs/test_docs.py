@@ -179,3 +179,41 @@ def test_every_page_is_on_the_site(repo_root: Path) -> None:
     there = {str(page.relative_to(docs)) for page in docs.rglob("*.md")}
     elsewhere = {"index.md", "contributing.md", "security.md", "changelog.md"}
     assert named == there | elsewhere
+
+
+def test_the_page_of_pool_files_names_every_field(repo_root: Path, tmp_path: Path) -> None:
+    import yaml
+
+    from der_graph.nodes.huggingface.settings import GenerationSettings
+    from der_graph.nodes.ktp import TEMPLATES
+    from der_graph.pool import backends
+    from der_graph.pool.pool_file import PoolFile, SettingsSection, read_pool_file
+
+    text = (repo_root / "docs" / "pools.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`\n]+`", text))))
+    sections = (
+        PoolFile,
+        SettingsSection,
+        backends.TokenPricesSection,
+        backends.HuggingFaceSection,
+        backends.VLLMSection,
+        backends.LangChainSection,
+        backends.RecordedSection,
+        backends.PythonSection,
+    )
+    fields = {name for section in sections for name in section.model_fields}
+    fields |= {*GenerationSettings.__dataclass_fields__, *TEMPLATES, *backends.BACKENDS}
+    assert fields - named == set()
+    file, ktp = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "pool.yaml").write_text(file, encoding="utf-8")
+    assert [each.name for each in read_pool_file(tmp_path / "pool.yaml").experts]
+    backends.KTPSection.model_validate(yaml.safe_load(ktp)["ktp"])
+
+
+def test_the_shipped_agent_takes_new_experts() -> None:
+    """As its README says, and docs/training.md of agents of its kind."""
+    from der_graph.policies.agent import DERAgent, load_agent
+
+    agent = load_agent("demo")
+    assert isinstance(agent, DERAgent)
+    assert not agent.positional

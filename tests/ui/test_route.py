@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +18,10 @@ from langchain_core.runnables import RunnableLambda
 from der_graph.errors import AgentError, AllExpertsFailedError, BudgetError
 from der_graph.nodes.expert import Expert
 from der_graph.pool import pool_from
-from der_graph.state import END_CHOICE, DERContext
+from der_graph.state import END_CHOICE, Decision, DERContext
 from der_graph.ui.chat import as_chat_html
 from der_graph.ui.limits import UNSEEN, fresh_view, nice, request_of, scale_of
-from der_graph.ui.route import LONGEST, RouteView, escaped, shortened, visible
+from der_graph.ui.route import LONGEST, REASONS, RouteView, escaped, shortened, visible
 from der_graph.ui.run import Ensemble, Watched, words_of
 
 EVIL = '<script>hit()</script><img src=x onerror="hit()"> \' ${hit()} {{hit}} `x`'
@@ -50,6 +52,18 @@ def answered(expert: str = "large", text: str = "42", **more: Any) -> dict[str, 
     cost = 2.0 if expert == "large" else 1.0
     answer = {**an_answer(expert, text, cost=cost), "seconds": 1.5, **more}
     return {"type": "der.answer", "step": 0, **answer}
+
+
+def test_every_reason_has_words() -> None:
+    """What the state's documentation names as reasons is said in words on the page."""
+    source = Path(inspect.getfile(Decision)).read_text(encoding="utf-8")
+    documented = source.split("    reason: str\n")[1].split('"""')[1]
+    named = set(re.findall(r"`([a-z_]+)`", documented)) - {
+        "agent",
+        "prompt_cache",
+    }  # the middleware's
+    assert {"unavailable", "hedge"} < named
+    assert named - REASONS.keys() == set()
 
 
 def test_a_route_is_drawn_as_it_grows() -> None:

@@ -21,6 +21,7 @@ from langgraph.types import CachePolicy
 from pydantic import Field
 
 from der_graph import create_der_graph
+from der_graph.errors import PoolError
 from der_graph.nodes.expert import Expert, worth_keeping
 from der_graph.nodes.langchain import as_expert
 from der_graph.state import Answer
@@ -292,3 +293,9 @@ def test_an_error_is_text_that_can_be_written() -> None:
 
     answer = as_expert(missing, name="m", cost=1).ask([[HumanMessage("q")]])[0]
     assert answer["error"] == "FileNotFoundError: caf\ufffd.txt"
+
+
+@pytest.mark.parametrize("model", [len, "openai:gpt-4o-mini"])
+def test_what_cannot_be_invoked_is_refused_at_once(model: Any) -> None:
+    with pytest.raises(PoolError, match=r"expert 'a': its model is a \w+, .* as_expert"):
+        Expert("a", model, cost=1.0)
