@@ -85,6 +85,13 @@ def add(commands: Commands) -> None:
         help="most requests at a time, others get 429 (default: %(default)s)",
     )
     parser.add_argument(
+        "--max-body",
+        type=int,
+        metavar="BYTES",
+        help="largest request, others get 413 (default: 1 MiB, or 16 MiB where an expert reads images, audio "
+        "or files)",
+    )
+    parser.add_argument(
         "--health-interval",
         type=float,
         metavar="S",
@@ -149,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
             allowed_hosts=args.allowed_host,
             root_path=args.root_path,
             max_concurrent=args.max_concurrent,
+            max_body=args.max_body,
             health_interval=args.health_interval,
             deadline=args.deadline,
             max_cost=args.max_cost,

@@ -265,7 +265,7 @@ async def _read_all(request: Any, at_most: int) -> bytes:
         async for part in request.stream():
             body += part
             if len(body) > at_most:
-                message = f"the request is larger than {at_most} bytes"
+                message = f"the request is larger than {at_most} bytes (der serve --max-body)"
                 raise RequestError(413, message, code="too_large")
     except ClientDisconnect:
         raise RequestError(CLIENT_GONE, "the connection was closed") from None

@@ -48,7 +48,7 @@ def create_app(
     allowed_hosts: Sequence[str] = (),
     root_path: str = "",
     max_concurrent: int = 256,
-    max_body: int = 2**20,
+    max_body: int | None = None,
     read_timeout: float = 20.0,
     deadline: float | None = None,
     max_cost: float | None = None,
@@ -76,7 +76,8 @@ def create_app(
         root_path: Path below which a proxy shows the server, such as `/der`; requests may come with it or
             without.
         max_concurrent: Most chat completions at a time; others are told to come again.
-        max_body: Largest request, in bytes.
+        max_body: Largest request, in bytes; 1 MiB where left out, and 16 MiB where an expert reads images,
+            audio or files.
         read_timeout: Seconds within which a request must have come whole.
         deadline: Seconds that a request may take: its default, and the most that it may ask for.
         max_cost: Cost of a request, likewise.
@@ -115,6 +116,8 @@ def create_app(
     from der_graph.server.limits import Ceilings, KeyLimits
     from der_graph.server.metrics import Metrics
 
+    if max_body is not None and max_body < 1:
+        raise ServerError(f"max_body is {max_body}; it must be a number of bytes above 0")
     if max_concurrent < 1:
         raise ServerError(f"max_concurrent is {max_concurrent}; it must be at least 1")
     if health_interval is not None and not 0 < health_interval < float("inf"):
@@ -134,7 +137,7 @@ def create_app(
         keys=keys,
         cors_origins=cors_origins,
         max_concurrent=max_concurrent,
-        max_body=max_body,
+        max_body=max_body or (2**24 if any(each.reads for each in experts.experts) else 2**20),
         allowed_hosts=allowed_hosts,
         root_path=checked_prefix(root_path),
         read_timeout=read_timeout,

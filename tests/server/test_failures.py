@@ -192,6 +192,25 @@ def test_other_pages_and_bodies() -> None:
         assert metric(address, "der_ready") == 1
 
 
+@pytest.mark.parametrize(
+    ("reads", "most", "status"),
+    [((), None, 413), (("image",), None, 200), (("image",), 2**20, 413)],
+)
+def test_a_picture_is_larger_than_a_text(
+    reads: tuple[str, ...], most: int | None, status: int
+) -> None:
+    expert, _ = scripted_expert("eye", "a cat", inputs=frozenset(reads))
+    picture = "data:image/png;base64," + "A" * 2**21
+    content = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": picture}},
+    ]
+    body = {"model": "der", "messages": [{"role": "user", "content": content}]}
+    kind = {"Content-Type": "application/json"}
+    with serving([expert], "eye", max_body=most) as address:
+        assert raw(address, "POST", "/v1/chat/completions", body, **kind)[0] == status
+
+
 def test_pages_of_other_origins_need_leave() -> None:
     asking = {"origin": "https://chat.example", "access-control-request-method": "POST"}
     for origins, status in (((), 405), (("https://chat.example",), 200)):
