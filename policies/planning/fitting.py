@@ -24,7 +24,7 @@ from der_graph.policies.planning.forms import (
     form_of,
     never_right,
 )
-from der_graph.policies.planning.kinds import Kinds
+from der_graph.policies.planning.kinds import Kinds, nearest_named
 from der_graph.policies.planning.knowledge import REFUSES, Knowledge, no_transfer
 from der_graph.policies.planning.skills import (
     PRICE_CURVE,
@@ -33,6 +33,7 @@ from der_graph.policies.planning.skills import (
     Hint,
     chance_of,
     estimate,
+    kinds_named,
     prior_skill,
     spread_of,
     with_hints,
@@ -81,7 +82,9 @@ def fit_knowledge(
         routes: Answers after others' answers.
         encoder: For kinds of questions; None for one kind.
         sizes: As in `Knowledge.from_prior`.
-        hints: As in `Knowledge.from_prior`; by kind they count as their mean.
+        hints: As in `Knowledge.from_prior`. By kind they say how much better an expert is on one kind than on
+            another, as long as there are too few questions to learn kinds from; without an encoder, and then,
+            they count as their mean.
         kinds: How many kinds of questions; None decides by the number of questions.
         seed: Of the kinds.
 
@@ -97,7 +100,15 @@ def fit_knowledge(
     skill, precision = mean_skill(found.logit)[None], found.precision[None]
     label, sorter = np.zeros(len(quality), dtype=np.int64), None
     wanted = len(quality) // _PER_KIND if kinds is None else kinds
-    if encoder is not None and wanted > 1:
+    few = kinds is None and len(quality) < _MANY
+    named = kinds_named(hints or ()) if encoder is not None and few else []
+    if encoder is not None and named:
+        by_kind, _ = with_hints(prior[0], hints or (), named)
+        lead = at_zero(by_kind) - at_zero(prior[0])
+        skill = np.stack([mean_skill(found.logit + each) for each in lead])
+        precision = np.tile(found.precision, (len(named), 1))
+        label = nearest_named(encoder, questions, named)
+    elif encoder is not None and wanted > 1:
         seen = np.concatenate(
             [np.where(forms < 0, np.nan, forms == f) for f in range(len(FORMS) - 1)], axis=1
         )
@@ -156,6 +167,7 @@ def fit_knowledge(
         copies=copies_of(quality, said, logit[label], pool_chance, spread),
         comparable=not claims.any() or float(valued[claims].mean()) >= _COMPARABLE,
         kinds=sorter,
+        kind_names=tuple(named),
         spread=spread,
     )
 

@@ -43,6 +43,8 @@ def planner_for(pool: Pool, *, encoder: TextEncoder | None = None, **settings: A
     }
     costs = [expert.cost for expert in experts]
     settings.setdefault("price", min(_MOST, _CALL * len(experts)))
+    by_kind = any(isinstance(hint, Mapping) for hint in hints)
+    encoder = encoder or (SentenceEncoder() if by_kind else None)
     if pool.settings.profile is not None:
         found = read_profile(pool.settings.profile).of(experts, pool.settings.profile)
         return Planner.fit(
@@ -56,6 +58,4 @@ def planner_for(pool: Pool, *, encoder: TextEncoder | None = None, **settings: A
             **known,
             **settings,
         )
-    by_kind = any(isinstance(hint, Mapping) for hint in hints)
-    encoder = encoder or (SentenceEncoder() if by_kind else None)
     return Planner.from_prior(pool.names, costs, encoder=encoder, **known, **settings)

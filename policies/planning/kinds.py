@@ -139,6 +139,13 @@ class Kinds:
         }
 
 
+def nearest_named(encoder: TextEncoder, questions: Sequence[str], names: Sequence[str]) -> Ints:
+    """(Q,) kind of each question: the one whose name is nearest to it."""
+    vectors = encoder.encode([*names, *questions])
+    near: Ints = (vectors[len(names) :] @ vectors[: len(names)].T).argmax(axis=1).astype(np.int64)
+    return near
+
+
 def surface_of(questions: Sequence[str]) -> Floats:
     """(Q, 6) how questions are written: length, lines; shares of digits, LaTeX, brackets and capitals."""
     rows = []

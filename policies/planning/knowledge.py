@@ -9,7 +9,7 @@ See `Tables` for what the arrays mean; here they have the kinds of questions, G,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +25,7 @@ from der_graph.policies.planning.skills import (
     PRICE_CURVE,
     SIZE_CURVE,
     Hint,
+    kinds_named,
     prior_skill,
     with_hints,
 )
@@ -98,9 +99,7 @@ class Knowledge:
         """
         prior = prior_skill(costs, sizes=sizes)
         given = list(hints or [None] * len(names))
-        kind_names = list(
-            dict.fromkeys(kind for hint in given if isinstance(hint, Mapping) for kind in hint)
-        )
+        kind_names = kinds_named(given)
         skill, told = with_hints(prior, given, kind_names)
         count = len(skill)
         spread = SIZE_CURVE.spread if sizes is not None and all(sizes) else PRICE_CURVE.spread

@@ -84,6 +84,11 @@ def prior_skill(costs: Sequence[float], *, sizes: Sequence[float | None] | None 
     return sigmoid(line.intercept + line.slope * at)
 
 
+def kinds_named(hints: Sequence[Hint | None]) -> list[str]:
+    """The kinds of question that hints name, in order."""
+    return list(dict.fromkeys(k for hint in hints if isinstance(hint, Mapping) for k in hint))
+
+
 def with_hints(
     prior: Floats, hints: Sequence[Hint | None], kinds: Sequence[str]
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:

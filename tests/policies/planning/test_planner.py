@@ -134,6 +134,27 @@ def test_hints_by_kind_of_question() -> None:
         Planner.from_prior(NAMES, COSTS, hints=[1.5, None, None, None])
 
 
+def test_hints_by_kind_still_count_beside_a_few_results() -> None:
+    """The results say how good experts are, the hints on what they are better."""
+    hints = [{"sums": 0.9, "facts": 0.2}, {"sums": 0.2, "facts": 0.9}, None, None]
+    questions = ["sums sums", "facts facts"] * 10
+    results = [[1, 0, 0, 1], [0, 1, 0, 0]] * 10
+    values = [["1" if right else "2" for right in row] for row in results]
+    costs = (1.0, 1.0, 1.0, 1.0)
+    made: Any = {"hints": hints, "encoder": WordEncoder()}
+    planner = Planner.fit(NAMES, costs, questions, results, values, **made)
+    assert planner.knowledge.kind_names == ("sums", "facts")
+    sums, facts = planner.decide(
+        [Situation(text, [], [True] * 4 + [False]) for text in ("sums sums", "facts facts")]
+    )
+    assert (sums.index, facts.index) == (0, 1)
+    never = Planner.fit(NAMES, costs, questions, [[0, 1, 0, 1]] * 20, values, **made)
+    (sums,) = never.decide([Situation("sums sums", [], [True] * 4 + [False])])
+    assert sums.index != 0  # as good as the hint says on sums, it never was
+    learnt = Planner.fit(NAMES, costs, questions * 10, results * 10, values * 10, **made)
+    assert not learnt.knowledge.kind_names
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     budget=st.floats(1.0, 100.0),
