@@ -88,7 +88,7 @@ def add(commands: Commands) -> None:
         "--max-body",
         type=int,
         metavar="BYTES",
-        help="largest request, others get 413 (default: 1 MiB, or 16 MiB where an expert reads images, audio "
+        help="largest request, others get 413 (default: 1 MiB, or 8 MiB where an expert reads images, audio "
         "or files)",
     )
     parser.add_argument(

@@ -61,13 +61,11 @@ class Outcome:
     @property
     def usage(self) -> dict[str, Any]:
         """Tokens of all experts together."""
-        counts = self.tokens
-        cached = counts.get("input_token_details", {}).get("cache_read", 0)
-        thought = counts.get("output_token_details", {}).get("reasoning", 0)
+        tokens, (cached, thought) = self.tokens, self.token_details
         return {
-            "prompt_tokens": counts["input_tokens"],
-            "completion_tokens": counts["output_tokens"],
-            "total_tokens": counts["total_tokens"],
+            "prompt_tokens": tokens["input_tokens"],
+            "completion_tokens": tokens["output_tokens"],
+            "total_tokens": tokens["total_tokens"],
             **({"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}),
             **({"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}),
         }
@@ -77,6 +75,13 @@ class Outcome:
         """The same as LangChain counts them."""
         none = UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
         return summed_usage(answers_of(self.route)) or none
+
+    @property
+    def token_details(self) -> tuple[int, int]:
+        """How many of these came from a provider's cache, and how many were a thought."""
+        read = self.tokens.get("input_token_details", {})
+        written = self.tokens.get("output_token_details", {})
+        return read.get("cache_read", 0), written.get("reasoning", 0)
 
 
 @dataclass(frozen=True)

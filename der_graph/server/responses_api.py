@@ -250,7 +250,7 @@ class ResponsesReply:
         """The response in one piece."""
         cut = outcome.finish in ("length", "content_filter")
         reason = {"length": "max_output_tokens", "content_filter": "content_filter"}
-        tokens = outcome.tokens
+        tokens, (cached, thought) = outcome.tokens, outcome.token_details
         return {
             **self._head("incomplete" if cut else "completed"),
             "incomplete_details": {"reason": reason[outcome.finish]} if cut else None,
@@ -258,13 +258,11 @@ class ResponsesReply:
             "usage": {
                 "input_tokens": tokens["input_tokens"],
                 "input_tokens_details": {
-                    "cached_tokens": tokens.get("input_token_details", {}).get("cache_read", 0),
+                    "cached_tokens": cached,
                     "cache_write_tokens": 0,
                 },
                 "output_tokens": tokens["output_tokens"],
-                "output_tokens_details": {
-                    "reasoning_tokens": tokens.get("output_token_details", {}).get("reasoning", 0)
-                },
+                "output_tokens_details": {"reasoning_tokens": thought},
                 "total_tokens": tokens["total_tokens"],
             },
             "der": summary_of(outcome, self.cost_unit, self.ignored),

@@ -76,7 +76,7 @@ def create_app(
         root_path: Path below which a proxy shows the server, such as `/der`; requests may come with it or
             without.
         max_concurrent: Most chat completions at a time; others are told to come again.
-        max_body: Largest request, in bytes; 1 MiB where left out, and 16 MiB where an expert reads images,
+        max_body: Largest request, in bytes; 1 MiB where left out, and 8 MiB where an expert reads images,
             audio or files.
         read_timeout: Seconds within which a request must have come whole.
         deadline: Seconds that a request may take: its default, and the most that it may ask for.
@@ -137,7 +137,7 @@ def create_app(
         keys=keys,
         cors_origins=cors_origins,
         max_concurrent=max_concurrent,
-        max_body=max_body or (2**24 if any(each.reads for each in experts.experts) else 2**20),
+        max_body=max_body or (2**23 if any(each.reads for each in experts.experts) else 2**20),
         allowed_hosts=allowed_hosts,
         root_path=checked_prefix(root_path),
         read_timeout=read_timeout,

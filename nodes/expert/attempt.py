@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp, ParentCommand
 
-from der_graph.errors import ExpertError
+from der_graph.errors import AllExpertsFailedError, ExpertError
 from der_graph.nodes.providers.chat import BEGUN
 from der_graph.nodes.reliability import (
     FailureKind,
@@ -198,6 +198,7 @@ class Attempt:
             again = self._may_wait and asked is not None
         else:
             again = self._may_retry and is_passing(kind)
+            again &= not isinstance(result, AllExpertsFailedError)  # they were asked again already
         if not again or self.begun:
             return None
         wait = _RETRY_WAIT if asked is None else max(asked, 0.1)

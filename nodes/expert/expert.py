@@ -276,8 +276,10 @@ class Expert:
     def can_read(self, messages: Sequence[BaseMessage]) -> bool:
         """Is a prompt short enough? Counted by the model where it can, else by a cautious estimate."""
         limit = self.longest_prompt
+        if limit is None:
+            return True
         size = sum(len(message.text.encode()) + 16 for message in messages)
-        if limit is None or size < limit // 2:
+        if size < limit // 2:
             return True  # no tokenizer makes more tokens than there are bytes
         count = getattr(bare(self.model), "count_prompt", None)
         if count is not None:

@@ -110,7 +110,7 @@ class Reader:
             text, wrong = read_json(text, schema)
             error = None if wrong is None else f"{FORMAT_ERROR} ({wrong})"
         usage = getattr(message, "usage_metadata", None) or {}
-        read, written, cached = self._counts(usage)
+        read, written, cached, thought = self._counts(usage)
         answer = blank_answer(
             self.expert,
             text=text,
@@ -133,27 +133,33 @@ class Reader:
             answer["logprobs"] = message.response_metadata["logprobs"]
         if cached:
             answer["cached_tokens"] = cached
-        thought = (usage.get("output_token_details") or {}).get("reasoning")
-        if isinstance(thought, int) and thought > 0 and written:
-            answer["reasoning_tokens"] = min(
-                thought, written
-            )  # some count a thought beside the answer
+        if thought:
+            answer["reasoning_tokens"] = thought
         version = model_version(message)
         if version:
             answer["version"] = version
         answer["cost"] = price_of(answer, self.charge)
         return answer
 
-    def _counts(self, usage: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Tokens read, written, and read from a cache; none where one cannot be true."""
-        details = usage.get("input_token_details") or {}
-        given = (usage.get("input_tokens"), usage.get("output_tokens"), details.get("cache_read"))
-        read, written, cached = (max(0, int(each or 0)) for each in given)  # some count from -1
+    def _counts(self, usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
+        """Tokens read, written, from a cache, of a thought; none where one cannot be true."""
+        inside, outside = (usage.get(f"{way}_token_details") or {} for way in ("input", "output"))
+        given = (
+            usage.get("input_tokens"),
+            usage.get("output_tokens"),
+            inside.get("cache_read"),
+            outside.get("reasoning"),
+            usage.get("total_tokens"),
+        )
+        counts = [max(0, int(each or 0)) for each in given]  # some count from -1
+        read, written, cached, thought, total = counts
+        if thought > written or 0 < thought <= total - read - written:
+            written += thought  # counted beside the answer, as xAI does, and charged all the same
         cached = min(cached, read)
-        if are_counts(read, written, cached):
-            return read, written, cached
+        if are_counts(read, written, cached, thought):
+            return read, written, cached, thought
         _say_absurd(self.expert)  # checkpointers cannot keep it, nor anybody add it up
-        return 0, 0, 0
+        return 0, 0, 0, 0
 
     def _text_of(self, message: BaseMessage) -> tuple[str, str | None]:
         """What a message says without its thought; and why it says nothing, where the thought took all."""

@@ -79,14 +79,25 @@ _QUOTA = re.compile(
     r"credit balance|arrearage|good standing",
     re.I,
 )
-_NO_KEY = re.compile(
-    r"(?:incorrect|invalid|missing) api[ _]key|api[ _]key (?:is )?(?:not valid|invalid)", re.I
+# At 400 and 422 what is wrong with the request is quoted: only how a message begins tells of key and account,
+# and its word for programs.
+_ACCOUNT = re.compile(
+    r"(?:\d{3} )?(?:(?:incorrect|invalid|missing) api key|api key (?:is )?(?:not valid|invalid)|"
+    r"(?:your )?credit balance is too low|insufficient (?:quota|balance)|you exceeded your current quota|"
+    r"access denied, please make sure your account is in good standing)",
+    re.IGNORECASE,
 )
-_TIME = r"(\d+(?:\.\d+)?) ?(ms|milliseconds?|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?)?"
+_ACCOUNT_WORDS = frozenset(
+    "api_key_invalid arrearage billing_hard_limit_reached billing_not_active insufficient_balance "
+    "insufficient_quota invalid_api_key".split()
+)
+_TIME = r"(\d+(?:\.\d+)?) ?(ms|milliseconds?|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?)(?![a-z])"
 _WAIT = re.compile(
-    rf"(?:try|retry) (?:again )?(?:in|after) (?P<time>(?:{_TIME},? ?)+)", re.IGNORECASE
+    rf"(?:try|retry) (?:again )?(?:in|after) (?:(?P<times>{_TIME}(?:(?:,? (?:and )?)?{_TIME})*)|"
+    r"(?P<seconds>\d+(?:\.\d+)?)(?!\d|\.\d| ?[a-z]))",
+    re.IGNORECASE,
 )
-_UNIT = (("ms", 0.001), ("mil", 0.001), ("h", 3600.0), ("m", 60.0), ("", 1.0))
+_UNIT = (("ms", 0.001), ("mil", 0.001), ("h", 3600.0), ("m", 60.0), ("s", 1.0))
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -168,11 +179,11 @@ def _kind(error: BaseException) -> FailureKind | None:
         return "context_length"
     if status in (400, 403, 422, 451) and _FILTERED.search(text):
         return "content_filter"
-    if status in (400, 402, 403, 429) and _QUOTA.search(text):
+    if status in (402, 403, 429) and _QUOTA.search(text):
         # A link to the page of prices stands in many a 429; whoever says when to come back wants no money.
         passes = status == 429 and "insufficient_quota" not in text
         return "rate_limit" if passes and _retry_after(error) is not None else "auth"
-    if status in (400, 422) and _NO_KEY.search(text):
+    if status in (400, 422) and _tells_of_account(error):
         return "auth"
     if status is not None:
         return _by_status(status)
@@ -192,13 +203,23 @@ def _kind(error: BaseException) -> FailureKind | None:
     return None
 
 
+def _tells_of_account(error: BaseException) -> bool:
+    if any(word.lower() in _ACCOUNT_WORDS for word in _words(error)):
+        return True
+    return any(map(_ACCOUNT.match, (str(error), *told_in(getattr(error, "body", None)))))
+
+
 def _said(error: BaseException) -> str:
     """What an exception says, with what its body tells, which its text may leave out."""
+    return " ".join([str(error), *_words(error), *told_in(getattr(error, "body", None))])
+
+
+def _words(error: BaseException) -> list[str]:
+    """What an exception and its body say to programs."""
     words = [getattr(error, "code", None), getattr(error, "type", None)]
     for each in _bodies(error):
         words += [each.get("code"), each.get("type")]
-    told = told_in(getattr(error, "body", None))
-    return " ".join([str(error), *(word for word in (*words, *told) if isinstance(word, str))])
+    return [word for word in words if isinstance(word, str)]
 
 
 _TELLING = ("message", "msg", "error", "errors", "detail", "details", "reason", "title")
@@ -279,7 +300,9 @@ def _retry_after(error: BaseException) -> float | None:
     said = _WAIT.search(_said(error))
     if said is None:
         return None
-    parts = re.findall(_TIME, said["time"].lower())  # "7m12.5s" has two
+    if said["seconds"]:
+        return float(said["seconds"])
+    parts = re.findall(_TIME, said["times"].lower())  # "7m12.5s" has two
     return sum(
         float(number) * next(each for begin, each in _UNIT if unit.startswith(begin))
         for number, unit in parts

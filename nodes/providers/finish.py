@@ -42,18 +42,29 @@ _WORDS: dict[str, FinishReason] = {
     "error_limit": "length",  # Cohere's
 }
 
+_LONGEST = 60  # characters of a word
+_BROKEN = frozenset("error abort aborted cancelled canceled failed".split())
+
+
+def _part(words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!no_)(?<!without_)(?:^|(?<=_))(?:{words})(?=_|$)")
+
+
 # Of words that are not known, the part that tells; the first that is found.
 _PARTS: tuple[tuple[re.Pattern[str], FinishReason | Literal["broken"]], ...] = (
     (
-        re.compile(
-            "error|malformed|unexpected|abort|cancel|fail|time_?out|time_limit|network|disconnect|"
-            "interrupt|insufficient|overload|unload|unavailable|not_finished"
+        _part(
+            r"error|malformed|unexpected|abort\w*|cancel\w*|fail\w*|time_?out|time_limit|network|interrupt\w*|"
+            r"disconnect\w*|insufficient|overload\w*|unload\w*|unavailable|not_finished"
         ),
         "broken",
     ),
-    (re.compile("filter|safety|sensitive|moderation|armor|risk|prohibit|refus"), "content_filter"),
-    (re.compile("tool|function"), "tool_calls"),
-    (re.compile("length|limit|context|max_|max$"), "length"),
+    (
+        _part(r"\w*filter\w*|safety|sensitive|moderation|armor|risk|prohibit\w*|refus\w*"),
+        "content_filter",
+    ),
+    (_part("tools?|functions?"), "tool_calls"),
+    (_part("length|limit|context|max"), "length"),
 )
 
 
@@ -61,7 +72,9 @@ def is_broken_off(message: BaseMessage) -> bool:
     """Does a provider say that it did not get to the end of an answer? What there is of it is no answer."""
     given = message.response_metadata
     said = [given.get(key) for key in (*_KEYS, "status")]
-    return any(_meaning(each) == "broken" for each in said if each and not _is_number(each))
+    if any(isinstance(each, str) and _plain(each) in _BROKEN for each in said):
+        return True
+    return _meaning(_first(given)) == "broken"
 
 
 def finish_reason_of(message: BaseMessage) -> FinishReason | None:
@@ -79,25 +92,26 @@ def finish_reason_of(message: BaseMessage) -> FinishReason | None:
     details = given.get("incomplete_details")  # OpenAI's responses
     if isinstance(details, Mapping) and details.get("reason"):
         return _WORDS.get(_plain(details["reason"]), "length")
-    for key in _KEYS:
-        if given.get(key):
-            meaning = _meaning(given[key])
-            return "stop" if meaning is None or meaning == "broken" else meaning
+    if (first := _first(given)) is not None:
+        meaning = _meaning(first)
+        return "stop" if meaning is None or meaning == "broken" else meaning
     if given.get("status") in ("completed", "incomplete"):
         return "stop" if given["status"] == "completed" else "length"
     return None
+
+
+def _first(given: Mapping[str, Any]) -> Any:
+    """What is said of the end; a second key may hold the text at which an answer stopped."""
+    return next((given[key] for key in _KEYS if given.get(key)), None)
 
 
 def _meaning(word: Any) -> FinishReason | Literal["broken"] | None:
     plain = _plain(word)
     if plain in _WORDS:
         return _WORDS[plain]
+    if not isinstance(getattr(word, "name", word), str) or len(plain) > _LONGEST:
+        return None
     return next((meaning for part, meaning in _PARTS if part.search(plain)), None)
-
-
-def _is_number(word: Any) -> bool:
-    """A status of HTTP, say; members of enumerations are words."""
-    return isinstance(word, (int, float)) and not hasattr(word, "name")
 
 
 def _plain(word: Any) -> str:

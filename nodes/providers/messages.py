@@ -55,9 +55,9 @@ def sendable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
             if not isinstance(message, ToolMessage):
                 continue
             message = message.model_copy(update={"content": NO_OUTPUT})  # its call wants a result
-        if message.name and _NO_NAME.search(message.name):
-            # OpenAI's protocol refuses such names; experts are often named after their model's id.
-            message = message.model_copy(update={"name": _NO_NAME.sub("-", message.name)[:64]})
+        # OpenAI's protocol refuses other names; experts are often named after their model's id.
+        if message.name and (name := _NO_NAME.sub("-", message.name)[:64]) != message.name:
+            message = message.model_copy(update={"name": name})
         if sent and _joins(sent[-1], message):
             sent[-1] = _joined(sent[-1], message)
         else:

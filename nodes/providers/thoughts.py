@@ -23,6 +23,13 @@ ThoughtMarks = tuple[str, str]
 THINK_TAGS: ThoughtMarks = ("<think>", "</think>")
 """The marks of most open models that think."""
 
+# No prompt opens the thought of these, so a closing mark alone closes none.
+_OPENED_BY_THE_MODEL: tuple[ThoughtMarks, ...] = (
+    ("<|channel>thought", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+)
+
 THOUGHT_MARKS: tuple[ThoughtMarks, ...] = (
     THINK_TAGS,
     ("<thinking>", "</thinking>"),
@@ -33,9 +40,7 @@ THOUGHT_MARKS: tuple[ThoughtMarks, ...] = (
     ("[THINK]", "[/THINK]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>"),
-    ("<|channel>thought", "<channel|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    *_OPENED_BY_THE_MODEL,
 )
 """Marks that are looked for at the start of an answer from elsewhere: of DeepSeek, Qwen, Magistral, Kimi,
 Seed, gpt-oss, Gemma 4, Command A, Apertus and others."""
@@ -190,7 +195,7 @@ class AnswerReader:
         for opening, closing in _ANSWER_MARKS:
             if begun.startswith(opening):
                 self._pending, self._state = begun[len(opening) :], "answer"
-                self._stop.append(closing)
+                self._ends_with(closing)
                 return
         if not any(pair[0].startswith(begun) for pair in (*self._marks, *_ANSWER_MARKS)):
             self._state = "answer"
@@ -198,6 +203,8 @@ class AnswerReader:
     def _find_lone_closing(self) -> None:
         """Only the closing mark: what came before was a thought after all."""
         for opening, closing in self._marks:
+            if (opening, closing) in _OPENED_BY_THE_MODEL:
+                continue
             before, found, after = self.answer.partition(closing)
             if found and (not opening or opening not in before):
                 self.thought, self.answer, self.lone = before, after, (opening, closing)
@@ -215,12 +222,16 @@ class AnswerReader:
             self._state, self._strip = "start", True  # another thought may follow at once
             for opening, closing in _ANSWER_MARKS:
                 if self._tags[1].endswith(opening):
-                    self._stop.append(closing)
+                    self._ends_with(closing)
         else:
             keep = _overlap(self._pending, self._tags[1:])
             cut = len(self._pending) - keep
             self.thought += self._pending[:cut]
             self._pending = self._pending[cut:]
+
+    def _ends_with(self, mark: str) -> None:
+        if mark not in self._stop:
+            self._stop.append(mark)
 
     def _show(self) -> str:
         if self._strip:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from langchain_core import exceptions as langchain_errors
 
@@ -55,6 +56,7 @@ _FREE = frozenset(
 _NOT_CALLED = frozenset({"busy", "open"})
 _PASSING = frozenset({"rate_limit", "unavailable"})
 _UNTOLD = frozenset("busy content_filter context_length cut format open request".split())
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _IN_LANGCHAIN = {
     "auth": "ModelAuthenticationError",
     "context_length": "ContextOverflowError",
@@ -104,7 +106,8 @@ def all_failed(failed: Sequence[Answer]) -> AllExpertsFailedError:
     message = f"no expert could answer ({causes})"
     error: AllExpertsFailedError = as_langchain(AllExpertsFailedError, kind)(message)
     error.answers = failed
-    error.failure_kind = kind
+    waits = [answer["retry_after"] for answer in failed if "retry_after" in answer]
+    error.retry_after = min(waits, default=None)
     return error
 
 
@@ -115,7 +118,17 @@ def as_langchain(kind_of_ours: type[Raised], kind: str | None) -> type[Raised]:
     theirs = getattr(langchain_errors, _IN_LANGCHAIN.get(kind or "", ""), None)
     if theirs is None:
         return kind_of_ours
-    return type(kind_of_ours.__name__, (kind_of_ours, theirs), {"__doc__": kind_of_ours.__doc__})
+    told = {
+        "__doc__": kind_of_ours.__doc__,
+        "__module__": kind_of_ours.__module__,
+        "__reduce__": lambda self: (_again, (kind_of_ours, kind, self.args), self.__dict__),
+    }
+    return type(kind_of_ours.__name__, (kind_of_ours, theirs), told)
+
+
+def _again(kind_of_ours: Any, kind: str, args: tuple[Any, ...]) -> Any:
+    """Such an error from another process."""
+    return as_langchain(kind_of_ours, kind)(*args)
 
 
 def is_free(kind: FailureKind, *, spoken: bool, ran: bool = False) -> bool:
@@ -154,7 +167,8 @@ def describe_error(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     told = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
     why = providers.cause_of(error)
-    return told if not why or why in told else f"{told.rstrip('.')} ({why[:200]})"
+    line = told if not why or why in told else f"{told.rstrip('.')} ({why[:200]})"
+    return _CONTROLS.sub(" ", line)  # they would steer the terminal that shows it
 
 
 def _kind_of(error: BaseException, meaning: providers.FailureKind) -> FailureKind:

@@ -48,28 +48,6 @@ def read_json(text: str, schema: Mapping[str, Any]) -> tuple[str, str | None]:
     return found, _fault(value, schema)
 
 
-def schema_fault(schema: Mapping[str, Any]) -> str | None:
-    """Why this is no JSON schema; None if it is one.
-
-    Examples:
-        >>> schema_fault({"type": "thing"})
-        "type: 'thing' is not valid under any of the given schemas"
-    """
-    from jsonschema import SchemaError, validators
-
-    try:
-        kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-        kind.check_schema(schema)
-    except SchemaError as error:
-        where = ".".join(map(str, error.absolute_path))
-        return f"{where}: {error.message[:300]}" if where else error.message[:300]
-    except RecursionError:
-        return "it is nested too deeply"
-    except (AttributeError, TypeError, ValueError):
-        return "$schema: it is no address of one"
-    return None
-
-
 def unfenced(text: str) -> str:
     r"""A text without the code fence around it.
 
@@ -105,14 +83,12 @@ def _fault(value: Any, schema: Mapping[str, Any]) -> str | None:
 def _validator(schema: Mapping[str, Any]) -> Any:
     """Checks values, without a look at other places and for a bounded time.
 
-    Raises:
-        jsonschema.SchemaError: If the schema is none.
+    The schema is not checked: that takes time with the square of its size, and is the caller's affair.
     """
     from jsonschema import validators
     from referencing import Registry
 
     kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-    kind.check_schema(schema)
     end = time.monotonic() + SECONDS
 
     def timed(check: _Keyword) -> _Keyword:

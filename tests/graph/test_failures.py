@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -13,13 +14,7 @@ from fakes import (
     scripted_expert,
     three_experts,
 )
-from langchain_core.exceptions import (
-    ContextOverflowError,
-    ModelAuthenticationError,
-    ModelConnectionError,
-    ModelError,
-    ModelRateLimitError,
-)
+from langchain_core import exceptions
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.types import RetryPolicy
@@ -31,6 +26,7 @@ from der_graph.errors import (
     ExpertError,
 )
 from der_graph.nodes.langchain import as_expert
+from der_graph.nodes.reliability.failures import as_langchain
 
 
 @pytest.mark.parametrize("failure", [OSError("disk on fire\nand more"), "", "  ", None])
@@ -91,18 +87,21 @@ def test_when_all_fail_the_error_tells_why() -> None:
         graph.invoke(a_human("2 + 3?"))
 
 
-REFUSED: dict[int, tuple[str, Any, bool]] = {
-    400: ("This model's maximum context length is 8192 tokens.", ContextOverflowError, False),
-    401: ("no such key", ModelAuthenticationError, False),
-    429: ("slow down", ModelRateLimitError, True),
-    503: ("out of order", ModelConnectionError, True),
+REFUSED = {
+    400: ("This model's maximum context length is 8192 tokens.", "ContextOverflowError", False),
+    401: ("no such key", "ModelAuthenticationError", False),
+    429: ("slow down", "ModelRateLimitError", True),
+    503: ("out of order", "ModelConnectionError", True),
 }
 
 
 @pytest.mark.parametrize("status", REFUSED)
 def test_where_all_fail_alike_the_error_is_langchains_too(status: int) -> None:
     """Middleware, retries and fallbacks around a model go by these classes."""
-    message, theirs, passes = REFUSED[status]
+    message, name, passes = REFUSED[status]
+    theirs: Any = getattr(exceptions, name, None)
+    if theirs is None:
+        pytest.skip("this langchain-core has no such class")
     with provider(lambda body: {"status": status, "error": {"message": message}}) as stub:
         experts = [as_expert(remote_model(stub.url), name=name, cost=1.0) for name in "ab"]
         model = ChatDER(experts=experts, agent=ScriptedAgent("a", "b"))
@@ -114,7 +113,42 @@ def test_where_all_fail_alike_the_error_is_langchains_too(status: int) -> None:
     assert isinstance(caught.value, theirs)
     assert (type(caught.value).__name__, len(caught.value.answers)) == ("AllExpertsFailedError", 2)
     assert theirs.is_retryable is passes
-    assert not isinstance(other.value, ModelError)
+    assert not isinstance(other.value, exceptions.ModelError)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(sent, (AllExpertsFailedError, theirs))
+    assert (str(sent), sent.answers) == (str(caught.value), caught.value.answers)
+
+
+def test_the_first_that_may_be_asked_again_tells_when() -> None:
+    def busy(body: Any) -> dict[str, Any]:
+        wait = {"a": "30", "b": "20"}[body["model"]]
+        return {"status": 429, "error": {"message": "slow down"}, "headers": {"Retry-After": wait}}
+
+    with provider(busy) as stub:
+        experts = [as_expert(remote_model(stub.url, name), name=name, cost=1.0) for name in "ab"]
+        with pytest.raises(AllExpertsFailedError) as caught:
+            ChatDER(experts=experts, agent=ScriptedAgent("a", "b")).invoke("2 + 3?")
+    assert caught.value.retry_after == 20.0
+
+
+def test_a_graph_whose_experts_all_failed_is_not_asked_again() -> None:
+    """Its experts were."""
+    with provider(lambda body: {"status": 500, "error": {"message": "no"}}) as stub:
+        inner = as_expert(remote_model(stub.url), name="a", cost=1.0)
+        graph = create_der_graph([inner], agent=ScriptedAgent("a")).compile()
+        outer = create_der_graph([as_expert(graph, name="g", cost=1.0)], agent=ScriptedAgent("g"))
+        with pytest.raises(AllExpertsFailedError):
+            outer.compile().invoke(a_human("2 + 3?"))
+        assert len(stub.requests) == 2
+
+
+@pytest.mark.parametrize("name", ["ContextOverflowError", "ModelRateLimitError"])
+def test_an_older_langchain_has_no_such_classes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(f"langchain_core.exceptions.{name}", raising=False)
+    as_langchain.cache_clear()
+    kinds = {"ContextOverflowError": "context_length", "ModelRateLimitError": "rate_limit"}
+    assert as_langchain(AllExpertsFailedError, kinds[name]) is AllExpertsFailedError
+    as_langchain.cache_clear()
 
 
 def test_who_was_shut_out_by_others_failures_is_asked_at_last() -> None:

@@ -389,12 +389,19 @@ def test_no_more_tokens_come_from_a_cache_than_were_read() -> None:
     assert answer["cost"] == expert.cost_of(answer) == pytest.approx(10 * 1e-4 + 5 * 1e-3)
 
 
-def test_no_thought_has_more_tokens_than_were_written() -> None:
-    """Some count it beside the answer."""
-    usage = {**USAGE, "completion_tokens_details": {"reasoning_tokens": 1000}}
+@pytest.mark.parametrize(("thought", "total", "written"), [(2, 15, 5), (2, 17, 7), (20, 15, 25)])
+def test_a_thought_that_is_counted_beside_the_answer_is_charged_too(
+    thought: int, total: int, written: int
+) -> None:
+    """OpenAI counts it in the answer, xAI beside it."""
+    usage = {**USAGE, "completion_tokens_details": {"reasoning_tokens": thought}}
+    usage["total_tokens"] = total
+    prices = TokenPrices(input=0.0, output=1000.0)
     with provider(lambda body: {"content": "It is 42.", "usage": usage}) as stub:
-        (answer,) = Expert("a", remote_model(stub.url), cost=0.5).ask([[HumanMessage("q")]])
-    assert answer["reasoning_tokens"] == answer["output_tokens"] == USAGE["completion_tokens"]
+        expert = Expert("a", remote_model(stub.url), cost=0.5, token_prices=prices)
+        (answer,) = expert.ask([[HumanMessage("q")]])
+    assert (answer["reasoning_tokens"], answer["output_tokens"]) == (thought, written)
+    assert answer["cost"] == pytest.approx(written * 1e-3)
 
 
 @pytest.mark.parametrize("tokens", [10**12, 2**70])

@@ -70,11 +70,17 @@ def test_every_provider_has_its_word_for_the_end(said: dict[str, Any], reason: s
         ("ERROR_LIMIT", False),
         ("stop", False),
         ("a new word", False),
+        ("no_error", False),
+        ("stop_no_errors", False),
+        ({"code": 0, "error": None}, False),
     ],
 )
-def test_some_words_say_that_an_answer_broke_off(word: str, broken: bool) -> None:
+def test_some_words_say_that_an_answer_broke_off(word: Any, broken: bool) -> None:
     assert is_broken_off(AIMessage("Once", response_metadata={"finish_reason": word})) is broken
-    assert not is_broken_off(AIMessage("Once", response_metadata={"status": 500}))
+    for status in (500, "no_error", "completed without errors", {"error": None}):
+        assert not is_broken_off(AIMessage("Once", response_metadata={"status": status}))
+    stopped = {"finish_reason": "stop", "stop_reason": "Final error:"}  # the text at which it did
+    assert not is_broken_off(AIMessage("Once", response_metadata=stopped))
 
 
 class Refused(Exception):
@@ -186,6 +192,12 @@ def test_a_word_for_programs_is_enough(status: int, word: str, kind: str, place:
         ),
         (429, "retry after 2 minutes", "rate_limit", 120.0),
         (429, "try again in 1h2m", "rate_limit", 3720.0),
+        (429, "retry after 1 hour and 5 minutes", "rate_limit", 3900.0),
+        (429, "try again in 20s, 3 requests left", "rate_limit", 20.0),
+        (429, "try again in 30. Please", "rate_limit", 30.0),
+        (429, "try again in 1 month", "rate_limit", None),
+        (400, "Invalid schema for function 'get_billing': no items", "request", None),
+        (400, "Invalid value: 'invalid api key'", "request", None),
         (400, "Content Exists Risk", "content_filter", None),
         (400, "potentially unsafe or sensitive content in input", "content_filter", None),
         (403, "requires moderation and your input was flagged", "content_filter", None),
@@ -211,6 +223,19 @@ def test_what_a_body_quotes_of_the_request_tells_nothing() -> None:
     error: Any = Refused(422, "Error code: 422")
     error.body = {"detail": [{"msg": "field required", "input": "maximum context length?"}]}
     assert failure_of(error).kind == "request"
+
+
+def test_what_a_body_says_does_not_steer_a_terminal() -> None:
+    error: Any = Refused(502, "Error code: 502")
+    error.body = "<html>\x1b[31mbad"
+    assert describe_error(error) == "Refused: Error code: 502 (<html> [31mbad)"
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"), [("n" * 99, "n" * 64), ("Ann B.", "Ann-B."), ("ann", "ann")]
+)
+def test_names_are_as_openais_protocol_takes_them(name: str, sent: str) -> None:
+    assert sendable([HumanMessage("hi", name=name)])[0].name == sent
 
 
 def test_botocores_status_is_found() -> None:

@@ -79,6 +79,19 @@ def test_marks_inside_an_answer_are_part_of_it(text: str) -> None:
     assert split_thought(text) == ("", text, False)
 
 
+def test_what_closes_a_thought_that_only_models_open_is_prose_alone() -> None:
+    text = "Gemma closes with <channel|> always."
+    assert split_thought(text) == ("", text, False)
+    assert split_thought("<|channel>thought\nhm<channel|>42")[:2] == ("hm", "42")
+
+
+def test_many_thoughts_are_no_more_work_than_one() -> None:
+    reader = AnswerReader(THOUGHT_MARKS)
+    final = "<|start|>assistant<|channel|>final<|message|>"
+    reader.feed(f"<|channel|>analysis<|message|>x{final}" * 50)
+    assert reader._stop == ["<|return|>"]
+
+
 @given(st.text(), st.integers(1, 9))
 def test_without_marks_nothing_changes_in_an_exact_stream(text: str, size: int) -> None:
     reader = AnswerReader((), exact=True)
