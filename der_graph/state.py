@@ -260,8 +260,6 @@ class DERContext:
                 raise BudgetError(f"{name} is larger than any number that can be counted with")
         if self.max_steps is not None and not isinstance(self.max_steps, Integral):
             raise BudgetError(f"max_steps={self.max_steps}: it must be a whole number, or left out")
-        if self.max_cost is not None and self.max_cost != self.max_cost:
-            raise BudgetError("max_cost=nan: it must be a number, or left out")
         if self.cost_weight is not None and not self.cost_weight >= 0:
             raise BudgetError(f"cost_weight={self.cost_weight}: it must be a number >= 0")
         if self.deadline is not None and not 0 < self.deadline < float("inf"):
