@@ -29,6 +29,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from types import ModuleType
 from typing import Any
 
@@ -132,6 +133,11 @@ def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(str(given), list(allowed), 1)
     return f"did you mean '{near[0]}'? " if near else ""
+
+
+def is_number(value: Any) -> bool:
+    """Is it a number? True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def cut(text: str, most: int = 80) -> str:

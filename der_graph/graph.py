@@ -23,7 +23,7 @@ from langgraph.store.base import BaseStore
 from langgraph.types import CachePolicy
 from typing_extensions import Self
 
-from der_graph.errors import PoolError
+from der_graph.errors import PoolError, is_number
 from der_graph.nodes.answer import answer_node
 from der_graph.nodes.approval import approval_node
 from der_graph.nodes.decision import RoutingAgent, agent_for_pool
@@ -212,13 +212,13 @@ def create_der_graph(
         raise PoolError(f"on_error is {on_error!r}; allowed: 'continue', 'raise'")
     if output_mode not in ("final", "experts"):
         raise PoolError(f"output_mode is {output_mode!r}; allowed: 'final', 'experts'")
-    if approve_above is not None and not approve_above >= 0:
+    if approve_above is not None and not (is_number(approve_above) and approve_above >= 0):
         raise PoolError(f"approve_above is {approve_above!r}; it must be a price >= 0, or left out")
-    if not 0 <= stickiness <= 1:
+    if not is_number(stickiness) or not 0 <= stickiness <= 1:
         raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
     parallel, hedge = _first(parallel, settings.parallel), _first(hedge, settings.hedge)
-    if parallel < 1:
-        raise PoolError(f"parallel is {parallel}; it must be at least 1")
+    if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
+        raise PoolError(f"parallel is {parallel!r}; it must be a whole number, at least 1")
     if hedge is not None:
         check_hedge(hedge)
     _check_state_schema(state_schema)
@@ -330,15 +330,16 @@ def _output_schema(state_schema: type[Any]) -> type[Any]:
 
 
 def _check_state_schema(schema: type[Any]) -> None:
-    if dict not in schema.__mro__:  # the nodes read the state by key
+    name = schema.__name__ if isinstance(schema, type) else repr(schema)
+    if dict not in getattr(schema, "__mro__", ()):  # the nodes read the state by key
         raise PoolError(
-            f"state_schema {schema.__name__} is not a TypedDict; "
+            f"state_schema {name} is not a TypedDict; "
             "extend der_graph.DERState: class MyState(DERState): ..."
         )
     missing = sorted(set(DERState.__annotations__) - set(schema.__annotations__))
     if missing:
         raise PoolError(
-            f"state_schema {schema.__name__} has no field '{missing[0]}'; "
+            f"state_schema {name} has no field '{missing[0]}'; "
             "extend der_graph.DERState: class MyState(DERState): ..."
         )
 

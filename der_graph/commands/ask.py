@@ -137,8 +137,13 @@ def _answer(args: argparse.Namespace, pool: Pool, question: str) -> int:
 def _answer_file(args: argparse.Namespace, pool: Pool) -> int:
     from der_graph.batch import answer_file
     from der_graph.display import Display
+    from der_graph.errors import DataError
     from der_graph.policies.answers import open_cache
 
+    if os.path.realpath(args.out) == os.path.realpath(args.file):
+        raise DataError(
+            f"--out {args.out} is the file of questions; give another one for the answers"
+        )
     examples = examples_of(args, args.file, args.limit)
     with open_cache(args.cache) as cache:
         try:
@@ -165,7 +170,11 @@ def _answer_file(args: argparse.Namespace, pool: Pool) -> int:
             f"{done.error})"
         )
     if done.left:
-        say(f"warning: the budget is used up; {done.left:,} questions were not asked")
+        left = Display(unit=pool.settings.cost_unit).cost(max(0.0, args.budget - done.cost))
+        say(
+            f"warning: the budget is used up, as {left} are left and another call may cost more (`cost` in "
+            f"the pool file); {done.left:,} questions were not asked"
+        )
     if args.json:
         print(json.dumps(vars(done)))
     else:

@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
         known += [f"{each.seconds:.2f} s"] if each.seconds and not each.error else []
         say(
             printable(
-                f"{model}: {each.error or ', '.join([*known, each.about or 'features unknown'])}"
+                f"{model}: left out, {each.error}"
+                if each.error
+                else f"{model}: {', '.join([*known, each.about or 'features unknown'])}"
             )
         )
         found.append(each)

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     for name, text in _ACTIONS.items():
-        action = actions.add_parser(name, help=text, description=text.capitalize() + ".")
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         action.add_argument("file", metavar="FILE", help="the file or database of --learn")
         add_pool(action)
         action.add_argument("--profile", metavar="FILE", help="as given to der serve")

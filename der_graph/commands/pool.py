@@ -136,7 +136,7 @@ def run_add(args: argparse.Namespace) -> int:
                 f"about {everywhere:.3f} on all"
             )
     agent.save_pretrained(args.out)
-    print(f"{args.out}: an agent for {', '.join(agent.names)}")
+    print(f"{args.out}: an agent for {', '.join(pool.names)}")
     return 0
 
 

@@ -43,6 +43,7 @@ from der_graph.errors import (
     PoolError,
     QuestionError,
     ToolsNotSupportedError,
+    is_number,
 )
 from der_graph.middleware.attempts import (
     Attempt,
@@ -119,8 +120,8 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             agent knows. Where tools are bound, only those that can call tools are asked.
         agent: Chooses: `load_agent(...)`, its name, any other routing agent, or `"planner"`, which needs no
             training. Where left out, the agent that the pool file names, else the planner.
-        bounds: Budget, deadline and whom to ask where the run's own context says nothing; `max_cost` and
-            `deadline` hold for the whole run, tools included.
+        bounds: Budget, deadline and whom to ask where the run's own context says nothing, as a `DERContext`
+            or a dict; `max_cost` and `deadline` hold for the whole run, tools included.
         max_steps: Most experts that answer one model call; calls that fail are not counted. The pool's
             setting where left out, or 4.
         second_opinion: May the routing agent ask another expert about a message before it is used? That one
@@ -159,7 +160,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         experts: Pool | Sequence[Any],
         *,
         agent: RoutingAgent | str | os.PathLike[str] | None = None,
-        bounds: DERContext | None = None,
+        bounds: DERContext | Mapping[str, Any] | None = None,
         max_steps: int | None = None,
         second_opinion: bool = False,
         ktp: str | KTPTemplate | None = None,
@@ -176,7 +177,11 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             raise PoolError(f"on_error is {on_error!r}; allowed: 'continue', 'raise'")
         if exit_behavior not in ("end", "error"):
             raise PoolError(f"exit_behavior is {exit_behavior!r}; allowed: 'end', 'error'")
-        if not 0 <= stickiness <= 1:
+        if not callable(tool_failed):
+            raise PoolError(
+                f"tool_failed is {tool_failed!r}; it must be a function of a tool's result"
+            )
+        if not is_number(stickiness) or not 0 <= stickiness <= 1:
             raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
         members = with_cached_prices(list(pool), cached_prices or {})
         self._experts = {expert.name: expert for expert in members}
@@ -188,7 +193,7 @@ class DERMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             else "",  # a list does not say
         )
         self._agent = agent_for_pool(find_agent(agent, pool), self._rules)
-        self._bounds = bounds or DERContext()
+        self._bounds = _bounds_of(bounds)
         sampling_of(self._bounds)
         self._second_opinion = second_opinion
         self._ktp = ktp_template(ktp or settings.ktp)
@@ -513,3 +518,11 @@ def _conversation(expert: Expert, request: ModelRequest[Any]) -> Sequence[BaseMe
 def _emit(request: ModelRequest[Any], kind: str, content: Mapping[str, Any]) -> None:
     if request.runtime:
         request.runtime.stream_writer({"type": kind, **content})
+
+
+def _bounds_of(given: DERContext | Mapping[str, Any] | None) -> DERContext:
+    if isinstance(given, Mapping):
+        return DERContext(**given)  # which refuses names that it does not have
+    if not isinstance(given, (DERContext, type(None))):
+        raise PoolError(f"bounds is {given!r}; it must be a DERContext, or a dict with its fields")
+    return given or DERContext()

@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
-from der_graph.errors import ChatModelError, PoolError
+from der_graph.errors import ChatModelError, PoolError, is_number
 from der_graph.nodes.conversation import block_beside_text
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, estimate_tokens, ktp_messages, ktp_text
@@ -137,6 +137,10 @@ def with_cached_prices(
     Raises:
         PoolError: If a price is of an unknown expert, of one without token prices, or above its input price.
     """
+    if not isinstance(cached_prices, Mapping):
+        raise PoolError(
+            f"cached_prices is {cached_prices!r}; give a price for each name: {{'large': 0.3}}"
+        )
     found = {expert.name: expert for expert in experts}
     for name, price in cached_prices.items():
         expert = found.get(name)
@@ -144,9 +148,10 @@ def with_cached_prices(
         if expert is None or prices is None:
             what = "is not in the pool" if expert is None else "has no token_prices"
             raise PoolError(f"cached_prices: expert '{name}' {what}")
-        if not 0 <= price <= prices.input:
+        if not is_number(price) or not 0 <= price <= prices.input:
             raise PoolError(
-                f"cached_prices: '{name}' has {price}; it must be from 0 to its input price, {prices.input:g}"
+                f"cached_prices: '{name}' has {price!r}; it must be from 0 to its input price, "
+                f"{prices.input:g}"
             )
         found[name] = replace(expert, token_prices=prices._replace(cached_input=price))
     return list(found.values())

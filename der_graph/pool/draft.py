@@ -20,7 +20,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
-from der_graph.errors import DERError, PoolError
+from der_graph.errors import DERError, PoolError, did_you_mean
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability import bare
@@ -117,15 +117,18 @@ def chosen(listed: Sequence[str], wanted: Sequence[str], base_url: str) -> list[
             f"so, name those that you want, such as: der init llama-3.1-8b --base-url {base_url}"
         )
     if not listed:
-        return list(wanted)  # whether it has them shows when they are asked
-    missing = [name for name in wanted if name not in listed]
+        # Whether it has them shows when they are asked.
+        return [name.removeprefix("openai:") for name in wanted]
+    names = [name if name in listed else name.removeprefix("openai:") for name in wanted]
+    missing = [name for name in names if name not in listed]
     if missing:
         raise PoolError(
-            f"{base_url} has no model {missing[0]!r}; it has {', '.join(listed[:MOST])}"
+            f"{base_url} has no model {missing[0]!r}; {did_you_mean(missing[0], listed)}it has "
+            f"{', '.join(listed[:MOST])}"
             + (f" and {len(listed) - MOST} more" if len(listed) > MOST else "")
         )
     if wanted or len(listed) <= MOST:
-        return list(wanted or listed)
+        return names or list(listed)
     raise PoolError(
         f"{base_url} lists {len(listed)} models; name those that you want, such as: der init {listed[0]} "
         f"{listed[1]} --base-url {base_url}"

@@ -231,8 +231,11 @@ def _context(knobs: Mapping[str, Any]) -> DERContext:
 
 
 def _messages(given: Any) -> list[AnyMessage]:
-    if not isinstance(given, list) or not given:
-        raise wrong("messages", given, "a list with at least one message")
+    if not isinstance(given, list):
+        raise wrong("messages", given, "a list of messages")
+    if not given:
+        said = "'messages' is empty; it must have at least one message"
+        raise RequestError(400, said, param="messages", code="invalid_value")
     messages: list[AnyMessage] = []
     for i, message in enumerate(given):
         where = f"messages[{i}]"

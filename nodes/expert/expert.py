@@ -63,6 +63,7 @@ from der_graph.nodes.reliability.calls import (
     runs_on_loop,
 )
 from der_graph.nodes.reliability.charge import Charge, TokenPrices, token_prices
+from der_graph.nodes.reliability.concurrency import timed_calls
 from der_graph.nodes.reliability.deadline import Limit
 from der_graph.nodes.streaming import is_streamed
 from der_graph.nodes.tools import calls_of, reads_tools, rebound, without_tools
@@ -404,16 +405,18 @@ class Expert:
         config = no_longer_than(self.max_answer_chars, config)
         model = self.called_with(settings)
         told = call_limit(model, time_left)
-        try:
-            results = model.batch(list(prompts), config, return_exceptions=True, **told)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            results = [error] * len(prompts)
-        seconds = (time.perf_counter() - start) / max(1, len(prompts))
+        with timed_calls() as own:
+            try:
+                results = model.batch(list(prompts), config, return_exceptions=True, **told)
+            except GraphBubbleUp:
+                raise
+            except Exception as error:
+                results = [error] * len(prompts)
+        share = (time.perf_counter() - start) / max(1, len(prompts))
+        took = [own.get(id(prompt), share) for prompt in prompts]
         answers = [
             self.answer_from(unless_late(each, seconds, told), seconds, settings=settings)
-            for each in results
+            for each, seconds in zip(results, took, strict=True)
         ]
         if any(answer["error"] is None for answer in answers):
             self.health.bulkhead.trust()

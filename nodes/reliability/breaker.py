@@ -80,6 +80,7 @@ class Breaker:
         self._until = 0.0
         self._cooldown = cooldown
         self._probe: float | None = None  # when the probe began
+        self._log_level = logging.WARNING  # of what it says now
 
     def allows(self) -> bool:
         """May it be asked now? Asking this changes nothing."""
@@ -109,7 +110,7 @@ class Breaker:
             was_open, self._open = self._open, False
             self._failures, self._kind, self._cooldown, self._probe = 0, None, self._first, None
         if was_open:
-            log.warning("expert '%s': answers again", self.name)
+            log.log(self._log_level, "expert '%s': answers again", self.name)
 
     def failure(self, kind: str, retry_after: float | None = None) -> None:
         """A call failed.
@@ -135,7 +136,12 @@ class Breaker:
             self._open = True
             wait = self._cooldown if retry_after is None else retry_after
             self._until = max(self._until if was_open else 0.0, now + wait)
-        log.warning(
+            # Where a provider's limit is reached, moments like these come and go with every few calls.
+            moment = kind == "rate_limit" and wait < self._first
+            self._log_level = logging.INFO if moment else logging.WARNING
+            level = self._log_level
+        log.log(
+            level,
             "expert '%s': not asked for %.3g s after %d failures in a row (%s)",
             self.name, wait, self._failures, kind,
         )  # fmt: skip

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -108,6 +110,23 @@ class Slots:
                 return
 
 
+_SECONDS: ContextVar[dict[int, float] | None] = ContextVar("der_seconds", default=None)
+
+
+@contextmanager
+def timed_calls() -> Iterator[dict[int, float]]:
+    """Seconds of each call that bounded models are asked in one batch, by the `id` of its prompt.
+
+    Calls beside each other take as long as one, so a share of the batch's time is not what any of them took.
+    """
+    seconds: dict[int, float] = {}
+    token = _SECONDS.set(seconds)
+    try:
+        yield seconds
+    finally:
+        _SECONDS.reset(token)
+
+
 class Bounded(Runnable[Any, Any]):
     """A model that is asked at most a number of things at the same time.
 
@@ -141,7 +160,13 @@ class Bounded(Runnable[Any, Any]):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `Runnable.invoke`, once there is a slot."""
         with self._slots.one():
-            return self.bound.invoke(input, config, **kwargs)
+            start = time.perf_counter()
+            try:
+                return self.bound.invoke(input, config, **kwargs)
+            finally:
+                seconds = _SECONDS.get()
+                if seconds is not None:
+                    seconds[id(input)] = time.perf_counter() - start
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `Runnable.ainvoke`, once there is a slot."""

@@ -317,10 +317,17 @@ def trained_metric(agent: object) -> str:
     return str(metadata.get("training", {}).get("metric") or "match")
 
 
-def learnt_from(agent: object, examples: Sequence[Example]) -> list[int]:
-    """Positions of the questions that an agent was trained on, or chosen by; none if it does not say."""
+def learnt_from(agent: object, examples: Sequence[Example], *, chosen_by: bool = True) -> list[int]:
+    """Positions of the questions that an agent was trained on; none if it does not say.
+
+    Args:
+        agent: The agent.
+        examples: The questions.
+        chosen_by: With those that it was chosen by (dev)?
+    """
     seen: dict[str, str] = getattr(agent, "metadata", {}).get("seen") or {}
-    return sorted({i for digests in seen.values() for i in seen_before(examples, digests)})
+    parts = [digests for part, digests in seen.items() if chosen_by or part != "dev"]
+    return sorted({i for digests in parts for i in seen_before(examples, digests)})
 
 
 def _damaged(path: Path, cause: str) -> str:

@@ -26,7 +26,7 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.reliability import is_remote
 from der_graph.policies.answers.cache import AnswerCache
-from der_graph.policies.answers.source import MAX_BATCH, check_recorded
+from der_graph.policies.answers.source import MAX_BATCH, ask_patiently, check_recorded
 from der_graph.progress_bar import AnswerBar
 from der_graph.state import Answer
 
@@ -98,7 +98,7 @@ class LocalEngine:
                 for chunk in chunks:
                     if stop.is_set():
                         return
-                    arrived.put(self._ask(chunk))
+                    arrived.put(self._ask(chunk, stop))
             except BaseException as error:
                 arrived.put(error)
 
@@ -108,7 +108,7 @@ class LocalEngine:
                 for chunks in away.values():
                     threads.submit(fetch, chunks)
                 for chunk in here:
-                    yield self._ask(chunk)
+                    yield self._ask(chunk, stop)
                 for _ in range(waiting):
                     result = arrived.get()
                     if isinstance(result, BaseException):
@@ -117,8 +117,9 @@ class LocalEngine:
             finally:
                 stop.set()
 
-    def _ask(self, chunk: list[Job]) -> Done:
-        answers = self._experts[chunk[0].expert].ask([job.prompt for job in chunk])
+    def _ask(self, chunk: list[Job], stop: threading.Event) -> Done:
+        expert = self._experts[chunk[0].expert]
+        answers = ask_patiently(expert, [job.prompt for job in chunk], stop)
         return list(zip(chunk, answers, strict=True))
 
 

@@ -5,9 +5,10 @@
 A greedy answer is a function of the expert and of its prompt, so every answer is generated once: a
 dictionary serves repeats, and an optional `AnswerCache` keeps answers between runs and shares them between
 processes. Experts and prompts are those of the graph, so a recorded pool and a live one run through the
-same code. A failed call is remembered as long as the source lives, so that a run tries it once; the cache
-does not keep it, because it may work later. Experts on remote engines, and local ones in
-continuous batches, are asked at the same time, each within its own bound; other local ones one after another.
+same code. A failed call is remembered as long as the source lives, so that a run tries it once; one that came
+too fast for its provider is made again after a while. The cache keeps no failures, as a call may work later.
+Experts on remote engines, and local ones in continuous batches, are asked at the same time, each within its
+own bound; other local ones one after another.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from der_graph.policies.answers.cache import AnswerCache
 from der_graph.policies.quality import QualityMetric
 from der_graph.state import Answer, good_answers
 
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a call that came too fast is made again
+_LONGEST_WAIT = 90.0  # limits are by the minute; who wants longer is out of quota
 MAX_BATCH = 32
 """Most prompts that an expert gets at once."""
 Key = tuple[int, int, object]
@@ -498,7 +501,7 @@ def _replies_to(
     def ask(chunk: list[Key]) -> list[Answer]:
         if stopped.is_set():
             raise CancelledError
-        return expert.ask([prompts[key] for key in chunk])
+        return ask_patiently(expert, [prompts[key] for key in chunk], stopped)
 
     if not at_once(expert.model) or len(chunks) < 2:
         yield from ((chunk, ask(chunk)) for chunk in chunks)
@@ -511,6 +514,38 @@ def _replies_to(
             yield asked[done], done.result()
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def ask_patiently(
+    expert: Expert, prompts: Sequence[list[BaseMessage]], stopped: threading.Event
+) -> list[Answer]:
+    """Ask an expert, and again where a call came too fast for its provider.
+
+    On a route another expert takes over. Here nobody does, and a call that was refused for the moment would
+    count as a wrong answer.
+
+    Args:
+        expert: The expert.
+        prompts: The prompts.
+        stopped: Once it is set nothing is waited for.
+    """
+    replies = expert.ask(prompts)
+    for wait in _WAITS:
+        refused = [i for i, reply in enumerate(replies) if _too_fast(reply)]
+        if not refused:
+            break
+        asked = max(replies[i].get("retry_after") or 0.0 for i in refused)
+        if asked > _LONGEST_WAIT or stopped.wait(max(wait, asked)):
+            break  # a quota that is used up, or Ctrl-C
+        again = expert.ask([prompts[i] for i in refused])
+        for i, reply in zip(refused, again, strict=True):
+            replies[i] = reply
+    return replies
+
+
+def _too_fast(reply: Answer) -> bool:
+    kind = reply.get("failure")
+    return kind == "rate_limit" or (kind == "open" and reply.get("retry_after") is not None)
 
 
 def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> None:

@@ -239,7 +239,12 @@ def test_the_command(
     assert json.loads(printed.out) == {
         "answered": 1, "failed": 0, "left": 4, "cost": 7.0, "before": 0, "error": "",
     }  # fmt: skip
-    assert "the budget is used up; 4 questions were not asked" in printed.err
+    assert (
+        "the budget is used up, as 1.000 B are left and another call may cost more" in printed.err
+    )
+    assert "4 questions were not asked" in printed.err
+    assert run(*given, "--out", data) == 2
+    assert "is the file of questions; give another one" in capsys.readouterr().err
     assert run(*given, "--route-only", "--forbid", "big", "--out", tmp_path / "c.jsonl") == 0
     assert capsys.readouterr().out.splitlines()[-1].split() == ["small", "5", "100%"]
     assert rows(tmp_path / "c.jsonl")[0]["choice"] == "small"

@@ -129,6 +129,7 @@ def test_who_does_not_answer_is_left_out(tmp_path: Path, capsys: Any) -> None:
         assert init("--base-url", url, "--yes", "--out", str(file)) == 0
         assert load_pool(file).names == ("good-1b",)
         assert '# left out: "openai:bad-2b": ' in file.read_text()
+        assert "bad-2b: left out, " in capsys.readouterr().err
         file.unlink()
         assert init("bad-2b", "--base-url", url, "--yes", "--out", str(file)) == 2
     assert "no model can be used; openai:bad-2b: " in capsys.readouterr().err
@@ -164,6 +165,10 @@ def test_many_models() -> None:
     with pytest.raises(PoolError, match=r"u has no model 'x'; it has m0, .* and 280 more"):
         chosen(many, ["x"], "u")
     assert chosen(many, ["m7"], "u") == ["m7"]
+    assert chosen(many, ["openai:m7"], "u") == ["m7"]  # as models are named elsewhere
+    assert chosen(["openai:m7"], ["openai:m7"], "u") == ["openai:m7"]
+    with pytest.raises(PoolError, match=r"did you mean 'gemma-2b'\? it has gemma-2b"):
+        chosen(["gemma-2b"], ["gema-2b"], "u")
     with a_server() as url:
         assert models_of(url) == []
     with pytest.raises(PoolError, match=r"u lists no models; .* name those that you want"):

@@ -10,6 +10,7 @@ from fakes import ScriptedAgent, a_human, chat_expert, route_of, scripted_expert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
 from der_graph import ChatDER, create_der_graph
@@ -69,11 +70,29 @@ def test_where_a_size_is_unknown_all_calls_cost_one() -> None:
         ("openai:gpt-4o", "give a list of chat models"),
         ([as_expert(seven, name="seven", cost=2.0), eight], "'eight' has no price.*as_expert"),
         ([3], "an expert cannot be made of int"),
+        ([RunnableLambda], r"of the class RunnableLambda; give a model: RunnableLambda\(\.\.\.\)$"),
     ],
 )
 def test_what_is_no_pool(given: Any, message: str) -> None:
     with pytest.raises(PoolError, match=message):
         create_der_graph(given)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"parallel": "two"}, "parallel is 'two'; it must be a whole number"),
+        ({"parallel": 1.5}, "parallel is 1.5"),
+        ({"approve_above": "1"}, "approve_above is '1'; it must be a price"),
+        ({"stickiness": "x"}, "stickiness is 'x'"),
+        ({"max_steps": 1.5}, "max_steps is 1.5; it must be a whole number"),
+        ({"max_steps": "3"}, "max_steps is '3'"),
+        ({"state_schema": 3}, "state_schema 3 is not a TypedDict"),
+    ],
+)
+def test_settings_of_the_graph_of_another_type(setting: Any, message: str) -> None:
+    with pytest.raises(PoolError, match=message):
+        create_der_graph([seven, eight], **setting)
 
 
 def test_who_decides() -> None:

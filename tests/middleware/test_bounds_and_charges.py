@@ -232,9 +232,31 @@ def test_cached_tokens_are_discounted_once(
         ({"nobody": 1.0}, "'nobody' is not in the pool"),
         ({"plain": 1.0}, "'plain' has no token_prices"),
         ({"priced": 9.0}, "it must be from 0 to its input price, 4"),
+        ({"priced": "1"}, "'priced' has '1'; it must be from 0"),
+        ([1.0], "cached_prices is [1.0]; give a price for each name"),
     ],
 )
-def test_prices_that_cannot_be(prices: dict[str, float], said: str) -> None:
+def test_prices_that_cannot_be(prices: Any, said: str) -> None:
     experts = [tool_expert("plain", "42"), priced("priced", 4.0, AIMessage("42"))]
     with pytest.raises(PoolError, match=re.escape(said)):
         DERMiddleware(experts, agent=ByCall("plain"), cached_prices=prices)
+
+
+def test_bounds_may_be_a_dict() -> None:
+    agent = agent_of([tool_expert("a", "42")], ByCall("a"), bounds={"max_cost": 0.5})
+    with pytest.raises(BudgetError, match="does not pay for a single call"):
+        ask(agent)
+    with pytest.raises(BudgetError, match="did you mean 'max_cost'"):
+        agent_of([tool_expert("a", "42")], ByCall("a"), bounds={"max_csot": 1})
+    with pytest.raises(PoolError, match="bounds is 3; it must be a DERContext"):
+        agent_of([tool_expert("a", "42")], ByCall("a"), bounds=3)
+
+
+def test_a_budget_that_is_spent_is_not_called_too_small_for_one_call() -> None:
+    agent = agent_of(
+        [tool_expert("a", call(1), "42")],
+        ByCall("a"),
+        bounds=DERContext(max_cost=1.5),
+    )
+    text = ask(agent)["messages"][-1].text
+    assert "1 of max_cost=1.5 is spent, and what is left does not pay for another call" in text

@@ -410,6 +410,8 @@ def test_an_expert_that_is_as_good_goes_on(by: float, second: str) -> None:
         ({"on_error": "ignore"}, "on_error is 'ignore'"),
         ({"exit_behavior": "stop"}, "exit_behavior is 'stop'"),
         ({"stickiness": 2}, "stickiness is 2"),
+        ({"stickiness": "x"}, "stickiness is 'x'"),
+        ({"tool_failed": 3}, "tool_failed is 3; it must be a function"),
         ({"ktp": "nothing"}, "ktp 'nothing' is unknown"),
     ],
 )

@@ -128,7 +128,7 @@ def test_the_knobs_are_those_of_the_graph_but_drafts_are_no_content() -> None:
         ({"model": None}, "model", "missing"),
         ({"model": 3}, "model", "a string"),
         ({"messages": None}, "messages", "missing"),
-        ({"messages": []}, "messages", "at least one"),
+        ({"messages": []}, "messages", "is empty; it must have at least one"),
         ({"messages": ["hi"]}, "messages[0]", "an object"),
         ({"messages": [{"role": "robot", "content": ""}]}, "messages[0].role", "one of system"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages[0].content", "empty"),

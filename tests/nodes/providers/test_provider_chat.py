@@ -465,6 +465,7 @@ def test_tokens_are_never_fewer_than_none() -> None:
     assert (answer["input_tokens"], answer["output_tokens"], answer["cost"]) == (0, 0, 1)
 
 
+@pytest.mark.usefixtures("stale_connections")
 @pytest.mark.parametrize("wrapped", ["fallbacks", "chain"])
 def test_a_wrapped_model_is_asked_once_whatever_event_loop_asks(wrapped: str) -> None:
     with provider("42", keep_alive=True) as stub:
@@ -481,6 +482,7 @@ def test_a_wrapped_model_is_asked_once_whatever_event_loop_asks(wrapped: str) ->
             assert len(stub.requests) == sent
 
 
+@pytest.mark.usefixtures("stale_connections")
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_call_is_sent_once_whatever_event_loop_asks(status: int) -> None:
     """Clients share their connections: one of a loop that has ended takes a call and loses its answer."""

@@ -421,3 +421,13 @@ def test_copies_of_an_expert_share_what_is_known() -> None:
     copy = replace(expert, cost=3.0)
     assert copy.health is expert.health
     assert isinstance(copy, Expert)
+
+
+def test_a_moment_that_a_provider_asks_for_is_no_incident(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "der_graph.reliability")
+    breaker = Breaker("a")
+    for wait, level in ((1.0, "INFO"), (60.0, "WARNING")):
+        breaker.failure("rate_limit", wait)
+        breaker.success()
+        assert [record.levelname for record in caplog.records] == [level] * 2
+        caplog.clear()

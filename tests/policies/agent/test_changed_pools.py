@@ -14,7 +14,8 @@ import torch
 from fakes import scripted_expert
 from toy import WordEncoder, toy_agent, toy_examples, toy_experts, toy_observer, toy_source
 
-from der_graph.data import Example
+from der_graph.data import Example, load_examples
+from der_graph.data.leaks import digests_of
 from der_graph.errors import AgentPoolMismatchError, DataError
 from der_graph.graph import create_der_graph
 from der_graph.nodes.expert import Expert
@@ -300,7 +301,9 @@ def test_the_commands(
     pool.write_text("experts:\n" + expert.format("old", 2) + expert.format("new", 5))
     from der_graph.pool import load_pool
 
-    any_pool_agent(list(load_pool(pool))[:1], toy_examples(12)).save_pretrained(tmp_path / "a")
+    old = next(iter(load_pool(pool)))
+    known = [old, replace(old, name="gone")]  # as one that is retired
+    any_pool_agent(known, toy_examples(12)).save_pretrained(tmp_path / "a")
     shared = [
         "--pool",
         str(pool),
@@ -311,10 +314,21 @@ def test_the_commands(
     ]
     add = ["pool", "add", *shared, "--agent", str(tmp_path / "a"), "--out", str(tmp_path / "b")]
     assert main([*add, "--probes", "6"]) == 0
-    assert "new: quality 1.000 on 6 questions" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "new: quality 1.000 on 6 questions" in said
+    assert "b: an agent for old, new\n" in said
     assert main([*add[:-1], str(tmp_path / "c"), "--agent", str(tmp_path / "b")]) == 2
     assert "knows all its experts already" in capsys.readouterr().err
     tune = ["tune", *shared, "--agent", str(tmp_path / "b"), "--points", "2"]
+    config = json.loads((tmp_path / "b" / "config.json").read_text(encoding="utf-8"))
+    seen = digests_of(load_examples(tmp_path / "data.jsonl"))
+    for part, warned in (("train", True), ("dev", False)):
+        config["seen"] = {part: seen}
+        (tmp_path / "b" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        assert main([*tune, "--target-cost", "7"]) == 0
+        assert (
+            "the agent was trained on 12 of the 12 questions" in capsys.readouterr().err
+        ) is warned
     assert main([*tune, "--target-cost", "7", "--out", str(tmp_path / "t")]) == 0
     assert "--cost-weight" in capsys.readouterr().out
     assert main([*tune, "--target-cost", "0.5"]) == 2
