@@ -153,7 +153,7 @@ class Reader:
         )
         counts = [max(0, int(each or 0)) for each in given]  # some count from -1
         read, written, cached, thought, total = counts
-        if thought > written or 0 < thought <= total - read - written:
+        if thought > written or 0 < thought == total - read - written:
             written += thought  # counted beside the answer, as xAI does, and charged all the same
         cached = min(cached, read)
         if are_counts(read, written, cached, thought):
