@@ -29,6 +29,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -137,7 +138,7 @@ def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
 
 def is_number(value: Any) -> bool:
     """Is it a number? True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return isinstance(value, (Real, Decimal)) and not isinstance(value, bool)
 
 
 def cut(text: str, most: int = 80) -> str:

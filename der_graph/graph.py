@@ -217,7 +217,7 @@ def create_der_graph(
     if not is_number(stickiness) or not 0 <= stickiness <= 1:
         raise PoolError(f"stickiness is {stickiness!r}; it must be from 0 to 1")
     parallel, hedge = _first(parallel, settings.parallel), _first(hedge, settings.hedge)
-    if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
+    if not is_number(parallel) or parallel < 1 or parallel % 1:
         raise PoolError(f"parallel is {parallel!r}; it must be a whole number, at least 1")
     if hedge is not None:
         check_hedge(hedge)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args
 
 from langchain_core.messages import AnyMessage
@@ -259,7 +258,7 @@ class DERContext:
                 raise BudgetError(f"{name} is {cut(repr(value))}; it must be a number, or left out")
             if isinstance(value, int) and abs(value) > sys.float_info.max:
                 raise BudgetError(f"{name} is larger than any number that can be counted with")
-        if self.max_steps is not None and not isinstance(self.max_steps, Integral):
+        if self.max_steps is not None and self.max_steps % 1:
             raise BudgetError(f"max_steps={self.max_steps}: it must be a whole number, or left out")
         if self.cost_weight is not None and not self.cost_weight >= 0:
             raise BudgetError(f"cost_weight={self.cost_weight}: it must be a number >= 0")
@@ -401,17 +400,12 @@ def as_context(context: Any) -> DERContext:
     as left out.
 
     Raises:
-        BudgetError: If a field has a value that it cannot have, or it is nothing that has fields.
+        BudgetError: If a field has a value that it cannot have.
     """
     if context is None:
         return DERContext()
     if isinstance(context, DERContext):
         return context
-    if isinstance(context, (str, bytes, Real, list, tuple, set)):
-        raise BudgetError(
-            f"context is {cut(repr(context))}; give a DERContext, or a dict with its fields, such as "
-            "{'max_cost': 1}"
-        )
     names = DERContext.__dataclass_fields__
     if isinstance(context, Mapping):
         return DERContext(**{name: context.get(name) for name in names})

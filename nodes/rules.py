@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from typing import TYPE_CHECKING, NoReturn
 
 from der_graph.errors import (
@@ -24,6 +23,7 @@ from der_graph.errors import (
     QuestionError,
     ToolsNotSupportedError,
     UnknownExpertError,
+    is_number,
 )
 from der_graph.nodes.reliability.charge import Charge
 from der_graph.nodes.reliability.failures import all_failed, as_langchain
@@ -63,7 +63,7 @@ class RouteRules:
 
     def __post_init__(self) -> None:
         steps = self.max_steps
-        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+        if not is_number(steps) or steps < 1 or steps % 1:
             raise PoolError(
                 f"max_steps is {steps!r}; it must be a whole number: a route needs at least 1 call"
             )

@@ -144,18 +144,15 @@ class Reader:
     def _counts(self, usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
         """Tokens read, written, from a cache, of a thought; none where one cannot be true."""
         inside, outside = (usage.get(f"{way}_token_details") or {} for way in ("input", "output"))
-        given = (
-            usage.get("input_tokens"),
-            usage.get("output_tokens"),
-            inside.get("cache_read"),
-            outside.get("reasoning"),
-            usage.get("total_tokens"),
+        given = (usage.get("input_tokens"), usage.get("output_tokens"), inside.get("cache_read"))
+        read, written, cached = (max(0, int(each or 0)) for each in given)  # some count from -1
+        thought, total = (
+            each if isinstance(each, int) and each > 0 else 0
+            for each in (outside.get("reasoning"), usage.get("total_tokens"))
         )
-        counts = [max(0, int(each or 0)) for each in given]  # some count from -1
-        read, written, cached, thought, total = counts
-        if thought > written or 0 < thought == total - read - written:
+        if 0 < thought == total - read - written:
             written += thought  # counted beside the answer, as xAI does, and charged all the same
-        cached = min(cached, read)
+        cached, thought = min(cached, read), min(thought, written)
         if are_counts(read, written, cached, thought):
             return read, written, cached, thought
         _say_absurd(self.expert)  # checkpointers cannot keep it, nor anybody add it up

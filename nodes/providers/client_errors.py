@@ -82,16 +82,20 @@ _QUOTA = re.compile(
 # At 400 and 422 what is wrong with the request is quoted: only how a message begins tells of key and account,
 # and its word for programs.
 _ACCOUNT = re.compile(
-    r"(?:\d{3} )?(?:(?:incorrect|invalid|missing) api key|api key (?:is )?(?:not valid|invalid)|"
-    r"(?:your )?credit balance is too low|insufficient (?:quota|balance)|you exceeded your current quota|"
-    r"access denied, please make sure your account is in good standing)",
+    r"(?:\d{3} )?(?:[\w.]+: )?(?:\w+ - )?"
+    r"(?:(?:incorrect|invalid|missing) api key|api key (?:is )?(?:not valid|invalid)|"
+    r"(?:your )?credit balance is too low|insufficient (?:quota|balance)|"
+    r"you exceeded your current quota|access denied, please make sure your account is in good standing)",
     re.IGNORECASE,
 )
 _ACCOUNT_WORDS = frozenset(
     "api_key_invalid arrearage billing_hard_limit_reached billing_not_active insufficient_balance "
     "insufficient_quota invalid_api_key".split()
 )
-_TIME = r"(\d+(?:\.\d+)?) ?(ms|milliseconds?|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?)(?![a-z])"
+_TIME = (
+    r"(\d+(?:\.\d+)?) ?"
+    r"(ms|msecs?|milliseconds?|h(?:rs?|ours?)?|m(?:ins?|inutes?)?|s(?:ecs?|econds?)?)(?![a-z])"
+)
 _WAIT = re.compile(
     rf"(?:try|retry) (?:again )?(?:in|after) (?:(?P<times>{_TIME}(?:(?:,? (?:and )?)?{_TIME})*)|"
     r"(?P<seconds>\d+(?:\.\d+)?)(?!\d|\.\d| ?[a-z]))",
@@ -206,7 +210,10 @@ def _kind(error: BaseException) -> FailureKind | None:
 def _tells_of_account(error: BaseException) -> bool:
     if any(word.lower() in _ACCOUNT_WORDS for word in _words(error)):
         return True
-    return any(map(_ACCOUNT.match, (str(error), *told_in(getattr(error, "body", None)))))
+    said = [str(error), str(getattr(error, "message", None) or "")]
+    for name in ("body", "details"):  # the latter is Google's
+        said += told_in(getattr(error, name, None))
+    return any(map(_ACCOUNT.match, said))
 
 
 def _said(error: BaseException) -> str:

@@ -43,38 +43,27 @@ _WORDS: dict[str, FinishReason] = {
 }
 
 _LONGEST = 60  # characters of a word
-_BROKEN = frozenset("error abort aborted cancelled canceled failed".split())
-
-
-def _part(words: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!no_)(?<!without_)(?:^|(?<=_))(?:{words})(?=_|$)")
-
 
 # Of words that are not known, the part that tells; the first that is found.
 _PARTS: tuple[tuple[re.Pattern[str], FinishReason | Literal["broken"]], ...] = (
     (
-        _part(
-            r"error|malformed|unexpected|abort\w*|cancel\w*|fail\w*|time_?out|time_limit|network|interrupt\w*|"
-            r"disconnect\w*|insufficient|overload\w*|unload\w*|unavailable|not_finished"
+        re.compile(
+            "error|malformed|unexpected|abort|cancel|fail|time_?out|time_limit|network|disconnect|"
+            "interrupt|insufficient|overload|unload|unavailable|not_finished"
         ),
         "broken",
     ),
-    (
-        _part(r"\w*filter\w*|safety|sensitive|moderation|armor|risk|prohibit\w*|refus\w*"),
-        "content_filter",
-    ),
-    (_part("tools?|functions?"), "tool_calls"),
-    (_part("length|limit|context|max"), "length"),
+    (re.compile("filter|safety|sensitive|moderation|armor|risk|prohibit|refus"), "content_filter"),
+    (re.compile("tool|function"), "tool_calls"),
+    (re.compile("length|limit|context|max_|max$"), "length"),
 )
+_DENIED = re.compile("(?:^|_)(?:no|without)_")
 
 
 def is_broken_off(message: BaseMessage) -> bool:
     """Does a provider say that it did not get to the end of an answer? What there is of it is no answer."""
     given = message.response_metadata
-    said = [given.get(key) for key in (*_KEYS, "status")]
-    if any(isinstance(each, str) and _plain(each) in _BROKEN for each in said):
-        return True
-    return _meaning(_first(given)) == "broken"
+    return "broken" in (_meaning(_first(given)), _meaning(given.get("status")))
 
 
 def finish_reason_of(message: BaseMessage) -> FinishReason | None:
@@ -109,7 +98,8 @@ def _meaning(word: Any) -> FinishReason | Literal["broken"] | None:
     plain = _plain(word)
     if plain in _WORDS:
         return _WORDS[plain]
-    if not isinstance(getattr(word, "name", word), str) or len(plain) > _LONGEST:
+    is_word = isinstance(getattr(word, "name", word), str) and len(plain) <= _LONGEST
+    if not is_word or _DENIED.search(plain):
         return None
     return next((meaning for part, meaning in _PARTS if part.search(plain)), None)
 

@@ -106,6 +106,7 @@ def all_failed(failed: Sequence[Answer]) -> AllExpertsFailedError:
     message = f"no expert could answer ({causes})"
     error: AllExpertsFailedError = as_langchain(AllExpertsFailedError, kind)(message)
     error.answers = failed
+    error.failure_kind = kind
     waits = [answer["retry_after"] for answer in failed if "retry_after" in answer]
     error.retry_after = min(waits, default=None)
     return error

@@ -26,7 +26,8 @@ from der_graph.nodes.expert import Expert
 from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.reliability import is_remote
 from der_graph.policies.answers.cache import AnswerCache
-from der_graph.policies.answers.source import MAX_BATCH, ask_patiently, check_recorded
+from der_graph.policies.answers.patience import patiently
+from der_graph.policies.answers.source import MAX_BATCH, check_recorded
 from der_graph.progress_bar import AnswerBar
 from der_graph.state import Answer
 
@@ -98,7 +99,7 @@ class LocalEngine:
                 for chunk in chunks:
                     if stop.is_set():
                         return
-                    arrived.put(self._ask(chunk, stop))
+                    arrived.put(self._ask(chunk))
             except BaseException as error:
                 arrived.put(error)
 
@@ -108,7 +109,7 @@ class LocalEngine:
                 for chunks in away.values():
                     threads.submit(fetch, chunks)
                 for chunk in here:
-                    yield self._ask(chunk, stop)
+                    yield self._ask(chunk)
                 for _ in range(waiting):
                     result = arrived.get()
                     if isinstance(result, BaseException):
@@ -117,9 +118,8 @@ class LocalEngine:
             finally:
                 stop.set()
 
-    def _ask(self, chunk: list[Job], stop: threading.Event) -> Done:
-        expert = self._experts[chunk[0].expert]
-        answers = ask_patiently(expert, [job.prompt for job in chunk], stop)
+    def _ask(self, chunk: list[Job]) -> Done:
+        answers = self._experts[chunk[0].expert].ask([job.prompt for job in chunk])
         return list(zip(chunk, answers, strict=True))
 
 
@@ -162,6 +162,11 @@ def collect_answers(
     histories = [history_for_experts(messages_of(example.history)) for example in examples]
     engine = engine or LocalEngine(members)
     done = Collected()
+
+    def ask(some: list[Job]) -> Iterator[tuple[list[Job], list[Answer]]]:
+        for batch in engine.answers(some):
+            yield [job for job, _ in batch], [answer for _, answer in batch]
+
     # A route: question, who was asked, what they said.
     routes: list[tuple[int, tuple[int, ...], list[Answer]]] = [
         (number, (), []) for number in range(len(examples))
@@ -188,7 +193,8 @@ def collect_answers(
         if say is not None:
             say(f"depth {level}: {len(jobs):,} answers, {len(found):,} of them cached")
         with AnswerBar(f"answers, depth {level}", len(missing), show=progress, say=say) as bar:
-            for batch in engine.answers(missing):
+            for some, said in patiently(ask, missing, threading.Event()):
+                batch = list(zip(some, said, strict=True))
                 found.update(_keep(batch, cache, members, done))
                 bar.advance(len(batch))
         known.update(found)

@@ -33,11 +33,10 @@ from der_graph.nodes.ktp import KTPTemplate, ktp_template
 from der_graph.nodes.recorded import RecordedChat
 from der_graph.nodes.reliability import at_once, is_remote
 from der_graph.policies.answers.cache import AnswerCache
+from der_graph.policies.answers.patience import patiently
 from der_graph.policies.quality import QualityMetric
 from der_graph.state import Answer, good_answers
 
-_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a call that came too fast is made again
-_LONGEST_WAIT = 90.0  # limits are by the minute; who wants longer is out of quota
 MAX_BATCH = 32
 """Most prompts that an expert gets at once."""
 Key = tuple[int, int, object]
@@ -403,8 +402,12 @@ class AnswerSource:
         new = [keys[0] for keys in same.values()]
         # Similar lengths share a batch, so less is padded.
         new.sort(key=lambda key: len(prompts[key][-1].text))
-        chunks = [new[start : start + MAX_BATCH] for start in range(0, len(new), MAX_BATCH)]
-        for chunk, replies in _replies_to(expert, chunks, prompts, stopped):
+
+        def ask(some: list[Key]) -> Iterator[tuple[list[Key], list[Answer]]]:
+            chunks = [some[i : i + MAX_BATCH] for i in range(0, len(some), MAX_BATCH)]
+            return _replies_to(expert, chunks, prompts, stopped)
+
+        for chunk, replies in patiently(ask, new, stopped):
             said = {digests[key]: reply for key, reply in zip(chunk, replies, strict=True)}
             for key in chunk:
                 if key[0] in self._twins:
@@ -501,7 +504,7 @@ def _replies_to(
     def ask(chunk: list[Key]) -> list[Answer]:
         if stopped.is_set():
             raise CancelledError
-        return ask_patiently(expert, [prompts[key] for key in chunk], stopped)
+        return expert.ask([prompts[key] for key in chunk])
 
     if not at_once(expert.model) or len(chunks) < 2:
         yield from ((chunk, ask(chunk)) for chunk in chunks)
@@ -514,38 +517,6 @@ def _replies_to(
             yield asked[done], done.result()
     finally:
         threads.shutdown(cancel_futures=True)
-
-
-def ask_patiently(
-    expert: Expert, prompts: Sequence[list[BaseMessage]], stopped: threading.Event
-) -> list[Answer]:
-    """Ask an expert, and again where a call came too fast for its provider.
-
-    On a route another expert takes over. Here nobody does, and a call that was refused for the moment would
-    count as a wrong answer.
-
-    Args:
-        expert: The expert.
-        prompts: The prompts.
-        stopped: Once it is set nothing is waited for.
-    """
-    replies = expert.ask(prompts)
-    for wait in _WAITS:
-        refused = [i for i, reply in enumerate(replies) if _too_fast(reply)]
-        if not refused:
-            break
-        asked = max(replies[i].get("retry_after") or 0.0 for i in refused)
-        if asked > _LONGEST_WAIT or stopped.wait(max(wait, asked)):
-            break  # a quota that is used up, or Ctrl-C
-        again = expert.ask([prompts[i] for i in refused])
-        for i, reply in zip(refused, again, strict=True):
-            replies[i] = reply
-    return replies
-
-
-def _too_fast(reply: Answer) -> bool:
-    kind = reply.get("failure")
-    return kind == "rate_limit" or (kind == "open" and reply.get("retry_after") is not None)
 
 
 def check_recorded(experts: Sequence[Expert], examples: Sequence[Example]) -> None:

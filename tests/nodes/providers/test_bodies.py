@@ -390,7 +390,7 @@ def test_no_more_tokens_come_from_a_cache_than_were_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("thought", "total", "written"), [(2, 15, 5), (2, 17, 7), (2, 30, 5), (20, 15, 25)]
+    ("thought", "total", "written"), [(2, 15, 5), (2, 17, 7), (2, 30, 5), (20, 35, 25)]
 )
 def test_a_thought_that_is_counted_beside_the_answer_is_charged_too(
     thought: int, total: int, written: int

@@ -71,12 +71,14 @@ def test_every_provider_has_its_word_for_the_end(said: dict[str, Any], reason: s
         ("stop", False),
         ("a new word", False),
         ("no_error", False),
+        ("server_errors", True),
         ("stop_no_errors", False),
         ({"code": 0, "error": None}, False),
     ],
 )
 def test_some_words_say_that_an_answer_broke_off(word: Any, broken: bool) -> None:
     assert is_broken_off(AIMessage("Once", response_metadata={"finish_reason": word})) is broken
+    assert is_broken_off(AIMessage("Once", response_metadata={"status": "server_error"}))
     for status in (500, "no_error", "completed without errors", {"error": None}):
         assert not is_broken_off(AIMessage("Once", response_metadata={"status": status}))
     stopped = {"finish_reason": "stop", "stop_reason": "Final error:"}  # the text at which it did
@@ -196,6 +198,10 @@ def test_a_word_for_programs_is_enough(status: int, word: str, kind: str, place:
         (429, "try again in 20s, 3 requests left", "rate_limit", 20.0),
         (429, "try again in 30. Please", "rate_limit", 30.0),
         (429, "try again in 1 month", "rate_limit", None),
+        (429, "try again in 5 mins", "rate_limit", 300.0),
+        (429, "try again in 500 msec", "rate_limit", 0.5),
+        (429, "retry in 2 hrs", "rate_limit", 7200.0),
+        (400, "litellm.BadRequestError: XaiException - Incorrect API key provided", "auth", None),
         (400, "Invalid schema for function 'get_billing': no items", "request", None),
         (400, "Invalid value: 'invalid api key'", "request", None),
         (400, "Content Exists Risk", "content_filter", None),

@@ -193,7 +193,7 @@ def test_ctrl_c_ends_the_command_cleanly(
     recorded_pool: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answers(self: LocalEngine, jobs: Sequence[Job]) -> Iterator[Done]:
-        yield self._ask(chunks_of(jobs)[0], threading.Event())
+        yield self._ask(chunks_of(jobs)[0])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LocalEngine, "answers", answers)

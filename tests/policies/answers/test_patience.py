@@ -8,14 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 
 from der_graph.data import Example
 from der_graph.nodes.expert import Expert
 from der_graph.nodes.langchain import as_expert
 from der_graph.policies.answers import AnswerCache, AnswerSource, Request
 from der_graph.policies.answers.collect import collect_answers
-from der_graph.policies.answers.source import ask_patiently
+from der_graph.policies.answers.patience import patiently
 from der_graph.policies.planning.probing.asking import probe
 from der_graph.policies.quality import get_metric
 
@@ -47,7 +47,7 @@ def limited(refused: int, wait: float = 0.01) -> tuple[Expert, list[str]]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("der_graph.policies.answers.source._WAITS", (0.01,) * 6)
+    monkeypatch.setattr("der_graph.policies.answers.patience._WAITS", (0.01,) * 6)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 6])
@@ -82,8 +82,20 @@ def test_nothing_is_waited_for_once_it_is_stopped() -> None:
     expert, calls = limited(1000)
     stopped = threading.Event()
     stopped.set()
-    ask_patiently(expert, [[HumanMessage(e.question)] for e in EXAMPLES], stopped)
+    prompts: list[list[BaseMessage]] = [[HumanMessage(e.question)] for e in EXAMPLES]
+    given = list(patiently(lambda some: [(some, expert.ask(some))], prompts, stopped))
     assert len(calls) == 6
+    assert [len(answers) for _, answers in given] == [6]
+
+
+def test_what_is_answered_is_handed_on_before_anything_is_waited_for() -> None:
+    """Ctrl-C would lose what is paid for."""
+    expert, calls = limited(1)
+    prompts: list[list[BaseMessage]] = [[HumanMessage(e.question)] for e in EXAMPLES]
+    given = patiently(lambda some: [(some, expert.ask(some))], prompts, threading.Event())
+    asked, answers = next(given)
+    assert (len(calls), len(asked), {each["error"] for each in answers}) == (6, 5, {None})
+    assert [len(answers) for _, answers in given] == [1]
 
 
 def test_collecting_waits_too(tmp_path: Path) -> None:
