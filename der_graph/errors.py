@@ -29,7 +29,6 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -137,8 +136,8 @@ def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Is it a number? True and False are none."""
-    return isinstance(value, (Real, Decimal)) and not isinstance(value, bool)
+    """Is it a number that costs can be compared and multiplied with? True, False and decimals are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def cut(text: str, most: int = 80) -> str:

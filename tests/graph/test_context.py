@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from dataclasses import asdict, replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -88,6 +89,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_pool(field: str) -> None:
         ({"allowed_experts": "small"}, "allowed_experts is 'small'; it must be a list"),
         ({"forbidden_experts": [1]}, r"forbidden_experts is \[1\]; it must be a list"),
         ({"max_cost": "3"}, "max_cost is '3'; it must be a number"),
+        ({"max_cost": Decimal(3)}, r"max_cost is Decimal\('3'\); it must be a number"),
         ({"stickiness": 2.0}, "stickiness=2.0: it must be from 0 to 1"),
         ({"max_steps": 1.5}, "max_steps=1.5: it must be a whole number"),
         ({"cost_weight": -1}, "cost_weight=-1: it must be a number >= 0"),
