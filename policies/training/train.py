@@ -106,6 +106,8 @@ def train_agent(
     """
     require("stable_baselines3", extra="train", why="training an agent")
     require("sb3_contrib", extra="train", why="training an agent")
+    from stable_baselines3.common.logger import Logger
+
     from der_graph.policies.training.checkpoint import (
         ROUTES_FILE,
         asked_alone_in,
@@ -230,6 +232,8 @@ def train_agent(
     if resume:
         say(_where(model.num_timesteps, done=remaining <= 0 or watcher.enough))
     if remaining > 0 and not watcher.enough:
+        # Without a logger SB3 leaves an empty folder among the temporary files; the curve is the watcher's.
+        model.set_logger(Logger(folder=None, output_formats=[]))
         with watcher:
             model.learn(remaining, callback=watcher, reset_num_timesteps=not resume)
     agent = watcher.finish()

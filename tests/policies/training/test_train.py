@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def test_the_same_seed_gives_the_same_curve(tmp_path: Path) -> None:
     train(tmp_path / "c", replace(short, seed=1))
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
     assert curve(tmp_path / "a") != curve(tmp_path / "c")
+
+
+@pytest.mark.usefixtures("short_lessons")
+def test_nothing_is_left_in_the_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    train(tmp_path / "run", replace(SMALL, steps=512))
+    assert list(temporary.iterdir()) == []
 
 
 EARLY = replace(SMALL, steps=8192, evaluations=8, patience=2, warm_start="none")
