@@ -51,7 +51,11 @@ class Choice:
 
 @runtime_checkable
 class RoutingAgent(Protocol):
-    """Anything that chooses the next expert: the trained agent, and every baseline."""
+    """Anything that chooses the next expert: the trained agent, and every baseline.
+
+    The graph asks it in a thread, as it may take its time. One whose attribute `decides_at_once` is true is
+    asked on the event loop.
+    """
 
     def check_pool(self, names: Sequence[str]) -> None:
         """Raise `AgentPoolMismatchError` if the agent cannot choose among these experts."""
@@ -143,7 +147,7 @@ class Decider:
 
     @property
     def at_once(self) -> bool:
-        """Is the agent a rule of this project that decides in microseconds, and so needs no thread?"""
+        """May the agent be asked without a thread?"""
         return getattr(self.agent, "decides_at_once", False) is True
 
     def decide(

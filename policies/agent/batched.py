@@ -31,6 +31,8 @@ class BatchedAgent:
         agent: Its `decide` must depend on the situations alone, as it runs in a thread of its own.
     """
 
+    decides_at_once = False  # it waits for a batch
+
     def __init__(self, agent: RoutingAgent) -> None:
         self._agent = agent
         self._queue = RequestQueue(quiet=0.0)  # a decision alone is quicker than the wait

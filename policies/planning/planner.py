@@ -103,6 +103,12 @@ class Planner(BeginsAnew):
         return self.price
 
     @property
+    def decides_at_once(self) -> bool:
+        """Is a decision too short for a thread: no sentence to encode, no tree for every route?"""
+        known = self.knowledge
+        return len(self.names) <= WIDTH and (self.encoder is None or len(known.logit) == 1)
+
+    @property
     def fingerprint(self) -> str:
         """Changes when a decision may change."""
         known = self.knowledge

@@ -149,6 +149,11 @@ class Learner:
         """Prices that are offered."""
         return self.planner.cost_weight_range
 
+    @property
+    def decides_at_once(self) -> bool:
+        """Is a decision too short for a thread?"""
+        return self.acting is None and self.planner.decides_at_once
+
     def check_pool(self, names: Sequence[str]) -> None:
         """Check that the experts are those that are known, in this order."""
         self.planner.check_pool(names)

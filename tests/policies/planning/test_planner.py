@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import WordEncoder
 
+from der_graph import create_der_graph
 from der_graph.errors import AgentError, AgentPoolMismatchError, AllExpertsFailedError, DataError
 from der_graph.nodes.decision import Choice, RoutingAgent
+from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.rules import RouteRules
 from der_graph.policies.planning.candidates import MOST
 from der_graph.policies.planning.fitting import fit_knowledge
@@ -386,3 +391,24 @@ def test_part_of_the_pool_in_another_order() -> None:
     seen = Situation("sum", [said("writer", "3+4")], [True, False, True])
     assert part.decide([seen])[0].index == 0
     assert planner.for_pool(planner.names, planner.costs) is planner
+
+
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_a_short_decision_takes_no_thread(kinds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that must encode the question does: others are served on the event loop meanwhile."""
+    hints: Any = [0.9, 0.8] if kinds == 1 else [{"sums": 0.9, "facts": 0.4}, {"sums": 0.4}]
+    agent = Planner.from_prior(NAMES[:2], [1.0, 1.0], hints=hints, encoder=WordEncoder())
+    assert agent.decides_at_once is (kinds == 1)
+    threads, decide = [], Planner.decide
+
+    def watched(planner: Planner, situations: Sequence[Situation]) -> list[Choice]:
+        threads.append(threading.get_ident())
+        return decide(planner, situations)
+
+    monkeypatch.setattr(Planner, "decide", watched)
+    pool = [as_expert(lambda question: "4", name=name, cost=1.0) for name in NAMES[:2]]
+    der = create_der_graph(pool, agent=agent).compile()
+    asyncio.run(der.ainvoke({"messages": [("user", "2 + 2?")]}))
+    here = [thread == threading.get_ident() for thread in threads]
+    assert here
+    assert here == [kinds == 1] * len(here)
