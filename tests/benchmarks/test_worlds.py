@@ -269,9 +269,8 @@ def test_stored_results_are_shown_and_not_measured_again(
     load("worlds.__main__").main()
     shown = capsys.readouterr()
     assert "0 trainings to go, 1 are there" in shown.err
-    assert (
-        "| liars | 0.2 | 0.800 | 0.600 | 0.750 (0.750 to 0.750) | fixed order **ahead** | 0.875 |"
-        in shown.out
-    )
+    assert "| liars | **0.750** | 0.875 | 50 |" in shown.out
+    assert "Of 1 figures (world, seed and price) 0 reach 0.97, 0 reach 0.95" in shown.out
+    assert "ahead at 1 of 1 places" in shown.out
     assert (tmp_path / "worlds.md").read_text(encoding="utf-8") in shown.out
     assert (tmp_path / "worlds.png").stat().st_size > 1000
