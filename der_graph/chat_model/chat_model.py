@@ -47,6 +47,7 @@ from der_graph.chat_model.runs import (
     dispatch,
     input_of,
     nested,
+    of_run,
     stream_config,
     wide,
 )
@@ -333,6 +334,26 @@ class ChatDER(BaseChatDER):
             "context": answer_only(context),
             "stream_mode": STREAM_MODES,
         }
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with of_run(run_manager):
+            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with of_run(run_manager):
+            return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
 
     def get_token_ids(self, text: str) -> list[int]:
         """As many numbers as a text has tokens, by estimate: each expert has a tokenizer of its own."""
