@@ -198,6 +198,10 @@ class BaseChatDER(BaseChatModel):
         kwargs.pop(RUNS, None)
         return super()._get_invocation_params(stop, **kwargs)
 
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        kwargs.pop(RUNS, None)
+        return super()._get_llm_string(stop, **kwargs)
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         given = LangSmithParams(
             ls_provider="der",
@@ -483,7 +487,9 @@ class ChatDER(BaseChatDER):
 
         Args:
             schema: A pydantic class, a TypedDict or a JSON schema.
-            include_raw: Give a dict with `raw`, `parsed` and `parsing_error`, and do not raise.
+            include_raw: Give a dict with `raw`, `parsed` and `parsing_error`, and do not raise where a tool's
+                call cannot be parsed. With the other methods, experts whose answer is not of the form have
+                failed, which is an error where all have.
             method: By a tool's call; by a `response_format` with the schema; or by one for any JSON, where
                 the prompt has to describe the schema.
             strict: As in `bind_tools`.

@@ -352,6 +352,12 @@ def test_caches_tell_settings_apart() -> None:
     assert len(seen.prompts) == 2
 
 
+def test_a_stream_that_is_whole_finds_what_is_cached() -> None:
+    der = two(streaming=False, cache=InMemoryCache())
+    (first,), (again,) = list(der.stream("Q")), list(der.stream("Q"))
+    assert first.response_metadata == again.response_metadata  # with the seconds that it took
+
+
 def test_no_secret_is_shown() -> None:
     pytest.importorskip("langchain_openai")
     from langchain_openai import ChatOpenAI
