@@ -47,6 +47,7 @@ from der_graph.chat_model.runs import (
     dispatch,
     input_of,
     nested,
+    of_run,
     stream_config,
     wide,
 )
@@ -197,6 +198,10 @@ class BaseChatDER(BaseChatModel):
         kwargs.pop(RUNS, None)
         return super()._get_invocation_params(stop, **kwargs)
 
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        kwargs.pop(RUNS, None)
+        return super()._get_llm_string(stop, **kwargs)
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         given = LangSmithParams(
             ls_provider="der",
@@ -334,6 +339,26 @@ class ChatDER(BaseChatDER):
             "stream_mode": STREAM_MODES,
         }
 
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with of_run(run_manager):
+            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with of_run(run_manager):
+            return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+
     def get_token_ids(self, text: str) -> list[int]:
         """As many numbers as a text has tokens, by estimate: each expert has a tokenizer of its own."""
         return list(range(estimate_tokens(text)))
@@ -462,7 +487,9 @@ class ChatDER(BaseChatDER):
 
         Args:
             schema: A pydantic class, a TypedDict or a JSON schema.
-            include_raw: Give a dict with `raw`, `parsed` and `parsing_error`, and do not raise.
+            include_raw: Give a dict with `raw`, `parsed` and `parsing_error`, and do not raise where a tool's
+                call cannot be parsed. With the other methods, experts whose answer is not of the form have
+                failed, which is an error where all have.
             method: By a tool's call; by a `response_format` with the schema; or by one for any JSON, where
                 the prompt has to describe the schema.
             strict: As in `bind_tools`.

@@ -12,16 +12,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
     AsyncRunManager,
+    BaseCallbackHandler,
     BaseCallbackManager,
     CallbackManager,
     adispatch_custom_event,
     dispatch_custom_event,
 )
+from langchain_core.callbacks.base import LLMManagerMixin
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
@@ -29,12 +32,15 @@ from langchain_core.runnables.config import (
     get_config_list,
     var_child_runnable_config,
 )
+from langchain_core.tracers import BaseTracer
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from der_graph.nodes.streaming import streams_messages
 
 RUNS = "der_callbacks"
 """Argument that hands a stream's callbacks from `stream` to `_stream`, which LangChain does not."""
 
+_RUN: ContextVar[Any] = ContextVar("run_manager", default=None)
 _THREADS = 64  # most calls of a synchronous batch at the same time
 
 
@@ -49,13 +55,24 @@ def input_of(messages: Sequence[BaseMessage]) -> dict[str, Any]:
     return {"messages": copies}
 
 
+@contextmanager
+def of_run(run_manager: Any) -> Iterator[None]:
+    """Remember the model's run during a call: where LangChain streams it unasked, `_stream` is not told."""
+    token = _RUN.set(run_manager)
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
+
+
 def nested(run_manager: Any, callbacks: BaseCallbackManager | None) -> RunnableConfig:
     """The config with which the graph's runs are children of the chat model's run.
 
     Args:
         run_manager: The run manager, where LangChain passes one.
-        callbacks: Else what `stream_config` made.
+        callbacks: Else what `stream_config` made; where that is missing too, the run of `of_run` holds.
     """
+    run_manager = run_manager or (_RUN.get() if callbacks is None else None)
     manager = callbacks if run_manager is None else _children(run_manager, run_manager.run_id)
     if manager is None:
         return {"callbacks": []}
@@ -65,7 +82,36 @@ def nested(run_manager: Any, callbacks: BaseCallbackManager | None) -> RunnableC
         # It would show drafts, and make every expert generate token by token instead of in batches.
         if streams_messages(handler):
             manager.remove_handler(handler)
+    for handlers in (manager.handlers, manager.inheritable_handlers):
+        handlers[:] = map(_wordless, handlers)
     return {"callbacks": manager}
+
+
+class _Wordless:
+    """A handler that hears of the experts' runs, but not their words, which it would take for the answer's.
+
+    In all else it is that handler, of its class too, by which LangChain finds out who wants a stream.
+    """
+
+    def __init__(self, handler: BaseCallbackHandler) -> None:
+        self._handler = handler
+
+    @property  # type: ignore[misc]  # what isinstance asks, and can be set elsewhere
+    def __class__(self) -> Any:
+        return type(self._handler)
+
+    def on_llm_new_token(self, *_: Any, **__: Any) -> None:
+        """Silent."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+
+def _wordless(handler: BaseCallbackHandler) -> Any:
+    # Tracers keep tokens with their run, save those that are streams.
+    keeps = isinstance(handler, BaseTracer) and not isinstance(handler, _StreamingCallbackHandler)
+    deaf = type(handler).on_llm_new_token is LLMManagerMixin.on_llm_new_token
+    return handler if keeps or deaf else _Wordless(handler)
 
 
 def stream_config(

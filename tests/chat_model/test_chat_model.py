@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ScriptedAgent, a_human, chat_expert, scripted_expert
+from fakes import ScriptedAgent, a_human, chat_expert, scripted_expert, thread
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
@@ -228,10 +229,11 @@ def names_of(run: Any) -> list[str]:
     return [run.name, *(name for child in run.child_runs for name in names_of(child))]
 
 
+@pytest.mark.parametrize("unasked", [False, True])  # as LangChain streams where somebody listens
 @pytest.mark.parametrize("how", ["invoke", "stream", "ainvoke", "astream"])
-def test_decisions_and_experts_are_child_runs(how: str) -> None:
+def test_decisions_and_experts_are_child_runs(how: str, unasked: bool) -> None:
     collector = RunCollectorCallbackHandler()
-    der = two()
+    der = two(streaming=True) if unasked else two()
     config: Any = {"callbacks": [collector], "tags": ["mine"], "run_name": "chat"}
     if how == "invoke":
         der.invoke("Q", config)
@@ -260,6 +262,37 @@ def test_decisions_and_experts_are_child_runs(how: str) -> None:
     check(root)
     for run in root.child_runs:
         assert run.extra["metadata"].get("ls_model_name") != "der"
+
+
+class Words(BaseCallbackHandler):
+    """Collects tokens, and counts calls of models."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.calls = 0
+
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        self.calls += 1
+
+    def on_llm_new_token(self, token: Any, **_: Any) -> None:
+        self.words.append(str(token))
+
+
+def test_listeners_hear_the_words_of_the_answer_alone() -> None:
+    heard = Words()
+    list(two().stream("Q", {"callbacks": [heard]}))
+    assert ("".join(heard.words), heard.calls) == ("the very answer", 3)
+
+    async def chunks() -> str:
+        app = parent(two())
+        events = app.astream_events(a_human("Q"), thread(), version="v2")
+        wanted = [
+            e async for e in events if e["event"] in ("on_chat_model_stream", "on_custom_event")
+        ]
+        assert {"der.decision", "der.draft", "der.answer"} < {e["name"] for e in wanted}
+        return "".join(e["data"]["chunk"].content for e in wanted if "chunk" in e["data"])
+
+    assert asyncio.run(chunks()) == "the very answer"
 
 
 def parent(der: ChatDER) -> Any:
@@ -317,6 +350,12 @@ def test_caches_tell_settings_apart() -> None:
     assert [der.invoke("Q").content, der.invoke("Q").content] == ["first", "first"]
     assert der.invoke("Q", max_cost=5).content == "second"
     assert len(seen.prompts) == 2
+
+
+def test_a_stream_that_is_whole_finds_what_is_cached() -> None:
+    der = two(streaming=False, cache=InMemoryCache())
+    (first,), (again,) = list(der.stream("Q")), list(der.stream("Q"))
+    assert first.response_metadata == again.response_metadata  # with the seconds that it took
 
 
 def test_no_secret_is_shown() -> None:
