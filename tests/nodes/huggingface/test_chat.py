@@ -89,6 +89,12 @@ def test_settings_hold_at_construction_and_per_call(chat: HuggingFaceChat, spy: 
     assert others != {one}
 
 
+def test_one_answer_whatever_the_checkpoint_counts(chat: HuggingFaceChat) -> None:
+    saved = chat.load().model.generation_config
+    saved.num_beams = saved.num_return_sequences = 2
+    assert chat.invoke("hello").content
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
