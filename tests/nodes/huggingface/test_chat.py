@@ -89,9 +89,11 @@ def test_settings_hold_at_construction_and_per_call(chat: HuggingFaceChat, spy: 
     assert others != {one}
 
 
-def test_one_answer_whatever_the_checkpoint_counts(chat: HuggingFaceChat) -> None:
-    saved = chat.load().model.generation_config
-    saved.num_beams = saved.num_return_sequences = 2
+def test_one_answer_whatever_the_checkpoint_counts(
+    chat: HuggingFaceChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("num_beams", "num_return_sequences"):
+        monkeypatch.setattr(chat.load().model.generation_config, name, 2)
     assert chat.invoke("hello").content
 
 
