@@ -29,7 +29,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
 
@@ -138,6 +138,13 @@ def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
 def is_number(value: Any) -> bool:
     """Is it a number that costs can be compared and multiplied with? True, False and decimals are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def plain(number: Any) -> Any:
+    """A number as Python's own, whatever library it is of; checkpoints take no others. What is none stays."""
+    if not is_number(number) or type(number) in (int, float):
+        return number
+    return int(number) if isinstance(number, Integral) else float(number)
 
 
 def cut(text: str, most: int = 80) -> str:

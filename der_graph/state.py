@@ -19,7 +19,7 @@ from langchain_core.messages import AnyMessage
 from langgraph.graph import MessagesState
 from typing_extensions import NotRequired, Self, TypedDict
 
-from der_graph.errors import BudgetError, cut, did_you_mean, is_number
+from der_graph.errors import BudgetError, cut, did_you_mean, is_number, plain
 
 END_CHOICE = "END"
 """The choice that ends a route. Not a node: the graph's own END is `"__end__"`."""
@@ -258,6 +258,7 @@ class DERContext:
                 raise BudgetError(f"{name} is {cut(repr(value))}; it must be a number, or left out")
             if isinstance(value, int) and abs(value) > sys.float_info.max:
                 raise BudgetError(f"{name} is larger than any number that can be counted with")
+            object.__setattr__(self, name, plain(value))
         if self.max_steps is not None and self.max_steps % 1:
             raise BudgetError(f"max_steps={self.max_steps}: it must be a whole number, or left out")
         if self.cost_weight is not None and not self.cost_weight >= 0:

@@ -119,7 +119,10 @@ def failure_of(error: Exception, request_id: str) -> RequestError:
 
 
 def _too_long() -> RequestError:
-    message = "the conversation is longer than the experts that may be asked can read; shorten it"
+    message = (
+        "the conversation is longer than the experts that may be asked can read, with the tokens that they "
+        "are asked to write; shorten it, or lower 'max_tokens'"
+    )
     return RequestError(400, message, param="messages", code="context_length_exceeded")
 
 

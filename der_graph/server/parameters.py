@@ -54,8 +54,8 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         settings["max_tokens"] = settings.pop("max_completion_tokens")
     if settings.get("logprobs") is False:
         del settings["logprobs"]
-        if not settings.get("top_logprobs"):
-            settings.pop("top_logprobs", None)
+    if not settings.get("logprobs") and not settings.get("top_logprobs"):
+        settings.pop("top_logprobs", None)
     if settings.get("top_logprobs") is not None and not settings.get("logprobs"):
         raise wrong(
             "top_logprobs", settings["top_logprobs"], "left out, or sent with logprobs=true"

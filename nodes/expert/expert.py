@@ -25,11 +25,11 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from der_graph.errors import PoolError
+from der_graph.errors import PoolError, plain
 from der_graph.nodes.conversation import question_blocks
 from der_graph.nodes.expert.attempt import Attempt
 from der_graph.nodes.expert.fingerprint import fingerprint_of
-from der_graph.nodes.expert.numbers import check_numbers
+from der_graph.nodes.expert.numbers import NUMBERS, check_numbers
 from der_graph.nodes.expert.reading import Reader, price_of
 from der_graph.nodes.ktp import KTPTemplate, ktp_messages, ktp_template
 from der_graph.nodes.model_settings import (
@@ -147,6 +147,8 @@ class Expert:
             )
         self.health.breaker.name = self.name
         prices = check_numbers(self.name, self.__dict__)
+        for name in NUMBERS:
+            object.__setattr__(self, name, plain(getattr(self, name)))
         if prices is not None:
             # Frozen: the only place where a call can be kept within its price.
             object.__setattr__(self, "model", priced(self.model, prices[:2], self.cost))

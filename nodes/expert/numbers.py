@@ -35,6 +35,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a number of seconds above 0, or infinity for no limit",
     ),
 }
+NUMBERS = tuple(_RULES)
+"""The fields of an expert that are numbers."""
 
 
 def check_numbers(name: str, given: Mapping[str, Any]) -> TokenPrices | None:

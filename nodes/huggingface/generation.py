@@ -154,6 +154,7 @@ def _config(
         "max_new_tokens": max_new_tokens,
         "do_sample": drawn,
         "num_beams": 1,
+        "num_return_sequences": 1,
         "pad_token_id": loaded.tokenizer.pad_token_id or 0,
         "eos_token_id": loaded.end_tokens or None,
         "repetition_penalty": settings.repetition_penalty or 1.0,

@@ -22,6 +22,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from der_graph.errors import ExpertError
 from der_graph.nodes.conversation import block_beside_text
+from der_graph.nodes.providers.messages import OPENING
 
 FORMAT_FIELDS = frozenset({"text", "system", "history"})
 """What a plain format may use: the last human message, the system text, the turns before."""
@@ -186,20 +187,15 @@ class PromptWriter:
         return ids
 
     def _render(self, turns: list[tuple[str, str]]) -> str:
-        chat = [{"role": role, "content": text} for role, text in turns]
-        try:
-            return self._apply(chat)
-        except Exception as error:
-            if turns[0][0] != "system" or len(turns) < 2:
-                raise ExpertError(
-                    f"the chat template refuses this conversation: {error}"
-                ) from error
-        # Templates without a system role (Gemma's) refuse it; the first human turn takes it instead.
-        chat[1]["content"] = f"{turns[0][1]}\n\n{chat[1]['content']}"
-        try:
-            return self._apply(chat[1:])
-        except Exception as error:
-            raise ExpertError(f"the chat template refuses this conversation: {error}") from error
+        # Templates that let nobody but the user begin get that turn, and those without a system role
+        # (Gemma's) get it in the first human turn.
+        opened = _opened(turns)
+        for tried in (turns, opened, _folded(opened)):
+            try:
+                return self._apply([{"role": role, "content": text} for role, text in tried])
+            except Exception as error:
+                refusal = error
+        raise ExpertError(f"the chat template refuses this conversation: {refusal}") from refusal
 
     def _apply(self, chat: list[dict[str, str]]) -> str:
         return str(
@@ -215,6 +211,20 @@ def fill_format(plain: str, turns: Sequence[tuple[str, str]]) -> str:
     system = "\n\n".join(text for role, text in turns[:last] if role == "system")
     history = "\n".join(f"{TURNS[role]}: {text}" for role, text in turns[:last] if role in TURNS)
     return plain.format(text=turns[last][1], system=system, history=history)
+
+
+def _opened(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same, begun by the user where the assistant has opened the chat."""
+    at = turns[0][0] == "system"
+    return [*turns[:at], ("user", OPENING), *turns[at:]] if turns[at][0] == "assistant" else turns
+
+
+def _folded(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same, with the system prompt at the head of the turn after it."""
+    if turns[0][0] != "system" or len(turns) < 2:
+        return turns
+    (_, system), (role, text), *rest = turns
+    return [(role, f"{system}\n\n{text}"), *rest]
 
 
 def merge_turns(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

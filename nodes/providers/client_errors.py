@@ -68,6 +68,8 @@ _TOO_LONG = re.compile(
     r"`inputs`.{0,40} must (?:be <=|have less than)",  # Text Generation Inference
     re.IGNORECASE,
 )
+# At 500: llama.cpp, LM Studio, and whoever passes their words on.
+_OVER_CONTEXT = re.compile(r"context size has been exceeded|exceed_context_size", re.IGNORECASE)
 _FILTERED = re.compile(
     r"content[_ ]?(?:filter|management|policy|moderation)|responsibleai|data_inspection|"
     r"flagged (?:as|by|for)|(?:was|been) flagged|safety (?:system|policy|settings)|"
@@ -179,7 +181,8 @@ def _kind(error: BaseException) -> FailureKind | None:
     if isinstance(error, getattr(exceptions, "ContextOverflowError", ())):
         return "context_length"
     # A provider's 429 may speak of tokens a minute, and its 5xx of anything.
-    if status in (None, 400, 413, 422) and _TOO_LONG.search(text):
+    told = _TOO_LONG if status in (None, 400, 413, 422) else _OVER_CONTEXT
+    if status != 429 and told.search(text):
         return "context_length"
     if status in (400, 403, 422, 451) and _FILTERED.search(text):
         return "content_filter"

@@ -7,6 +7,7 @@
     why an answer ended, without a piece of it ──> kept
     JSON that ends at the limit of tokens ──> an answer that was cut off, in place of an error
     an error where a stream, or an answer, should be ──> an error that says what the provider says
+    an event without data, such as a sign of life after an `id` ──> passed over, in place of an error
 
 Knows nothing of experts.
 """
@@ -175,6 +176,13 @@ class _Stream:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        if (events := getattr(stream, "_iter_events", None)) is not None:
+            # OpenAI's client reads the data of every event as JSON, also where there is none.
+            stream._iter_events = (
+                (lambda: (each async for each in events() if each.data))
+                if hasattr(stream, "__aiter__")
+                else (lambda: (each for each in events() if each.data))
+            )
 
     def __enter__(self) -> Iterator[Any]:
         self._stream.__enter__()

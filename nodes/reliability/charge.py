@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from der_graph.errors import plain
+
 MOST_TOKENS = 100_000_000
 """Of one call; a count above it is a mistake, and would end every budget."""
 
@@ -84,6 +86,4 @@ def are_counts(read: Any, written: Any, cached: Any, thought: Any = 0) -> bool:
 
 def token_prices(given: TokenPrices | tuple[float, float] | None) -> TokenPrices | None:
     """Prices as `as_expert` takes them: a `TokenPrices`, or a pair of input and output."""
-    if given is None or isinstance(given, TokenPrices):
-        return given
-    return TokenPrices(given[0], given[1])
+    return None if given is None else TokenPrices(*map(plain, given))

@@ -9,10 +9,12 @@ from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import ScriptedAgent, a_human, an_answer, scripted_expert, three_experts
 from hypothesis import given
 from hypothesis import strategies as st
+from langgraph.checkpoint.memory import InMemorySaver
 from toy import toy_agent, toy_rules, toy_source
 
 from der_graph import DERContext, create_der_graph
@@ -98,6 +100,14 @@ def test_an_unknown_name_is_an_error_that_lists_the_pool(field: str) -> None:
 def test_settings_of_another_type_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(BudgetError, match=message):
         as_context(settings)
+
+
+def test_a_limit_of_numpy_can_be_kept_in_a_checkpoint() -> None:
+    graph = create_der_graph(three_experts()[0], agent=ScriptedAgent("small"))
+    app = graph.compile(checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "1"}}
+    context = DERContext(deadline=np.float32(30), max_cost=np.float64(9))  # type: ignore[arg-type]
+    assert app.invoke(a_human("2 + 3?"), thread, context=context)["messages"]
 
 
 def test_the_graph_asks_whom_the_request_allows() -> None:

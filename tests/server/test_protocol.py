@@ -243,6 +243,14 @@ def test_fields_of_tools_and_results_that_are_null_count_as_left_out() -> None:
     assert request.messages[-1].text == ""
 
 
+def test_no_log_probabilities_are_nothing_asked() -> None:
+    # The protocol of responses has no `logprobs` beside it, and sends 0 where none are wanted.
+    body = {"model": "der", "input": "hello", "top_logprobs": 0}
+    request = read_response_request(json.dumps(body).encode())
+    assert "top_logprobs" not in (request.context.model_settings or {})
+    assert "top_logprobs" not in (read(top_logprobs=0).context.model_settings or {})
+
+
 def test_what_an_earlier_answer_has_beside_its_text() -> None:
     no = {"role": "assistant", "content": None, "refusal": "I will not."}
     thought = {"type": "thinking", "thinking": "Hm."}

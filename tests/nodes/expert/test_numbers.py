@@ -33,6 +33,15 @@ def test_numbers_that_can_be_counted_with(field: str, value: Any) -> None:
     assert getattr(made(**{field: value}), field) == value
 
 
+def test_numbers_of_numpy_can_be_kept_in_a_checkpoint() -> None:
+    prices = (np.float32(1), np.float64(2))
+    most, tokens, second = made(
+        cost=np.int64(3), second_price=np.float64(0.5), token_prices=prices
+    ).charge
+    assert tokens is not None
+    assert [type(each) for each in (most, second, *tokens[:2])] == [int, float, float, float]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [

@@ -89,6 +89,14 @@ def test_settings_hold_at_construction_and_per_call(chat: HuggingFaceChat, spy: 
     assert others != {one}
 
 
+def test_one_answer_whatever_the_checkpoint_counts(
+    chat: HuggingFaceChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("num_beams", "num_return_sequences"):
+        monkeypatch.setattr(chat.load().model.generation_config, name, 2)
+    assert chat.invoke("hello").content
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

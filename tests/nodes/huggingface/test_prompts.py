@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from tiny_models import Spy, tiny_tokenizer
@@ -9,6 +11,7 @@ from tiny_models import Spy, tiny_tokenizer
 from der_graph.errors import ExpertError, PoolError
 from der_graph.nodes.huggingface import HuggingFaceChat
 from der_graph.nodes.huggingface.prompts import PromptWriter, fill_format, merge_turns
+from der_graph.nodes.providers.messages import OPENING
 
 
 def test_control_tokens_in_messages_are_data(chat: HuggingFaceChat) -> None:
@@ -59,6 +62,17 @@ def test_templates_that_refuse_a_system_turn_get_it_with_the_question() -> None:
     text = PromptWriter(tokenizer)([SystemMessage("be kind"), HumanMessage("hi")]).text
     assert text == "[user]be kind\n\nhi"
     assert merge_turns([("user", "a"), ("user", "b")]) == [("user", "a\n\nb")]
+
+
+@pytest.mark.parametrize("system", [[], [SystemMessage("be kind")]])
+def test_templates_that_let_only_the_user_begin_get_a_turn_of_the_user(system: list[Any]) -> None:
+    tokenizer = tiny_tokenizer(
+        template="{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('must alternate') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    )
+    text = PromptWriter(tokenizer)([*system, AIMessage("Hi!"), HumanMessage("why")]).text
+    begin = "[user]be kind\n\n" if system else "[user]"
+    assert text == f"{begin}{OPENING}[assistant]Hi![user]why"
 
 
 def test_an_opened_thought_is_noticed() -> None:

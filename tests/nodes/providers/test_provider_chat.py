@@ -413,6 +413,19 @@ def test_a_stream_that_is_called_json_is_one() -> None:
         assert expert.ask([[HumanMessage("q")]], fallback="expert")[0]["text"] == "42"
 
 
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_signs_of_life_between_numbered_events_are_no_answer(way: str) -> None:
+    chunks = [json.dumps({"id": "x", "model": "m", **each}) for each in
+              (piece({"content": "42"}), piece({}, "stop"))]  # fmt: skip
+    raw = (
+        f"retry: 9\n\nid: 1\ndata: {chunks[0]}\n\n: ping\n\nid: 2\ndata: {chunks[1]}\n\n: ping\n\n"
+    )
+    with provider(lambda asked: {"raw": raw.encode(), "type": "text/event-stream"}) as stub:
+        chat = ProviderChat(chat=remote_model(stub.url, streaming=True))
+        said = asyncio.run(chat.ainvoke("q")) if way == "async" else chat.invoke("q")
+    assert said.content == "42"
+
+
 @pytest.mark.parametrize("streaming", [True, False])
 def test_a_body_that_is_no_answer_costs_nothing(streaming: bool) -> None:
     body = {"detail": "Not now"}

@@ -102,6 +102,7 @@ class Refused(Exception):
          "context_length", None),
         (Refused(400, "request (9 tokens) exceeds the available context size"), "context_length", None),
         (Refused(400, "prompt is too long: 210000 tokens > 200000 maximum"), "context_length", None),
+        (Refused(500, "Context size has been exceeded."), "context_length", None),  # llama.cpp
         (Refused(413, "Input is too long for requested model."), "context_length", None),
         (ExpertError("the prompt has 90 tokens, and a reads at most 64"), "context_length", None),
         (Refused(429, "maximum context length: no; tokens per minute"), "rate_limit", None),
