@@ -77,6 +77,7 @@ def build_page(ensemble: Ensemble, *, examples: Sequence[str] = ()) -> Any:
             session = str(request.session_hash)
             question = visible(question or "").strip()
             if not question or session in watched:
+                yield {panel: gr.skip()}  # without any update Gradio would empty the whole page
                 return
             limits = {
                 "max_cost": max_cost,
@@ -272,7 +273,7 @@ CSS = """
   border-radius: 50%; font-size: .85rem; margin-right: .25rem}
 .der-note {opacity: .8; font-size: .875rem; margin-left: .35rem}
 .der-body {display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: .35rem 0 0 2rem}
-.der-chances {flex: 0 1 19rem; min-width: 16rem}
+.der-chances {flex: 0 1 19rem; min-width: min(16rem, 100%)}
 .der-chance {display: grid; grid-template-columns: minmax(4rem, 6.5rem) 1fr 4.5rem; gap: .5rem;
   align-items: center; font-size: .875rem; line-height: 1.3}
 .der-name {overflow: hidden; text-overflow: ellipsis; white-space: nowrap}

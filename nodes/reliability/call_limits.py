@@ -39,7 +39,9 @@ _PER_MESSAGE = 16  # tokens that templates put around a message, at most
 
 
 class PriceError(ExpertError):
-    """A prompt that costs more than a call may."""
+    """A prompt that costs more than a call may: to whoever asks it is too long, and shortening it helps."""
+
+    failure_kind = "context_length"
 
 
 def can_be_bounded(model: Any) -> bool:

@@ -33,7 +33,7 @@ FailureKind = Literal[
 - `busy`: no thread was free.
 - `cancelled`, `exit`: its own code ended its task or the program.
 - `content_filter`: the provider will not answer this.
-- `context_length`: the prompt is longer than it reads.
+- `context_length`: the prompt is longer than it reads, or than the price of a call pays for.
 - `cut`: what the request allows was over before it said anything.
 - `deadline`: the request's time was over.
 - `empty`: no answer in what came.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +13,29 @@ from fakes import ScriptedAgent, scripted_expert
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
-from page_in_browser import MARKS, KnobAgent, opened, two
+from page_in_browser import MARKS, KnobAgent, needs_gradio, opened, two
 
 from der_graph.nodes.expert import Expert
 from der_graph.pool import pool_from
+from der_graph.ui import create_page
 
 pytestmark = MARKS
+
+
+def test_a_blank_question_leaves_the_page_as_it_is() -> None:
+    needs_gradio()
+    pool, model, _ = two()
+    page = create_page(pool, ScriptedAgent("small"))
+    answer = next(each.fn for each in page.fns.values() if each.name == "answer")
+    request = SimpleNamespace(session_hash="a tab")
+
+    async def updates() -> list[Any]:
+        return [each async for each in answer(" \n", [], 2.0, 0.1, 2, 0, ["small"], request)]
+
+    # A handler that ends without an update empties the page, to the labels of its buttons.
+    found = asyncio.run(updates())
+    assert [list(each.values()) for each in found] == [[{"__type__": "update"}]]
+    assert model.prompts == []
 
 
 @pytest.mark.slow
@@ -57,6 +75,8 @@ def test_a_conversation_and_its_routes(browser: Any) -> None:
         look.ask("Afresh")
         look.over("done: 2 calls")
         assert "forty-two" not in [message.text for message in large.prompts[-1]]
+        look.page.set_viewport_size({"width": 320, "height": 640})
+        assert look.page.evaluate("document.documentElement.scrollWidth") == 320
 
 
 def gated(name: str) -> tuple[Expert, threading.Event, threading.Event]:

@@ -17,10 +17,11 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from der_graph import ChatDER, DERContext, create_der_graph
-from der_graph.errors import BudgetError, PoolError
+from der_graph.errors import AllExpertsFailedError, BudgetError, PoolError
 from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.reliability.call_limits import MOST_TOKENS, TOKEN_LIMITS, Priced, priced
 from der_graph.nodes.streaming import Trimmed
+from der_graph.server.failures import failure_of
 
 
 class Talker(BaseChatModel):
@@ -76,6 +77,14 @@ def test_no_call_costs_more_than_it_may(
         assert "may cost more than a call may" in answer["error"]
     for one in expert.ask([[HumanMessage(text)], [HumanMessage("x")]]):
         assert one["cost"] <= cost * (1 + 1e-9)
+
+
+def test_a_prompt_that_costs_more_than_a_call_may_is_too_long() -> None:
+    expert = as_expert(Talker(), name="a", cost=0.001, token_prices=(1, 1))
+    graph = create_der_graph([expert], agent=ScriptedAgent("a")).compile()
+    with pytest.raises(AllExpertsFailedError, match="may cost more than a call may") as caught:
+        graph.invoke({"messages": [("user", "x" * 9000)]})
+    assert failure_of(caught.value, "id").code == "context_length_exceeded"
 
 
 def test_the_smallest_bound_counts() -> None:
