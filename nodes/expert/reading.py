@@ -196,9 +196,8 @@ def refusal_of(message: BaseMessage) -> str:
 
 def counted_size(answer: Answer, charge: Charge) -> CallSize | None:
     """What a call used; None if it failed, or is charged by tokens that nobody counted."""
-    size = _size_of(answer)
-    unknown = charge.tokens is not None and not (size.input or size.output)
-    return None if answer["error"] is not None or unknown else size
+    unknown = charge.tokens is not None and not _is_counted(answer)
+    return None if answer["error"] is not None or unknown else _size_of(answer)
 
 
 def _size_of(answer: Answer) -> CallSize:
@@ -212,8 +211,15 @@ def _size_of(answer: Answer) -> CallSize:
 
 def price_of(answer: Answer, charge: Charge) -> float:
     """What the call of an answer costs; without a count the most that it may."""
-    size = _size_of(answer)
-    return (charge if size.input or size.output else charge._replace(tokens=None)).of(size)
+    counted = charge if _is_counted(answer) else charge._replace(tokens=None)
+    return counted.of(_size_of(answer))
+
+
+def _is_counted(answer: Answer) -> bool:
+    """Did anybody count the tokens? Who says something has written some, whatever its server says."""
+    if answer["text"] or answer.get("tool_calls"):
+        return answer["output_tokens"] > 0
+    return answer["input_tokens"] + answer["output_tokens"] > 0
 
 
 @functools.lru_cache(maxsize=1024)  # once for each expert

@@ -216,7 +216,8 @@ def fill_format(plain: str, turns: Sequence[tuple[str, str]]) -> str:
 def _opened(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The same, begun by the user where the assistant has opened the chat."""
     at = turns[0][0] == "system"
-    return [*turns[:at], ("user", OPENING), *turns[at:]] if turns[at][0] == "assistant" else turns
+    begun_by = [role for role, _ in turns[at : at + 1]]
+    return [*turns[:at], ("user", OPENING), *turns[at:]] if begun_by == ["assistant"] else turns
 
 
 def _folded(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:

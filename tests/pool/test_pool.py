@@ -220,6 +220,12 @@ def test_faults_are_named_in_one_line(tiny: Path, text: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_field_without_a_value_is_left_out(tiny: Path) -> None:
+    """As where all that stood below it is commented out."""
+    text = "experts:\n- {name: a, backend: huggingface, model: experts/tiny, cost: 1, generation: }\nsettings:\n"
+    assert load_pool(pool_file(tiny, text)).names == ("a",)
+
+
 def test_what_experts_share_may_stand_beside_them(tiny: Path) -> None:
     text = (
         "x-small: &small {backend: huggingface, model: experts/tiny, cost: 1}\n"
