@@ -35,7 +35,9 @@ def table(results: Sequence[Result]) -> str:
             best, ahead = rival(rows)
             behind += ahead
             least = f" ({min(shares):.3f})" if len(shares) > 1 else ""
-            cells.append(f"**{mean(shares):.3f}**{least}" if ahead else f"{mean(shares):.3f}{least}")
+            cells.append(
+                f"**{mean(shares):.3f}**{least}" if ahead else f"{mean(shares):.3f}{least}"
+            )
             theirs.append(f"{_mean(rows, best, 'share'):.3f}")
         seconds = mean(run["train_seconds"] for run in runs)
         lines.append(f"| {' | '.join([*cells, ' / '.join(theirs), f'{seconds:.0f}'])} |")

@@ -222,7 +222,8 @@ def test_faults_are_named_in_one_line(tiny: Path, text: str, says: str) -> None:
 
 def test_a_field_without_a_value_is_left_out(tiny: Path) -> None:
     """As where all that stood below it is commented out."""
-    text = "experts:\n- {name: a, backend: huggingface, model: experts/tiny, cost: 1, generation: }\nsettings:\n"
+    entry = "{name: a, backend: huggingface, model: experts/tiny, cost: 1, generation: }"
+    text = f"experts:\n- {entry}\nsettings:\n"
     assert load_pool(pool_file(tiny, text)).names == ("a",)
 
 
