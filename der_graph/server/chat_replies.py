@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
@@ -70,7 +71,7 @@ class Outcome:
             **({"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}),
         }
 
-    @property
+    @cached_property
     def tokens(self) -> UsageMetadata:
         """The same as LangChain counts them."""
         none = UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
