@@ -13,9 +13,11 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 from langchain_core.callbacks import (
+    AsyncCallbackHandler,
     AsyncCallbackManager,
     AsyncRunManager,
     BaseCallbackHandler,
@@ -34,6 +36,7 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.tracers import BaseTracer
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
+from langchain_core.tracers.context import _configure_hooks
 
 from der_graph.nodes.streaming import streams_messages
 
@@ -83,35 +86,64 @@ def nested(run_manager: Any, callbacks: BaseCallbackManager | None) -> RunnableC
         if streams_messages(handler):
             manager.remove_handler(handler)
     for handlers in (manager.handlers, manager.inheritable_handlers):
-        handlers[:] = map(_wordless, handlers)
+        handlers[:] = map(_silent, handlers)
     return {"callbacks": manager}
 
 
-class _Wordless:
-    """A handler that hears of the experts' runs, but not their words, which it would take for the answer's.
+class _Silent:
+    """Put before a handler's class: it hears of the experts' runs, but not their words.
 
-    In all else it is that handler, of its class too, by which LangChain finds out who wants a stream.
+    It would take drafts for the answer. In all else its twin is that handler, over the same attributes.
     """
 
-    def __init__(self, handler: BaseCallbackHandler) -> None:
-        self._handler = handler
-
-    @property  # type: ignore[misc]  # what isinstance asks, and can be set elsewhere
-    def __class__(self) -> Any:
-        return type(self._handler)
-
-    def on_llm_new_token(self, *_: Any, **__: Any) -> None:
+    def on_llm_new_token(self, *_: Any, **__: Any) -> Any:
         """Silent."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._handler, name)
+    def on_stream_event(self, *_: Any, **__: Any) -> Any:
+        """Silent."""
+
+    def __eq__(self, other: object) -> bool:  # LangChain adds no handler a second time
+        return getattr(other, "__dict__", None) is self.__dict__
+
+    def __hash__(self) -> int:
+        return id(self.__dict__)
 
 
-def _wordless(handler: BaseCallbackHandler) -> Any:
+class _AsyncSilent(_Silent):
+    async def on_llm_new_token(self, *_: Any, **__: Any) -> None:
+        """Silent."""
+
+    async def on_stream_event(self, *_: Any, **__: Any) -> None:
+        """Silent."""
+
+
+_WORDS = ("on_llm_new_token", "on_stream_event")
+
+
+def _silent(handler: BaseCallbackHandler) -> BaseCallbackHandler:
+    """A handler without its ears for words, where it has any."""
+    kind: Any = type(handler)
+    bases = (LLMManagerMixin, AsyncCallbackHandler)
+    deaf = all(
+        getattr(kind, name, None) in (None, *(getattr(base, name, None) for base in bases))
+        for name in _WORDS
+    )
     # Tracers keep tokens with their run, save those that are streams.
     keeps = isinstance(handler, BaseTracer) and not isinstance(handler, _StreamingCallbackHandler)
-    deaf = type(handler).on_llm_new_token is LLMManagerMixin.on_llm_new_token
-    return handler if keeps or deaf else _Wordless(handler)
+    # LangChain knows these by identity, and would add them beside their twins.
+    hooked = any(var.get() is handler for var, *_ in _configure_hooks)
+    slotted = any(getattr(each, "__slots__", ()) for each in kind.__mro__)
+    if deaf or keeps or hooked or slotted or isinstance(handler, _Silent):
+        return handler
+    twin: Any = object.__new__(_silent_class(kind))
+    twin.__dict__ = handler.__dict__
+    return twin  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _silent_class(kind: Any) -> type[Any]:
+    first = _AsyncSilent if issubclass(kind, AsyncCallbackHandler) else _Silent
+    return type(kind.__name__, (first, kind), {"__module__": kind.__module__})
 
 
 def stream_config(

@@ -64,20 +64,33 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_switch_is_a_number(cls, given: Any) -> Any:
-        """Pydantic takes `true` for 1, and a price of `yes` is a mistake; it refuses the word "True"."""
+    def _as_meant(cls, given: Any) -> Any:
+        """A field without a value is left out, and no switch is a number.
+
+        The first is `settings:` with all below it commented out. Pydantic takes `true` for 1, and a price of
+        `yes` is a mistake; it refuses the word "True".
+        """
         if not isinstance(given, Mapping):
             return given
+        types = {name: cls._types_of(name) for name in given}
         return {
-            name: _words(value) if cls._counts(name) else value for name, value in given.items()
+            name: _words(value) if cls._counts(types[name]) else value
+            for name, value in given.items()
+            if value is not None or not types[name] or type(None) in types[name]
         }
 
     @classmethod
-    def _counts(cls, name: str) -> bool:
-        """Is it a field that holds a number?"""
-        kind = cls.model_fields[name].annotation if name in cls.model_fields else None
+    def _types_of(cls, name: str) -> set[Any]:
+        """What a field may hold, and what its values may; nothing for one that is none of its own."""
+        if name not in cls.model_fields:
+            return set()
+        kind = cls.model_fields[name].annotation
         types = {kind, *get_args(kind)}
-        types |= {each for part in types for each in get_args(part)}  # of a mapping's values
+        return types | {each for part in types for each in get_args(part)}
+
+    @staticmethod
+    def _counts(types: set[Any]) -> bool:
+        """Is it a field that holds a number?"""
         return bool not in types and not {int, float}.isdisjoint(types)
 
 

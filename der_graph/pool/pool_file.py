@@ -94,23 +94,12 @@ def read_pool_file(path: Path, *, recorded: bool = False) -> PoolFile:
             f"and this is a {type(content).__name__}"
         )
     # As in files of compose and GitLab: a place for what several experts share, by anchors and `<<`.
-    content = _filled_in(
-        {key: value for key, value in content.items() if not str(key).startswith("x-")}
-    )
-    if isinstance(content.get("experts"), list):
-        content["experts"] = list(map(_filled_in, content["experts"]))
+    content = {key: value for key, value in content.items() if not str(key).startswith("x-")}
     _name_recorded(content, recorded)
     try:
         return _model_of(content).model_validate(content)
     except ValidationError as error:
         raise PoolError(f"{path}: {_explain(error, content)}") from None
-
-
-def _filled_in(section: Any) -> Any:
-    """A mapping without the fields that say nothing, such as `settings:` with all below it commented out."""
-    if not isinstance(section, dict):
-        return section
-    return {key: value for key, value in section.items() if value is not None}
 
 
 def _name_recorded(content: dict[str, Any], recorded: bool) -> None:

@@ -121,7 +121,7 @@ def failure_of(error: Exception, request_id: str) -> RequestError:
 def _too_long() -> RequestError:
     message = (
         "the conversation is longer than the experts that may be asked can read, with the tokens that they "
-        "are asked to write; shorten it, or lower 'max_tokens'"
+        "are asked to write, or than the cost of a call pays for; shorten it, or lower 'max_tokens'"
     )
     return RequestError(400, message, param="messages", code="context_length_exceeded")
 

@@ -36,12 +36,19 @@ TOKEN_LIMITS = (
 """What providers' classes call the longest answer."""
 
 _PER_MESSAGE = 16  # tokens that templates put around a message, at most
+_SHORT = 50  # tokens of a short question
 
 
 class PriceError(ExpertError):
-    """A prompt that costs more than a call may: to whoever asks it is too long, and shortening it helps."""
+    """A prompt that costs more than a call may.
 
-    failure_kind = "context_length"
+    Attributes:
+        failure_kind: `context_length` where shortening it helps, so that clients do that; else `request`.
+    """
+
+    def __init__(self, message: str, failure_kind: str = "request") -> None:
+        super().__init__(message)
+        self.failure_kind = failure_kind
 
 
 def can_be_bounded(model: Any) -> bool:
@@ -99,9 +106,11 @@ class Priced(RunnableBinding[Any, Any]):
             left = self.cost - size / 3 * self.prices[0] / 1e6
         tokens = int(left / self.prices[1] * 1e6 * (1 - 1e-9))
         if tokens < 1:
+            short = self.cost * 1e6 > _SHORT * self.prices[0] + self.prices[1]
             raise PriceError(
                 f"a prompt of {size} bytes may cost more than a call may ({self.cost:g}); raise `cost`, or "
-                "shorten what is asked"
+                "shorten what is asked",
+                "context_length" if short else "request",
             )
         chat = bare(self.bound)
         chat = getattr(chat, "chat", chat)

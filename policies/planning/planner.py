@@ -38,6 +38,7 @@ DEPTH = 4
 """Calls planned ahead at the first decision; a later one plans what is left of them, two at least."""
 WIDTH = 12
 """Experts up to which all are planned for."""
+_AT_ONCE = 8  # experts of whom any tree is made in milliseconds
 _SHALLOW = 3  # calls ahead in a larger pool
 _TIE = 1e-9  # worths that differ less are equal: END, then the cheapest
 _TREES = 2_000  # remembered
@@ -104,9 +105,10 @@ class Planner(BeginsAnew):
 
     @property
     def decides_at_once(self) -> bool:
-        """Is a decision too short for a thread: no sentence to encode, no tree for every route?"""
+        """Is a decision too short for a thread: no sentence to encode, no large tree?"""
         known = self.knowledge
-        return len(self.names) <= WIDTH and (self.encoder is None or len(known.logit) == 1)
+        small = len(self.names) <= _AT_ONCE and self.depth <= DEPTH
+        return small and (self.encoder is None or len(known.logit) == 1)
 
     @property
     def fingerprint(self) -> str:
@@ -184,7 +186,7 @@ class Planner(BeginsAnew):
         if tuple(names) == self.names and np.allclose(costs, self.costs):
             return self
         given = dict(zip(self.names, self._seconds_given, strict=False))
-        return Planner(
+        planner = Planner(
             self.knowledge.take(names),
             costs,
             seconds=[given.get(name) for name in names],
@@ -192,6 +194,8 @@ class Planner(BeginsAnew):
             price=self.price,
             depth=self.depth,
         )
+        planner.prepare()
+        return planner
 
     def with_name(self, old: str, new: str) -> Planner:
         """The same planner, which knows an expert under another name."""

@@ -7,9 +7,11 @@ import copy
 import pickle
 import re
 from collections.abc import Iterator
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from fakes import ScriptedAgent, a_human, chat_expert, scripted_expert, thread
@@ -22,6 +24,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tracers.context import register_configure_hook
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -293,6 +296,33 @@ def test_listeners_hear_the_words_of_the_answer_alone() -> None:
         return "".join(e["data"]["chunk"].content for e in wanted if "chunk" in e["data"])
 
     assert asyncio.run(chunks()) == "the very answer"
+
+
+HOOKED: ContextVar[Words | None] = ContextVar("hooked", default=None)
+
+
+def test_a_listener_hears_every_call_once() -> None:
+    """Also one that LangChain finds in a context variable, as those that count a bill, or at two places."""
+    register_configure_hook(HOOKED, inheritable=True)
+    hooked, given = Words(), Words()
+    token = HOOKED.set(hooked)
+    try:
+        two().invoke("Q")
+    finally:
+        HOOKED.reset(token)
+    assert hooked.calls == 3
+    model = GenericFakeChatModel(messages=iter([AIMessage("It is 4.")]), callbacks=[given])
+    ChatDER(experts=[as_expert(model, name="a", cost=1.0)]).invoke("Q", {"callbacks": [given]})
+    assert given.calls == 2
+    two().invoke("Q", {"callbacks": [MagicMock(spec=BaseCallbackHandler)]})
+
+
+def test_events_of_the_nodes_are_not_lost() -> None:
+    async def streams() -> set[str]:
+        events = two().astream_events("Q", version="v2")
+        return {e["name"] for e in [e async for e in events] if e["event"] == "on_chain_stream"}
+
+    assert {"der_agent", "answer"} <= asyncio.run(streams())
 
 
 def parent(der: ChatDER) -> Any:

@@ -222,9 +222,13 @@ def test_faults_are_named_in_one_line(tiny: Path, text: str, says: str) -> None:
 
 def test_a_field_without_a_value_is_left_out(tiny: Path) -> None:
     """As where all that stood below it is commented out."""
-    entry = "{name: a, backend: huggingface, model: experts/tiny, cost: 1, generation: }"
-    text = f"experts:\n- {entry}\nsettings:\n"
-    assert load_pool(pool_file(tiny, text)).names == ("a",)
+    entry = "{name: a, backend: huggingface, model: experts/tiny, cost: 1, generation: , system: }"
+    for end in ("settings:", "settings:\n  max_steps:"):
+        pool = load_pool(pool_file(tiny, f"experts:\n- {entry}\n{end}\n"))
+        assert (pool.names, pool.settings.max_steps) == (("a",), 4)
+    for text in (f"experts:\n- {entry}\nsetings:\n", f"experts:\n- {entry[:-1]}, genaration: }}\n"):
+        with pytest.raises(PoolError, match="did you mean"):
+            load_pool(pool_file(tiny, text))
 
 
 def test_what_experts_share_may_stand_beside_them(tiny: Path) -> None:

@@ -85,6 +85,10 @@ def test_a_prompt_that_costs_more_than_a_call_may_is_too_long() -> None:
     with pytest.raises(AllExpertsFailedError, match="may cost more than a call may") as caught:
         graph.invoke({"messages": [("user", "x" * 9000)]})
     assert failure_of(caught.value, "id").code == "context_length_exceeded"
+    (answer,) = as_expert(Talker(), name="a", cost=1e-9, token_prices=(1, 1)).ask(
+        [[HumanMessage("hi")]]
+    )
+    assert answer["failure"] == "request"  # no shortening helps
 
 
 def test_the_smallest_bound_counts() -> None:

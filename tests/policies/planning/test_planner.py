@@ -412,3 +412,9 @@ def test_a_short_decision_takes_no_thread(kinds: int, monkeypatch: pytest.Monkey
     here = [thread == threading.get_ident() for thread in threads]
     assert here
     assert here == [kinds == 1] * len(here)
+
+
+def test_the_first_decision_at_other_prices_makes_no_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    planner = prior().for_pool(NAMES, [2.0, 3.0, 10.0, 70.0])
+    monkeypatch.setattr("der_graph.policies.planning.planner.Tree", None)
+    assert NAMES[planner.decide([at()])[0].index] in NAMES
