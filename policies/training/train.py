@@ -159,7 +159,8 @@ def train_agent(
         say(line)
     for repeated in source.ask_again(fresh, config.seed):
         say(repeated.line())
-    config = with_prices_for(config, members, first, stopped and prices_of(stopped))
+    before = None if stopped is None else prices_of(stopped)
+    config = with_prices_for(config, members, first, before)
     metadata = {
         "training": {**config.plain(), "metric": scorer.name, "versions": versions()},
         "seen": {"train": digests_of(examples), "dev": digests_of(dev)},
