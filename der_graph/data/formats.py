@@ -295,7 +295,9 @@ def _langsmith(row: Row) -> Row:
         asked = _chat({"messages": inputs["messages"]})
     else:
         asked = {"question": _only_text(inputs)}
-    return {**rest, **asked, "answer": _only_text(said), "task": task}
+    return {
+        **rest, **_unread("inputs", inputs), **asked, "answer": _only_text(said), "task": task,
+    }  # fmt: skip
 
 
 def _only_text(given: Any) -> str:
@@ -303,11 +305,20 @@ def _only_text(given: Any) -> str:
     if isinstance(given, Mapping):
         if isinstance(given.get("messages"), list) and given["messages"]:
             return _text(dict(given["messages"][-1]).get("content"))
-        named = next((given[key] for key in _TEXT_KEYS if given.get(key) is not None), None)
-        if named is None and len(given) == 1:
-            named = next(iter(given.values()))
-        return _text(named)
+        return _text(given.get(_text_key(given)))
     return _text(given)
+
+
+def _text_key(given: Mapping[str, Any]) -> str | None:
+    """Which field of an object holds its text."""
+    named = next((key for key in _TEXT_KEYS if given.get(key) is not None), None)
+    return next(iter(given)) if named is None and len(given) == 1 else named
+
+
+def _unread(name: str, given: Mapping[str, Any]) -> Row:
+    """The fields beside an object's text, such as a context, by names that nobody reads: they are counted."""
+    text = "messages" if isinstance(given.get("messages"), list) else _text_key(given)
+    return {f"{name}.{key}": value for key, value in given.items() if key != text}
 
 
 def _text(given: Any) -> str:
@@ -336,7 +347,8 @@ def _table(path: Path, delimiter: str) -> Rows:
                         f"{path}, line {reader.line_num}: another number of columns than the heading's "
                         f"{len(reader.fieldnames or ())}"
                     )
-                yield reader.line_num, {key: value for key, value in row.items() if value != ""}
+                if any(value.strip() for value in row.values()):
+                    yield reader.line_num, {key: value for key, value in row.items() if value != ""}
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: not a table ({error})") from None
         except UnicodeDecodeError as error:
@@ -348,7 +360,7 @@ def _table(path: Path, delimiter: str) -> Rows:
 def _heading(path: Path, names: Sequence[str]) -> list[str]:
     found = [name.strip() for name in names]
     for name in found:
-        if found.count(name) > 1:
+        if name and found.count(name) > 1:
             raise DataError(f"{path}, line 1: two columns are named {name!r}; rename one of them")
     return found
 
@@ -391,7 +403,9 @@ def promptfoo_rows(results: Iterable[Row]) -> Iterator[Row]:
     rows: dict[str, Row] = {}
     for result in results:
         given, test = result.get("vars") or {}, result.get("testCase") or {}
-        question = _only_text(given) or _text((result.get("prompt") or {}).get("raw"))
+        question, unread = _only_text(given), _unread("vars", given)
+        if not question:  # the prompt has all of them in it
+            question, unread = _text((result.get("prompt") or {}).get("raw")), {}
         checks = test.get("assert") or []
         right = next(
             (
@@ -401,8 +415,10 @@ def promptfoo_rows(results: Iterable[Row]) -> Iterator[Row]:
             ),
             "",
         )
+        # Two tests may ask the same about different texts.
         row = rows.setdefault(
-            question, {"question": question, "answer": _text(right), "candidates": []}
+            json.dumps([question, given], sort_keys=True, default=str),
+            {**unread, "question": question, "answer": _text(right), "candidates": []},
         )
         provider = result.get("provider") or {}
         name = (
@@ -452,6 +468,7 @@ def _inspect(about: Row, samples: list[Row]) -> Iterator[Row]:
             **asked,
             "answer": sample.get("target") or "",
             "task": _text(about.get("task")) or None,
+            "choices": sample.get("choices"),
         }
         epoch = sample.get("epoch", 1)
         row["id"] = f"{sample.get('id')}" + (f"/{epoch}" if epoch != 1 else "")

@@ -131,7 +131,8 @@ NOTE = (
     "Means over the questions, 95 % bootstrap intervals in brackets. Cost is in {unit}. "
     "Latency is what the experts of a route take one after another, as measured when each answer was "
     "generated (an answer generated in a batch counts its share of the batch); in parentheses, calls that "
-    "wait for no other run at the same time. Oracles know every answer's quality beforehand: they bound "
+    "wait for no other run at the same time. Where a call fails, a baseline without an answer asks the "
+    "cheapest expert that is left, one alone too. Oracles know every answer's quality beforehand: they bound "
     "what choosing one expert can reach, and only a method that combines experts can pass them."
 )
 """What the table of methods means."""

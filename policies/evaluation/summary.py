@@ -112,18 +112,19 @@ def summarize(
 
 def _cost_of_everyone(evaluation: Evaluation, pool: PoolInfo) -> float:
     """What asking every expert once costs; calls that are charged by what they use, what they did cost."""
-    answers = {
-        (answer["expert"], answer["text"]): answer["cost"]
-        for episodes in evaluation.episodes.values()
-        for episode in episodes
-        for answer in episode.answers
-        if answer["error"] is None
-    }
-    costs: dict[str, list[float]] = {}
-    for (name, _), cost in answers.items():
-        costs.setdefault(name, []).append(cost)
-    charged = [e for e in evaluation.methods[0].experts if not e.charge.fixed and e.name in costs]
-    saved = sum(e.cost - sum(costs[e.name]) / len(costs[e.name]) for e in charged)
+    # Who reads no answers pays for a shorter prompt: what came first on a route, where that is known.
+    costs: dict[str, dict[tuple[bool, int, str], float]] = {}
+    for episode in (each for episodes in evaluation.episodes.values() for each in episodes):
+        for step, answer in enumerate(episode.answers):
+            if answer["error"] is None:
+                key = (step == 0, episode.example, answer["text"])
+                costs.setdefault(answer["expert"], {})[key] = answer["cost"]
+    saved = 0.0
+    for expert in evaluation.methods[0].experts:
+        if not expert.charge.fixed and (known := costs.get(expert.name)):
+            asked_first = max(first for first, *_ in known)
+            paid = [cost for (first, *_), cost in known.items() if first == asked_first]
+            saved += expert.cost - sum(paid) / len(paid)
     return pool.run_all_cost - saved
 
 

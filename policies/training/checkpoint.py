@@ -217,6 +217,12 @@ def planned_steps(checkpoint: Mapping[str, Any]) -> int:
     return int(json.loads(checkpoint["config"])["steps"])
 
 
+def prices_of(checkpoint: Mapping[str, Any]) -> tuple[float, float]:
+    """The range of prices that the run that wrote a checkpoint learns."""
+    low, high = json.loads(checkpoint["config"])["cost_weight_range"]
+    return low, high
+
+
 def apply_checkpoint(
     checkpoint: dict[str, Any],
     config: TrainConfig,

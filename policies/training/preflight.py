@@ -227,17 +227,25 @@ def first_report(experts: Sequence[Expert], first: Outcomes, dev_first: Outcomes
     return lines
 
 
-def with_prices_for(config: TrainConfig, experts: Sequence[Expert], first: Outcomes) -> TrainConfig:
+def with_prices_for(
+    config: TrainConfig,
+    experts: Sequence[Expert],
+    first: Outcomes,
+    before: tuple[float, float] | None = None,
+) -> TrainConfig:
     """Settings whose prices reach from the dearest sensible expert to the cheapest alone.
 
     Where calls are charged by what they use, experts' real costs may differ by much more than a pool's prices
     usually do, and the range of prices that serves other pools may not reach the cheapest of them. At the
     highest price even a right answer in place of a wrong one is not worth the next dearer expert: means over
-    all questions would not tell, as experts may differ more on some kind of them.
+    all questions would not tell, as experts may differ more on some kind of them. A run that goes on keeps
+    the range that it had `before`: calls that are made again take another time, and so have another price.
     """
     usual = TrainConfig()
     if config.cost_weight_range != usual.cost_weight_range or all(e.charge.fixed for e in experts):
         return config
+    if before is not None:
+        return replace(config, cost_weight_range=before)
     costs = np.array([[outcome.answer["cost"] for outcome in row] for row in first]).mean(axis=0)
     cheapest = costs.min()
     dearer = costs[costs > cheapest * _AS_CHEAP]

@@ -113,6 +113,7 @@ def train_agent(
         asked_alone_in,
         check_same_run,
         newest_checkpoint,
+        prices_of,
         run_digests,
         write_routes,
     )
@@ -135,6 +136,7 @@ def train_agent(
     for line in (*notes, *more, *leak_warnings(examples, dev)):
         say(line)
     folder = check_folder(out, AgentError, make=True)
+    stopped = newest_checkpoint(folder) if resume else None  # before anybody is asked
     _seed_everything(config.seed)
 
     total = (len(examples) + len(dev)) * len(members)
@@ -157,13 +159,13 @@ def train_agent(
         say(line)
     for repeated in source.ask_again(fresh, config.seed):
         say(repeated.line())
-    config = with_prices_for(config, members, first)
+    before = None if stopped is None else prices_of(stopped)
+    config = with_prices_for(config, members, first, before)
     metadata = {
         "training": {**config.plain(), "metric": scorer.name, "versions": versions()},
         "seen": {"train": digests_of(examples), "dev": digests_of(dev)},
     }
     source.on_asked = dev_source.on_asked = None
-    stopped = newest_checkpoint(folder) if resume else None
     if config.text_encoder is None:
         alone = None if stopped is None else asked_alone_in(stopped)
         with AnswerBar("routes", None, show=progress, say=say) as bar:

@@ -59,6 +59,10 @@ def test_tables_of_spreadsheets(tmp_path: Path) -> None:
     table.write_text("question,answer,answer\n2 + 3?,5,6\n", "utf-8")
     with pytest.raises(DataError, match="line 1: two columns are named 'answer'"):
         load_examples(table)
+    table.write_text(
+        "question,answer,,\n2 + 3?,5,,\n,,,\n4?,4,,\n,,,\n", "utf-8"
+    )  # empty rows, columns
+    assert [e.question for e in load_examples(table)] == ["2 + 3?", "4?"]
 
 
 @pytest.mark.parametrize("answer", [1, "B", "Berlin"])
@@ -218,6 +222,29 @@ def test_langsmith_promptfoo_and_inspect(tmp_path: Path) -> None:
         assert example.candidates == {
             "openai/x": Candidate("openai/x", "It is 5.", {"match": 1.0}, tokens=4)
         }
+
+
+def test_what_stands_beside_a_question_is_not_lost_in_silence(tmp_path: Path) -> None:
+    ignored: Counter[str] = Counter()
+    runs = [
+        {"inputs": {"question": "Who?", "context": each}, "outputs": {"answer": each}}
+        for each in "ab"
+    ]
+    assert len(load_examples(document(tmp_path, runs), ignored=ignored)) == 2
+    results = [
+        {
+            "vars": {"query": "Sum it up.", "page": each},
+            "provider": "x",
+            "response": {"output": each},
+        }
+        for each in "ab"
+    ]
+    found = load_examples(document(tmp_path, {"results": results}), ignored=ignored)
+    assert [example.candidates["x"].text for example in found] == ["a", "b"]
+    assert ignored == {"inputs.context": 2, "vars.page": 2}
+    sample = {"id": 1, "input": "Who?", "choices": ["Ann", "Bob"], "target": "B"}
+    (example,) = load_examples(document(tmp_path, {"eval": {}, "samples": [sample]}))
+    assert (example.question, example.reference) == ("Who?\n\nA. Ann\nB. Bob", "B | Bob")
 
 
 def test_fields_that_nobody_reads_are_counted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from evaluated import COSTS, NAMES, BestAgent, toy_evaluation, toy_report
 from fakes import ScriptedAgent
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from toy import toy_agent, toy_examples, toy_experts, toy_rules, toy_source
 
@@ -264,3 +264,21 @@ def test_asking_everyone_costs_what_calls_did_cost() -> None:
     report = toy_report(found, pool_from(experts, max_steps=2))
     assert report.pool.run_all_cost == pytest.approx(8.0)
     assert report.method("der").share_of_run_all == pytest.approx(0.5)
+
+
+def test_asking_everyone_costs_no_more_than_calls_that_read_nothing() -> None:
+    def answer(messages: list[BaseMessage]) -> AIMessage:
+        size = len(messages[-1].text)
+        usage = UsageMetadata(input_tokens=size, output_tokens=1, total_tokens=size + 1)
+        return AIMessage("5", usage_metadata=usage)
+
+    experts = [
+        as_expert(answer, name=name, cost=10.0, token_prices=(10_000.0, 0.0)) for name in ("a", "b")
+    ]
+    found = evaluate(
+        experts, FixedOrder(["a", "b"], [10.0, 10.0]), toy_examples(6), get_metric("match"),
+        rules=RouteRules.of(experts, max_steps=2), baselines=["run_all"], cost_weights=[],
+    )  # fmt: skip
+    report = toy_report(found, pool_from(experts, max_steps=2))
+    assert report.method("run_all:vote").share_of_run_all == pytest.approx(1.0)
+    assert report.method("der").share_of_run_all > 1.2

@@ -15,7 +15,8 @@ from training import SMALL, curve, interrupt_at, train
 pytest.importorskip("stable_baselines3")
 
 from der_graph.errors import AgentError
-from der_graph.policies.training import train_agent
+from der_graph.policies.agent import DERAgent
+from der_graph.policies.training import TrainConfig, train_agent
 
 pytestmark = pytest.mark.usefixtures("short_lessons")
 
@@ -311,9 +312,27 @@ def test_resuming_something_else(tmp_path: Path) -> None:
     run(True)
 
 
+def test_a_run_goes_on_where_calls_cost_what_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(SMALL, steps=1024, cost_weight_range=TrainConfig().cost_weight_range)
+    experts = [replace(each, second_price=1e-3) for each in toy_experts()]
+    for resume in (False, True):
+        agent = train_agent(
+            experts, toy_examples(60, seed=1), toy_examples(20, seed=2), tmp_path, config,
+            rules=toy_rules(experts), encoder=WordEncoder(), progress=False, resume=resume,
+        )  # fmt: skip
+        assert isinstance(agent, DERAgent)
+        assert agent.cost_weight_range[1] == pytest.approx(18, rel=0.2)
+        # As of slower calls.
+        monkeypatch.setattr("der_graph.policies.training.preflight._BEYOND", 9.0)
+
+
 def test_resuming_what_cannot_be_resumed(tmp_path: Path) -> None:
+    lines: list[str] = []
     with pytest.raises(AgentError, match="nothing to resume"):
-        train(tmp_path, replace(SMALL, steps=1024), resume=True)
+        train(tmp_path, replace(SMALL, steps=1024), resume=True, say=lines.append)
+    assert not any("first answers" in line for line in lines)
     train(tmp_path, replace(SMALL, steps=1024))
     with pytest.raises(AgentError, match="seed was 0, is 5"):
         train(tmp_path, replace(SMALL, steps=1024, seed=5), resume=True)
