@@ -272,6 +272,8 @@ class Listener(BaseCallbackHandler):
         Raises:
             StreamClosedError: If the stream was closed, or the call was given up.
         """
+        if self.closed and self._why != CLOSED:  # it comes before what followed from it
+            raise StreamClosedError(self._why)
         check_open(self._stops)
         if self.closed:
             raise StreamClosedError(self._why)

@@ -13,11 +13,9 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any
 
 from langchain_core.callbacks import (
-    AsyncCallbackHandler,
     AsyncCallbackManager,
     AsyncRunManager,
     BaseCallbackHandler,
@@ -26,7 +24,6 @@ from langchain_core.callbacks import (
     adispatch_custom_event,
     dispatch_custom_event,
 )
-from langchain_core.callbacks.base import LLMManagerMixin
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
@@ -34,9 +31,7 @@ from langchain_core.runnables.config import (
     get_config_list,
     var_child_runnable_config,
 )
-from langchain_core.tracers import BaseTracer
-from langchain_core.tracers._streaming import _StreamingCallbackHandler
-from langchain_core.tracers.context import _configure_hooks
+from langchain_core.tracers.event_stream import _AstreamEventsCallbackHandler
 
 from der_graph.nodes.streaming import streams_messages
 
@@ -91,59 +86,39 @@ def nested(run_manager: Any, callbacks: BaseCallbackManager | None) -> RunnableC
 
 
 class _Silent:
-    """Put before a handler's class: it hears of the experts' runs, but not their words.
+    """Put before the class of a handler that streams events: of the experts it hears all but their words.
 
     It would take drafts for the answer. In all else its twin is that handler, over the same attributes.
     """
 
-    def on_llm_new_token(self, *_: Any, **__: Any) -> Any:
-        """Silent."""
+    __slots__ = ("_of",)
+    _of: BaseCallbackHandler
 
-    def on_stream_event(self, *_: Any, **__: Any) -> Any:
-        """Silent."""
-
-    def __eq__(self, other: object) -> bool:  # LangChain adds no handler a second time
-        return getattr(other, "__dict__", None) is self.__dict__
-
-    def __hash__(self) -> int:
-        return id(self.__dict__)
-
-
-class _AsyncSilent(_Silent):
     async def on_llm_new_token(self, *_: Any, **__: Any) -> None:
         """Silent."""
 
     async def on_stream_event(self, *_: Any, **__: Any) -> None:
         """Silent."""
 
+    def __eq__(self, other: object) -> bool:  # LangChain adds no handler a second time
+        return getattr(other, "__dict__", None) is self.__dict__
 
-_WORDS = ("on_llm_new_token", "on_stream_event")
+    def __hash__(self) -> int:
+        return hash(self._of)
 
 
 def _silent(handler: BaseCallbackHandler) -> BaseCallbackHandler:
-    """A handler without its ears for words, where it has any."""
-    kind: Any = type(handler)
-    bases = (LLMManagerMixin, AsyncCallbackHandler)
-    deaf = all(
-        getattr(kind, name, None) in (None, *(getattr(base, name, None) for base in bases))
-        for name in _WORDS
-    )
-    # Tracers keep tokens with their run, save those that are streams.
-    keeps = isinstance(handler, BaseTracer) and not isinstance(handler, _StreamingCallbackHandler)
-    # LangChain knows these by identity, and would add them beside their twins.
-    hooked = any(var.get() is handler for var, *_ in _configure_hooks)
-    slotted = any(getattr(each, "__slots__", ()) for each in kind.__mro__)
-    if deaf or keeps or hooked or slotted or isinstance(handler, _Silent):
+    """What hears of the experts in place of a handler; handlers of the user's own hear everything."""
+    if type(handler) is not _AstreamEventsCallbackHandler:
         return handler
-    twin: Any = object.__new__(_silent_class(kind))
+    twin: Any = object.__new__(_SilentEvents)
+    twin._of = handler  # kept, as the attributes go with it
     twin.__dict__ = handler.__dict__
     return twin  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=64)
-def _silent_class(kind: Any) -> type[Any]:
-    first = _AsyncSilent if issubclass(kind, AsyncCallbackHandler) else _Silent
-    return type(kind.__name__, (first, kind), {"__module__": kind.__module__})
+class _SilentEvents(_Silent, _AstreamEventsCallbackHandler):
+    pass
 
 
 def stream_config(

@@ -401,11 +401,17 @@ def is_promptfoo(row: Any) -> bool:
 def promptfoo_rows(results: Iterable[Row]) -> Iterator[Row]:
     """A row for each question of promptfoo's results, with what every provider said."""
     rows: dict[str, Row] = {}
-    for result in results:
-        given, test = result.get("vars") or {}, result.get("testCase") or {}
+    tests = [(each, _own_vars(each)) for each in results]
+    different: dict[str, set[str]] = {}
+    for _, given in tests:
+        different.setdefault(_only_text(given), set()).add(_spelt(given))
+    for result, given in tests:
+        test = result.get("testCase") or {}
         question, unread = _only_text(given), _unread("vars", given)
-        if not question:  # the prompt has all of them in it
-            question, unread = _text((result.get("prompt") or {}).get("raw")), {}
+        raw = _text((result.get("prompt") or {}).get("raw"))
+        # Two tests may ask the same about different texts; the prompt has all of them in it.
+        if raw and (not question or len(different[question]) > 1):
+            question, unread = raw, {}
         checks = test.get("assert") or []
         right = next(
             (
@@ -415,9 +421,8 @@ def promptfoo_rows(results: Iterable[Row]) -> Iterator[Row]:
             ),
             "",
         )
-        # Two tests may ask the same about different texts.
         row = rows.setdefault(
-            json.dumps([question, given], sort_keys=True, default=str),
+            _spelt([question, given]),
             {**unread, "question": question, "answer": _text(right), "candidates": []},
         )
         provider = result.get("provider") or {}
@@ -444,6 +449,16 @@ def promptfoo_rows(results: Iterable[Row]) -> Iterator[Row]:
     return iter(rows.values())
 
 
+def _own_vars(result: Row) -> Row:
+    """The variables of a test; promptfoo's own, such as `_conversation`, differ by provider."""
+    given = result.get("vars") or {}
+    return {key: each for key, each in given.items() if key[:1] != "_" and key != "sessionId"}
+
+
+def _spelt(given: Any) -> str:
+    return json.dumps(given, sort_keys=True, default=str)
+
+
 _GRADES = {
     "C": 1.0,
     "P": 0.5,
@@ -468,7 +483,7 @@ def _inspect(about: Row, samples: list[Row]) -> Iterator[Row]:
             **asked,
             "answer": sample.get("target") or "",
             "task": _text(about.get("task")) or None,
-            "choices": sample.get("choices"),
+            **({"choices": sample["choices"]} if sample.get("choices") else {}),
         }
         epoch = sample.get("epoch", 1)
         row["id"] = f"{sample.get('id')}" + (f"/{epoch}" if epoch != 1 else "")

@@ -72,25 +72,26 @@ class Section(BaseModel):
         """
         if not isinstance(given, Mapping):
             return given
-        types = {name: cls._types_of(name) for name in given}
         return {
-            name: _words(value) if cls._counts(types[name]) else value
+            name: _words(value) if cls._counts(name) else value
             for name, value in given.items()
-            if value is not None or not types[name] or type(None) in types[name]
+            if value is not None or cls._may_be_none(name)
         }
 
     @classmethod
-    def _types_of(cls, name: str) -> set[Any]:
-        """What a field may hold, and what its values may; nothing for one that is none of its own."""
+    def _may_be_none(cls, name: str) -> bool:
+        """May a field hold nothing? What is no field is kept too, so that it is refused."""
         if name not in cls.model_fields:
-            return set()
+            return True
         kind = cls.model_fields[name].annotation
-        types = {kind, *get_args(kind)}
-        return types | {each for part in types for each in get_args(part)}
+        return kind is Any or type(None) in (kind, *get_args(kind))
 
-    @staticmethod
-    def _counts(types: set[Any]) -> bool:
+    @classmethod
+    def _counts(cls, name: str) -> bool:
         """Is it a field that holds a number?"""
+        kind = cls.model_fields[name].annotation if name in cls.model_fields else None
+        types = {kind, *get_args(kind)}
+        types |= {each for part in types for each in get_args(part)}  # of a mapping's values
         return bool not in types and not {int, float}.isdisjoint(types)
 
 

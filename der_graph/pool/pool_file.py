@@ -107,7 +107,9 @@ def _name_recorded(content: dict[str, Any], recorded: bool) -> None:
     own = content.get("data") is not None
     entries = content.get("experts")
     for entry in entries if isinstance(entries, list) and (own or recorded) else ():
-        if isinstance(entry, dict) and "backend" not in entry and (own or "model" not in entry):
+        if not isinstance(entry, dict) or entry.get("backend") is not None:
+            continue
+        if own or entry.get("model") is None:
             entry["backend"] = "recorded"
 
 

@@ -196,8 +196,9 @@ def refusal_of(message: BaseMessage) -> str:
 
 def counted_size(answer: Answer, charge: Charge) -> CallSize | None:
     """What a call used; None if it failed, or is charged by tokens that nobody counted."""
-    unknown = charge.tokens is not None and not _is_counted(answer, charge)
-    return None if answer["error"] is not None or unknown else _size_of(answer)
+    size = _size_of(answer)
+    unknown = charge.tokens is not None and not (size.input or size.output)
+    return None if answer["error"] is not None or unknown else size
 
 
 def _size_of(answer: Answer) -> CallSize:
@@ -211,16 +212,8 @@ def _size_of(answer: Answer) -> CallSize:
 
 def price_of(answer: Answer, charge: Charge) -> float:
     """What the call of an answer costs; without a count the most that it may."""
-    counted = charge if _is_counted(answer, charge) else charge._replace(tokens=None)
-    return counted.of(_size_of(answer))
-
-
-def _is_counted(answer: Answer, charge: Charge) -> bool:
-    """Did anybody count the tokens? Who says something has written some, whatever its server says."""
-    paid = charge.tokens is not None and charge.tokens.output > 0
-    if paid and (answer["text"] or answer.get("tool_calls")):
-        return answer["output_tokens"] > 0
-    return answer["input_tokens"] + answer["output_tokens"] > 0
+    size = _size_of(answer)
+    return (charge if size.input or size.output else charge._replace(tokens=None)).of(size)
 
 
 @functools.lru_cache(maxsize=1024)  # once for each expert

@@ -112,18 +112,23 @@ def summarize(
 
 def _cost_of_everyone(evaluation: Evaluation, pool: PoolInfo) -> float:
     """What asking every expert once costs; calls that are charged by what they use, what they did cost."""
-    # Who reads no answers pays for a shorter prompt: what came first on a route, where that is known.
-    costs: dict[str, dict[tuple[bool, int, str], float]] = {}
-    for episode in (each for episodes in evaluation.episodes.values() for each in episodes):
-        for step, answer in enumerate(episode.answers):
-            if answer["error"] is None:
-                key = (step == 0, episode.example, answer["text"])
-                costs.setdefault(answer["expert"], {})[key] = answer["cost"]
+    # Who reads no answers pays for a shorter prompt: of each question such calls count, where there are any.
+    costs: dict[str, dict[int, dict[tuple[bool, str], float]]] = {}
+    for method in evaluation.methods:
+        for episode in evaluation.episodes.get(method.name, ()):
+            for step, answer in enumerate(episode.answers):
+                if answer["error"] is None:
+                    of_question = costs.setdefault(answer["expert"], {}).setdefault(
+                        episode.example, {}
+                    )
+                    of_question[step < method.together, answer["text"]] = answer["cost"]
     saved = 0.0
     for expert in evaluation.methods[0].experts:
         if not expert.charge.fixed and (known := costs.get(expert.name)):
-            asked_first = max(first for first, *_ in known)
-            paid = [cost for (first, *_), cost in known.items() if first == asked_first]
+            paid = []
+            for calls in known.values():
+                alone = [cost for (first, _), cost in calls.items() if first]
+                paid.append(float(np.mean(alone or list(calls.values()))))
             saved += expert.cost - sum(paid) / len(paid)
     return pool.run_all_cost - saved
 

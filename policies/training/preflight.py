@@ -31,6 +31,7 @@ NEARLY_THE_SAME = 0.98
 """Cosine of two questions' embeddings from which on they count as one, if their references are the same."""
 
 _BEYOND = 2.0  # how far above the price that decides the highest one is: some questions cost less than most
+_ABOUT = 1.5  # prices within this factor are about the same
 _AS_CHEAP = 1.25  # experts that cost at most so many times what the cheapest one does are as cheap
 _PAIRS = 64  # answers to what another expert said, where first answers tell no experts apart
 _COMPARED = 128  # dev questions compared with all training questions at a time
@@ -239,13 +240,12 @@ def with_prices_for(
     usually do, and the range of prices that serves other pools may not reach the cheapest of them. At the
     highest price even a right answer in place of a wrong one is not worth the next dearer expert: means over
     all questions would not tell, as experts may differ more on some kind of them. A run that goes on keeps
-    the range that it had `before`: calls that are made again take another time, and so have another price.
+    the range that it had `before` where that is about the same: calls that are made again take another time,
+    and so have another price.
     """
     usual = TrainConfig()
     if config.cost_weight_range != usual.cost_weight_range or all(e.charge.fixed for e in experts):
         return config
-    if before is not None:
-        return replace(config, cost_weight_range=before)
     costs = np.array([[outcome.answer["cost"] for outcome in row] for row in first]).mean(axis=0)
     cheapest = costs.min()
     dearer = costs[costs > cheapest * _AS_CHEAP]
@@ -253,6 +253,8 @@ def with_prices_for(
     if len(dearer):
         enough = _BEYOND * costs.sum() / (dearer.min() - cheapest)
         high = max(high, float(f"{enough:.3g}"))
+    if before is not None and low == before[0] and high / _ABOUT < before[1] < high * _ABOUT:
+        low, high = before
     return replace(config, cost_weight_range=(low, high))
 
 

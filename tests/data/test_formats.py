@@ -233,18 +233,27 @@ def test_what_stands_beside_a_question_is_not_lost_in_silence(tmp_path: Path) ->
     assert len(load_examples(document(tmp_path, runs), ignored=ignored)) == 2
     results = [
         {
-            "vars": {"query": "Sum it up.", "page": each},
-            "provider": "x",
+            "vars": {"query": "Sum it up.", "page": each, "_conversation": [by]},
+            "prompt": {"raw": f"Sum it up.\n{each}"},
+            "provider": by,
             "response": {"output": each},
         }
         for each in "ab"
+        for by in "xy"
     ]
     found = load_examples(document(tmp_path, {"results": results}), ignored=ignored)
-    assert [example.candidates["x"].text for example in found] == ["a", "b"]
-    assert ignored == {"inputs.context": 2, "vars.page": 2}
+    assert [example.question for example in found] == ["Sum it up.\na", "Sum it up.\nb"]
+    assert [example.candidates["y"].text for example in found] == ["a", "b"]
+    one = {**results[0], "vars": {"query": "Who?", "page": "a"}}
+    assert len(load_examples(document(tmp_path, {"results": [one]}), ignored=ignored)) == 1
+    assert ignored == {"inputs.context": 2, "vars.page": 1}
     sample = {"id": 1, "input": "Who?", "choices": ["Ann", "Bob"], "target": "B"}
     (example,) = load_examples(document(tmp_path, {"eval": {}, "samples": [sample]}))
     assert (example.question, example.reference) == ("Who?\n\nA. Ann\nB. Bob", "B | Bob")
+    load_examples(
+        document(tmp_path, {"eval": {}, "samples": [{**sample, "choices": []}]}), ignored=ignored
+    )
+    assert "choices" not in ignored
 
 
 def test_fields_that_nobody_reads_are_counted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -24,6 +25,8 @@ from der_graph.nodes.langchain import as_expert
 from der_graph.nodes.providers import ProviderChat, secrets
 from der_graph.nodes.providers.secrets import masked_error, quiet, secrets_of, shown
 from der_graph.nodes.reliability import failure_of
+from der_graph.nodes.reliability.threads import STOPS, StreamClosedError
+from der_graph.nodes.streaming import Listener
 from der_graph.observability import tracing
 from der_graph.observability.tracing import tracing_client
 
@@ -277,6 +280,18 @@ def test_a_call_that_takes_too_long_is_traced_as_such(got: Collector, way: str) 
     error = ended(got, way, "timeout: no answer", timeout=0.1)
     kind = "StreamClosedError" if way == "stream" else "TimeLimitError"
     assert error.startswith(f"{kind}('timeout: no answer within 0.1 s')")
+
+
+def test_why_a_call_was_given_up_is_told_before_that_its_stream_is_closed() -> None:
+    stop: Any = threading.Event()
+    stop.set()
+    token = STOPS.set((stop,))
+    task: Any = {"decision": {"step": 0}}
+    listener = Listener(task, Expert("bad", Slow(), cost=1.0), {})
+    STOPS.reset(token)
+    listener.close("timeout: no answer")
+    with pytest.raises(StreamClosedError, match="timeout: no answer"):
+        listener.on_llm_new_token("word")
 
 
 @pytest.mark.parametrize("way", ["ainvoke", "stream", "astream"])

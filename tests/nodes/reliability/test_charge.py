@@ -55,10 +55,6 @@ def test_cached_tokens_are_read_and_charged_again_at_other_prices() -> None:
 
 def test_without_a_count_a_call_is_charged_the_most() -> None:
     assert expert(token_prices=(2.0, 10.0)).cost_of(an_answer()) == 9.0
-    half = an_answer()
-    half["input_tokens"] = 20  # a server whose `completion_tokens` is null
-    assert expert(token_prices=(2.0, 10.0)).cost_of(half) == 9.0
-    assert expert(token_prices=(2.0, 0.0)).cost_of(half) == pytest.approx(0.00004)
     late = an_answer()
     late["seconds"] = 2.0
     assert expert(second_price=0.5).cost_of(late) == 10.0

@@ -273,12 +273,13 @@ def test_asking_everyone_costs_no_more_than_calls_that_read_nothing() -> None:
         return AIMessage("5", usage_metadata=usage)
 
     experts = [
-        as_expert(answer, name=name, cost=10.0, token_prices=(10_000.0, 0.0)) for name in ("a", "b")
+        as_expert(answer, name=name, cost=10.0, token_prices=(10_000.0, 0.0))
+        for name in ("a", "b", "c")
     ]
     found = evaluate(
-        experts, FixedOrder(["a", "b"], [10.0, 10.0]), toy_examples(6), get_metric("match"),
-        rules=RouteRules.of(experts, max_steps=2), baselines=["run_all"], cost_weights=[],
+        experts, FixedOrder(["a", "b", "c"], [10.0] * 3), toy_examples(6), get_metric("match"),
+        rules=RouteRules.of(experts, max_steps=3), baselines=["run_all"], cost_weights=[],
     )  # fmt: skip
-    report = toy_report(found, pool_from(experts, max_steps=2))
+    report = toy_report(found, pool_from(experts, max_steps=3))
     assert report.method("run_all:vote").share_of_run_all == pytest.approx(1.0)
     assert report.method("der").share_of_run_all > 1.2

@@ -325,7 +325,7 @@ def test_a_run_goes_on_where_calls_cost_what_they_take(
         assert isinstance(agent, DERAgent)
         assert agent.cost_weight_range[1] == pytest.approx(18, rel=0.2)
         # As of slower calls.
-        monkeypatch.setattr("der_graph.policies.training.preflight._BEYOND", 9.0)
+        monkeypatch.setattr("der_graph.policies.training.preflight._BEYOND", 2.4)
 
 
 def test_resuming_what_cannot_be_resumed(tmp_path: Path) -> None:
