@@ -41,11 +41,11 @@ def table(results: Sequence[Result]) -> str:
             theirs.append(f"{_mean(rows, best, 'share'):.3f}")
         seconds = mean(run["train_seconds"] for run in runs)
         lines.append(f"| {' | '.join([*cells, ' / '.join(theirs), f'{seconds:.0f}'])} |")
+    places = (len(lines) - 2) * len(prices)
     counts = ", ".join(f"{sum(s >= least for s in reached)} reach {least}" for least in REACHED)
     summary = (
         f"Of {len(reached)} figures (world, seed and price) {counts}; mean {mean(reached):.3f}, least "
-        f"{min(reached):.3f}. A baseline is significantly ahead at {behind} of "
-        f"{len(lines) * len(prices) - 2 * len(prices)} places."
+        f"{min(reached):.3f}. A baseline is significantly ahead at {behind} of {places} places."
     )
     return "\n".join([*lines, "", NOTE, "", summary, ""])
 

