@@ -43,8 +43,8 @@ class PriceError(ExpertError):
     """A prompt that costs more than a call may.
 
     Attributes:
-        failure_kind: `context_length` where a short question could be paid for, so that clients shorten it; else
-            `request`.
+        failure_kind: `context_length` where a short question could be paid for, so that clients shorten it;
+            else `request`.
     """
 
     def __init__(self, message: str, failure_kind: str = "request") -> None:
